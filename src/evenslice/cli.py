@@ -1,0 +1,348 @@
+"""The command line: parse, call a verb, write, exit code."""
+
+import json as jsonlib
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evenslice import cli_options as options
+from evenslice.errors import BadInputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Measure and remove the slice asymmetry that RGB pretraining leaves in 2D+ electron-microscopy models.",
+)
+INTERRUPTED = 130
+FAILED_CHECK = 1
+BAD_INPUT = 2
+
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.safetensors) of evenslice.")]
+VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="A TIFF stack or a folder of images.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: exit 0 done, 1 a check the user asked for failed, 2 bad input, 130 interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(words, standalone_mode=False)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        sys.exit(INTERRUPTED)
+    except Exception as error:  # nothing reaches the user as a traceback unless asked for
+        if "--traceback" in words:
+            raise
+        _complain(_reason(error))
+        sys.exit(BAD_INPUT)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, BadInputError):
+        return str(error)
+    if hasattr(error, "format_message"):  # a usage error of the parser
+        return f"{error.format_message()} See evenslice --help."
+    return f"unexpected {type(error).__name__}: {error}; run it again with --traceback to see where, and report it"
+
+
+def _complain(message: str) -> None:
+    print(f"evenslice: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _command() -> str:
+    return shlex.join(["evenslice", *sys.argv[1:]])
+
+
+def _check_json(target: str | None, force: bool) -> None:
+    if target not in (None, "-"):
+        from evenslice.volume.writing import check_writable
+
+        check_writable(Path(str(target)), force)
+
+
+def _write_json(target: str | None, result: dict[str, Any]) -> None:
+    text = jsonlib.dumps(result, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    elif target is not None:
+        _write_text(Path(target), text)
+
+
+def _write_text(path: Path, text: str) -> None:
+    from evenslice.volume.writing import written_beside
+
+    with written_beside(path) as part:
+        part.write_text(text)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")] = Path("evenslice-demo"),
+    seed: options.Seed = 0,
+    device: options.Device = options.DeviceName.auto,
+    json: options.Json = None,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Train with an rgb and a green stem on bundled data, audit both, write one page; offline."""
+    from evenslice.progress import lines
+    from evenslice.volume.writing import folder_written_beside
+
+    _check_json(json, force)
+    with folder_written_beside(out, force) as folder:
+        print(
+            "evenslice demo: a phantom volume, two networks, one difference between them; about two minutes",
+            file=sys.stderr,
+        )
+        from evenslice.report.pages import write_demo_page
+        from evenslice.report.tables import print_demo
+        from evenslice.verbs.demo import run_demo
+
+        result = run_demo(folder, seed=seed, device=device.value, progress=lines)
+        _write_text(folder / "demo.json", jsonlib.dumps(result.to_dict(), indent=2) + "\n")
+        write_demo_page(folder / "report.html", result, _command())
+    _write_json(json, result.to_dict())
+    if json != "-":
+        print_demo(result)
+        print(f"The page: {out / 'report.html'}")
+
+
+@app.command()
+def audit(
+    model: ModelPath,
+    volume: VolumePath,
+    labels: Annotated[Path | None, typer.Option(help="Truth of the same shape, shown beside the prediction.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for audit.json and report.html.")] = None,
+    methods: Annotated[str, typer.Option(metavar="A,B", help="Families of evidence.")] = "gradient",
+    windows: Annotated[str, typer.Option(metavar="N", help="How many windows.")] = "40",
+    tile: Annotated[int, typer.Option(min=16, help="Side of a window in pixels.")] = 256,
+    margin: Annotated[float, typer.Option(help="Mirror pairs within this count as even.")] = 0.05,
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit 1 if some pair's interval reaches beyond +-X.", metavar="X")
+    ] = None,
+    slices: Annotated[int | None, typer.Option(help="What the model sees at once, to be checked.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Normalisation in raw intensities; one number or one a slot.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    seed: options.Seed = 0,
+    device: options.Device = options.DeviceName.auto,
+    json: options.Json = None,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> int:
+    """Measure how much each slice counts, whether previous equals next, and how sure that is."""
+    from evenslice.progress import bar
+    from evenslice.report.pages import write_audit_page
+    from evenslice.report.tables import print_audit
+    from evenslice.verbs.audit import audit as run
+    from evenslice.verbs.choices import model_of
+    from evenslice.volume.writing import check_writable
+
+    _check_json(json, force)
+    if out is not None:
+        for name in ("audit.json", "report.html"):
+            check_writable(out / name, force) if out.is_dir() else check_writable(out, force)
+    loaded = model_of(model)
+    if slices is not None and slices != loaded.slices:
+        raise BadInputError(f"--slices is {slices}, expected {loaded.slices} as {model} says; leave it out")
+    result = run(
+        loaded,
+        volume,
+        labels=labels,
+        methods=methods.split(","),
+        windows=options.whole_number(windows, "--windows"),
+        tile=tile,
+        margin=margin,
+        mean=options.numbers(mean, "--mean"),
+        std=options.numbers(std, "--std"),
+        seed=seed,
+        device=device.value,
+        label=model.stem,
+        progress=bar,
+    )
+    if out is not None:
+        out.mkdir(exist_ok=True)
+        _write_text(out / "audit.json", result.to_json())
+        write_audit_page(
+            out / "report.html", result, model.stem, {"model": str(model), "volume": str(volume)}, _command()
+        )
+    _write_json(json, result.to_dict())
+    if json != "-":
+        print_audit(result)
+    return FAILED_CHECK if fail_above is not None and result.reaches_beyond(fail_above) else 0
+
+
+@app.command()
+def fix(
+    model: ModelPath,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The fixed model, .safetensors.")],
+    tie: Annotated[options.TieName, typer.Option(help="Kept when training goes on.")] = options.TieName.none,
+    init: Annotated[
+        options.InitName | None, typer.Option(help="Replace the stem instead of averaging it; needs retraining.")
+    ] = None,
+    audit: Annotated[Path | None, typer.Option(metavar="VOLUME", help="Audit before and after on this volume.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Truth of that volume.")] = None,
+    seed: options.Seed = 0,
+    device: options.Device = options.DeviceName.auto,
+    json: options.Json = None,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Make the stem of a trained model even, without retraining, and say what changed."""
+    from evenslice.progress import bar
+    from evenslice.report.tables import print_audit, print_stems
+    from evenslice.verbs.fix import fix as run
+
+    _check_json(json, force)
+    result = run(
+        model,
+        out,
+        tie=tie.value,
+        init=None if init is None else init.value,
+        volume=audit,
+        labels=labels,
+        seed=seed,
+        device=device.value,
+        force=force,
+        progress=bar,
+    )
+    for note in result.warnings:
+        print(f"evenslice: warning: {note}", file=sys.stderr)
+    _write_json(json, result.to_dict())
+    if json != "-":
+        print_stems({"before": result.before, "after": result.after})
+        for found in result.audits or ():
+            print_audit(found)
+
+
+@app.command()
+def train(
+    volume: VolumePath,
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Labels of the same shape.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The model, .safetensors.")],
+    arch: Annotated[
+        str, typer.Option(help="unet, unetplusplus, fpn, deeplabv3plus, segformer, upernet or dpt.")
+    ] = "unet",
+    encoder: Annotated[str, typer.Option(help="A timm name, or smp:NAME.")] = "resnet18",
+    encoder_depth: Annotated[int | None, typer.Option(min=1, max=5, help="Stages of the encoder.")] = None,
+    weights: Annotated[str, typer.Option(help="imagenet, bundled, none, or a file.")] = "imagenet",
+    init: Annotated[
+        options.InitName, typer.Option(help="How the stem gets its slots from R, G and B.")
+    ] = options.InitName.green,
+    slices: Annotated[int, typer.Option(help="Consecutive slices the model sees: odd, 1 to 9.")] = 3,
+    tie: Annotated[
+        options.TieName, typer.Option(help="A constraint on the stem kept through training.")
+    ] = options.TieName.none,
+    reverse_z: Annotated[bool, typer.Option("--reverse-z", help="Reverse half of the windows.")] = False,
+    target: Annotated[options.TargetName, typer.Option(help="What the labels mean.")] = options.TargetName.auto,
+    ignore_label: Annotated[int | None, typer.Option(help="Label that is not learnt from.")] = None,
+    validation: Annotated[
+        str | None, typer.Option(metavar="Z0:Z1", help="Slices to validate on; the last 20 % if not given.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
+    batch: Annotated[int, typer.Option(help="Patches a step.")] = 4,
+    crop: Annotated[int, typer.Option(help="Side of a patch in pixels.")] = 256,
+    lr: Annotated[float, typer.Option(help="Largest learning rate of the one-cycle schedule.")] = 1e-3,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")] = False,
+    seed: options.Seed = 0,
+    device: options.Device = options.DeviceName.auto,
+    json: options.Json = None,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Train a 2D+ segmentation model from an RGB-pretrained encoder."""
+    from evenslice.progress import bar
+    from evenslice.report.tables import print_scores
+    from evenslice.verbs.train import Recipe
+    from evenslice.verbs.train import train as run
+
+    _check_json(json, force)
+    recipe = Recipe(
+        arch=arch,
+        encoder=encoder,
+        encoder_depth=encoder_depth,
+        weights=weights,
+        init=init.value,
+        slices=slices,
+        tie=tie.value,
+        reverse_z=reverse_z,
+        target=target.value,
+        ignore_label=ignore_label,
+        validation=validation,
+        steps=steps,
+        batch=batch,
+        crop=crop,
+        lr=lr,
+        seed=seed,
+    )
+    result = run(volume, labels, out, recipe, device=device.value, resume=resume, force=force, progress=bar)
+    _write_json(json, result.scores.to_dict())
+    if json != "-":
+        print_scores(result.scores, f"{out} on the validation slices")
+
+
+@app.command()
+def segment(
+    model: ModelPath,
+    volume: VolumePath,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A TIFF stack (.tif).")],
+    output: Annotated[
+        options.OutputName, typer.Option(help="Class numbers, or probabilities as uint8.")
+    ] = options.OutputName.labels,
+    threshold: Annotated[float, typer.Option(help="Probability above which a voxel is foreground.")] = 0.5,
+    tile: Annotated[int | None, typer.Option(help="Side of a tile with its halo in pixels.")] = None,
+    tta: Annotated[
+        options.TtaName, typer.Option(help="Average over each window and its reversal.")
+    ] = options.TtaName.none,
+    roi: options.Roi = None,
+    device: options.Device = options.DeviceName.auto,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Segment a whole volume, slice by slice."""
+    from evenslice.progress import bar
+    from evenslice.verbs.segment import segment as run
+
+    run(
+        model,
+        volume,
+        out,
+        output=output.value,
+        threshold=threshold,
+        tile=tile,
+        tta=tta.value,
+        roi=roi,
+        device=device.value,
+        force=force,
+        progress=bar,
+    )
+    print(out)
+
+
+@app.command()
+def evaluate(
+    prediction: Annotated[Path, typer.Argument(metavar="PREDICTION", help="Labels, or probabilities.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Labels of the same shape.")],
+    threshold: Annotated[float, typer.Option(help="Probability above which a voxel is foreground.")] = 0.5,
+    ignore: Annotated[str, typer.Option(metavar="N|none", help="Truth label to leave out.")] = "none",
+    roi: options.Roi = None,
+    json: options.Json = None,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Compare a segmentation with the truth: Dice and IoU."""
+    from evenslice.progress import bar
+    from evenslice.report.tables import print_scores
+    from evenslice.verbs.evaluate import evaluate as run
+
+    _check_json(json, force)
+    left_out = None if ignore == "none" else options.whole_number(ignore, "--ignore")
+    result = run(prediction, truth, threshold=threshold, ignore=left_out, roi=roi, progress=bar)
+    _write_json(json, result.to_dict())
+    if json != "-":
+        print_scores(result)

@@ -1,0 +1,89 @@
+"""The options that the command line accepts, each named once."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from evenslice.errors import BadInputError
+
+
+class InitName(StrEnum):
+    """How the stem gets its slots from R, G and B."""
+
+    rgb = "rgb"
+    green = "green"
+    red = "red"
+    blue = "blue"
+    mean = "mean"
+    green_matched = "green-matched"
+    random = "random"
+
+
+class TieName(StrEnum):
+    """A constraint kept through training."""
+
+    none = "none"
+    mirror = "mirror"
+    uniform = "uniform"
+
+
+class TargetName(StrEnum):
+    """What the labels mean."""
+
+    auto = "auto"
+    foreground = "foreground"
+    boundary = "boundary"
+    classes = "classes"
+
+
+class DeviceName(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class OutputName(StrEnum):
+    """What segment writes."""
+
+    labels = "labels"
+    probabilities = "probabilities"
+
+
+class TtaName(StrEnum):
+    """Test-time augmentation."""
+
+    none = "none"
+    reversal = "reversal"
+
+
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute; auto is a GPU where there is one.")]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")]
+Roi = Annotated[str | None, typer.Option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box of the volume.")]
+
+
+def numbers(text: str | None, name: str) -> list[float] | None:
+    """Read one number or several, separated by commas."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadInputError(
+            f"{name} is {text!r}, expected one number or one a slot, separated by commas; write it so"
+        ) from error
+
+
+def whole_number(text: str, name: str) -> int:
+    """Read a whole number."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise BadInputError(f"{name} is {text!r}, expected a whole number; write for example 40") from error

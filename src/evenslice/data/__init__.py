@@ -1,0 +1,1 @@
+"""Where data comes from: public data sets and a phantom of our own."""

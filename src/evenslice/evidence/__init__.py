@@ -1,0 +1,1 @@
+"""How much each slot counts, and what can be said about it."""

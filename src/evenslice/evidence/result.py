@@ -1,0 +1,151 @@
+"""The result of an audit: frozen, and JSON of the schema evenslice.audit/1."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from evenslice.evidence.look import Look
+from evenslice.evidence.stats import Interval
+from evenslice.volume.normalisation import Normalisation
+
+SCHEMA = "evenslice.audit/1"
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What one method found: an interval per slot, per mirror pair, and for the index (None for one slice)."""
+
+    shares: tuple[Interval, ...]
+    pairs: tuple[Interval, ...]
+    index: Interval | None
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as the audit's JSON has it."""
+        index = self.index or Interval(math.nan, math.nan, math.nan)
+        return {
+            **_columns("shares", self.shares),
+            **_columns("mirror_pairs", self.pairs),
+            "mirror_index": index.value,
+            "mirror_low": index.low,
+            "mirror_high": index.high,
+            "centre_share": self.shares[len(self.shares) // 2].value,
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True)
+class Check:
+    """A control of the instrument itself.
+
+    ``passed`` is None where the number is for comparison only, or could not be measured; ``reason`` says which.
+    """
+
+    value: float | None
+    tolerance: float | None
+    passed: bool | None
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as the audit's JSON has it."""
+        return {"value": self.value, "tolerance": self.tolerance, "passed": self.passed, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How much each slot counts, whether previous equals next, and how sure that is.
+
+    Attributes
+    ----------
+    slices, windows, clusters, dropped
+        S; windows and blocks that counted; windows dropped for having no importance at all.
+    stems
+        For each stem its module, kind and norm per slot.
+    methods
+        Results by method.
+    probability_change, flipped_fraction
+        Response to the reversal: mean absolute change of probability, fraction of pixels whose class flips.
+    checks
+        Controls by name.
+    trained_on
+        How many of the windows are centred on slices that the model was trained on.
+    looks
+        Windows to look at (not part of the JSON).
+    """
+
+    slices: int
+    windows: int
+    clusters: int
+    dropped: int
+    seed: int
+    margin: float
+    confidence: float
+    tile: tuple[int, int]
+    stems: tuple[dict[str, Any], ...]
+    normalisation: Normalisation
+    methods: dict[str, MethodResult]
+    probability_change: float
+    flipped_fraction: float
+    checks: dict[str, Check]
+    verdict: str
+    trained_on: int | None = None
+    looks: tuple[Look, ...] = ()
+
+    def reaches_beyond(self, limit: float) -> bool:
+        """Whether the interval of some mirror pair, by any method, reaches beyond +-limit, or could not be had."""
+        pairs = [pair for method in self.methods.values() for pair in method.pairs]
+        return any(not (-limit <= pair.low and pair.high <= limit) for pair in pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the audit as JSON can hold it (schema evenslice.audit/1); NaN becomes None."""
+        norm = self.normalisation
+        found: dict[str, Any] = _plain(
+            {
+                "schema": SCHEMA,
+                "verdict": self.verdict,
+                "slices": self.slices,
+                "windows": self.windows,
+                "clusters": self.clusters,
+                "dropped": self.dropped,
+                "seed": self.seed,
+                "margin": self.margin,
+                "confidence": self.confidence,
+                "tile": self.tile,
+                "stems": self.stems,
+                "normalisation": {
+                    "uniform": norm.uniform,
+                    "mean": norm.mean[0] if norm.uniform else norm.mean,
+                    "std": norm.std[0] if norm.uniform else norm.std,
+                    "source": norm.source,
+                },
+                "methods": {name: method.to_dict() for name, method in self.methods.items()},
+                "reversal": {"probability_change": self.probability_change, "flipped_fraction": self.flipped_fraction},
+                "lag": None,
+                "checks": {name: check.to_dict() for name, check in self.checks.items()},
+                "trained_on": self.trained_on,
+            }
+        )
+        return found
+
+    def to_json(self) -> str:
+        """Return the audit as JSON text."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+
+def _columns(name: str, intervals: tuple[Interval, ...]) -> dict[str, list[float]]:
+    return {
+        name: [i.value for i in intervals],
+        f"{name}_low": [i.low for i in intervals],
+        f"{name}_high": [i.high for i in intervals],
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

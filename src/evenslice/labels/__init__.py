@@ -1,0 +1,1 @@
+"""Segmentations and how good they are. numpy only."""

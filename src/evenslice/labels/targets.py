@@ -1,0 +1,120 @@
+"""What a network is trained to predict, made from a volume of labels."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenslice.errors import BadInputError
+from evenslice.volume.array import Volume
+
+TargetKind = Literal["auto", "foreground", "boundary", "classes"]
+TARGETS: tuple[TargetKind, ...] = ("auto", "foreground", "boundary", "classes")
+FEWEST_CLASSES, MOST_CLASSES = 3, 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """How labels become targets.
+
+    Attributes
+    ----------
+    kind
+        ``foreground``: label > 0. ``boundary``: between instances, and label 0. ``classes``: the label itself.
+    classes
+        Output channels of the network: 1, or the number of classes with background.
+    """
+
+    kind: Literal["foreground", "boundary", "classes"]
+    classes: int
+
+    def apply(self, labels: NDArray[Any]) -> NDArray[np.uint8]:
+        """Turn labels (..., y, x) into targets 0..classes-1 (or 0/1), same shape."""
+        if self.kind == "classes":
+            return labels.astype(np.uint8)
+        if self.kind == "foreground":
+            return (labels > 0).astype(np.uint8)
+        return boundaries(labels)
+
+
+def boundaries(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Mark in-plane boundaries of instances: pixels of label 0, and both sides where two labels touch.
+
+    Parameters
+    ----------
+    labels
+        Instances (..., y, x), 0 between them.
+
+    Returns
+    -------
+    array
+        1 on boundaries, same shape.
+    """
+    edge = labels == 0
+    down = labels[..., 1:, :] != labels[..., :-1, :]
+    right = labels[..., :, 1:] != labels[..., :, :-1]
+    # A step next to label 0 is already marked by the 0 itself; marking it again would widen membranes.
+    down &= (labels[..., 1:, :] != 0) & (labels[..., :-1, :] != 0)
+    right &= (labels[..., :, 1:] != 0) & (labels[..., :, :-1] != 0)
+    edge[..., 1:, :] |= down
+    edge[..., :-1, :] |= down
+    edge[..., :, 1:] |= right
+    edge[..., :, :-1] |= right
+    return np.asarray(edge, np.uint8)
+
+
+def resolve_target(labels: Volume, kind: TargetKind, ignore: int | None = None) -> Target:
+    """Decide what the labels mean, apart from the label to ignore.
+
+    ``auto``: 0/1 is foreground, 3 to 8 contiguous values from 0 are classes; anything else must be said.
+
+    Raises
+    ------
+    BadInputError
+        If the labels are not whole numbers, cannot be told, or hold nothing to learn.
+    """
+    values = [v for v in unique_values(labels) if v != ignore]
+    if len(values) < 2 and kind != "boundary":
+        raise BadInputError(
+            f"{labels.source} holds only the value {values[0] if values else ignore}, expected background and foreground; check the labels"
+        )
+    contiguous = values == list(range(len(values)))
+    if kind == "auto":
+        if values == [0, 1]:
+            kind = "foreground"
+        elif contiguous and FEWEST_CLASSES <= len(values) <= MOST_CLASSES:
+            kind = "classes"
+        else:
+            raise BadInputError(
+                f"{labels.source} holds {len(values)} values ({values[0]} to {values[-1]}), expected 0/1 or 3 to 8 contiguous classes; "
+                "say what they mean with --target foreground, boundary or classes"
+            )
+    if kind == "classes" and not contiguous:
+        raise BadInputError(
+            f"{labels.source} holds the values {values[:8]}, expected classes 0, 1, 2, ... without gaps; renumber them"
+        )
+    return Target(kind, len(values) if kind == "classes" and len(values) > 2 else 1)
+
+
+def unique_values(labels: Volume) -> list[int]:
+    """Return the sorted values of a volume of labels, read slice by slice.
+
+    Raises
+    ------
+    BadInputError
+        If there are fractions or negative numbers.
+    """
+    found: set[int] = set()
+    for z in range(labels.shape[0]):
+        plane = np.unique(labels.slice_at(z))
+        if plane.dtype.kind == "f" and not np.all(plane == np.floor(plane)):
+            raise BadInputError(
+                f"{labels.source} holds fractions (slice {z}), expected labels as whole numbers; threshold it first"
+            )
+        if plane.dtype.kind != "b" and plane.min() < 0:
+            raise BadInputError(
+                f"{labels.source} holds the negative label {plane.min()} (slice {z}), expected 0 or more; renumber it"
+            )
+        found.update(int(v) for v in plane)
+    return sorted(found)

@@ -1,0 +1,1 @@
+"""Training: patches, losses, the Lightning module."""

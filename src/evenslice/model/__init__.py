@@ -1,0 +1,1 @@
+"""Networks that see slices: building, their stems, their files, their predictions."""

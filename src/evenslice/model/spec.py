@@ -1,0 +1,94 @@
+"""What a model is: all that is needed to build it again, and the model itself."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from evenslice.errors import BadInputError
+from evenslice.model.stem import INITS, TIES, Init, Tie
+from evenslice.volume.normalisation import Normalisation
+from evenslice.volume.windows import check_slices
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How to build a network.
+
+    Attributes
+    ----------
+    arch
+        Architecture of segmentation-models-pytorch in lower case, for example ``unet``, ``fpn``, ``dpt``.
+    encoder
+        A timm name, or ``smp:NAME`` for one of segmentation-models-pytorch's own.
+    encoder_depth
+        Stages of the encoder, or None for the architecture's default.
+    slices
+        S, what the network sees at once.
+    classes
+        Output channels: 1 for foreground, else the number of classes with background.
+    init, tie
+        How the stem got its slots, and the constraint kept in training.
+    options
+        Facts about the encoder, such as ``{"pad_type": "same"}``.
+    """
+
+    arch: str = "unet"
+    encoder: str = "resnet18"
+    encoder_depth: int | None = None
+    slices: int = 3
+    classes: int = 1
+    init: Init = "green"
+    tie: Tie = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        check_slices(self.slices)
+        if self.init not in INITS:
+            raise BadInputError(f"the init {self.init!r} is unknown, expected one of {', '.join(INITS)}; choose one")
+        if self.tie not in TIES:
+            raise BadInputError(f"the tie {self.tie!r} is unknown, expected one of {', '.join(TIES)}; choose one")
+        if self.classes < 1:
+            raise BadInputError(f"{self.classes} classes were asked for, expected 1 (foreground) or more; use 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that sees slices, with all that belongs to it.
+
+    Attributes
+    ----------
+    module
+        The network: float32 (B, S, y, x), normalised, to logits (B, classes, y, x).
+    spec
+        How to build it again.
+    normalisation
+        Raw intensities to what the network expects, or None before training.
+    stride
+        Height and width that the network takes are multiples of this.
+    training
+        Provenance: volume, slices trained on, seed, steps, versions.
+    scores
+        What was measured when it was trained.
+    """
+
+    module: nn.Module
+    spec: Spec
+    normalisation: Normalisation | None = None
+    stride: int = 32
+    training: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def slices(self) -> int:
+        """S, what the network sees at once."""
+        return self.spec.slices
+
+    def with_facts(self, **facts: Any) -> "Model":
+        """Return the same network with other facts."""
+        return replace(self, **facts)

@@ -1,0 +1,73 @@
+"""How long steps tell how far they are: a bar on stderr when it is a terminal, else silence."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Step(Protocol):
+    """Called after each unit of work, with an optional word on how it goes."""
+
+    def __call__(self, note: str = "") -> None:
+        """Advance by one."""
+
+
+Progress = Callable[[str, int], AbstractContextManager[Step]]
+
+
+@contextmanager
+def silent(label: str, total: int) -> Iterator[Step]:
+    """Show nothing."""
+
+    def step(note: str = "") -> None:
+        pass
+
+    yield step
+
+
+@contextmanager
+def bar(label: str, total: int) -> Iterator[Step]:
+    """Show a bar with rate and time left on stderr, when that is a terminal."""
+    if not sys.stderr.isatty():
+        with silent(label, total) as step:
+            yield step
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(label, total=total, note="")
+
+        def advance(note: str = "") -> None:
+            if note:
+                bars.update(task, note=note)
+            bars.advance(task)
+
+        yield advance
+
+
+@contextmanager
+def lines(label: str, total: int) -> Iterator[Step]:
+    """Show a bar on a terminal, else a line of text at each quarter of the way."""
+    if sys.stderr.isatty():
+        with bar(label, total) as step:
+            yield step
+        return
+    done = 0
+
+    def count(note: str = "") -> None:
+        nonlocal done
+        done += 1
+        if total and (done * 4) // total > ((done - 1) * 4) // total:
+            print(f"{label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+
+    yield count

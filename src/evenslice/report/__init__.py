@@ -1,0 +1,1 @@
+"""The page that shows it. Formats; never computes."""

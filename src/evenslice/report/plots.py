@@ -1,0 +1,349 @@
+"""Pictures as PNG data URIs and charts as inline SVG; colours are safe for colour-blind readers."""
+
+import base64
+import io
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from evenslice.report.verdict import DASH, fixed, interval, is_number, slot_names
+
+BEFORE = ("#0072b2", "#4a9bcb", "#86bfdf", "#bbddef")
+AFTER = ("#d55e00", "#e68a45", "#f0b184", "#f8d6bf")
+CENTRE = "#8b8f96"
+INK, QUIET, GRID = "#1f242b", "#5b636e", "#e3e5e8"
+PITCH, FLOOR = 32, 182.0  # px: bar to bar, and the foot of the bars
+MIDDLE, STRIP = 395.0, 225.0  # px: where the strip's zero is, and how far it reaches to each side
+CLASSES = ("#1b1e23", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#f2f2f2")
+
+Grey = NDArray[np.uint8]
+Limits = tuple[float, float]
+
+
+def grey_limits(stacks: Iterable[NDArray[Any]]) -> Limits:
+    """Find one grey scale for all given slices: their 0.5th to 99.5th percentile."""
+    values = np.concatenate([np.asarray(stack, dtype=np.float64).ravel() for stack in stacks])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 0.0
+    low, high = np.percentile(values, (0.5, 99.5))
+    return (float(low), float(high)) if high > low else (float(values.min()), float(values.max()))
+
+
+def grey_levels(image: NDArray[Any], limits: Limits) -> Grey:
+    """Map raw intensities to 0..255; a constant image is mid-grey, a missing value is black."""
+    low, high = limits
+    values = np.asarray(image, dtype=np.float64)
+    if not high > low:
+        return np.full(values.shape, 128, dtype=np.uint8)
+    scaled = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0.0, 1.0)
+    return np.round(255 * scaled).astype(np.uint8)
+
+
+def strength(attribution: NDArray[Any]) -> NDArray[np.float64]:
+    """Bring the importance of a whole window to 0..1 with one scale for all its slots."""
+    values = np.clip(np.nan_to_num(np.asarray(attribution, dtype=np.float64), nan=0.0, posinf=0.0), 0.0, None)
+    top = float(np.percentile(values, 99.5)) or float(values.max())
+    return np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values)
+
+
+def overlay(grey: Grey, importance: NDArray[np.float64]) -> Grey:
+    """Lay importance (0..1) over a grey picture in magma; where it is 0 the picture stays as it was."""
+    colour = 255 * matplotlib.colormaps["magma"](0.3 + 0.7 * importance)[..., :3]
+    alpha = 0.92 * importance[..., None] ** 0.75
+    return np.asarray(np.round((1 - alpha) * grey[..., None] + alpha * colour), dtype=np.uint8)
+
+
+def is_probability(values: NDArray[Any]) -> bool:
+    """Tell a map of probabilities or a yes/no mask from a map of class or object numbers."""
+    return bool(np.all(np.isfinite(values))) and float(np.min(values)) >= 0 and float(np.max(values)) <= 1
+
+
+def class_colours(labels: NDArray[Any]) -> Grey:
+    """Colour class or object numbers: 0 dark, negative (ignored) grey, the others in turn."""
+    palette = np.array([[int(code[i : i + 2], 16) for i in (1, 3, 5)] for code in (*CLASSES, CENTRE)], dtype=np.uint8)
+    numbers = np.round(np.nan_to_num(np.asarray(labels, dtype=np.float64), nan=-1.0)).astype(np.int64)
+    turn = np.where(numbers > 0, (numbers - 1) % (len(CLASSES) - 1) + 1, 0)
+    return np.asarray(palette[np.where(numbers < 0, len(CLASSES), turn)])
+
+
+def png(pixels: Grey, most: int, smooth: bool = True) -> str:
+    """Write a picture as a PNG data URI, made smaller when it has more than ``most`` pixels."""
+    image = Image.fromarray(pixels)
+    factor = math.sqrt(most / (image.width * image.height))
+    if factor < 1:
+        size = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
+        image = image.resize(size, Image.Resampling.BOX if smooth else Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def grey_png(image: NDArray[Any], limits: Limits, most: int = 512 * 512) -> str:
+    """Draw one raw slice in the given grey scale."""
+    return png(grey_levels(image, limits), most)
+
+
+def overlay_png(image: NDArray[Any], importance: NDArray[np.float64], limits: Limits, most: int = 512 * 512) -> str:
+    """Draw one raw slice with its importance (0..1) on top."""
+    return png(overlay(grey_levels(image, limits), importance), most)
+
+
+def labels_png(labels: NDArray[Any], most: int = 512 * 512, numbered: bool = False) -> str:
+    """Draw a prediction or a truth: probabilities in grey from 0 to 1, class or object numbers in colours."""
+    if numbered:
+        return png(class_colours(labels), most, smooth=False)
+    return png(grey_levels(labels, (0.0, 1.0)), most)
+
+
+def colour_key() -> str:
+    """Draw the colours of the overlay, from no importance to most, over mid-grey."""
+    ramp = np.tile(np.linspace(0.0, 1.0, 200), (12, 1))
+    return png(overlay(np.full(ramp.shape, 128, dtype=np.uint8), ramp), ramp.size)
+
+
+def scale_bar(width: int, pixel_nm: float) -> tuple[float, str] | None:
+    """Choose a round length of at most a third of the picture: per cent of its width, and the words for it."""
+    if not (math.isfinite(pixel_nm) and pixel_nm > 0):
+        return None
+    third = width * pixel_nm / 3
+    decade = 10.0 ** math.floor(math.log10(third))
+    length = max(step * decade for step in (1, 2, 5) if step * decade <= third)
+    words = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
+    return 100 * length / (width * pixel_nm), words
+
+
+@dataclass(frozen=True)
+class Bars:
+    """The shares of one method, slot by slot, with their intervals."""
+
+    label: str
+    shares: Sequence[float | None]
+    low: Sequence[float | None]
+    high: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One mirror index or mirror pair with its interval."""
+
+    group: str
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def slot_colour(offset: int) -> str:
+    """Colour a slot by side: blue before the centre, orange after it, paler farther out."""
+    if offset == 0:
+        return CENTRE
+    return (BEFORE if offset < 0 else AFTER)[min(abs(offset), 4) - 1]
+
+
+def share_top(charts: Iterable[Bars]) -> float:
+    """Find one top of the scale for several charts."""
+    values = [v for bars in charts for v in (*bars.shares, *bars.high) if is_number(v)]
+    return min(1.0, math.ceil(10 * max([*values, 0.1]) + 0.5) / 10)
+
+
+def chart_width(groups: Sequence[Bars]) -> int:
+    """Tell the natural width of a chart of shares, in px."""
+    return 68 + len(groups) * _group_width(len(groups[0].shares))
+
+
+def _group_width(slots: int) -> int:
+    return max(slots * PITCH, 84) + 14
+
+
+def share_bars(title: str, groups: Sequence[Bars], top: float, ident: str) -> Markup:
+    """Draw the shares of one model: a group of bars per method, whiskers for intervals, a dashed line at 1/S.
+
+    Parameters
+    ----------
+    title
+        Name of the model.
+    groups
+        One entry per method, all with the same number of slots.
+    top
+        Upper end of the scale; give all charts of a page the same.
+    ident
+        Unique on the page; links the drawing to its title and description.
+    """
+    slots = len(groups[0].shares)
+    wide, scale = _group_width(slots), 158 / top
+    right = chart_width(groups) - 26
+    svg = _drawing(chart_width(groups), 236, ident, title, _told(groups))
+    for tick in range(0, round(top * 10) + 1, 1 if top <= 0.5 else 2):
+        y = FLOOR - tick / 10 * scale
+        _line(svg, (36, y), (right, y), GRID)
+        _text(svg, (30, y + 4), f"{tick / 10:.1f}", anchor="end", fill=QUIET)
+    placed = [(bars, 42 + wide * number + (wide - slots * PITCH) / 2) for number, bars in enumerate(groups)]
+    for bars, left in placed:
+        _group_bars(svg, bars, left, scale)
+    _line(svg, (36, FLOOR - scale / slots), (right, FLOOR - scale / slots), INK, "5 4", "even-line")
+    _text(svg, (right + 4, FLOOR - scale / slots + 4), f"1/{slots}", anchor="start", size=11)
+    for bars, left in placed:
+        _group_values(svg, bars, left, scale)
+        for line, words in enumerate(_lines(bars.label, wide // 7)):
+            _text(svg, (left + slots * PITCH / 2, 217 + 14 * line), words, weight="600", size=11)
+    return Markup(ET.tostring(svg, encoding="unicode"))
+
+
+def _group_bars(svg: ET.Element, bars: Bars, left: float, scale: float) -> None:
+    """Draw the bars of one method, each with its slot name below and its value as a tooltip."""
+    slots = len(bars.shares)
+    names = slot_names(slots)
+    for slot, share in enumerate(bars.shares):
+        x, tall = left + PITCH * slot, share * scale if is_number(share) else 0.0
+        shape = {"class": "bar", "x": f"{x + 3:.1f}", "y": f"{FLOOR - tall:.1f}", "height": f"{tall:.1f}"}
+        fill = slot_colour(slot - (slots - 1) // 2)
+        bar = ET.SubElement(svg, "rect", {**shape, "width": f"{PITCH - 6}", "fill": fill})
+        ET.SubElement(bar, "title").text = _clean(f"{bars.label}, {names[slot]}: {fixed(share)}")
+        _text(svg, (x + PITCH / 2, FLOOR + 15), names[slot].replace("previous", "prev"), size=10, fill=QUIET)
+
+
+def _group_values(svg: ET.Element, bars: Bars, left: float, scale: float) -> None:
+    """Draw the whiskers and the values of one method over its bars."""
+    for slot, share in enumerate(bars.shares):
+        x = left + PITCH * (slot + 0.5)
+        low, high = (end[slot] if slot < len(end) else None for end in (bars.low, bars.high))
+        peak = max(share if is_number(share) else 0.0, high if is_number(high) else 0.0)
+        if is_number(low) and is_number(high):
+            foot, head = FLOOR - low * scale, FLOOR - high * scale
+            _line(svg, (x, foot), (x, head), INK, css="whisker")
+            _line(svg, (x - 4, foot), (x + 4, foot), INK)
+            _line(svg, (x - 4, head), (x + 4, head), INK)
+        words = f"{share:.2f}" if is_number(share) else DASH
+        _text(svg, (x, FLOOR - peak * scale - 5), words, size=11, halo=True)
+
+
+def index_strip(dots: Sequence[Dot], margin: float | None, sides: tuple[str, str], ident: str) -> Markup:
+    """Draw mirror indices with intervals against the band inside which a model counts as even.
+
+    Parameters
+    ----------
+    dots
+        One per line, in order; the group is written where it changes.
+    margin
+        Half width of the band, or None to draw none.
+    sides
+        What lies to the left (negative) and to the right (positive).
+    ident
+        Unique on the page.
+    """
+    ends = [abs(v) for dot in dots for v in (dot.value, dot.low, dot.high) if is_number(v)]
+    widest = max([*ends, 2 * (margin or 0.05)])
+    step = next(s for s in (0.05, 0.1, 0.25, 0.5) if widest <= 4 * s or s == 0.5)
+    reach = step * math.ceil(widest / step - 1e-9)
+    heads = [n == 0 or dots[n - 1].group != dot.group for n, dot in enumerate(dots)]
+    places = [30 + 24 * (n + sum(heads[: n + 1])) + 6 * (sum(heads[: n + 1]) - 1) for n in range(len(dots))]
+    foot, scale = places[-1] + 18.0, STRIP / reach
+    told = "; ".join(f"{d.group} {d.label}: {fixed(d.value)}, interval {interval(d.low, d.high)}" for d in dots)
+    svg = _drawing(MIDDLE + STRIP + 30, foot + 28, ident, "Mirror index with interval", told)
+    _strip_ground(svg, margin, sides, foot, scale)
+    for tick in range(-round(reach / step), round(reach / step) + 1):
+        x = MIDDLE + tick * step * scale
+        _line(svg, (x, 26), (x, foot), QUIET if tick == 0 else GRID)
+        _text(svg, (x, foot + 17), f"{tick * step:+.2f}" if tick else "0", fill=QUIET)
+    for dot, y, head in zip(dots, places, heads, strict=True):
+        if head:
+            _text(svg, (0, y - 20), _cut(dot.group, 24), anchor="start", weight="600")
+        _one_dot(svg, dot, y, scale, margin)
+    return Markup(ET.tostring(svg, encoding="unicode"))
+
+
+def _strip_ground(svg: ET.Element, margin: float | None, sides: tuple[str, str], foot: float, scale: float) -> None:
+    """Draw what lies under the dots: the band that counts as even, and what each side means."""
+    if margin:
+        band = {"x": f"{MIDDLE - margin * scale:.1f}", "y": "26", "width": f"{2 * margin * scale:.1f}"}
+        ET.SubElement(svg, "rect", {**band, "class": "margin", "height": f"{foot - 26}", "fill": "#e4efe9"})
+        _text(svg, (MIDDLE, 16), f"even, within {margin:g}", fill=QUIET)
+    _text(svg, (MIDDLE - STRIP, 16), f"← leans to {sides[0]}", anchor="start", fill=QUIET)
+    _text(svg, (MIDDLE + STRIP, 16), f"leans to {sides[1]} →", anchor="end", fill=QUIET)
+
+
+def _one_dot(svg: ET.Element, dot: Dot, y: float, scale: float, margin: float | None) -> None:
+    """Draw one line of the strip; a dot takes the colour of a side when its interval lies beyond the margin."""
+    _text(svg, (0, y + 4), _cut(dot.label, 24), anchor="start", fill=QUIET)
+    if not is_number(dot.value):
+        _text(svg, (MIDDLE, y + 4), DASH)
+        return
+    colour = INK
+    if is_number(dot.low) and is_number(dot.high):
+        _line(svg, (MIDDLE + dot.low * scale, y), (MIDDLE + dot.high * scale, y), INK, css="whisker", width=2)
+        if margin and (dot.low > margin or dot.high < -margin):
+            colour = (AFTER if dot.value > 0 else BEFORE)[0]
+    place = {"class": "dot", "cx": f"{MIDDLE + dot.value * scale:.1f}", "cy": f"{y:.1f}", "r": "5", "fill": colour}
+    mark = ET.SubElement(svg, "circle", {**place, "stroke": "#fff", "stroke-width": "1"})
+    ET.SubElement(mark, "title").text = _clean(f"{dot.label}: {fixed(dot.value)}")
+
+
+def _told(groups: Sequence[Bars]) -> str:
+    """Put the bars in words for readers who do not see them."""
+    told = []
+    for bars in groups:
+        pairs = zip(slot_names(len(bars.shares)), bars.shares, strict=False)
+        told.append(f"{bars.label}: " + ", ".join(f"{name} {fixed(share)}" for name, share in pairs))
+    return "; ".join(told)
+
+
+def _drawing(width: float, height: float, ident: str, title: str, told: str) -> ET.Element:
+    """Open a drawing that a screen reader announces by title and description."""
+    size = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}", "height": f"{height:g}"}
+    svg = ET.Element("svg", {**size, "role": "img", "aria-labelledby": f"{ident}-title {ident}-told"})
+    ET.SubElement(svg, "title", {"id": f"{ident}-title"}).text = _clean(title)
+    ET.SubElement(svg, "desc", {"id": f"{ident}-told"}).text = _clean(told)
+    return svg
+
+
+def _line(
+    svg: ET.Element,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    stroke: str,
+    dash: str = "",
+    css: str = "",
+    width: float = 1.2,
+) -> None:
+    shape = {"x1": f"{start[0]:.1f}", "y1": f"{start[1]:.1f}", "x2": f"{end[0]:.1f}", "y2": f"{end[1]:.1f}"}
+    look = {"stroke": stroke, "stroke-width": f"{width:g}", "stroke-dasharray": dash, "class": css}
+    ET.SubElement(svg, "line", {**shape, **{name: value for name, value in look.items() if value}})
+
+
+def _text(
+    svg: ET.Element,
+    place: tuple[float, float],
+    words: str,
+    anchor: str = "middle",
+    fill: str = INK,
+    size: float = 12,
+    weight: str = "400",
+    halo: bool = False,
+) -> None:
+    look = {"text-anchor": anchor, "fill": fill, "font-size": f"{size:g}", "font-weight": weight}
+    look |= {"stroke": "#fff", "stroke-width": "3", "paint-order": "stroke"} if halo else {}
+    ET.SubElement(svg, "text", {"x": f"{place[0]:.1f}", "y": f"{place[1]:.1f}", **look}).text = _clean(words)
+
+
+def _clean(words: str) -> str:
+    """Drop control characters, which no XML may hold."""
+    return "".join(character for character in words if character.isprintable())
+
+
+def _lines(words: str, most: int) -> list[str]:
+    """Break a long name at its last hyphen, so that it fits below its bars."""
+    head, hyphen, tail = words.rpartition("-")
+    return [_cut(part, most) for part in ((head + hyphen, tail) if len(words) > most and head else (words,))]
+
+
+def _cut(words: str, most: int) -> str:
+    return words if len(words) <= most else words[: most - 1] + "…"

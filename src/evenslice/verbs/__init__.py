@@ -1,0 +1,1 @@
+"""What a user does, each verb a straight list of calls."""

@@ -1,0 +1,84 @@
+"""What the verbs accept: a path or the thing itself, boxes, devices; checked before any work begins."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evenslice.errors import BadInputError
+from evenslice.model.checkpoint import load_model
+from evenslice.model.spec import Model
+from evenslice.volume.array import Roi, Volume, as_volume
+from evenslice.volume.files import open_volume
+
+VolumeLike = Volume | NDArray[Any] | str | Path
+ModelLike = Model | str | Path
+_SPAN = re.compile(r"^\s*(\d*)\s*:\s*(\d*)\s*$")
+
+
+def volume_of(source: VolumeLike) -> Volume:
+    """Open a path, or take a volume or array as it is."""
+    return open_volume(source) if isinstance(source, (str, Path)) else as_volume(source)
+
+
+def model_of(source: ModelLike) -> Model:
+    """Load a path, or take a model as it is."""
+    return source if isinstance(source, Model) else load_model(source)
+
+
+def check_same_shape(volume: Volume, labels: Volume) -> None:
+    """Raise ``BadInputError`` unless labels lie voxel for voxel on the volume."""
+    if volume.shape != labels.shape:
+        raise BadInputError(
+            f"{labels.source} has shape {labels.shape}, expected {volume.shape} like {volume.source}; give labels of the same volume"
+        )
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device called ``auto``, ``cpu`` or ``cuda``; ``auto`` is a GPU where there is one."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise BadInputError(f"the device {name!r} is unknown, expected auto, cpu or cuda; choose one")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInputError("no CUDA device was found, expected one for --device cuda; use --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def parse_span(text: str, size: int, name: str) -> slice:
+    """Read ``A:B`` as a slice of an axis of ``size`` voxels; a missing end means the end of the axis."""
+    found = _SPAN.match(text)
+    if found is None:
+        raise BadInputError(f"{name} is {text!r}, expected START:STOP in voxels such as 0:10; write it so")
+    start, stop = int(found[1] or 0), int(found[2] or size)
+    if not 0 <= start < stop <= size:
+        raise BadInputError(f"{name} is {text!r}, expected a part of 0:{size}; choose one inside")
+    return slice(start, stop)
+
+
+def parse_roi(text: str | None, shape: tuple[int, int, int]) -> Roi:
+    """Read ``Z0:Z1,Y0:Y1,X0:X1`` as a box of a volume; None is all of it."""
+    parts = [":", ":", ":"] if text is None else text.split(",")
+    if len(parts) != 3:
+        raise BadInputError(f"--roi is {text!r}, expected Z0:Z1,Y0:Y1,X0:X1 in voxels; write it so")
+    z, y, x = (parse_span(p, n, f"--roi along {a}") for p, n, a in zip(parts, shape, "zyx", strict=True))
+    return z, y, x
+
+
+def fingerprint(volume: Volume) -> str:
+    """Return a short hash of a volume's shape, type and three of its slices, to recognise it again."""
+    depth = volume.shape[0]
+    digest = hashlib.sha256(f"{volume.shape} {volume.dtype}".encode())
+    for z in sorted({0, depth // 2, depth - 1}):
+        digest.update(np.ascontiguousarray(volume.slice_at(z)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def trained_slices(model: Model, volume: Volume) -> set[int]:
+    """Return which slices of this volume the model was trained on; empty for another volume."""
+    training = model.training
+    if not training or training.get("fingerprint") != fingerprint(volume):
+        return set()
+    return {z for start, stop in training["slices"] for z in range(start, stop)}

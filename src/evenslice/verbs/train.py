@@ -1,0 +1,290 @@
+"""Train: open, split, build, widen the stem, fit, keep the best, segment the validation slices, evaluate."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evenslice.errors import BadInputError
+from evenslice.labels.metrics import Scores, confusion, scores_of
+from evenslice.labels.targets import TARGETS, TargetKind, resolve_target
+from evenslice.learn.patches import PatchSource
+from evenslice.learn.split import split_slices
+from evenslice.model.build import build_model
+from evenslice.model.checkpoint import check_model_name, load_model, save_model
+from evenslice.model.spec import Model
+from evenslice.model.stem import Init, Tie
+from evenslice.progress import Progress, silent
+from evenslice.verbs.choices import VolumeLike, check_same_shape, device_of, fingerprint, parse_span, volume_of
+from evenslice.verbs.segment import predicted_classes
+from evenslice.volume.array import Volume
+from evenslice.volume.normalisation import estimate
+from evenslice.volume.writing import check_writable
+
+LOOK_SLICES = 8
+SMALLEST_CROP = 32
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; each field is the option of the same name of ``evenslice train``."""
+
+    arch: str = "unet"
+    encoder: str = "resnet18"
+    encoder_depth: int | None = None
+    weights: str = "imagenet"
+    init: Init = "green"
+    slices: int = 3
+    tie: Tie = "none"
+    reverse_z: bool = False
+    target: TargetKind = "auto"
+    ignore_label: int | None = None
+    validation: str | None = None
+    steps: int = 1000
+    batch: int = 4
+    crop: int = 256
+    lr: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot train."""
+        for name, value, least in (
+            ("steps", self.steps, 1),
+            ("batch", self.batch, 1),
+            ("crop", self.crop, SMALLEST_CROP),
+        ):
+            if value < least:
+                raise BadInputError(f"--{name} is {value}, expected {least} or more; choose a larger number")
+        if not 0 < self.lr < float("inf"):
+            raise BadInputError(f"--lr is {self.lr}, expected a number above 0; use for example 0.001")
+        if self.target not in TARGETS:
+            raise BadInputError(
+                f"the target {self.target!r} is unknown, expected one of {', '.join(TARGETS)}; choose one"
+            )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What ``train`` made: the best model as saved, its scores on the validation slices, and where the last one lies."""
+
+    model: Model
+    scores: Scores
+    path: Path
+    last: Path
+
+
+def train(
+    volume: VolumeLike,
+    labels: VolumeLike,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    force: bool = False,
+    label: str = "training",
+    progress: Progress = silent,
+) -> Trained:
+    """Train a 2D+ segmentation model on one volume and save the best and the last state.
+
+    The best state, by Dice on a few validation slices after each quarter of the run, is saved as ``out``, the last as
+    ``out`` with ``.last`` before its ending. While the run goes on, its state lies in the folder ``out`` + ``.run``;
+    a killed run goes on from there with ``resume`` and ends as if it had not been interrupted.
+
+    Parameters
+    ----------
+    volume, labels
+        Volumes, arrays (z, y, x) or paths, same shape.
+    out
+        Name ending in ``.safetensors``.
+    recipe
+        How to train; the defaults when None.
+    device, resume, force
+        ``auto``, ``cpu`` or ``cuda``; whether to go on with a killed run; whether to overwrite.
+    label, progress
+        What to call it, and how to show the progress.
+
+    Returns
+    -------
+    Trained
+        The best model, scored on all validation slices.
+
+    Raises
+    ------
+    BadInputError
+        If something given cannot be used; nothing is written then.
+    """
+    out, recipe = Path(out), recipe or Recipe()
+    check_model_name(out)
+    check_writable(out, force)
+    volume, labels = volume_of(volume), volume_of(labels)
+    check_same_shape(volume, labels)
+    source, zs = _plan(volume, labels, recipe)
+    model = build_model(
+        recipe.arch,
+        recipe.encoder,
+        slices=recipe.slices,
+        classes=source.target.classes,
+        weights=recipe.weights,
+        init=recipe.init,
+        tie=recipe.tie,
+        encoder_depth=recipe.encoder_depth,
+        seed=recipe.seed,
+    ).with_facts(normalisation=source.normalisation, training=_provenance(volume, source, zs, recipe))
+    run = _Run(out, recipe, resume, force, model.training)
+    where = device_of(device)
+    keeper = _Keeper(model, volume, source, zs, where, run.folder)
+    _fit(model, source, recipe, where, run.folder, keeper, label, progress)
+    best = load_model(run.folder / "best.safetensors")
+    best.module.to(where)
+    scores = validate(best, volume, source, zs, where)
+    best = best.with_facts(scores={"validation": scores.to_dict()})
+    save_model(out, best)
+    last = out.with_suffix(".last.safetensors")
+    (run.folder / "last.safetensors").replace(last)
+    shutil.rmtree(run.folder)
+    return Trained(best, scores, out, last)
+
+
+def validate(model: Model, volume: Volume, source: PatchSource, zs: list[int], device: torch.device) -> Scores:
+    """Segment some slices and compare them with their targets; labels to be ignored are left out."""
+    size = max(2, model.spec.classes)
+    table = np.zeros((size, size), np.int64)
+    for z, guess in zip(zs, predicted_classes(model, volume, zs, device), strict=True):
+        plane = source.labels.slice_at(z)
+        keep = np.ones(plane.shape, bool) if source.ignore is None else plane != source.ignore
+        table += confusion(guess[keep], source.target.apply(plane)[keep], size)
+    return scores_of(table)
+
+
+def _plan(volume: Volume, labels: Volume, recipe: Recipe) -> tuple[PatchSource, list[int]]:
+    """Split the slices, decide what the labels mean, and measure the normalisation on the training slices."""
+    span = None
+    if recipe.validation is not None:
+        part = parse_span(recipe.validation, volume.shape[0], "--validation")
+        span = range(part.start, part.stop)
+    centres, zs = split_slices(volume.shape[0], recipe.slices, span)
+    target = resolve_target(labels, recipe.target, recipe.ignore_label)
+    crop = (min(recipe.crop, volume.shape[1]), min(recipe.crop, volume.shape[2]))
+    normalisation = estimate(volume, recipe.seed, centres)
+    return (
+        PatchSource(
+            volume,
+            labels,
+            tuple(centres),
+            recipe.slices,
+            crop,
+            target,
+            normalisation,
+            recipe.reverse_z,
+            recipe.ignore_label,
+        ),
+        zs,
+    )
+
+
+def _provenance(volume: Volume, source: PatchSource, zs: list[int], recipe: Recipe) -> dict[str, Any]:
+    """Record what a model was trained on, for its file; the slices are those its windows can see."""
+    reach, depth = recipe.slices // 2, volume.shape[0]
+    seen = sorted({n for z in source.centres for n in range(max(0, z - reach), min(depth, z + reach + 1))})
+    return {
+        "volume": Path(volume.source).name,
+        "fingerprint": fingerprint(volume),
+        "voxel_nm": volume.voxel_nm,
+        "slices": _spans(seen),
+        "validation": _spans(zs),
+        "target": source.target.kind,
+        "recipe": asdict(recipe) | {"weights": Path(recipe.weights).name},
+        "versions": {name: version(name) for name in ("evenslice", "torch", "timm", "segmentation-models-pytorch")},
+    }
+
+
+def _spans(zs: list[int]) -> list[list[int]]:
+    spans: list[list[int]] = []
+    for z in zs:
+        if spans and spans[-1][1] == z:
+            spans[-1][1] = z + 1
+        else:
+            spans.append([z, z + 1])
+    return spans
+
+
+class _Run:
+    """The folder in which a run keeps its state until it ends."""
+
+    def __init__(self, out: Path, recipe: Recipe, resume: bool, force: bool, training: dict[str, Any]) -> None:
+        self.folder = out.with_name(out.name + ".run")
+        plan = json.dumps(asdict(recipe) | {"fingerprint": training["fingerprint"]}, indent=2)
+        record = self.folder / "plan.json"
+        if self.folder.exists() and not resume and not force:
+            raise BadInputError(
+                f"{self.folder} holds an unfinished run, expected none; go on with --resume, or start over with --force"
+            )
+        if resume and record.exists():
+            if record.read_text() != plan:
+                raise BadInputError(
+                    f"{self.folder} holds a run with other settings or data, expected the same; repeat them, or start over with --force"
+                )
+            return
+        if resume:
+            raise BadInputError(
+                f"{self.folder} holds no run to go on with, expected an unfinished one; leave --resume out"
+            )
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        record.write_text(plan)
+
+
+class _Keeper:
+    """After each chunk: validates on a few slices, saves the last state, and the best."""
+
+    def __init__(
+        self, model: Model, volume: Volume, source: PatchSource, zs: list[int], device: torch.device, folder: Path
+    ) -> None:
+        picks = np.unique(np.linspace(0, len(zs) - 1, LOOK_SLICES).round().astype(int))
+        self._zs = [zs[p] for p in picks]
+        self._model, self._volume, self._source, self._device, self._folder = model, volume, source, device, folder
+
+    def __call__(self, steps: int) -> str:
+        model = self._model
+        training = model.module.training
+        model.module.eval()
+        dice = validate(model, self._volume, self._source, self._zs, self._device).dice
+        model.module.train(training)
+        state = model.with_facts(training=model.training | {"steps": steps}, scores={"dice": dice})
+        save_model(self._folder / "last.safetensors", state)
+        best = self._folder / "best.safetensors"
+        if not best.exists() or (dice or 0.0) >= (load_model(best).scores["dice"] or 0.0):
+            shutil.copyfile(self._folder / "last.safetensors", best)
+        return "no foreground to validate on" if dice is None else f"validation Dice {dice:.3f}"
+
+
+def _fit(
+    model: Model,
+    source: PatchSource,
+    recipe: Recipe,
+    device: torch.device,
+    folder: Path,
+    keeper: _Keeper,
+    label: str,
+    progress: Progress,
+) -> None:
+    from evenslice.learn.fit import chunk_of, fit
+    from evenslice.learn.module import Training
+
+    steps, chunk = recipe.steps, chunk_of(recipe.steps)
+    training = Training(
+        model.module, model.stride, source, steps=steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed, chunk=chunk
+    )
+    try:
+        fit(training, device, folder / "state.ckpt", keeper, progress, label)
+    except BaseException:
+        if not (folder / "state.ckpt").exists():
+            shutil.rmtree(folder)
+        raise

@@ -1,0 +1,1 @@
+"""Pixels and coordinates: reading, windows, normalisation, tiles. numpy only."""

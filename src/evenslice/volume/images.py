@@ -1,0 +1,87 @@
+"""A folder of images, one slice each, in natural order of their names."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from evenslice.errors import BadInputError
+from evenslice.volume.array import Volume
+
+SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".pgm", ".webp")
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts ``slice2`` before ``slice10``."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
+
+
+def open_images(folder: Path) -> Volume:
+    """Open a folder of equally sized grey images as a volume (z, y, x), lazily.
+
+    Raises
+    ------
+    BadInputError
+        If the folder holds no images, kinds are mixed, or the first one is not a grey image.
+    """
+    files = [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    kinds = sorted({f.suffix.lower() for f in files})
+    if not files:
+        raise BadInputError(
+            f"the folder {folder} holds no images, expected files such as {', '.join(SUFFIXES[:3])}; check the path"
+        )
+    if len(kinds) > 1:
+        raise BadInputError(
+            f"the folder {folder} holds images of several kinds ({', '.join(kinds)}), expected one; move the others out"
+        )
+    return Volume(_ImagePixels(sorted(files, key=lambda f: natural_key(f.name))), None, str(folder))
+
+
+class _ImagePixels:
+    """Slices read from image files on demand."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+        first = _read_grey(files[0])
+        self.shape = (len(files), *first.shape)
+        self.dtype = first.dtype
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        zs, *rest = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:3]
+        planes = [self._plane(z)[tuple(rest)] for z in range(*zs.indices(self.shape[0]))]
+        return np.stack(planes) if planes else np.empty((0, 0, 0), self.dtype)
+
+    def _plane(self, z: int) -> NDArray[Any]:
+        plane = _read_grey(self._files[z])
+        if plane.shape != self.shape[1:] or plane.dtype != self.dtype:
+            raise BadInputError(
+                f"{self._files[z]} is {plane.shape} {plane.dtype}, expected {self.shape[1:]} {self.dtype} like "
+                f"{self._files[0].name}; make all slices alike"
+            )
+        return plane
+
+
+def _read_grey(file: Path) -> NDArray[Any]:
+    try:
+        plane = tifffile.imread(file) if file.suffix.lower() in (".tif", ".tiff") else iio.imread(file)
+    except Exception as error:  # each codec raises types of its own
+        raise BadInputError(
+            f"{file} cannot be read as an image ({error}), expected a whole image; export it again"
+        ) from error
+    plane = np.asarray(plane)
+    if plane.ndim == 3 and plane.shape[-1] in (2, 3, 4):
+        colour = plane[..., :3] if plane.shape[-1] > 2 else plane[..., :1]
+        if (colour == colour[..., :1]).all():
+            return np.ascontiguousarray(colour[..., 0])
+        raise BadInputError(
+            f"{file} is a colour image (shape {plane.shape}), expected greyscale; convert it to 8-bit grey"
+        )
+    if plane.ndim != 2:
+        raise BadInputError(
+            f"{file} has shape {plane.shape}, expected one grey slice (y, x); give a stack as a file, not in a folder"
+        )
+    return plane

@@ -1,0 +1,61 @@
+"""Writing so that nothing half-written is left: beside the target first, then renamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evenslice.errors import BadInputError
+
+
+def check_writable(path: Path, force: bool) -> None:
+    """Raise ``BadInputError`` if ``path`` exists (unless ``force``) or its folder does not."""
+    if path.exists() and not force:
+        raise BadInputError(f"{path} exists, expected a new name; choose another or add --force to overwrite")
+    if path.is_dir():
+        raise BadInputError(f"{path} is a folder, expected a file name; choose another")
+    folder = path.parent
+    if not folder.is_dir():
+        raise BadInputError(
+            f"the folder {folder} of {path.name} does not exist, expected one to write to; create it first"
+        )
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder; rename it to ``path`` on success, remove it on any failure."""
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_beside(path: Path, force: bool) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; on success it becomes ``path``, on any failure it is removed.
+
+    With ``force`` an existing folder keeps what it holds, apart from the files that are written anew.
+    """
+    if path.exists() and not path.is_dir():
+        raise BadInputError(f"{path} is a file, expected a folder to write to; choose another name")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise BadInputError(f"{path} exists, expected a new folder; choose another or add --force to overwrite")
+    if not path.resolve().parent.is_dir():
+        raise BadInputError(
+            f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
+        )
+    part = path.resolve().parent / f".{path.name}.{os.getpid()}.part"
+    part.mkdir()
+    try:
+        yield part
+        path.mkdir(exist_ok=True)
+        for file in sorted(part.iterdir()):
+            file.replace(path / file.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
