@@ -31,13 +31,14 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(words, standalone_mode=False)
     except KeyboardInterrupt:
-        _complain("interrupted")
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except Exception as error:  # nothing reaches the user as a traceback unless asked for
         if "--traceback" in words:
             raise
         _complain(_reason(error))
         sys.exit(BAD_INPUT)
+    if code == INTERRUPTED:  # the parser, too, answers Ctrl-C with this code
+        _complain("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 

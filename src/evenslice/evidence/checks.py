@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenslice.evidence.attribution import explaining, gradient
-from evenslice.evidence.measure import Scene, pair_of
+from evenslice.evidence.measure import Scene, pair_of, slot_importance
 from evenslice.evidence.result import Check
-from evenslice.evidence.shares import index_parts, pair_parts, shares_of
+from evenslice.evidence.shares import index_parts, pair_parts, ratio, shares_of
 from evenslice.model.discovery import find_stems
 from evenslice.model.stem import mirror_stem, norms_per_slot
 from evenslice.volume.normalisation import Normalisation
@@ -61,7 +61,7 @@ def _shares(scene: Scene, windows: Windows) -> NDArray[np.float64]:
     with explaining(scene.module):
         for raw in windows:
             slots, _ = gradient(scene.module, pair_of(scene, raw), scene.stride)
-            found.append(slots.double().sum(dim=(2, 3)).cpu().numpy())
+            found.append(slot_importance(scene, slots))
     shares = shares_of(np.stack(found))
     return np.asarray(shares[np.isfinite(shares).all(axis=1)])
 
@@ -73,7 +73,7 @@ def _even_check(scene: Scene, windows: Windows, reason: str) -> Check:
     if not len(shares):
         return Check(None, TOLERANCE, None, "no window has any importance")
     top, bottom = pair_parts(shares)
-    worst = float(np.abs(top / bottom).max())
+    worst = float(np.abs(ratio(top, bottom)).max())
     return Check(worst, TOLERANCE, worst <= TOLERANCE, reason)
 
 
@@ -87,7 +87,7 @@ def _identical(scene: Scene, windows: Windows) -> Check:
     reason = (
         "mirror index with the centre slice in every slot: what remains comes from the weights alone (for comparison)"
     )
-    return Check(float(top.sum() / bottom.sum()), None, None, reason)
+    return Check(float(ratio(top.sum(), bottom.sum())), None, None, reason)
 
 
 def _norms(scene: Scene) -> Check:

@@ -82,7 +82,7 @@ def measure(scene: Scene, sites: Sequence[Site], looks: int, step: Step) -> Meas
     kept: list[Look] = []
     for site, raw in read_sites(scene.volume, scene.slices, sites):
         slots, logits = gradient(scene.module, pair_of(scene, raw), scene.stride)
-        importance.append(slots.double().sum(dim=(2, 3)).cpu().numpy())
+        importance.append(slot_importance(scene, slots))
         moved, turned = reversal_response(logits)
         change.append(moved)
         flipped.append(turned)
@@ -103,6 +103,15 @@ def read_sites(volume: Volume, slices: int, sites: Sequence[Site]) -> Iterator[t
 def pair_of(scene: Scene, raw: NDArray[np.generic]) -> Tensor:
     """Arrange a raw window (S, y, x) and its reversal, then normalise: (2, S, y, x)."""
     return torch.from_numpy(scene.normalisation.apply(np.stack([raw, reverse(raw)]))).to(scene.device)
+
+
+def slot_importance(scene: Scene, slots: Tensor) -> Floats:
+    """Sum importance over pixels: (arrangements, S, y, x) of normalised input to (arrangements, S) of raw intensity.
+
+    A slot that is normalised with a smaller std counts more per grey level; with one std for all it cancels in shares.
+    """
+    found: Floats = slots.double().sum(dim=(2, 3)).cpu().numpy()
+    return np.asarray(found / np.asarray(scene.normalisation.std))
 
 
 def reversal_response(logits: Tensor) -> tuple[float, float]:

@@ -51,3 +51,8 @@ def index_parts(shares: Floats) -> tuple[Floats, Floats]:
     """Return top and bottom of the mirror index: the sums over all pairs, each (windows,)."""
     top, bottom = pair_parts(shares)
     return top.sum(axis=1), bottom.sum(axis=1)
+
+
+def ratio(top: Floats, bottom: Floats) -> Floats:
+    """Divide, with 0 / 0 = 0: a pair of slots that do not count at all does not lean."""
+    return np.divide(top, bottom, out=np.zeros(np.broadcast_shapes(np.shape(top), np.shape(bottom))), where=bottom != 0)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from evenslice.evidence.shares import Floats, ratio
 
-RESAMPLES = 4999
+RESAMPLES = 9999
 FEWEST_FOR_BCA = 12
 FEWEST_FOR_VERDICT = 6
 SAME = 1e-6
@@ -46,8 +46,8 @@ def ratio_interval(top: Floats, bottom: Floats, clusters: NDArray[np.intp], conf
     _, member = np.unique(clusters, return_inverse=True)
     tops: Floats = np.bincount(member, top).astype(np.float64)
     bottoms: Floats = np.bincount(member, bottom).astype(np.float64)
-    value = float(tops.sum() / bottoms.sum())
-    ratios = tops / bottoms
+    value = float(ratio(tops.sum(), bottoms.sum()))
+    ratios = ratio(tops, bottoms)
     if len(tops) == 1:
         return Interval(value, float("nan"), float("nan"))
     if np.ptp(ratios) <= SAME:
@@ -58,7 +58,7 @@ def ratio_interval(top: Floats, bottom: Floats, clusters: NDArray[np.intp], conf
 
     found = bootstrap(
         (tops, bottoms),
-        lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
+        lambda a, b, axis: ratio(a.sum(axis=axis), b.sum(axis=axis)),
         paired=True,
         vectorized=True,
         n_resamples=RESAMPLES,
@@ -98,13 +98,16 @@ def method_verdict(pairs: Sequence[Interval], outer_share: float, blocks: int, m
     return "inconclusive"
 
 
-def overall_verdict(verdicts: Sequence[str]) -> str:
-    """Combine the methods: asymmetric if any is, symmetric if all that did not abstain are, else inconclusive."""
+def overall_verdict(verdicts: Sequence[str], uniform: bool = True) -> str:
+    """Combine the methods: asymmetric if any is, symmetric if all that did not abstain are, else inconclusive.
+
+    A model whose slots are normalised differently (``uniform`` false) is never certified symmetric.
+    """
     spoken = [v for v in verdicts if v != "abstained"]
     if "asymmetric" in spoken:
         return "asymmetric"
     if not spoken:
         return "abstained"
     if all(v == "symmetric" for v in spoken):
-        return "symmetric"
+        return "symmetric" if uniform else "inconclusive"
     return TOO_FEW if all(v in (TOO_FEW, "symmetric") for v in spoken) else "inconclusive"

@@ -54,11 +54,21 @@ def confusion(
         Number of classes, background included.
     ignore
         Truth label to leave out.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or there are other numbers, which would be counted as something else.
     """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"prediction of shape {prediction.shape}, expected {truth.shape} like the truth")
     truth, prediction = truth.ravel(), prediction.ravel()
     if ignore is not None:
         keep = truth != ignore
         truth, prediction = truth[keep], prediction[keep]
+    for values in (truth, prediction):
+        if values.size and not 0 <= values.min() <= values.max() < classes:
+            raise ValueError(f"class numbers {values.min()} to {values.max()}, expected 0 to {classes - 1}")
     joint = truth.astype(np.int64) * classes + prediction.astype(np.int64)
     return np.bincount(joint, minlength=classes * classes).reshape(classes, classes)
 

@@ -12,6 +12,7 @@ from evenslice.volume.array import Volume
 TargetKind = Literal["auto", "foreground", "boundary", "classes"]
 TARGETS: tuple[TargetKind, ...] = ("auto", "foreground", "boundary", "classes")
 FEWEST_CLASSES, MOST_CLASSES = 3, 8
+MOST_VALUES = 256
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def resolve_target(labels: Volume, kind: TargetKind, ignore: int | None = None) 
     BadInputError
         If the labels are not whole numbers, cannot be told, or hold nothing to learn.
     """
-    values = [v for v in unique_values(labels) if v != ignore]
-    if len(values) < 2 and kind != "boundary":
+    values = [v for v in unique_values(labels, ignore) if v != ignore]
+    if len(values) < 2:
         raise BadInputError(
             f"{labels.source} holds only the value {values[0] if values else ignore}, expected background and foreground; check the labels"
         )
@@ -90,6 +91,14 @@ def resolve_target(labels: Volume, kind: TargetKind, ignore: int | None = None) 
                 f"{labels.source} holds {len(values)} values ({values[0]} to {values[-1]}), expected 0/1 or 3 to 8 contiguous classes; "
                 "say what they mean with --target foreground, boundary or classes"
             )
+    if kind == "foreground" and values[0] != 0:
+        raise BadInputError(
+            f"{labels.source} holds no label 0 (values {values[0]} to {values[-1]}), expected background and foreground; check the labels"
+        )
+    if kind == "classes" and len(values) > MOST_VALUES:
+        raise BadInputError(
+            f"{labels.source} holds {len(values)} values, expected at most {MOST_VALUES} classes; for instances use --target boundary"
+        )
     if kind == "classes" and not contiguous:
         raise BadInputError(
             f"{labels.source} holds the values {values[:8]}, expected classes 0, 1, 2, ... without gaps; renumber them"
@@ -97,8 +106,8 @@ def resolve_target(labels: Volume, kind: TargetKind, ignore: int | None = None) 
     return Target(kind, len(values) if kind == "classes" and len(values) > 2 else 1)
 
 
-def unique_values(labels: Volume) -> list[int]:
-    """Return the sorted values of a volume of labels, read slice by slice.
+def unique_values(labels: Volume, ignore: int | None = None) -> list[int]:
+    """Return the sorted values of a volume of labels, read slice by slice; only the one to ignore may be negative.
 
     Raises
     ------
@@ -108,11 +117,11 @@ def unique_values(labels: Volume) -> list[int]:
     found: set[int] = set()
     for z in range(labels.shape[0]):
         plane = np.unique(labels.slice_at(z))
-        if plane.dtype.kind == "f" and not np.all(plane == np.floor(plane)):
+        if plane.dtype.kind == "f" and not (np.isfinite(plane).all() and np.all(plane == np.floor(plane))):
             raise BadInputError(
                 f"{labels.source} holds fractions (slice {z}), expected labels as whole numbers; threshold it first"
             )
-        if plane.dtype.kind != "b" and plane.min() < 0:
+        if any(v < 0 and v != ignore for v in plane[:2]):
             raise BadInputError(
                 f"{labels.source} holds the negative label {plane.min()} (slice {z}), expected 0 or more; renumber it"
             )

@@ -56,13 +56,18 @@ def fit(
         If the checkpoint cannot be read, or the loss is no longer a number.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    if checkpoint.exists():
+        training.go_on(_read_state(checkpoint))
+    left = training.steps - training.start
     with warnings.catch_warnings(), progress(label, training.steps) as step:
         warnings.simplefilter("ignore")
+        for _ in range(training.start):
+            step()
         trainer = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
-            max_epochs=math.ceil(training.steps / training.chunk),
-            max_steps=training.steps,
+            max_epochs=math.ceil(left / training.chunk),
+            max_steps=left,
             reload_dataloaders_every_n_epochs=1,
             logger=False,
             enable_checkpointing=False,
@@ -70,23 +75,27 @@ def fit(
             enable_model_summary=False,
             callbacks=[_Watch(step, checkpoint, after_chunk)],
         )
-        _fit(trainer, training, checkpoint)
+        if left > 0:
+            _fit(trainer, training)
 
 
-def _fit(trainer: pl.Trainer, training: Training, checkpoint: Path) -> None:
-    known = str(checkpoint) if checkpoint.exists() else None
+def _fit(trainer: pl.Trainer, training: Training) -> None:
     try:
-        trainer.fit(training, ckpt_path=known, weights_only=True)
+        trainer.fit(training)
     except SystemExit as stop:  # Lightning turns Ctrl-C into an exit
         raise KeyboardInterrupt from stop
-    except (RuntimeError, OSError, EOFError) as error:
-        if known and trainer.global_step == 0:
-            raise BadInputError(
-                f"{checkpoint} cannot be read ({str(error).splitlines()[0]}), expected the state of a run; start over with --force"
-            ) from error
-        raise
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch and pickle raise kinds of their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInputError(
+            f"{checkpoint} cannot be read ({reason}), expected the state of a run; start over with --force"
+        ) from error
 
 
 class _Watch(pl.Callback):  # type: ignore[misc]
@@ -96,21 +105,17 @@ class _Watch(pl.Callback):  # type: ignore[misc]
         self._step, self._checkpoint, self._after_chunk = step, checkpoint, after_chunk
         self._note = ""
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Training) -> None:
-        for _ in range(trainer.global_step):
-            self._step()
-
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Training, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = float(outputs["loss"])
         if not math.isfinite(loss):
             raise BadInputError(
-                f"the loss became {loss} at step {trainer.global_step}, expected a number; use a smaller --lr"
+                f"the loss became {loss} at step {pl_module.done}, expected a number; use a smaller --lr"
             )
         self._step(f"loss {loss:.3f}{self._note}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Training) -> None:
-        self._note = f", {self._after_chunk(trainer.global_step)}"
+        self._note = f", {self._after_chunk(pl_module.done)}"
         with written_beside(self._checkpoint) as part:
-            trainer.save_checkpoint(part)
+            torch.save(pl_module.state(), part)

@@ -62,7 +62,7 @@ class PatchSource:
         if self.reverse_z and rng.random() < 0.5:
             window = window[::-1]
         window, target = turn(window, target, int(rng.integers(8)))
-        return self.normalisation.apply(np.ascontiguousarray(window)), np.ascontiguousarray(target)
+        return self.normalisation.apply(window.copy()), target.copy()  # torch takes no turned views
 
 
 def turn(
@@ -90,5 +90,7 @@ class Patches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return window (S, y, x) and target (y, x)."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"patch {index}, expected one of 0 to {self.count - 1}")
         window, target = self.source.draw(np.random.default_rng([self.seed, self.first + index]))
         return torch.from_numpy(window), torch.from_numpy(target)

@@ -105,7 +105,7 @@ def _stem(name: str, layer: nn.Module, owners: tuple[int, ...]) -> Stem:
         return Stem(name, layer, "linear", owners)
     if not isinstance(layer, nn.Conv2d):
         raise BadInputError(
-            f"the slices enter {name!r}, a {type(layer).__name__}, expected Conv2d or a linear patch embedding; "
+            f"the slices enter {name or 'the network itself'!r}, a {type(layer).__name__}, expected Conv2d or a linear patch embedding; "
             "wrap the network so that one of these comes first"
         )
     if layer.groups != 1:

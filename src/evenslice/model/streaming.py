@@ -18,6 +18,7 @@ from evenslice.volume.windows import read_window
 WHOLE = 2048
 TILE = 1024
 HALO = 96
+SMALLEST_TILE = 32
 
 
 def predict_slices(
@@ -65,6 +66,8 @@ def predict_slices(
 
 def plan_slice(height: int, width: int, tile: int | None) -> list[Tile]:
     """Plan the tiles of one slice: whole where it fits, else with a halo."""
+    if tile is not None and tile < SMALLEST_TILE:
+        raise BadInputError(f"--tile is {tile}, expected {SMALLEST_TILE} pixels or more; leave it out for whole slices")
     if tile is None:
         tile = WHOLE if max(height, width) <= WHOLE else TILE
     return plan_tiles(height, width, tile, min(HALO, tile // 4))

@@ -127,7 +127,7 @@ def audit(
         probability_change=float(measured.change.mean()),
         flipped_fraction=float(measured.flipped.mean()),
         checks=checks,
-        verdict=overall_verdict([result.verdict]),
+        verdict=overall_verdict([result.verdict], scene.normalisation.uniform),
         trained_on=sum(site.z in seen for site in sites) if model.training else None,
         looks=measured.looks,
     )

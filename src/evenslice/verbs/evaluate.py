@@ -50,7 +50,7 @@ def evaluate(
         If the shapes differ or a volume does not hold class numbers.
     """
     prediction, truth = volume_of(prediction), volume_of(truth)
-    check_same_shape(prediction, truth)
+    check_same_shape(truth, prediction)
     box = parse_roi(roi, truth.shape)
     prediction, truth = crop(prediction, box), crop(truth, box)
     foreground = _one_foreground(truth, ignore)

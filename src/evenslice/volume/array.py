@@ -1,5 +1,7 @@
 """A greyscale volume: axes z, y, x, a voxel size, and pixels that are read only when asked for."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,7 +46,7 @@ class Volume:
     Raises
     ------
     BadInputError
-        If the pixels are not a non-empty array of three axes of real numbers.
+        If the pixels are not a non-empty array of three axes of real numbers, or the voxel size is not above 0.
     """
 
     pixels: Pixels
@@ -66,6 +68,12 @@ class Volume:
         if np.dtype(self.pixels.dtype).kind not in "buif":
             raise BadInputError(
                 f"{self.source} has voxels of type {self.pixels.dtype}, expected whole or real numbers; convert it to uint8"
+            )
+        if self.voxel_nm is not None and not (
+            len(self.voxel_nm) == 3 and all(0 < side < math.inf for side in self.voxel_nm)
+        ):
+            raise BadInputError(
+                f"{self.source} has the voxel size {self.voxel_nm}, expected three numbers of nm (z, y, x) above 0; correct it"
             )
 
     @property
@@ -99,21 +107,44 @@ def crop(volume: Volume, roi: Roi) -> Volume:
     return Volume(_Crop(volume.pixels, roi), volume.voxel_nm, volume.source, volume.meaning)
 
 
+def read_planes(
+    plane: Callable[[int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any], key: Any
+) -> NDArray[Any]:
+    """Read a box of lazy slices, one after the other: no more than one whole slice is held beside the box."""
+    z, y, x = _spans(key, shape)
+    box = np.empty(tuple(part.stop - part.start for part in (z, y, x)), dtype)
+    for i, number in enumerate(range(z.start, z.stop)):
+        box[i] = plane(number)[y, x]
+    return box
+
+
+def _spans(key: Any, shape: tuple[int, ...]) -> Roi:
+    """Turn plain slices, some of them left out, into starts and stops inside a shape."""
+    parts = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:3]
+    found = []
+    for part, size in zip(parts, shape, strict=True):
+        low, high, step = part.indices(size)
+        if step != 1:
+            raise ValueError(f"a box of a volume is contiguous, a step of {step} was asked for")
+        found.append(slice(low, max(low, high)))
+    z, y, x = found
+    return z, y, x
+
+
 class _Crop:
     """A box inside lazy pixels."""
 
     def __init__(self, pixels: Pixels, roi: Roi) -> None:
-        spans = [part.indices(size) for part, size in zip(roi, pixels.shape, strict=True)]
+        spans = _spans(roi, pixels.shape)
         self._pixels = pixels
-        self._starts = tuple(start for start, _, _ in spans)
-        self.shape = tuple(max(0, stop - start) for start, stop, _ in spans)
+        self._starts = tuple(span.start for span in spans)
+        self.shape = tuple(span.stop - span.start for span in spans)
         self.dtype = np.dtype(pixels.dtype)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read with plain slices, shifted into the parent."""
-        parts = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:3]
-        shifted = []
-        for part, start, size in zip(parts, self._starts, self.shape, strict=True):
-            low, high, _ = part.indices(size)
-            shifted.append(slice(start + low, start + high))
+        shifted = (
+            slice(start + part.start, start + part.stop)
+            for part, start in zip(_spans(key, self.shape), self._starts, strict=True)
+        )
         return np.asarray(self._pixels[tuple(shifted)])

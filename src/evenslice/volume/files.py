@@ -1,5 +1,6 @@
 """Opening and saving volumes: which reader for which path."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, as_volume
+from evenslice.volume.writing import check_writable
 
 TIFF = (".tif", ".tiff")
 
@@ -60,11 +62,19 @@ def save_volume(
     """Save a volume (z, y, x) as a TIFF stack, slice by slice, with its voxel size.
 
     The file appears under its name only when it is complete; an existing one is replaced.
+
+    Raises
+    ------
+    BadInputError
+        If the name does not end in ``.tif`` or ``.tiff``, or its folder does not exist.
     """
     from evenslice.volume.tiff import write_tiff
 
     volume, path = as_volume(volume), Path(path)
+    if voxel_nm is not None:
+        volume = replace(volume, voxel_nm=voxel_nm)
     check_volume_name(path)
+    check_writable(path, force=True)
     slices = (volume.slice_at(z) for z in range(volume.shape[0]))
     dtype = np.dtype(np.uint8) if volume.dtype == np.bool_ else volume.dtype
-    write_tiff(path, slices, volume.shape, dtype, voxel_nm or volume.voxel_nm, volume.meaning)
+    write_tiff(path, slices, volume.shape, dtype, volume.voxel_nm, volume.meaning)

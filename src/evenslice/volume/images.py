@@ -1,23 +1,28 @@
 """A folder of images, one slice each, in natural order of their names."""
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, read_planes
+from evenslice.volume.tiff import read_image
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".pgm", ".webp")
+_LOCK = threading.Lock()
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts ``slice2`` before ``slice10``."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part]
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part
+    ]
 
 
 def open_images(folder: Path) -> Volume:
@@ -28,7 +33,7 @@ def open_images(folder: Path) -> Volume:
     BadInputError
         If the folder holds no images, kinds are mixed, or the first one is not a grey image.
     """
-    files = [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    files = [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()]
     kinds = sorted({f.suffix.lower() for f in files})
     if not files:
         raise BadInputError(
@@ -38,7 +43,7 @@ def open_images(folder: Path) -> Volume:
         raise BadInputError(
             f"the folder {folder} holds images of several kinds ({', '.join(kinds)}), expected one; move the others out"
         )
-    return Volume(_ImagePixels(sorted(files, key=lambda f: natural_key(f.name))), None, str(folder))
+    return Volume(_ImagePixels(sorted(files, key=lambda f: (natural_key(f.name), f.name))), None, str(folder))
 
 
 class _ImagePixels:
@@ -51,9 +56,7 @@ class _ImagePixels:
         self.dtype = first.dtype
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        zs, *rest = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:3]
-        planes = [self._plane(z)[tuple(rest)] for z in range(*zs.indices(self.shape[0]))]
-        return np.stack(planes) if planes else np.empty((0, 0, 0), self.dtype)
+        return read_planes(self._plane, self.shape, self.dtype, key)
 
     def _plane(self, z: int) -> NDArray[Any]:
         plane = _read_grey(self._files[z])
@@ -66,13 +69,7 @@ class _ImagePixels:
 
 
 def _read_grey(file: Path) -> NDArray[Any]:
-    try:
-        plane = tifffile.imread(file) if file.suffix.lower() in (".tif", ".tiff") else iio.imread(file)
-    except Exception as error:  # each codec raises types of its own
-        raise BadInputError(
-            f"{file} cannot be read as an image ({error}), expected a whole image; export it again"
-        ) from error
-    plane = np.asarray(plane)
+    plane = read_image(file) if file.suffix.lower() in (".tif", ".tiff") else _read_picture(file)
     if plane.ndim == 3 and plane.shape[-1] in (2, 3, 4):
         colour = plane[..., :3] if plane.shape[-1] > 2 else plane[..., :1]
         if (colour == colour[..., :1]).all():
@@ -85,3 +82,16 @@ def _read_grey(file: Path) -> NDArray[Any]:
             f"{file} has shape {plane.shape}, expected one grey slice (y, x); give a stack as a file, not in a folder"
         )
     return plane
+
+
+def _read_picture(file: Path) -> NDArray[Any]:
+    with _LOCK:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # slices of EM are larger than Pillow allows
+        try:
+            return np.asarray(iio.imread(file.read_bytes(), extension=file.suffix.lower()))
+        except Exception as error:  # each codec raises types of its own
+            raise BadInputError(
+                f"{file} cannot be read as an image ({error}), expected a whole image; export it again"
+            ) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit

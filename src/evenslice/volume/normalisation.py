@@ -36,7 +36,7 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot normalise."""
-        if len(self.mean) != len(self.std):
+        if len(self.mean) != len(self.std) or not self.mean:
             raise BadInputError(
                 f"normalisation has {len(self.mean)} means and {len(self.std)} stds, expected as many of both; give one of each"
             )
@@ -56,9 +56,10 @@ class Normalisation:
             raise BadInputError(
                 f"normalisation has {len(self.mean)} means, expected 1 or {windows.shape[-3]} (one a slot); give one number"
             )
-        mean = np.asarray(self.mean, np.float32)[:, None, None]
-        scale = 1.0 / np.asarray(self.std, np.float32)[:, None, None]
-        return (windows.astype(np.float32) - mean) * scale
+        exact = np.result_type(windows.dtype, np.float32)  # 32-bit whole numbers need more than float32 holds
+        mean = np.asarray(self.mean, exact)[:, None, None]
+        scale = 1.0 / np.asarray(self.std, exact)[:, None, None]
+        return np.asarray((windows.astype(exact) - mean) * scale, np.float32)
 
 
 def check_finite(pixels: NDArray[Any], where: str) -> None:
@@ -93,22 +94,21 @@ def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> 
         boxes = [(z, slice(None), slice(None)) for z in zs]
     else:
         boxes = _seeded_boxes(zs, height, width, seed)
-    count, total, squares = 0, 0.0, 0.0
-    offset: float | None = None
+    count, mean, squares = 0, 0.0, 0.0  # squares: sum of squared distances from the mean, merged block by block
+    low, high = np.inf, -np.inf
     for z, y, x in boxes:
         block = volume.read((slice(z, z + 1), y, x))
         check_finite(block, f"{volume.source} slice {z}")
         values = block.astype(np.float64)
-        offset = float(values.flat[0]) if offset is None else offset
-        values -= offset
-        count, total, squares = count + values.size, total + values.sum(), squares + np.square(values).sum()
-    mean = total / count
-    variance = squares / count - mean**2
-    if offset is None or variance <= 1e-12 * max(1.0, offset**2):
+        low, high = min(low, values.min()), max(high, values.max())
+        apart, part = values.mean() - mean, values.size / (count + values.size)
+        squares += np.square(values - values.mean()).sum() + apart**2 * part * count
+        mean, count = mean + apart * part, count + values.size
+    if not low < high:
         raise BadInputError(
-            f"{volume.source} is constant (every voxel looked at is {offset:g}), expected an image; check the file"
+            f"{volume.source} is constant (every voxel looked at is {low:g}), expected an image; check the file"
         )
-    return Normalisation((float(mean + offset),), (float(np.sqrt(variance)),), "volume")
+    return Normalisation((float(mean),), (float(np.sqrt(squares / count)),), "volume")
 
 
 def _seeded_boxes(zs: Sequence[int], height: int, width: int, seed: int) -> list[tuple[int, slice, slice]]:

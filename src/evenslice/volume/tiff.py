@@ -1,11 +1,13 @@
 """TIFF stacks: plain, BigTIFF, tiled or compressed, read slice by slice; written with their voxel size."""
 
 import contextlib
-import json
 import logging
+import math
+import struct
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,15 @@ import tifffile
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, read_planes
 from evenslice.volume.writing import written_beside
 
 CACHE_BYTES = 256 * 2**20
 BIG = 2**32 - 2**25
+IMAGEJ_CHANNELS = 7
+WRITABLE = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
+MEANINGS = ("intensity", "labels", "probabilities")
+_TYPE_BYTES = np.array([0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8, 0])  # by TIFF type; 0: unknown
 _UNIT_NM = {
     "nm": 1.0,
     "nanometer": 1.0,
@@ -42,48 +48,132 @@ def open_tiff(path: Path) -> Volume:
     BadInputError
         If the file is not TIFF, is cut off, or does not hold one greyscale stack.
     """
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would log, we raise
-    try:
-        file = tifffile.TiffFile(path)
-        series = file.series[0]
-    except (tifffile.TiffFileError, ValueError, KeyError, IndexError, OSError) as error:
-        raise BadInputError(
-            f"{path} cannot be read as TIFF ({error}), expected a whole TIFF stack; copy or export it again"
-        ) from error
-    _check_whole(file, series, path)
+    with _opened(path) as (file, series):
+        note = _note(file)
+        _check_stack(file, series, path, flat=note is not None)
+        meaning = note if note in MEANINGS else "intensity"
+        return Volume(_TiffPixels(file, series, path), _voxel_size(file), str(path), meaning)
+
+
+def read_image(path: Path) -> NDArray[Any]:
+    """Read a whole TIFF file, an image of a folder; raise ``BadInputError`` if it is not TIFF or is cut off."""
+    with _opened(path) as (file, series):
+        image = np.asarray(series.asarray())
+        file.close()
+        return image
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
+    """Give a whole TIFF file and its one series; it is closed on any error, and every error is one of ours."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would only log is checked here
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tifffile.TiffFile(path))
+            _check_pages(file, path)
+            series = file.series[0]
+            _check_whole(file, series, path)
+            yield file, series
+        except BadInputError:
+            raise
+        except Exception as error:  # a broken file may raise anything
+            raise BadInputError(
+                f"{path} cannot be read as TIFF ({error}), expected a whole TIFF stack; copy or export it again"
+            ) from error
+        stack.pop_all()
+
+
+def _check_stack(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path, flat: bool) -> None:
+    """Raise unless a series is one greyscale stack; ``flat``: it is ours, so a single slice is a volume too."""
     axes, shape = series.axes, series.shape
-    if "S" in axes and shape[axes.index("S")] > 1:
+    sizes = dict(zip(axes, shape, strict=True))
+    if sizes.get("S", 1) > 1:
         raise BadInputError(
             f"{path} is a colour image (axes {axes}, shape {shape}), expected greyscale; convert it to 8-bit grey"
         )
-    keep = [n for n, size in zip(axes, shape, strict=True) if size > 1 or n in "YX"]
-    if len(keep) > 3:
+    # ImageJ shows at most 7 channels as such: more of them, all grey, are slices saved without the name of their axis.
+    unnamed = (file.imagej_metadata or {}).get("mode") == "grayscale" and sizes.get("C", 1) > IMAGEJ_CHANNELS
+    if sizes.get("C", 1) > 1 and not unnamed:
+        raise BadInputError(
+            f"{path} has {sizes['C']} channels (axes {axes}, shape {shape}), expected one stack z, y, x; "
+            "save one channel, or name the axis z if these are slices"
+        )
+    keep = "".join(n for n in axes if sizes[n] > 1 or n in "YX")
+    if len(keep) > 3 or keep[-2:] != "YX":
         raise BadInputError(
             f"{path} has axes {axes} of shape {shape}, expected one stack z, y, x; save one channel and time"
         )
-    if len(keep) < 3 and not set(axes) - {"Y", "X", "S"}:
+    if len(keep) < 3 and not set(axes) - {"Y", "X", "S"} and not flat:
         raise BadInputError(
             f"{path} is a 2-D image of shape {shape}, expected a volume with axes z, y, x; stack the slices into one file or give the folder that holds them"
         )
-    meaning = "probabilities" if _description(file).get("evenslice") == "probabilities" else "intensity"
-    return Volume(_TiffPixels(file, series, path), _voxel_size(file), str(path), meaning)
+
+
+def _check_pages(file: tifffile.TiffFile, path: Path) -> None:
+    """Raise unless the chain of pages ends as it should and their tags lie inside the file.
+
+    A chain that breaks off would otherwise be read as a stack of fewer slices, one that turns back without end.
+    """
+    tiff, handle, seen = file.tiff, file.filehandle, set[int]()
+    number = f"{file.byteorder}u{8 if tiff.tagsize == 20 else 4}"
+    order = np.dtype(
+        [("code", f"{file.byteorder}u2"), ("type", f"{file.byteorder}u2"), ("count", number), ("at", number)]
+    )
+
+    def read(form: str, size: int) -> int:
+        return int(struct.unpack(form, handle.read(size))[0])
+
+    try:
+        handle.seek(8 if file.is_bigtiff else 4)
+        where = read(tiff.offsetformat, tiff.offsetsize)
+        while where and where not in seen:
+            seen.add(where)
+            handle.seek(where)
+            tags = np.frombuffer(handle.read(read(tiff.tagnoformat, tiff.tagnosize) * tiff.tagsize), order)
+            sizes = _TYPE_BYTES[np.minimum(tags["type"], len(_TYPE_BYTES) - 1)] * tags["count"].astype(np.float64)
+            outside = (sizes > order["at"].itemsize) & (tags["at"] + sizes > handle.size)
+            where = -1 if outside.any() else read(tiff.offsetformat, tiff.offsetsize)
+    except (struct.error, ValueError, OSError):
+        where = -1
+    if where:
+        raise BadInputError(
+            f"{path} is cut off or damaged: page {len(seen)} is not whole, expected a whole TIFF; copy or download it again"
+        )
 
 
 def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
+    """Raise unless all slices that the file states are there, in one series, with all their bytes."""
     size = path.stat().st_size
+    pages = [page for page in series.pages if page is not None]
     if series.dataoffset is not None:
-        ends = [series.dataoffset + series.nbytes]
+        end = series.dataoffset + series.nbytes
     else:
-        ends = [
-            o + n
-            for page in series.pages
-            if page is not None
-            for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)
-        ]
-    if max(ends, default=0) > size or any(page is None for page in series.pages):
+        end = max((o + n for p in pages for o, n in zip(p.dataoffsets, p.databytecounts, strict=True)), default=0)
+    if end > size:
         raise BadInputError(
-            f"{path} is cut off: it has {size} bytes, expected at least {max(ends, default=0)}; copy or download it again"
+            f"{path} is cut off: it has {size} bytes, expected at least {end}; copy or download it again"
         )
+    area = math.prod(pages[0].shape)
+    planes = math.prod(series.shape) // area
+    held = planes if series.dataoffset is not None else len(pages)
+    stated = max(_stated_planes(file, area), planes)
+    if held < stated:
+        raise BadInputError(f"{path} is cut off: it holds {held} slices, expected {stated}; copy or download it again")
+    others = [other for other in file.series[1:] if not other.keyframe.is_reduced]
+    if others:
+        raise BadInputError(
+            f"{path} holds {len(others) + 1} separate images (of shapes {series.shape}, {others[0].shape}), expected one stack; save it alone"
+        )
+
+
+def _stated_planes(file: tifffile.TiffFile, area: int) -> int:
+    """Return how many planes the description of a file promises, 0 when it does not say."""
+    if file.imagej_metadata:
+        grey = file.pages.first.samplesperpixel == 1
+        return math.prod(int(file.imagej_metadata.get(n, 1)) for n in ("slices", "frames", "channels")[: 2 + grey])
+    if file.shaped_metadata:
+        return int(math.prod(file.shaped_metadata[0]["shape"])) // area
+    return 0
 
 
 class _TiffPixels:
@@ -91,69 +181,78 @@ class _TiffPixels:
 
     def __init__(self, file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
         height, width = (series.shape[series.axes.index(n)] for n in "YX")
-        self.shape = (int(np.prod(series.shape)) // (height * width), height, width)
+        self.shape = (math.prod(series.shape) // (height * width), height, width)
         self.dtype = np.dtype(series.dtype)
-        self._file, self._path = file, path
+        self._path = path
         self._pages = [page for page in series.pages if page is not None]
+        self._per_page = self.shape[0] // len(self._pages)
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
         # A file is mapped rather than decoded when its voxels lie in it as they are.
         offset = series.dataoffset
         order = file.byteorder + self.dtype.str[1:]
         self._map = None if offset is None else np.memmap(path, order, "r", offset, self.shape)
+        if self._map is not None:
+            file.close()
+        else:
+            weakref.finalize(self, file.close)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         if self._map is not None:
             return np.asarray(self._map[key], self.dtype)
-        zs, *rest = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:3]
-        planes = [self._plane(z)[tuple(rest)] for z in range(*zs.indices(self.shape[0]))]
-        return np.stack(planes) if planes else np.empty((0, 0, 0), self.dtype)
+        return read_planes(self._plane, self.shape, self.dtype, key)
 
     def _plane(self, z: int) -> NDArray[Any]:
+        number, part = divmod(z, self._per_page)
         with self._lock:
-            if z in self._cache:
-                self._cache.move_to_end(z)
-                return self._cache[z]
+            if number in self._cache:
+                self._cache.move_to_end(number)
+                return np.asarray(self._cache[number][part])
             try:
-                plane = self._pages[z].asarray().reshape(self.shape[1:])
+                page = self._pages[number].asarray().reshape(self._per_page, *self.shape[1:])
             except Exception as error:  # codecs raise types of their own
                 raise BadInputError(
                     f"slice {z} of {self._path} cannot be decoded ({error}), expected a whole file; copy or export it again"
                 ) from error
-            self._cache[z] = plane
+            self._cache[number] = page
             while len(self._cache) > 1 and sum(p.nbytes for p in self._cache.values()) > CACHE_BYTES:
                 self._cache.popitem(last=False)
-            return plane
+            return np.asarray(page[part])
 
 
-def _description(file: tifffile.TiffFile) -> dict[str, Any]:
-    if file.imagej_metadata:
-        return dict(file.imagej_metadata)
-    if file.shaped_metadata:
-        return dict(file.shaped_metadata[0])
-    with contextlib.suppress(ValueError, TypeError):
-        found = json.loads(file.pages.first.description)
-        return found if isinstance(found, dict) else {}
-    return {}
+def _note(file: tifffile.TiffFile) -> str | None:
+    """Return what ``write_tiff`` noted about the meaning of the voxels; None for a file that is not ours."""
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+        if file.imagej_metadata:
+            return str(file.imagej_metadata["evenslice"])
+        if file.ome_metadata:
+            ours, _, meaning = str(_ome_image(file.ome_metadata)["Description"]).partition("=")
+            return meaning if ours == "evenslice" else None
+    return None
 
 
 def _voxel_size(file: tifffile.TiffFile) -> VoxelSize | None:
     """Voxel size in nm from ImageJ or OME metadata, None when the file does not state all of it."""
+    size: VoxelSize | None = None
     with contextlib.suppress(KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError):
         if file.ome_metadata:
-            return _ome_voxel_size(file.ome_metadata)
-        if file.imagej_metadata:
+            size = _ome_voxel_size(file.ome_metadata)
+        elif file.imagej_metadata:
             meta = file.imagej_metadata
             unit = _UNIT_NM[str(meta["unit"]).lower()]
             across = [file.pages.first.tags[name].value for name in ("YResolution", "XResolution")]
             y, x = (unit * below / above for above, below in across)
-            return float(meta["spacing"]) * unit, y, x
-    return None
+            size = float(meta["spacing"]) * unit, y, x
+    return size if size and all(0 < side < math.inf for side in size) else None
 
 
-def _ome_voxel_size(xml: str) -> VoxelSize | None:
-    pixels = tifffile.xml2dict(xml)["OME"]["Image"]
-    pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
+def _ome_image(xml: str) -> dict[str, Any]:
+    image = tifffile.xml2dict(xml)["OME"]["Image"]
+    return dict(image[0] if isinstance(image, list) else image)
+
+
+def _ome_voxel_size(xml: str) -> VoxelSize:
+    pixels = _ome_image(xml)["Pixels"]
     z, y, x = (
         float(pixels[f"PhysicalSize{n}"]) * _UNIT_NM[str(pixels.get(f"PhysicalSize{n}Unit", "µm")).lower()]
         for n in "ZYX"
@@ -173,8 +272,18 @@ def write_tiff(
 
     The file appears under its name only when it is complete. ImageJ layout for uint8, uint16 and float32 below
     4 GB, else OME-TIFF.
+
+    Raises
+    ------
+    BadInputError
+        If neither layout can hold voxels of this type.
     """
-    size = int(np.prod(shape)) * dtype.itemsize
+    dtype = dtype.newbyteorder("=")
+    if dtype.name not in WRITABLE:
+        raise BadInputError(
+            f"{path} cannot hold voxels of type {dtype}, expected one of {', '.join(WRITABLE)}; convert them, labels for example to uint32"
+        )
+    size = math.prod(shape) * dtype.itemsize
     imagej = dtype in (np.uint8, np.uint16, np.float32) and size < BIG
     options: dict[str, Any] = {"imagej": True} if imagej else {"ome": True, "bigtiff": size >= BIG}
     metadata: dict[str, Any] = {"axes": "ZYX"}
@@ -185,8 +294,7 @@ def write_tiff(
     elif voxel_nm:
         for name, value in zip("ZYX", voxel_nm, strict=True):
             metadata |= {f"PhysicalSize{name}": value, f"PhysicalSize{name}Unit": "nm"}
-    if imagej and meaning == "probabilities":
-        metadata["evenslice"] = "probabilities"
+    metadata |= {"evenslice": meaning} if imagej else {"Description": f"evenslice={meaning}"}
     with written_beside(path) as part, tifffile.TiffWriter(part, **options) as writer:
         writer.write(
             (np.ascontiguousarray(s, dtype) for s in slices),

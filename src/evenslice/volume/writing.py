@@ -10,11 +10,11 @@ from evenslice.errors import BadInputError
 
 
 def check_writable(path: Path, force: bool) -> None:
-    """Raise ``BadInputError`` if ``path`` exists (unless ``force``) or its folder does not."""
-    if path.exists() and not force:
-        raise BadInputError(f"{path} exists, expected a new name; choose another or add --force to overwrite")
+    """Raise ``BadInputError`` if ``path`` exists (unless ``force``), is a folder, or its folder does not exist."""
     if path.is_dir():
         raise BadInputError(f"{path} is a folder, expected a file name; choose another")
+    if path.exists() and not force:
+        raise BadInputError(f"{path} exists, expected a new name; choose another or add --force to overwrite")
     folder = path.parent
     if not folder.is_dir():
         raise BadInputError(
@@ -51,11 +51,16 @@ def folder_written_beside(path: Path, force: bool) -> Iterator[Path]:
             f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
         )
     part = path.resolve().parent / f".{path.name}.{os.getpid()}.part"
+    shutil.rmtree(part, ignore_errors=True)  # of a killed run that had the same number
     part.mkdir()
     try:
         yield part
-        path.mkdir(exist_ok=True)
-        for file in sorted(part.iterdir()):
-            file.replace(path / file.name)
+        if not path.exists():
+            part.replace(path)
+            return
+        for file in sorted(f for f in part.rglob("*") if not f.is_dir()):
+            target = path / file.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)

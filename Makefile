@@ -1,0 +1,48 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Where there is a CPU only, more threads than cores slow torch down; two is what CI has.
+PYTEST ?= $(BIN)/python -m pytest
+
+.PHONY: help setup demo test slow lint format bench clean
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(VENV)/.ready: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (torch is large; this takes a while the first time)"
+	@$(BIN)/python -m pip install --quiet uv 2>/dev/null || true
+	@if $(BIN)/uv --version >/dev/null 2>&1; \
+	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group dev; \
+	 else $(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet --editable . --group dev; fi
+	@touch $@
+
+setup: $(VENV)/.ready  ## Install the package and what its tests need into .venv
+
+demo: $(VENV)/.ready  ## Run the main job end to end, offline; writes evenslice-demo/report.html
+	$(BIN)/evenslice demo evenslice-demo --force
+
+test: $(VENV)/.ready  ## Check style and types, and run the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST)
+
+slow: $(VENV)/.ready  ## Run the tests that take minutes
+	$(PYTEST) -m slow
+
+lint: $(VENV)/.ready  ## Check style and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready  ## Put the code into the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready  ## Measure speed beside the peers, printed as ratios
+	$(BIN)/python benchmarks/attribution.py
+
+clean:  ## Remove what was installed and made
+	rm -rf $(VENV) evenslice-demo build dist src/*.egg-info

@@ -1,0 +1,65 @@
+"""What many tests share: small volumes, a small model, and the real data where it is at hand."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evenslice.model.build import build_model
+from evenslice.model.spec import Model
+from evenslice.volume.normalisation import Normalisation
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+torch.set_num_threads(1)  # the workers of a run share the cores
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real EM volumes and pretrained weights beside the checkout; not part of the project."""
+    folder = Path(os.environ.get("EVENSLICE_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip("the folder of real data and weights is not beside the checkout (its terms forbid passing it on)")
+    return folder
+
+
+@pytest.fixture
+def grey() -> np.ndarray:
+    """A smooth random uint8 volume (9, 64, 96)."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(9, 64, 96)), (1, 2, 2))
+    return np.uint8(np.clip(128 + 300 * noise, 0, 255))
+
+
+def perturb(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Move every parameter and running statistic, so that nothing passes by initialisation."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype))
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.add_(0.1 * torch.randn(buffer.shape, generator=draw, dtype=buffer.dtype))
+    return module
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """Build a small untrained model: U-Net on three stages of ResNet-18, with a normalisation."""
+
+    def make(init: str = "rgb", slices: int = 3, tie: str = "none", classes: int = 1, seed: int = 0) -> Model:
+        model = build_model(
+            weights="none", encoder_depth=3, init=init, slices=slices, tie=tie, classes=classes, seed=seed
+        )
+        model.module.eval()
+        return model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"))
+
+    return make
+
+
+@pytest.fixture
+def move_weights():
+    """Return the function that moves every parameter of a network."""
+    return perturb

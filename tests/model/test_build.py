@@ -1,0 +1,166 @@
+"""Building: architectures, weights from files, and what is said when they do not fit."""
+
+import pickle
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from evenslice import build_model
+from evenslice.errors import BadInputError
+from evenslice.model.discovery import find_stems
+from evenslice.model.stem import norms_per_slot
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Made-up ResNet-18 weights without layer3 and layer4, as a file of each kind."""
+    torch.manual_seed(5)
+    state = {
+        k: torch.randn_like(v) * 0.1 if v.is_floating_point() else v
+        for k, v in timm.create_model("resnet18").state_dict().items()
+    }
+    state = {k: v for k, v in state.items() if not k.startswith(("layer3", "layer4", "fc"))}
+    folder = tmp_path_factory.mktemp("weights")
+    save_file(
+        {k: v.half() if v.is_floating_point() else v for k, v in state.items()},
+        folder / "w.safetensors",
+        {"timm": "resnet18"},
+    )
+    torch.save({"state_dict": state}, folder / "w.pth")
+    return folder, state
+
+
+@pytest.mark.parametrize(
+    ("arch", "encoder", "depth"),
+    [
+        ("unet", "resnet18", None),
+        ("unet", "resnet18", 3),
+        ("fpn", "mobilenetv2_100", None),
+        ("fpn", "resnet18", 4),
+        ("unet", "efficientnet_b0", 4),
+        ("unet", "smp:resnet18", 3),
+        ("dpt", "vit_tiny_patch16_224", None),
+    ],
+)
+def test_networks_give_logits_of_the_window_s_size(arch, encoder, depth):
+    model = build_model(arch, encoder, slices=5, classes=2, weights="none", encoder_depth=depth)
+    with torch.no_grad():
+        out = model.module.eval()(torch.randn(1, 5, 96, 64))
+    assert out.shape == (1, 2, 96, 64)
+    [stem] = find_stems(model.module, 5)
+    norms = norms_per_slot(stem)
+    assert stem.slots == 5 and max(norms) - min(norms) < 1e-6
+
+
+def test_weights_load_from_files_of_both_kinds(weights):
+    folder, state = weights
+    for name in ("w.safetensors", "w.pth"):
+        model = build_model(weights=folder / name, encoder_depth=3, init="rgb")
+        loaded = model.module.encoder.model.state_dict()
+        for key, tensor in loaded.items():
+            assert torch.allclose(tensor.float(), state[key].float(), atol=2e-4, rtol=1e-3), key
+
+
+def test_too_deep_an_encoder_names_what_is_missing(weights):
+    with pytest.raises(
+        BadInputError, match=r"lack .* tensors of the encoder \(layer3.0.*layer4.0.*fewer stages with --encoder-depth"
+    ):
+        build_model(weights=weights[0] / "w.safetensors")
+
+
+def test_weights_of_another_encoder_are_refused(weights):
+    with pytest.raises(BadInputError, match="name the encoder they were made for"):
+        build_model(encoder="resnet50", weights=weights[0] / "w.safetensors", encoder_depth=3)
+    with pytest.raises(BadInputError, match="name the encoder they were made for"):
+        build_model(encoder="mobilenetv2_100", weights=weights[0] / "w.safetensors", encoder_depth=3)
+
+
+def test_facts_of_the_file_are_applied_and_recorded(tmp_path):
+    net = timm.create_model("mobilenetv2_100", pad_type="same")
+    save_file(net.state_dict(), tmp_path / "m.safetensors", {"pad_type": "same"})
+    model = build_model("fpn", "mobilenetv2_100", weights=tmp_path / "m.safetensors")
+    assert model.spec.options == {"pad_type": "same"}
+    assert type(model.module.encoder.model.conv_stem).__name__ == "Conv2dSame"
+
+
+def test_position_embeddings_are_resampled(tmp_path):
+    net = timm.create_model("vit_tiny_patch16_224", img_size=96)
+    save_file(net.state_dict(), tmp_path / "v.safetensors")
+    model = build_model("dpt", "vit_tiny_patch16_224", weights=tmp_path / "v.safetensors")
+    assert model.module.encoder.model.pos_embed.shape == (1, 14 * 14 + 1, 192)
+    assert torch.equal(model.module.encoder.model.cls_token, net.cls_token)
+
+
+def test_flattened_names_of_feature_networks_are_found(tmp_path):
+    net = timm.create_model("convnext_atto")
+    save_file(net.state_dict(), tmp_path / "c.safetensors")
+    model = build_model(encoder="convnext_atto", weights=tmp_path / "c.safetensors", init="rgb")
+    assert torch.equal(model.module.encoder.model.stem_0.weight, net.stem[0].weight)
+
+
+def test_the_seed_decides_and_leaves_the_world_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    one, two, other = (
+        build_model(weights="none", encoder_depth=3, init="random", seed=s).module.state_dict() for s in (1, 1, 2)
+    )
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert not torch.equal(one["encoder.model.conv1.weight"], other["encoder.model.conv1.weight"])
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read"),
+        (b"not weights at all", "cannot be read"),
+        (pickle.dumps(Evil()), "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInputError, match=message):
+        build_model(weights=tmp_path / name, encoder_depth=3)
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arch": "vnet"}, "architecture 'vnet' is unknown, expected one of unet, "),
+        ({"encoder": "resnet19"}, "encoder 'resnet19' is unknown, .* did you mean resnet"),
+        ({"encoder": "smp:resnet19"}, "encoder 'smp:resnet19' is unknown"),
+        ({"arch": "dpt", "encoder": "resnet18"}, "dpt cannot be built on the encoder 'resnet18'"),
+        (
+            {"weights": "nowhere.safetensors"},
+            "nowhere.safetensors do not exist, expected a file, 'imagenet', 'bundled' or 'none'",
+        ),
+        ({"weights": "bundled", "encoder": "resnet34"}, "bundled weights are for the encoder resnet18"),
+        ({"slices": 4}, "4 slices were asked for, expected an odd number"),
+        ({"classes": 0}, "0 classes"),
+        ({"encoder_depth": 9}, "cannot be built"),
+    ],
+)
+def test_what_cannot_be_built_is_said(options, message):
+    with pytest.raises(BadInputError, match=message):
+        build_model(**({"weights": "none"} | options))
+
+
+def test_offline_the_error_names_the_other_weights(monkeypatch):
+    import segmentation_models_pytorch as smp
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr(smp, "create_model", unreachable)
+    with pytest.raises(BadInputError, match=r"cannot be fetched .* use --weights bundled, or --weights FILE"):
+        build_model()

@@ -1,0 +1,107 @@
+"""The model file: what goes in comes out, and nothing else is taken for one."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from evenslice import build_model, load_model, save_model
+from evenslice.errors import BadInputError
+from evenslice.volume.normalisation import Normalisation
+
+
+@pytest.mark.parametrize(("slices", "tie"), [(3, "none"), (5, "mirror"), (1, "uniform")])
+def test_a_model_comes_back_as_it_was(tmp_path, move_weights, slices, tie):
+    model = build_model(weights="none", encoder_depth=3, slices=slices, classes=3, tie=tie, init="random")
+    move_weights(model.module)
+    model = model.with_facts(
+        normalisation=Normalisation((100.5,), (41.25,), "volume"),
+        training={"slices": [[0, 20]], "seed": 3},
+        scores={"dice": 0.5},
+    )
+    save_model(tmp_path / "m.safetensors", model)
+    back = load_model(tmp_path / "m.safetensors")
+    assert (back.spec, back.training, back.scores, back.stride) == (
+        model.spec,
+        model.training,
+        model.scores,
+        model.stride,
+    )
+    assert back.normalisation == Normalisation((100.5,), (41.25,), "file")
+    assert not back.module.training
+    assert not any("parametrizations" in key for key in back.module.state_dict())
+    x = torch.randn(1, slices, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(back.module(x), model.module.eval()(x))
+
+
+def test_the_file_states_its_stem(tmp_path, make_model):
+    save_model(tmp_path / "m.safetensors", make_model("green"))
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["evenslice"])
+    assert about["schema"] == "evenslice.model/1"
+    [stem] = about["stem"]["modules"]
+    assert (about["stem"]["init"], stem["module"], stem["kind"]) == ("green", "encoder.model.conv1", "conv")
+    assert max(stem["norms"]) - min(stem["norms"]) < 1e-6
+
+
+def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path, make_model):
+    for init in ("rgb", "green"):
+        save_model(tmp_path / "m.safetensors", make_model(init))
+    assert load_model(tmp_path / "m.safetensors").spec.init == "green"
+    assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def other_weights(path):
+    save_file({"a": torch.zeros(2)}, path)
+
+
+def newer(path):
+    save_file({"a": torch.zeros(2)}, path, {"evenslice": json.dumps({"schema": "evenslice.model/9"})})
+
+
+def not_json(path):
+    save_file({"a": torch.zeros(2)}, path, {"evenslice": "{"})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "does not exist, expected a model file"),
+        (lambda p: p.write_bytes(b""), "is not a model file"),
+        (lambda p: p.write_text("hello, I am text"), "is not a model file"),
+        (other_weights, "holds weights but no evenslice record"),
+        (newer, "has the schema 'evenslice.model/9', expected 'evenslice.model/1'"),
+        (not_json, "is not a model file"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, make, message):
+    make(tmp_path / "m.safetensors")
+    with pytest.raises(BadInputError, match=message):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_a_cut_file_is_refused(tmp_path, make_model):
+    save_model(tmp_path / "m.safetensors", make_model())
+    whole = (tmp_path / "m.safetensors").read_bytes()
+    for size in (4, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(whole[:size])
+        with pytest.raises(BadInputError, match="is not a model file"):
+            load_model(tmp_path / "cut.safetensors")
+
+
+def test_a_file_that_lacks_tensors_is_refused(tmp_path, make_model):
+    save_model(tmp_path / "m.safetensors", make_model())
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        state, about = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118
+    state.pop("segmentation_head.0.bias")
+    save_file(state, tmp_path / "m.safetensors", about)
+    with pytest.raises(BadInputError, match="does not fit the network it describes"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_the_ending_is_checked(tmp_path, make_model):
+    with pytest.raises(BadInputError, match=r"has the ending '\.pt', expected \.safetensors"):
+        save_model(tmp_path / "m.pt", make_model())

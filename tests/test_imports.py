@@ -1,0 +1,84 @@
+"""Imports go one way, importing does nothing, and the front page is complete."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evenslice
+
+ORDER = ["volume", "labels", "data", "model", "evidence", "learn", "verbs", "report", "cli"]
+GROUND = {"errors", "progress"}  # below everything
+TORCH_FREE = ["volume", "labels", "evidence/stats.py", "evidence/shares.py", "evidence/sites.py"]
+SOURCE = Path(evenslice.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imported(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.update({node.module} | {f"{node.module}.{alias.name}" for alias in node.names})
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    return names
+
+
+def floor(file: Path) -> int | None:
+    part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+    part = "cli" if part.startswith("cli") else part
+    return ORDER.index(part) if part in ORDER else None
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
+def test_a_file_imports_only_what_comes_before_it(file):
+    here = floor(file)
+    if file.name == "__init__.py" and file.parent == SOURCE:
+        return
+    for name in imported(file):
+        if not name.startswith("evenslice."):
+            continue
+        part = name.split(".")[1]
+        if part in GROUND:
+            continue
+        assert here is not None, f"{file.name} is ground and imports {name}"
+        part = "cli" if part.startswith("cli") else part
+        assert ORDER.index(part) <= here, f"{file.name} imports {name}"
+
+
+@pytest.mark.parametrize("place", TORCH_FREE)
+def test_numpy_parts_do_not_import_torch(place):
+    target = SOURCE / place
+    for file in [target] if target.is_file() else sorted(target.rglob("*.py")):
+        assert not any(name.split(".")[0] in ("torch", "pytorch_lightning") for name in imported(file)), file
+
+
+def test_importing_loads_no_torch():
+    code = "import sys, evenslice; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; print(evenslice.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == evenslice.__version__
+
+
+def test_importing_is_quick():
+    code = "import time; t = time.perf_counter(); import evenslice; print(time.perf_counter() - t)"
+    took = min(
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    )
+    assert took < 0.3
+
+
+def test_the_front_page_is_complete():
+    for name in evenslice.__all__:
+        assert callable(getattr(evenslice, name)), name
+    assert set(evenslice.__all__) <= set(dir(evenslice))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        evenslice.nothing  # noqa: B018
+
+
+def test_no_file_is_long_or_named_for_nothing():
+    for file in FILES:
+        assert len(file.read_text().splitlines()) <= 400, file
+        assert file.stem not in ("utils", "helpers", "common", "core", "base"), file

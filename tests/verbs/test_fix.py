@@ -1,0 +1,54 @@
+"""Fixing a trained model."""
+
+import numpy as np
+import pytest
+import torch
+
+from evenslice import fix, load_model, save_model
+from evenslice.errors import BadInputError
+from evenslice.model.discovery import find_stems
+from evenslice.model.stem import norms_per_slot
+
+
+def stem(model):
+    return find_stems(model.module, model.slices)[0].layer.weight.detach()
+
+
+def test_the_default_is_the_mirror_average(tmp_path, grey, make_model):
+    model = make_model("random")
+    before = {k: v.clone() for k, v in model.module.state_dict().items()}
+    result = fix(model, tmp_path / "f.safetensors", volume=grey)
+    fixed = load_model(tmp_path / "f.safetensors")
+    assert torch.equal(stem(fixed), (stem(model) + stem(model).flip(1)) / 2)
+    assert all(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
+    one, two = result.audits
+    assert one.probability_change > 1e-4
+    assert two.probability_change < 1e-6
+    assert two.verdict == "symmetric" or two.verdict.startswith("inconclusive: too few")
+    assert result.warnings == ()
+    assert set(result.to_dict()) >= {"stems_before", "stems_after", "audit_before", "audit_after"}
+
+
+@pytest.mark.parametrize(("tie", "even"), [("mirror", False), ("uniform", True)])
+def test_a_tie_is_recorded_and_its_weights_are_plain(tmp_path, make_model, tie, even):
+    fix(make_model("random"), tmp_path / "f.safetensors", tie=tie)
+    fixed = load_model(tmp_path / "f.safetensors")
+    assert fixed.spec.tie == tie
+    norms = norms_per_slot(find_stems(fixed.module, 3)[0])
+    assert (np.ptp(norms) < 1e-6) == even
+    assert norms[0] == pytest.approx(norms[2])
+
+
+def test_an_init_warns_that_retraining_is_needed(tmp_path, make_model):
+    result = fix(make_model("rgb"), tmp_path / "f.safetensors", init="green")
+    assert "retrain" in result.warnings[0]
+    assert np.ptp(result.after[0]["norms"]) < 1e-6
+
+
+def test_what_cannot_be_fixed_is_said(tmp_path, make_model):
+    with pytest.raises(BadInputError, match="sees 5 slices, expected 3"):
+        fix(make_model("rgb", slices=5), tmp_path / "f.safetensors", init="green")
+    save_model(tmp_path / "m.safetensors", make_model())
+    with pytest.raises(BadInputError, match="exists"):
+        fix(tmp_path / "m.safetensors", tmp_path / "m.safetensors")
+    assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"]

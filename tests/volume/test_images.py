@@ -1,0 +1,189 @@
+import gc
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from evenslice.errors import BadInputError
+from evenslice.volume.files import open_volume
+from evenslice.volume.images import natural_key
+
+ALL = (slice(None),) * 3
+LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".pgm")
+
+
+def noise(dtype: str = "uint8", shape: tuple[int, ...] = (3, 9, 14)) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    if path.suffix in (".tif", ".tiff"):
+        tifffile.imwrite(path, pixels, photometric="rgb" if pixels.shape[-1] in (3, 4) else "minisblack")
+    else:
+        iio.imwrite(path, pixels)
+    return path
+
+
+def fill(folder: Path, pixels: np.ndarray, suffix: str = ".png") -> Path:
+    for z, plane in enumerate(pixels):
+        save(folder / f"slice{z}{suffix}", plane)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [*LOSSLESS, ".PNG"])
+def test_a_folder_is_read_voxel_for_voxel(tmp_path, suffix):
+    volume = open_volume(fill(tmp_path, noise(), suffix))
+    assert (volume.shape, volume.dtype, volume.voxel_nm) == ((3, 9, 14), np.uint8, None)
+    box = slice(1, 3), slice(2, 7), slice(0, 5)
+    for key in (ALL, box, (slice(2, 2), *ALL[1:])):
+        np.testing.assert_array_equal(volume.read(key), noise()[key])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp"])
+def test_lossy_images_are_read_grey(tmp_path, suffix):
+    smooth = np.add.outer(np.arange(32), np.arange(40)).astype(np.uint8)
+    volume = open_volume(fill(tmp_path, np.stack([smooth, smooth]), suffix))
+    assert volume.shape == (2, 32, 40)
+    np.testing.assert_allclose(volume.slice_at(1).astype(float), smooth, atol=6)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".png", "uint16"), (".tif", "uint16"), (".tif", "int16"), (".tif", "float32")]
+)
+def test_the_type_of_the_images_is_kept(tmp_path, suffix, dtype):
+    pixels = noise(dtype) * 200
+    volume = open_volume(fill(tmp_path, pixels, suffix))
+    assert volume.dtype == dtype
+    np.testing.assert_array_equal(volume.read(ALL), pixels)
+
+
+def test_slice2_comes_before_slice10(tmp_path):
+    pixels = noise(shape=(12, 4, 4))
+    volume = open_volume(fill(tmp_path, pixels))
+    np.testing.assert_array_equal(volume.read(ALL), pixels)
+
+
+def test_numbers_are_compared_as_numbers_wherever_they_stand():
+    names = ["a1b10", "a1b9", "a02", "A1b8", "a", "10", "9", "b1", "x²", "1²3"]
+    assert sorted(names, key=natural_key) == ["1²3", "9", "10", "a", "A1b8", "a1b9", "a1b10", "a02", "b1", "x²"]
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.lists(st.text(max_size=8), max_size=6))
+def test_any_names_can_be_sorted(names):
+    keys = sorted(natural_key(name) for name in names)
+    assert [natural_key(name) for name in sorted(names, key=natural_key)] == keys
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 10**6), unique=True), st.text("ab_-", max_size=3))
+def test_numbered_names_are_sorted_by_their_numbers(numbers, prefix):
+    names = sorted((f"{prefix}{n}.png" for n in numbers), key=natural_key)
+    assert names == [f"{prefix}{n}.png" for n in sorted(numbers)]
+
+
+def test_names_that_differ_only_in_zeros_have_one_order(tmp_path, monkeypatch):
+    pixels = noise()
+    for name, plane in zip(("s01", "s1", "s001"), pixels, strict=True):
+        save(tmp_path / f"{name}.png", plane)
+    files = list(tmp_path.iterdir())
+    for order in (sorted(files), sorted(files, reverse=True)):
+        monkeypatch.setattr(Path, "iterdir", lambda self, order=order: iter(order))
+        np.testing.assert_array_equal(open_volume(tmp_path).read(ALL), pixels[[2, 0, 1]])
+
+
+def test_hidden_files_sub_folders_and_other_files_are_left_out(tmp_path):
+    fill(tmp_path, noise())
+    (tmp_path / "._slice0.png").write_bytes(b"what macOS leaves")
+    (tmp_path / "notes.txt").write_text("words")
+    (tmp_path / "Thumbs.db").write_bytes(b"what Windows leaves")
+    (tmp_path / "more.png").mkdir()
+    (tmp_path / "older").mkdir()
+    save(tmp_path / "older" / "slice9.png", noise()[0])
+    assert open_volume(tmp_path).shape == (3, 9, 14)
+
+
+def test_opening_reads_only_the_first_image(tmp_path):
+    fill(tmp_path, noise())
+    (tmp_path / "slice2.png").write_bytes(b"broken")
+    volume = open_volume(tmp_path)
+    np.testing.assert_array_equal(volume.read((slice(0, 2), *ALL[1:])), noise()[:2])
+    with pytest.raises(BadInputError, match=r"slice2.png cannot be read as an image"):
+        volume.slice_at(2)
+
+
+@pytest.mark.parametrize("name", [None, "notes.txt", ".hidden.png"])
+def test_a_folder_without_images_is_refused(tmp_path, name):
+    if name:
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(BadInputError, match=r"holds no images"):
+        open_volume(tmp_path)
+
+
+def test_mixed_kinds_are_refused(tmp_path):
+    fill(tmp_path, noise())
+    save(tmp_path / "slice3.tif", noise()[0])
+    with pytest.raises(BadInputError, match=r"several kinds \(\.png, \.tif\)"):
+        open_volume(tmp_path)
+
+
+@pytest.mark.parametrize("other", [noise()[0][:, :-1], noise()[0][:-1], noise("uint16")[0]])
+def test_an_image_unlike_the_first_is_named(tmp_path, other):
+    fill(tmp_path, noise())
+    save(tmp_path / "slice1.png", other)
+    with pytest.raises(BadInputError, match=r"slice1.png is .* like slice0.png"):
+        open_volume(tmp_path).read(ALL)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_colour_images_whose_channels_are_equal_are_grey(tmp_path, suffix, channels):
+    pixels = np.repeat(noise()[..., None], channels, -1)
+    if channels == 4:
+        pixels[..., 3] = 255
+    volume = open_volume(fill(tmp_path, pixels, suffix))
+    assert volume.shape == (3, 9, 14)
+    np.testing.assert_array_equal(volume.read(ALL), noise())
+
+
+def test_transparency_of_a_grey_image_is_dropped(tmp_path):
+    both = np.stack([noise()[0], 255 - noise()[0]], -1)
+    Image.fromarray(both, "LA").save(tmp_path / "slice0.png")
+    np.testing.assert_array_equal(open_volume(tmp_path).slice_at(0), noise()[0])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_colour_images_are_refused(tmp_path, suffix):
+    pixels = np.repeat(noise()[..., None], 3, -1)
+    pixels[0, 4, 4, 2] ^= 1
+    with pytest.raises(BadInputError, match=r"is a colour image .*convert it to 8-bit grey"):
+        open_volume(fill(tmp_path, pixels, suffix))
+
+
+def test_a_stack_in_a_folder_is_refused(tmp_path):
+    save(tmp_path / "stack.tif", noise())
+    with pytest.raises(BadInputError, match=r"one grey slice .*not in a folder"):
+        open_volume(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".pgm", ".tif"])
+def test_truncated_images_are_refused(tmp_path, suffix):
+    data = save(tmp_path / f"slice0{suffix}", noise(shape=(32, 40))).read_bytes()
+    for length in (0, 3, 10, len(data) // 4, len(data) // 2, len(data) * 3 // 4):
+        (tmp_path / f"slice0{suffix}").unlink()
+        (tmp_path / f"slice0{suffix}").write_bytes(data[:length])
+        with pytest.raises(BadInputError) as caught:
+            open_volume(tmp_path)
+        assert "\n" not in str(caught.value)
+    gc.collect()  # an image left open would warn now
+
+
+def test_slices_larger_than_pillow_allows_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    np.testing.assert_array_equal(open_volume(fill(tmp_path, noise())).read(ALL), noise())
+    assert Image.MAX_IMAGE_PIXELS == 50

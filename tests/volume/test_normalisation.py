@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evenslice.errors import BadInputError
+from evenslice.volume import normalisation as module
+from evenslice.volume.array import Volume
+from evenslice.volume.normalisation import Normalisation, check_finite, estimate
+from evenslice.volume.windows import reverse
+
+
+def noise(dtype: str, shape: tuple[int, int, int] = (5, 9, 7), seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(100, 20, shape)
+    return (values - 100 if dtype in ("int16", "int32") else values).astype(dtype)
+
+
+def assert_estimates(pixels: np.ndarray, rel: float = 1e-6) -> None:
+    found = estimate(Volume(pixels))
+    exact = pixels.astype(np.float64)
+    assert found.mean[0] == pytest.approx(exact.mean(), rel=rel, abs=rel * exact.std())
+    assert found.std[0] == pytest.approx(exact.std(), rel=rel)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"])
+def test_a_small_volume_is_estimated_exactly(dtype):
+    assert_estimates(noise(dtype))
+
+
+def test_a_volume_of_two_values_is_estimated_exactly():
+    assert_estimates(noise("float64") > 100)
+
+
+def test_mean_and_std_by_hand():
+    found = estimate(Volume(np.array([[[1, 3], [5, 7]]], np.uint8)))
+    assert found.mean == (4.0,)
+    assert found.std == pytest.approx((5**0.5,))
+    assert found.uniform
+    assert found.source == "volume"
+
+
+def test_a_large_offset_costs_no_digits():
+    pixels = (np.random.default_rng(0).integers(0, 2, (4, 50, 50)) + 65000).astype(np.uint16)
+    pixels[0, 0, 0] = 0  # the first voxel is no good guess of the mean
+    assert_estimates(pixels)
+    pixels[0, 0, 0] = 65000
+    assert_estimates(pixels)
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1e-8), (1e-7, 1e-8), (1e9, 10.0), (-1e9, 10.0)])
+def test_small_contrast_is_not_taken_for_constant(offset, scale):
+    assert_estimates(offset + scale * np.random.default_rng(0).normal(size=(3, 8, 8)))
+
+
+@pytest.mark.parametrize("value", [0, 0.1, 255, -7, 1e12])
+def test_a_constant_volume_is_refused(value):
+    with pytest.raises(BadInputError, match="is constant"):
+        estimate(Volume(np.full((3, 11, 7), value)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_no_numbers_are_refused_with_their_slice(bad):
+    pixels = noise("float32")
+    pixels[2, 1, 1:3] = bad
+    with pytest.raises(BadInputError, match=r"here slice 2 has 2 voxels"):
+        estimate(Volume(pixels, source="here"))
+    check_finite(pixels[0], "here")
+    check_finite(np.array([1, 2]), "here")
+
+
+def test_only_the_slices_asked_for_are_looked_at():
+    pixels = noise("uint8")
+    pixels[3:] = 0
+    found = estimate(Volume(pixels), zs=[0, 1, 2])
+    assert found.mean[0] == pytest.approx(pixels[:3].mean())
+    with pytest.raises(BadInputError, match="constant"):
+        estimate(Volume(pixels), zs=[3, 4])
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_SIDE", 16)
+
+
+def test_a_large_volume_is_estimated_from_seeded_blocks(small_blocks):
+    pixels = noise("float32", (40, 40, 50), 1)
+    one, again, other = (estimate(Volume(pixels), seed) for seed in (3, 3, 4))
+    assert one == again
+    assert one != other
+    assert one.mean[0] == pytest.approx(pixels.mean(), rel=0.03)
+    assert one.std[0] == pytest.approx(pixels.std(), rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(3, 200, 200), (300, 9, 40), (200, 40, 9)])
+def test_blocks_stay_inside_flat_and_narrow_volumes(small_blocks, shape):
+    class Watched:
+        def __init__(self, pixels):
+            self.pixels, self.shape, self.dtype, self.voxels = pixels, pixels.shape, pixels.dtype, 0
+
+        def __getitem__(self, key):
+            part = self.pixels[key]
+            assert part.shape == (1, min(16, shape[1]), min(16, shape[2]))
+            self.voxels += part.size
+            return part
+
+    pixels = Watched(noise("uint8", shape))
+    estimate(Volume(pixels))
+    assert pixels.voxels == 64 * min(16, shape[1]) * min(16, shape[2])
+
+
+def test_applying_by_hand():
+    windows = np.array([[[10]], [[20]], [[30]]], np.uint8)
+    np.testing.assert_array_equal(Normalisation((20.0,), (5.0,)).apply(windows).ravel(), [-2, 0, 2])
+    np.testing.assert_array_equal(Normalisation((10.0, 20.0, 20.0), (1.0, 1.0, 5.0)).apply(windows).ravel(), [0, 0, 2])
+
+
+def test_normalised_noise_has_mean_0_and_std_1():
+    pixels = noise("int16", (5, 40, 40))
+    done = estimate(Volume(pixels)).apply(pixels)
+    assert done.dtype == np.float32
+    assert done.mean() == pytest.approx(0, abs=1e-5)
+    assert done.std() == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "float64"])
+def test_wide_numbers_keep_their_contrast(dtype):
+    pixels = (2_000_000_000 + np.arange(12).reshape(3, 2, 2)).astype(dtype)
+    done = estimate(Volume(pixels)).apply(pixels)
+    np.testing.assert_allclose(np.diff(done.ravel()), 1 / pixels.astype(float).std(), rtol=1e-4)
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(st.lists(st.integers(-50, 50), min_size=3, max_size=3), st.lists(st.integers(1, 50), min_size=3, max_size=3))
+def test_one_scalar_for_all_slots_commutes_with_reversal_and_one_a_slot_does_not(means, stds):
+    window = np.random.default_rng(0).integers(0, 255, (2, 3, 4, 4)).astype(np.uint8)
+    scalar = Normalisation((means[0],), (stds[0],))
+    np.testing.assert_array_equal(scalar.apply(reverse(window)), reverse(scalar.apply(window)))
+    each = Normalisation(tuple(means), tuple(stds))
+    commutes = np.array_equal(each.apply(reverse(window)), reverse(each.apply(window)))
+    assert commutes == ((means[0], stds[0]) == (means[2], stds[2]))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "uniform"),
+    [
+        ((1.0,), (2.0,), True),
+        ((1.0,) * 3, (2.0,) * 3, True),
+        ((1.0, 1.0, 2.0), (2.0,) * 3, False),
+        ((1.0,) * 3, (2.0, 2.0, 3.0), False),
+    ],
+)
+def test_uniform_means_every_slot_alike(mean, std, uniform):
+    assert Normalisation(mean, std).uniform is uniform
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((), ()),
+        ((0.0,), (0.0,)),
+        ((0.0,), (-1.0,)),
+        ((np.nan,), (1.0,)),
+        ((0.0,), (np.inf,)),
+        ((0.0, 1.0), (1.0,)),
+    ],
+)
+def test_numbers_that_cannot_normalise_are_refused(mean, std):
+    with pytest.raises(BadInputError, match="normalisation has"):
+        Normalisation(mean, std)
+
+
+def test_constants_for_another_number_of_slots_are_refused():
+    with pytest.raises(BadInputError, match="expected 1 or 3"):
+        Normalisation((0.0,) * 5, (1.0,) * 5).apply(np.zeros((3, 2, 2)))
