@@ -28,7 +28,7 @@ def imported(file: Path) -> set[str]:
 
 def floor(file: Path) -> int | None:
     part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
-    part = "cli" if part.startswith("cli") else part
+    part = "cli" if part.startswith(("cli", "__main__")) else part
     return ORDER.index(part) if part in ORDER else None
 
 

@@ -13,7 +13,6 @@ from evenslice.errors import BadInputError
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Measure and remove the slice asymmetry that RGB pretraining leaves in 2D+ electron-microscopy models.",
 )
@@ -27,7 +26,7 @@ VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="A TIFF stack
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit 0 done, 1 a check the user asked for failed, 2 bad input, 130 interrupted."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(words, standalone_mode=False)
     except KeyboardInterrupt:

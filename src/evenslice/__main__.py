@@ -1,0 +1,5 @@
+"""Run the command line as ``python -m evenslice``."""
+
+from evenslice.cli import main
+
+main()

@@ -1,0 +1,190 @@
+"""The command line: exit codes, one line for each error, nothing left behind."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from safetensors.torch import save_file
+
+from evenslice import cli, save_model, save_volume
+
+TRAIN = ["--weights", "none", "--encoder-depth", "3", "--steps", "2", "--batch", "1", "--crop", "32"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, grey, make_model):
+    """A folder with everything that can be good or bad."""
+    monkeypatch.chdir(tmp_path)
+    save_volume("raw.tif", grey)
+    save_volume("labels.tif", (grey > 128).astype(np.uint8))
+    save_volume("short.tif", (grey[:5] > 128).astype(np.uint8))
+    save_volume("odd.tif", (grey // 20).astype(np.uint8))
+    tifffile.imwrite("flat.tif", grey[0])
+    tifffile.imwrite("rgb.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
+    whole = (tmp_path / "raw.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.tif").write_text("not an image")
+    (tmp_path / "volume.xyz").write_text("x")
+    (tmp_path / "empty").mkdir()
+    save_model("model.safetensors", make_model())
+    save_file({"a": torch.zeros(1)}, "foreign.safetensors")
+    (tmp_path / "taken.safetensors").write_text("mine")
+    (tmp_path / "taken.tif").write_text("mine")
+    (tmp_path / "taken.json").write_text("mine")
+    return tmp_path
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(word) for word in words])
+    return stop.value.code
+
+
+BAD = [
+    (
+        "audit model.safetensors none.tif",
+        "none.tif does not exist, expected a TIFF stack or a folder of images; check the path",
+    ),
+    ("audit none.safetensors raw.tif", "none.safetensors does not exist, expected a model file"),
+    (
+        "audit foreign.safetensors raw.tif",
+        "foreign.safetensors holds weights but no evenslice record, expected a model file",
+    ),
+    ("audit raw.tif raw.tif", "raw.tif is not a model file"),
+    (
+        "audit model.safetensors flat.tif",
+        "flat.tif is a 2-D image of shape (64, 96), expected a volume with axes z, y, x",
+    ),
+    ("audit model.safetensors rgb.tif", "rgb.tif is a colour image"),
+    ("audit model.safetensors cut.tif", "cut.tif"),
+    ("audit model.safetensors text.tif", "text.tif cannot be read as TIFF"),
+    ("audit model.safetensors volume.xyz", "volume.xyz has the unknown ending '.xyz', expected"),
+    ("audit model.safetensors empty", "the folder empty holds no images"),
+    (
+        "audit model.safetensors raw.tif --labels short.tif",
+        "short.tif has shape (5, 64, 96), expected (9, 64, 96) like raw.tif",
+    ),
+    ("audit model.safetensors raw.tif --methods magic", "the method magic is unknown"),
+    ("audit model.safetensors raw.tif --windows many", "--windows is 'many', expected a whole number"),
+    ("audit model.safetensors raw.tif --mean a --std 1", "--mean is 'a', expected one number"),
+    ("audit model.safetensors raw.tif --slices 5", "--slices is 5, expected 3"),
+    ("audit model.safetensors raw.tif --json taken.json", "taken.json exists, expected a new name"),
+    ("audit model.safetensors raw.tif --json no/where.json", "the folder no of where.json does not exist"),
+    ("audit model.safetensors raw.tif --out taken.json", "taken.json"),
+    ("train raw.tif short.tif out.safetensors", "short.tif has shape (5, 64, 96), expected (9, 64, 96) like raw.tif"),
+    ("train none.tif labels.tif out.safetensors", "none.tif does not exist"),
+    ("train raw.tif odd.tif out.safetensors", "say what they mean with --target"),
+    (
+        "train raw.tif labels.tif out.safetensors --slices 4",
+        "4 slices were asked for, expected an odd number from 1 to 9",
+    ),
+    ("train raw.tif labels.tif out.safetensors --encoder resnet19", "the encoder 'resnet19' is unknown"),
+    ("train raw.tif labels.tif out.safetensors --arch vnet", "the architecture 'vnet' is unknown"),
+    ("train raw.tif labels.tif out.safetensors --init grey", "Invalid value for '--init'"),
+    ("train raw.tif labels.tif out.safetensors --weights none.pt", "the weights none.pt do not exist"),
+    ("train raw.tif labels.tif out.safetensors --resume", "holds no run to go on with"),
+    ("train raw.tif labels.tif out.pt", "has the ending '.pt', expected .safetensors"),
+    (
+        "train raw.tif labels.tif taken.safetensors",
+        "taken.safetensors exists, expected a new name; choose another or add --force",
+    ),
+    ("train raw.tif labels.tif no/out.safetensors", "the folder no of out.safetensors does not exist"),
+    ("train raw.tif labels.tif out.safetensors --steps x", "Invalid value for '--steps'"),
+    ("segment model.safetensors raw.tif out.png", "out.png has the unknown ending '.png', expected .tif"),
+    ("segment model.safetensors raw.tif taken.tif", "taken.tif exists"),
+    ("segment model.safetensors flat.tif out.tif", "2-D image"),
+    ("segment model.safetensors raw.tif out.tif --roi 0:99,:,:", "expected a part of 0:9"),
+    ("segment model.safetensors raw.tif out.tif --tile 2", "--tile is 2"),
+    ("evaluate labels.tif short.tif", "labels.tif has shape (9, 64, 96), expected (5, 64, 96) like short.tif"),
+    ("evaluate raw.tif labels.tif --ignore x", "--ignore is 'x', expected a whole number"),
+    ("fix model.safetensors taken.safetensors", "taken.safetensors exists"),
+    ("fix foreign.safetensors out.safetensors", "no evenslice record"),
+    ("demo taken.json", "taken.json is a file, expected a folder"),
+    ("dance", "No such command 'dance'"),
+    ("audit", "Missing argument 'MODEL'"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_bad_input_is_one_line_and_leaves_nothing(place, capfd, line, message):
+    words = line.split()
+    before = {f: f.read_bytes() for f in place.rglob("*") if f.is_file()}
+    extra = TRAIN if words[0] == "train" and "--steps" not in words and "--weights" not in words else []
+    assert run(*words, *extra) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("evenslice: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert {f: f.read_bytes() for f in place.rglob("*") if f.is_file()} == before
+
+
+def test_the_whole_way(place, capfd):
+    assert run("train", "raw.tif", "labels.tif", "new.safetensors", *TRAIN, "--json", "scores.json") == 0
+    assert run("audit", "new.safetensors", "raw.tif", "--tile", 32, "--windows", 8, "--out", "page", "--json", "-") == 0
+    assert run("fix", "new.safetensors", "fixed.safetensors", "--tie", "mirror") == 0
+    assert run("segment", "fixed.safetensors", "raw.tif", "seg.tif") == 0
+    capfd.readouterr()
+    assert run("evaluate", "seg.tif", "labels.tif", "--json", "-") == 0
+    scores = json.loads(capfd.readouterr().out)
+    assert scores["schema"] == "evenslice.scores/1"
+    assert json.loads((place / "page" / "audit.json").read_text())["schema"] == "evenslice.audit/1"
+    assert "<svg" in (place / "page" / "report.html").read_text()
+    assert json.loads((place / "scores.json").read_text())["dice"] is not None
+    assert not [f for f in place.iterdir() if f.name.startswith(".") or f.name.endswith(".run")]
+
+
+def test_json_on_standard_output_is_alone_there(place, capfd):
+    assert run("audit", "model.safetensors", "raw.tif", "--tile", 32, "--windows", 4, "--json", "-") == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["windows"] == 4
+    assert err == ""
+
+
+def test_a_check_that_fails_exits_with_one(place, make_model):
+    model = make_model("rgb")
+    model.module.encoder.model.conv1.weight.data[:, 0] *= 5
+    save_model("lean.safetensors", model)
+    save_model("even.safetensors", make_model("green"))
+    words = ["raw.tif", "--tile", 32, "--windows", 12, "--fail-above"]
+    assert run("audit", "lean.safetensors", *words, 0.05) == 1
+    assert run("audit", "even.safetensors", *words, 0.05) == 0
+    assert run("audit", "lean.safetensors", *words, 1.0) == 0
+
+
+def test_help_is_help(capfd):
+    assert run("--help") == 0
+    out, _ = capfd.readouterr()
+    for verb in ("audit", "demo", "evaluate", "fix", "segment", "train"):
+        assert verb in out
+    assert run("audit", "--help") == 0
+    assert "--fail-above" in capfd.readouterr().out
+
+
+def test_no_words_are_answered_with_help(capfd):
+    assert run() == 0
+    out, err = capfd.readouterr()
+    assert "audit" in out
+    assert err == ""
+
+
+def test_a_bug_is_one_line_unless_a_traceback_is_asked_for(place, monkeypatch, capfd):
+    import evenslice.verbs.evaluate
+
+    def broken(*_, **__):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(evenslice.verbs.evaluate, "evaluate", broken)
+    assert run("evaluate", "labels.tif", "labels.tif") == 2
+    assert capfd.readouterr().err.count("\n") == 1
+    with pytest.raises(RuntimeError, match="two"):
+        cli.main(["evaluate", "labels.tif", "labels.tif", "--traceback"])
+
+
+def test_the_command_is_installed():
+    done = subprocess.run([sys.executable, "-m", "evenslice", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout

@@ -1,0 +1,50 @@
+"""The demo, with fewer steps."""
+
+import json
+
+import pytest
+
+from evenslice import cli
+from evenslice.report.pages import write_demo_page
+from evenslice.verbs import demo as demo_verb
+from evenslice.verbs.demo import run_demo
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(demo_verb, "SHAPE", (12, 64, 64))
+    monkeypatch.setattr(demo_verb, "CROP", 64)
+    monkeypatch.setattr(demo_verb, "TILE", 32)
+
+
+def test_rows_and_page(small, tmp_path):
+    result = run_demo(tmp_path, steps=2)
+    rows = result.to_dict()["rows"]
+    assert [row["init"] for row in rows] == ["rgb", "green"]
+    assert {"init", "dice", "shares", "mirror_index", "mirror_low", "mirror_high"} <= set(rows[0])
+    assert abs(rows[1]["mirror_index"]) < abs(rows[0]["mirror_index"])
+    write_demo_page(tmp_path / "report.html", result, "evenslice demo")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png") >= 2 * 6
+    assert str(tmp_path) not in page
+    looks = [look for row in result.rows for look in row.audit.looks]
+    assert looks[0].origin == looks[1].origin
+    assert looks[0].truth is not None
+
+
+def test_the_command_writes_everything_or_nothing(small, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(demo_verb.run_demo, "__kwdefaults__", demo_verb.run_demo.__kwdefaults__ | {"steps": 2})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", "shown"])
+    assert stop.value.code == 0
+    files = ["demo.json", "green.safetensors", "membranes.tif", "phantom.tif", "report.html", "rgb.safetensors"]
+    assert sorted(f.name for f in (tmp_path / "shown").iterdir()) == files
+    assert json.loads((tmp_path / "shown" / "demo.json").read_text())["rows"][0]["init"] == "rgb"
+    out, err = capfd.readouterr()
+    assert "mirror index" in out
+    assert "training rgb" in err  # progress is visible without a terminal, too
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", "shown"])
+    assert stop.value.code == 2
+    assert "shown exists" in capfd.readouterr().err
