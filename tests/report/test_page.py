@@ -126,7 +126,7 @@ def test_every_number_of_every_row_appears(page):
 def test_lag_is_told_or_said_to_need_labels(leaning, even):
     assert "0.0015 (0.0005 to 0.0025)" in Reader(render(bare([Row("a", leaning)]))).text
     text = Reader(render(bare([Row("a", even)]))).text
-    assert "Lag, in slices no labels" in text
+    assert "Lag, in slices not measured" in text
 
 
 def test_verdicts_have_a_word_and_a_symbol(page):
@@ -204,7 +204,7 @@ def test_constant_slices_of_every_type(make_look, dtype):
 def test_without_truth_or_voxel_size(make_look):
     look = dataclasses.replace(make_look("a", (1, 1, 1), (16, 16)), truth=None, voxel_nm=None)
     html = render(bare(looks=[look]))
-    assert "truth: no labels" in html
+    assert "truth: not measured" in html
     assert 'class="bar-words"' not in html
     assert len(pictures(html)) == 1 + 7
 

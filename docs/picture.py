@@ -1,0 +1,46 @@
+"""Make the README's picture: one window of the demo's phantom as both models see it.
+
+evenslice demo evenslice-demo && python docs/picture.py evenslice-demo docs/picture.png
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from evenslice import audit
+from evenslice.verbs.demo import TILE
+
+NAMES = ("previous", "centre", "next")
+
+
+def main(folder: Path, out: Path) -> None:
+    """Draw raw slices above, and below each model's importance with its shares."""
+    audits = {
+        i: audit(folder / f"{i}.safetensors", folder / "phantom.tif", tile=TILE, label=i) for i in ("rgb", "green")
+    }
+    figure, axes = plt.subplots(3, 3, figsize=(7.2, 7.6), layout="constrained")
+    for row, (label, found) in enumerate([("raw", audits["rgb"]), *audits.items()]):
+        look, method = found.looks[0], found.methods["gradient"]
+        top = np.percentile(look.attribution, 99.5)
+        for slot, axis in enumerate(axes[row]):
+            if label == "raw":
+                axis.imshow(look.slices[slot], cmap="gray", vmin=look.slices.min(), vmax=look.slices.max())
+                axis.set_title(NAMES[slot])
+            else:
+                axis.imshow(look.attribution[slot], cmap="magma", vmin=0, vmax=top)
+                axis.set_xlabel(f"share {method.shares[slot].value:.3f}")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        index = method.index
+        words = "" if label == "raw" or index is None else f"\nmirror index {index.value:+.3f}"
+        axes[row, 0].set_ylabel(label + words)
+    figure.savefig(out, dpi=110)
+
+
+if __name__ == "__main__":
+    main(
+        Path(sys.argv[1] if len(sys.argv) > 1 else "evenslice-demo"),
+        Path(sys.argv[2] if len(sys.argv) > 2 else "docs/picture.png"),
+    )
