@@ -84,13 +84,15 @@ def build_model(
         uniform_stem(network, slices, init)
     if tie != "none":
         mirror_stem(network, slices, tie)
+    network = network.to(memory_format=best_layout(network))
     return Model(network, spec, stride=stride_of(network))
 
 
 def rebuild(spec: Spec) -> nn.Module:
     """Build the network of a spec with S channels and untrained weights, for a state dict to fill."""
     network = build_network(spec, pretrained=False)
-    return uniform_stem(network, spec.slices, "random")
+    network = uniform_stem(network, spec.slices, "random")
+    return network.to(memory_format=best_layout(network))
 
 
 def build_network(spec: Spec, pretrained: bool) -> nn.Module:
@@ -126,6 +128,12 @@ def build_network(spec: Spec, pretrained: bool) -> nn.Module:
             "segmentation-models-pytorch supports; choose another encoder or --encoder-depth"
         ) from error
     return network
+
+
+def best_layout(network: nn.Module) -> torch.memory_format:
+    """Return channels-last for purely convolutional networks, where it is faster on CPU and GPU, else contiguous."""
+    mixed = any(isinstance(layer, nn.LayerNorm) for layer in network.modules())
+    return torch.contiguous_format if mixed else torch.channels_last
 
 
 def stride_of(network: nn.Module) -> int:

@@ -1,22 +1,22 @@
 """Finding the stems of a network by watching it run: which layers receive the slices themselves.
 
 Each slot of a probe is one constant. A layer that receives the input itself, also through a pad, a reshape, an
-interpolation or beside other channels, still sees those constants in its channels; any layer behind a
-parameterised one does not. Two probes with other constants rule out coincidence.
+interpolation, one mean and std, or beside other channels, sees in its channels those constants up to a scale and a
+shift. Several probes, in which the constants change places, rule out coincidence.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from evenslice.errors import BadInputError
+from evenslice.model.probing import Call, Probe, call_of, evaluating
+from evenslice.model.watching import Sight, watch
 
-PROBE_SIDES = (64, 224, 256, 384, 518, 96)
+__all__ = ["Stem", "evaluating", "find_stems", "probe_constants", "stems_on"]
+RUNS = 4
 
 
 @dataclass(frozen=True)
@@ -33,34 +33,56 @@ class Stem:
         ``"conv"`` or ``"linear"``.
     slot_of
         For each input channel of the layer the slot it carries, -1 for anything else.
+    slots
+        S, how many slots the network has.
+    maps
+        For each input channel the scale and the shift by which the network itself normalises it; (0, 0) for -1.
     """
 
     name: str
     layer: nn.Conv2d | nn.Linear
     kind: str
     slot_of: tuple[int, ...]
-
-    @property
-    def slots(self) -> int:
-        """How many slots this layer receives."""
-        return max(self.slot_of) + 1
+    slots: int
+    maps: tuple[tuple[float, float], ...]
 
     def channels_of(self, slot: int) -> list[int]:
         """Input channels that carry this slot."""
         return [channel for channel, owner in enumerate(self.slot_of) if owner == slot]
 
+    def same_input(self, slot: int, other: int) -> bool:
+        """Whether two slots come in alike: in as many channels, by the same scales and shifts."""
+        one, two = ([self.maps[c] for c in self.channels_of(s)] for s in (slot, other))
+        near = 1e-3 + 4 * torch.finfo(next(self.layer.parameters()).dtype).eps
+        return len(one) == len(two) and torch.allclose(torch.tensor(one), torch.tensor(two), rtol=near, atol=near)
 
-def find_stems(module: nn.Module, slices: int = 3, probe: Tensor | None = None) -> list[Stem]:
+    @property
+    def description(self) -> str:
+        """The stem in words, for example ``7x7 convolution, stride 2``."""
+        copies = len(self.slot_of) // self.slots
+        layer = self.layer
+        if isinstance(layer, nn.Linear):
+            return f"linear layer, {copies} values per slot"
+        size = "x".join(map(str, layer.kernel_size))
+        if layer.kernel_size == layer.stride and layer.stride[0] > 1:
+            words = f"{size} patch embedding"
+        else:
+            words = f"{size} convolution" + ("" if set(layer.stride) == {1} else f", stride {layer.stride[0]}")
+        return words + ("" if copies == 1 else f", {copies} values per slot (space to depth)")
+
+
+def find_stems(module: nn.Module, slices: int = 3, probe: Probe | None = None) -> list[Stem]:
     """Find every layer of ``module`` that receives the input slices themselves.
 
     Parameters
     ----------
     module
-        Any network called with one tensor (B, S, y, x).
+        Any network; called with one tensor (B, S, y, x) unless ``probe`` says otherwise.
     slices
         S, the number of input channels the network has now.
     probe
-        An example input (B, S, y, x) for networks that need a certain size; only its shape is used.
+        An example input for networks that need one: a tensor (B, S, y, x), or a tuple or a dict of inputs in which
+        the first such tensor is the image. Only the shape of the image is used; the others are passed as they are.
 
     Returns
     -------
@@ -72,123 +94,154 @@ def find_stems(module: nn.Module, slices: int = 3, probe: Tensor | None = None) 
     BadInputError
         If the network cannot be run, no such layer is found, or one is of a kind that cannot be made even.
     """
-    if isinstance(module, torch.jit.ScriptModule):
-        raise BadInputError(
-            "the network is a TorchScript module, expected a plain torch.nn.Module; pass the module it was scripted from"
-        )
-    first, second = _constants(slices, 0), _constants(slices, 1)
-    shape = _working_shape(module, slices, probe)
-    seen, again = _watch(module, shape, first), _watch(module, shape, second)
-    stems = []
-    for name, layer, values in seen:
-        other = next((v for n, _, v in again if n == name and v.shape == values.shape), None)
-        if other is None:
+    check_kind(module)
+    return stems_on(module, call_of(module, slices, probe))
+
+
+def check_kind(module: nn.Module) -> None:
+    """Raise ``BadInputError`` for what is not a plain network: scripted, exported, compiled, or not yet made."""
+    found, advice = "", ""
+    if not isinstance(module, nn.Module):
+        found, advice = f"a {type(module).__name__}", "pass the network itself"
+    elif isinstance(module, torch.jit.ScriptModule):
+        found, advice = "a TorchScript module", "pass the module it was scripted from"
+    elif hasattr(module, "_orig_mod"):
+        found, advice = "compiled", "pass the module it was compiled from, and compile afterwards"
+    elif isinstance(module, torch.fx.GraphModule) and any(
+        isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes
+    ):
+        found, advice = "an exported program with fixed operations", "change the module before torch.export"
+    if found:
+        raise BadInputError(f"the network is {found}, expected a plain torch.nn.Module; {advice}")
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise BadInputError(
+                f"the parameter {name!r} is lazy and has no shape yet, expected a network with weights; run it once on an RGB input"
+            )
+
+
+def stems_on(module: nn.Module, call: Call) -> list[Stem]:
+    """Find the stems of a network that is called in a known way; see ``find_stems``."""
+    slices = call.shape[1]
+    probes = probe_constants(slices)
+    sights = watch(module, call, probes)
+    stems: dict[str, Stem] = {}
+    for sight in sights:
+        stem = _stem(sight, probes)
+        if stem is None:
             continue
-        owners = _owners(values, other, first, second)
-        if any(owner >= 0 for owner in owners):
-            stems.append(_stem(name, layer, owners))
+        if stem.slot_of != stems.setdefault(stem.name, stem).slot_of:
+            raise _apart(stem.name, "is called on the slices one after the other")
+    for sight in sights:
+        if sight.name in stems and not _same_layout(sight, stems[sight.name], probes):
+            raise BadInputError(
+                f"the stem {sight.name!r} is also called on something else than the slices, expected a layer of its own; give "
+                "the slices a copy of it"
+            )
     if not stems:
         raise BadInputError(
             f"no layer of {type(module).__name__} receives its {slices} input channels themselves; expected a convolution "
             "or a patch embedding that does, before anything mixes the channels; give the part of the network that starts with it"
         )
-    return stems
+    return list(stems.values())
 
 
-def _constants(slices: int, seed: int) -> Tensor:
-    draw = torch.Generator().manual_seed(1234 + seed)
-    return torch.randn(slices, generator=draw, dtype=torch.float64) + 3.0
+@lru_cache
+def probe_constants(slices: int, runs: int = RUNS) -> Tensor:
+    """Return the constants of S slots in each run, (runs, S): the same ones in changing places, exact in any type.
+
+    Of many drawn tables the one is taken in which no slot comes near to any scale and shift of another.
+    """
+    draw = torch.Generator().manual_seed(slices)
+    tables = []
+    for _ in range(60):
+        values = (14 + torch.randperm(100, generator=draw)).double() / 128
+        orders = [values[torch.randperm(slices, generator=draw)] for _ in range(runs)]
+        tables.append(torch.stack(orders) if slices > 1 else values[:runs, None])
+    return max(tables, key=_separation)
 
 
-def _stem(name: str, layer: nn.Module, owners: tuple[int, ...]) -> Stem:
-    if isinstance(layer, nn.Linear):
-        return Stem(name, layer, "linear", owners)
-    if not isinstance(layer, nn.Conv2d):
+def _separation(table: Tensor) -> float:
+    """Return the smallest sine between what two slots hold over the runs, shifts left out; 0 if one stays the same."""
+    sent = table - table.mean(0)
+    unit = torch.nn.functional.normalize(sent, dim=0)
+    apart = 1 - (unit.T @ unit).square() + torch.eye(table.shape[1], dtype=table.dtype)
+    return float(torch.minimum(apart.clamp_min(0).sqrt().min(), sent.norm(dim=0).min()))
+
+
+def _stem(sight: Sight, probes: Tensor) -> Stem | None:
+    """Return the stem that was seen, if the sight shows slots; raise if it is of a kind that cannot be handled."""
+    layer = sight.layer
+    near = 1e-4 + 4 * _precision(layer)
+    matches = [_owners(values, probes, near) for values in sight.values]
+    along = [any(owner >= 0 for owner in owners) for owners, _ in matches]
+    if not any(along):
+        return None
+    name = sight.name or "the network itself"
+    if sight.operation:
         raise BadInputError(
-            f"the slices enter {name or 'the network itself'!r}, a {type(layer).__name__}, expected Conv2d or a linear patch embedding; "
-            "wrap the network so that one of these comes first"
+            f"the slices meet the parameter {name!r} of {type(layer).__name__} in {sight.operation}, outside of any layer; "
+            "expected a Conv2d or a Linear; make that parameter the weight of one"
         )
-    if layer.groups != 1:
+    if not isinstance(layer, nn.Conv2d | nn.Linear):
         raise BadInputError(
-            f"the stem {name!r} is a grouped convolution (groups = {layer.groups}) that keeps slices in separate outputs; "
+            f"the slices enter {name!r}, a {type(layer).__name__}, expected Conv2d or a linear patch embedding; {_advice(layer)}"
+        )
+    axis = len(matches) - (1 if isinstance(layer, nn.Linear) else 3)
+    if not along[axis]:
+        raise _apart(sight.name, "takes the slices one by one")
+    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
+        raise BadInputError(
+            f"the stem {sight.name!r} is a grouped convolution (groups = {layer.groups}) that keeps slices in separate outputs; "
             "expected groups = 1; put a plain convolution before it"
         )
-    return Stem(name, layer, "conv", owners)
+    owners, maps = matches[axis]
+    return Stem(sight.name, layer, "linear" if isinstance(layer, nn.Linear) else "conv", owners, probes.shape[1], maps)
 
 
-def _owners(values: Tensor, other: Tensor, first: Tensor, second: Tensor) -> tuple[int, ...]:
-    """Match what each channel saw, in both runs, with the slots' constants."""
-    match = torch.isclose(values[:, None], first, rtol=1e-4, atol=1e-5)
-    match &= torch.isclose(other[:, None], second, rtol=1e-4, atol=1e-5)
-    return tuple(int(row.nonzero()[0]) if row.any() else -1 for row in match)
+def _precision(layer: nn.Module) -> float:
+    example = next((p for p in layer.parameters() if p.is_floating_point()), torch.zeros(()))
+    return float(torch.finfo(example.dtype).eps)
 
 
-def _watch(module: nn.Module, shape: tuple[int, ...], constants: Tensor) -> list[tuple[str, nn.Module, Tensor]]:
-    """Run once; return for each parameterised layer the median of every input channel, in calling order."""
-    seen: list[tuple[str, nn.Module, Tensor]] = []
-    names: dict[str, int] = {}
-
-    def look(name: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
-        x = next((a for a in args if isinstance(a, Tensor) and a.is_floating_point()), None)
-        if x is None or x.ndim < 2 or name in names:
-            return
-        names[name] = 1
-        axis = 1 if x.ndim == 4 and not isinstance(layer, nn.Linear) else x.ndim - 1
-        flat = x.detach().movedim(axis, 0).reshape(x.shape[axis], -1)
-        seen.append((name, layer, flat.double().cpu().median(dim=1).values))
-
-    hooks = [
-        layer.register_forward_pre_hook(lambda m, args, n=name: look(n, m, args))
-        for name, layer in module.named_modules()
-        if next(layer.parameters(recurse=False), None) is not None or parametrize.is_parametrized(layer)
-    ]
-    try:
-        run_probe(module, shape, constants)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
+def _advice(layer: nn.Module) -> str:
+    kind = type(layer).__name__
+    if "Norm" in kind:
+        return "give the part behind it, and normalise by one mean and one std outside of the network"
+    if "3d" in kind.lower():
+        return "a 3-D kernel moves along the slices and has no slots; use a 2-D network"
+    return "wrap the network so that one of these comes first"
 
 
-def run_probe(module: nn.Module, shape: tuple[int, ...], constants: Tensor) -> Any:
-    """Run the network, in eval mode and without gradients, on slots that are constants (S,)."""
-    example = next(module.parameters(), torch.zeros(()))
-    x = constants.to(example.device, example.dtype)[None, :, None, None].expand(shape).contiguous()
-    with evaluating(module), torch.no_grad():
-        return module(x)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode; put each of its parts back as it was."""
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes.items():
-            m.training = training
-
-
-def _working_shape(module: nn.Module, slices: int, probe: Tensor | None) -> tuple[int, ...]:
-    """Return an input shape that the network accepts: the probe's, or the first of a few square ones."""
-    if probe is not None:
-        if probe.ndim != 4 or probe.shape[1] != slices:
-            raise BadInputError(
-                f"the probe has shape {tuple(probe.shape)}, expected (B, {slices}, y, x); make one like the network's input"
-            )
-        return tuple(probe.shape)
-    size = (getattr(module, "pretrained_cfg", None) or {}).get("input_size", ())
-    sides = [*PROBE_SIDES[:1], *size[-1:], *PROBE_SIDES[1:]]
-    reason = ""
-    for side in sides:
-        try:
-            run_probe(module, (1, slices, side, side), _constants(slices, 0))
-        except Exception as error:  # networks refuse sizes in ways of their own
-            reason = reason or str(error).splitlines()[0]
-        else:
-            return 1, slices, side, side
-    raise BadInputError(
-        f"{type(module).__name__} does not run on {slices} channels of {PROBE_SIDES[0]} to {max(PROBE_SIDES)} pixels ({reason}); "
-        "expected a network called with one tensor (B, S, y, x); give an example input as probe"
+def _apart(name: str, what: str) -> BadInputError:
+    return BadInputError(
+        f"the stem {name!r} {what} and keeps them in separate outputs; expected one layer that takes all slices at once; put a "
+        "plain convolution before it"
     )
+
+
+def _same_layout(sight: Sight, stem: Stem, probes: Tensor) -> bool:
+    axis = len(sight.values) - (1 if stem.kind == "linear" else 3)
+    return _owners(sight.values[axis], probes, 1e-4 + 4 * _precision(stem.layer))[0] == stem.slot_of
+
+
+def _owners(values: Tensor, probes: Tensor, near: float) -> tuple[tuple[int, ...], tuple[tuple[float, float], ...]]:
+    """Match what each channel saw in the runs (runs, channels) with the constants of each slot (runs, S).
+
+    Returns
+    -------
+    tuple
+        For each channel the slot, or -1; and the scale and shift from the slot's constants to what was seen.
+    """
+    seen, sent = values - values.mean(0), probes - probes.mean(0)
+    scale = (seen.T @ sent) / sent.square().sum(0)
+    missed = (seen[:, :, None] - scale * sent[:, None]).norm(dim=0)
+    size = seen.norm(dim=0)[:, None]
+    match = (missed <= near * size) & (size > near * (1e-9 + values.abs().amax(0)[:, None]))
+    owners, maps = [], []
+    for channel, row in enumerate(match):
+        slot = int(row.nonzero()[0]) if row.any() else -1
+        a = float(scale[channel, slot]) if slot >= 0 else 0.0
+        owners.append(slot)
+        maps.append((a, float(values[:, channel].mean() - a * probes[:, slot].mean()) if slot >= 0 else 0.0))
+    return tuple(owners), tuple(maps)

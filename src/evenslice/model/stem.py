@@ -2,29 +2,46 @@
 
 A stem of an RGB-pretrained network has three slots W_R, W_G, W_B. Uniform inits make all S slots of the new stem
 equal, so that no slice counts more than another before training (Molnar, Szabo, Horvath, arXiv 2505.14105).
+Whatever is done is proved on noise before it is kept: the output must not see the order of the slices.
 """
 
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from evenslice.errors import BadInputError
-from evenslice.model.discovery import Stem, find_stems
+from evenslice.model.discovery import Stem, check_kind, stems_on
+from evenslice.model.probing import Call, Probe, call_of, check_runs, order_response
+from evenslice.model.records import update_records
+from evenslice.model.slots import EVEN, INITS, Init, norms_per_slot, slot_weights, widened
+from evenslice.model.tie import TIES, EvenWeight, Tie, bake_stem, tie_of
 from evenslice.volume.windows import check_slices
 
-Init = Literal["rgb", "green", "red", "blue", "mean", "green-matched", "random"]
-Tie = Literal["none", "mirror", "uniform"]
-INITS: tuple[Init, ...] = ("rgb", "green", "red", "blue", "mean", "green-matched", "random")
-TIES: tuple[Tie, ...] = ("none", "mirror", "uniform")
+__all__ = [
+    "EVEN",
+    "INITS",
+    "TIES",
+    "Init",
+    "Tie",
+    "bake_stem",
+    "mirror_stem",
+    "norms_per_slot",
+    "slot_weights",
+    "tie_stem",
+    "uniform_stem",
+]
 
 
-def uniform_stem(module: nn.Module, slices: int = 3, init: Init = "green", probe: Tensor | None = None) -> nn.Module:
+def uniform_stem(module: nn.Module, slices: int = 3, init: Init = "green", probe: Probe | None = None) -> nn.Module:
     """Give an RGB-pretrained network a stem for S slices, in place, and return the network.
 
     With a uniform init (``green``, ``red``, ``blue``, ``mean``, ``green-matched``) the network's output does not
-    depend on the order of the slices. Every other parameter stays as it is.
+    depend on the order of the slices, which is checked. Every other parameter stays as it is; what timm,
+    segmentation-models-pytorch and transformers note down about the input follows, with one mean and std for all slots.
 
     Parameters
     ----------
@@ -38,45 +55,56 @@ def uniform_stem(module: nn.Module, slices: int = 3, init: Init = "green", probe
         ``green-matched``: w_s = (a/S) W_G with a the least-squares fit of W_R + W_G + W_B by W_G. ``rgb``: as
         pretrained for S = 3, the sum for S = 1, RGBRG... x 3/S beyond (control). ``random``: Kaiming.
     probe
-        An example RGB input (B, 3, y, x) for networks that need a certain size.
+        An example RGB input for networks that need one: a tensor (B, 3, y, x), or a tuple or a dict of inputs.
 
     Raises
     ------
     BadInputError
         If S or the init is unknown, or no stem is found that can be handled. The network is then unchanged.
+
+    Notes
+    -----
+    A weight-standardised stem (``StdConv2d`` of BiT and NFNets) divides its weights by their own spread, so every
+    scale is lost: it comes out even, but filter o answers S identical slices S/3 * d_o / d'_o times as strongly as the
+    grey photograph, with d and d' the spread of the filter's entries before and after.
     """
     check_slices(slices)
     if init not in INITS:
         raise BadInputError(f"the init {init!r} is unknown, expected one of {', '.join(INITS)}; choose one")
-    stems = find_stems(module, 3, probe)
-    if any(stem.slots != 3 for stem in stems):
-        raise BadInputError(
-            f"the stem {stems[0].name!r} sees {stems[0].slots} of 3 channels, expected all of R, G and B; use init on an RGB network"
-        )
-    plans = [_plan(stem, slices, init) for stem in stems]
-    undo = [(stem, stem.layer.weight, len(stem.slot_of)) for stem in stems]
-    for stem, (wide, owners) in zip(stems, plans, strict=True):
-        _replace(stem.layer, wide, len(owners))
-    new_probe = None if probe is None else probe[:, :1].expand(-1, slices, -1, -1)
-    try:
-        found = find_stems(module, slices, new_probe)
+    check_kind(module)
+    call = call_of(module, 3, probe)
+    stems = stems_on(module, call)
+    for stem in stems:
+        _check_weight(stem)
+        if tie_of(stem.layer) != "none":
+            raise BadInputError(
+                f"the stem {stem.name!r} is tied ({tie_of(stem.layer)}), expected plain weights for an init; use bake_stem first, "
+                "and mirror_stem(..., tie=...) again afterwards"
+            )
+        _check_complete(stem)
+        if init != "rgb":
+            _check_input(module, stem, [(0, 1), (0, 2)])
+    plans = [widened(stem, slices, init) for stem in stems]
+    with _undone_on_error(stems):
+        _replace_all(stems, [weight for weight, _ in plans])
+        wide = call.widened(slices)
+        check_runs(module, wide)
+        found = stems_on(module, wide)
         if [(s.name, s.slot_of) for s in found] != [(s.name, o) for s, (_, o) in zip(stems, plans, strict=True)]:
             raise BadInputError(
                 f"the network feeds {slices} slices into {found[0].name!r} in another order than three; expected the same layout"
             )
-    except BadInputError:
-        for stem, weight, channels in undo:
-            _replace(stem.layer, weight, channels)
-        raise
-    _update_records(module, stems, slices)
+        if init in EVEN:
+            _prove(module, wide, stems, [[*range(1, slices), 0], list(range(slices))[::-1]])
+    update_records(module, [stem.name for stem in stems], slices, init != "rgb" or slices != 3)
     return module
 
 
-def mirror_stem(module: nn.Module, slices: int = 3, tie: Tie = "none", probe: Tensor | None = None) -> nn.Module:
+def mirror_stem(module: nn.Module, slices: int = 3, tie: Tie = "none", probe: Probe | None = None) -> nn.Module:
     """Make the stem of a network that already sees S slices mirror-symmetric, in place, and return the network.
 
     w_s <- (w_s + w_{S-1-s}) / 2. In eval mode and with scalar normalisation the output is then the same for a
-    window and its reversal, up to rounding.
+    window and its reversal, up to rounding, which is checked.
 
     Parameters
     ----------
@@ -86,150 +114,141 @@ def mirror_stem(module: nn.Module, slices: int = 3, tie: Tie = "none", probe: Te
         S.
     tie
         ``none``: average once. ``mirror``: keep the stem symmetric while training goes on. ``uniform``: keep all
-        slots equal, at their mean.
+        slots equal, at their mean. A tie that is there already is replaced.
     probe
-        An example input (B, S, y, x) for networks that need a certain size.
+        An example input for networks that need one; see ``find_stems``.
 
     Raises
     ------
     BadInputError
-        If no stem is found that can be handled.
+        If no stem is found that can be handled. The network is then unchanged.
     """
     if tie not in TIES:
         raise BadInputError(f"the tie {tie!r} is unknown, expected one of {', '.join(TIES)}; choose one")
-    for stem in find_stems(module, slices, probe):
-        even = _Even(stem, "mirror" if tie == "none" else tie)
-        if tie == "none":
+    check_kind(module)
+    call = call_of(module, slices, probe)
+    stems = stems_on(module, call)
+    pairs = [(0, s) for s in range(slices)] if tie == "uniform" else [(s, slices - 1 - s) for s in range(slices)]
+    for stem in stems:
+        _check_weight(stem)
+        _check_input(module, stem, pairs)
+    orders = [list(range(slices))[::-1]] + ([[*range(1, slices), 0]] if tie == "uniform" else [])
+    ties = [tie_of(stem.layer) for stem in stems]
+    for stem in stems:
+        bake_stem(stem.layer)
+    try:
+        with _undone_on_error(stems):
+            evens = [EvenWeight(stem, "mirror" if tie == "none" else tie) for stem in stems]
             with torch.no_grad():
-                stem.layer.weight.copy_(even(stem.layer.weight))
-        else:
-            parametrize.register_parametrization(stem.layer, "weight", even)
+                even_weights = [even(stem.layer.weight) for stem, even in zip(stems, evens, strict=True)]
+            _replace_all(stems, even_weights)
+            _prove(module, call, stems, orders)
+    except BadInputError:
+        _tie_all(stems, ties)
+        raise
+    _tie_all(stems, [tie] * len(stems))
     return module
 
 
-def tie_stem(module: nn.Module, slices: int, tie: Tie, probe: Tensor | None = None) -> nn.Module:
+def tie_stem(module: nn.Module, slices: int, tie: Tie, probe: Probe | None = None) -> nn.Module:
     """Apply the tie a model file records, if any, in place, for training to go on."""
     return module if tie == "none" else mirror_stem(module, slices, tie, probe)
 
 
-def bake_stem(module: nn.Module) -> nn.Module:
-    """Replace ties by the plain weights they stand for, in place, and return the network."""
-    for layer in module.modules():
-        if _tied(layer):
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-    return module
+def _tie_all(stems: list[Stem], ties: Sequence[Tie]) -> None:
+    for stem, tie in zip(stems, ties, strict=True):
+        if tie != "none":
+            parametrize.register_parametrization(stem.layer, "weight", EvenWeight(stem, tie))
 
 
-def _tied(layer: nn.Module) -> bool:
-    lists = getattr(layer, "parametrizations", {})
-    return "weight" in lists and isinstance(lists["weight"][0], _Even)
-
-
-def norms_per_slot(stem: Stem) -> list[float]:
-    """Return the Frobenius norm of the weights of each slot of a stem."""
-    weight = stem.layer.weight.detach().double()
-    return [float(weight[:, stem.channels_of(slot)].norm()) for slot in range(stem.slots)]
-
-
-def slot_weights(rgb: Tensor, slices: int, init: Init) -> Tensor:
-    """Make the weights of S slots from those of R, G and B.
-
-    Parameters
-    ----------
-    rgb
-        (outputs, 3, ...): all filter entries, the slot on axis 1.
-    slices
-        S.
-    init
-        See ``uniform_stem``.
-
-    Returns
-    -------
-    Tensor
-        (outputs, S, ...), same type.
-    """
-    red, green, blue = rgb.unbind(1)
-    total = red + green + blue
-    if init == "rgb":
-        if slices == 1:
-            return total[:, None]
-        cycle = rgb[:, [s % 3 for s in range(slices)]]
-        return cycle if slices == 3 else cycle * (3.0 / slices)
-    if init == "random":
-        fresh = torch.empty(rgb.shape[0], slices, *rgb.shape[2:], dtype=rgb.dtype, device=rgb.device)
-        nn.init.kaiming_normal_(fresh.view(rgb.shape[0], -1), nonlinearity="relu")
-        return fresh
-    if init == "green-matched":
-        one = green * float((green.double() * total.double()).sum() / green.double().square().sum() / slices)
-    elif init == "mean":
-        one = total / slices
+def _check_weight(stem: Stem) -> None:
+    """Refuse a stem whose weight is computed from other parameters by something that is not a tie of ours."""
+    lists = dict(getattr(stem.layer, "parametrizations", nn.ModuleDict()).items())
+    foreign = [type(part).__name__ for part in lists.get("weight", [])]
+    if foreign and set(foreign) != {EvenWeight.__name__}:
+        how = f"by {', '.join(foreign)}; use torch.nn.utils.parametrize.remove_parametrizations"
+    elif not foreign and "weight" not in stem.layer._parameters:
+        how = "from other parameters, as weight_norm and spectral_norm do; use torch.nn.utils.remove_weight_norm or remove_spectral_norm"
     else:
-        one = {"red": red, "green": green, "blue": blue}[init] * (3.0 / slices)
-    return one[:, None].expand(-1, slices, *one.shape[1:]).contiguous()
+        return
+    raise BadInputError(
+        f"the weight of the stem {stem.name!r} is computed, expected a plain parameter; it is made {how} first"
+    )
 
 
-def _plan(stem: Stem, slices: int, init: Init) -> tuple[Tensor, tuple[int, ...]]:
-    """Compute new weights and layout; the slots lie as 0..0 1..1 2..2, any number of times in one run."""
-    owners = stem.slot_of
-    where = [c for c, owner in enumerate(owners) if owner >= 0]
-    first, last = where[0], where[-1] + 1
-    width = next((n for n, owner in enumerate(owners[first:last]) if owner != 0), last - first)
-    turns = (last - first) // (3 * width)
-    if owners[first:last] != tuple(s for s in range(3) for _ in range(width)) * turns:
+def _check_complete(stem: Stem) -> None:
+    seen = sorted(set(stem.slot_of) - {-1})
+    if len(seen) != stem.slots:
         raise BadInputError(
-            f"the stem {stem.name!r} mixes the channels in the order {owners[:12]}, expected R, G, B in turn; use a plain stem"
+            f"the stem {stem.name!r} sees the channels {seen} of {stem.slots}, expected all of R, G and B; an init cannot make a "
+            "network even that treats its channels differently; use mirror_stem, or a plain network"
         )
-    weight = stem.layer.weight.detach()
-    parts = weight[:, first:last].reshape(weight.shape[0], turns, 3, width, *weight.shape[2:]).movedim(2, 1)
-    wide = slot_weights(parts, slices, init).movedim(1, 2).flatten(1, 3)
-    layout = owners[:first] + tuple(s for s in range(slices) for _ in range(width)) * turns + owners[last:]
-    return torch.cat([weight[:, :first], wide, weight[:, last:]], dim=1), layout
 
 
-def _replace(layer: nn.Conv2d | nn.Linear, weight: Tensor, channels: int) -> None:
-    layer.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
-    setattr(layer, "in_features" if isinstance(layer, nn.Linear) else "in_channels", channels)
+def _check_input(module: nn.Module, stem: Stem, pairs: list[tuple[int, int]]) -> None:
+    """Refuse a network that itself treats two slots differently before the stem."""
+    uneven = next(((s, other) for s, other in pairs if not stem.same_input(s, other)), None)
+    if uneven is None:
+        return
+    counts = [len(stem.channels_of(slot)) for slot in uneven]
+    if counts[0] != counts[1]:
+        raise BadInputError(
+            f"the stem {stem.name!r} sees slot {uneven[0]} in {counts[0]} channels and slot {uneven[1]} in {counts[1]}, expected as "
+            "many of each; use a plain stem"
+        )
+    maps = [stem.maps[stem.channels_of(slot)[0]] for slot in range(stem.slots) if stem.channels_of(slot)]
+    scales, shifts = (", ".join(f"{value:.4g}" for value in values) for values in zip(*maps, strict=True))
+    where = _constants_per_channel(module, stem.slots)
+    raise BadInputError(
+        f"the network normalises each channel by its own constants before the stem {stem.name!r} (scale {scales}; shift "
+        f"{shifts}), expected the same for all slices, since an even stem behind them would not be even; "
+        f"set them to one mean and one std{f' (see {where})' if where else ''}, or take them out of the network"
+    )
 
 
-def _update_records(module: nn.Module, stems: list[Stem], slices: int) -> None:
-    """Tell the modules around the stems how many channels they take now, so that they rebuild and export."""
-    around = {".".join(stem.name.split(".")[:n]) for stem in stems for n in range(stem.name.count(".") + 1)}
-    for name in around:
-        owner = module.get_submodule(name)
-        for record in ("in_channels", "_in_channels", "in_chans", "num_channels"):
-            if owner.__dict__.get(record) == 3:
-                setattr(owner, record, slices)
-        channels = owner.__dict__.get("_out_channels")
-        if isinstance(channels, list) and channels[:1] == [3]:
-            owner.__dict__["_out_channels"] = [slices, *channels[1:]]
+def _constants_per_channel(module: nn.Module, slots: int) -> str:
+    """Name the buffers and attributes that hold one number for each channel."""
+    names = [n for n, b in module.named_buffers() if b.numel() == slots and bool((b != b.flatten()[0]).any())]
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            if isinstance(value, list | tuple) and len(value) == slots and all(isinstance(v, float) for v in value):
+                names.append(f"{name}.{key}".removeprefix("."))
+    return ", ".join(names[:4])
 
 
-class _Even(nn.Module):
-    """Parametrisation that keeps slots alike: ``mirror`` pairs s with S-1-s, ``uniform`` takes the mean of all."""
+def _replace_all(stems: list[Stem], weights: list[Tensor]) -> None:
+    """Give stems new weights: in place where the shape stays, so that optimisers and shared weights keep them."""
+    fresh: dict[int, Any] = {}
+    for stem, weight in zip(stems, weights, strict=True):
+        layer, old = stem.layer, stem.layer.weight
+        if old.shape == weight.shape:
+            with torch.no_grad():
+                old.copy_(weight)
+        else:
+            layer.weight = fresh.setdefault(id(old), nn.Parameter(weight, requires_grad=old.requires_grad))
+        setattr(layer, "in_features" if isinstance(layer, nn.Linear) else "in_channels", weight.shape[1])
 
-    partner: Tensor
-    by_slot: Tensor
 
-    def __init__(self, stem: Stem, tie: Tie) -> None:
-        super().__init__()
-        by_slot = [stem.channels_of(s) for s in range(stem.slots)]
-        partner = list(range(len(stem.slot_of)))
-        for s, channels in enumerate(by_slot):
-            for channel, other in zip(channels, by_slot[stem.slots - 1 - s], strict=True):
-                partner[channel] = other
-        self.tie = tie
-        self.register_buffer("partner", torch.tensor(partner), persistent=False)
-        self.register_buffer("by_slot", torch.tensor(by_slot), persistent=False)
+@contextmanager
+def _undone_on_error(stems: list[Stem]) -> Iterator[None]:
+    """Put the weights of the stems back, as the same parameters, when something fails."""
+    before = [(stem.layer.weight, stem.layer.weight.detach().clone()) for stem in stems]
+    try:
+        yield
+    except BaseException:
+        for stem, (parameter, _) in zip(stems, before, strict=True):
+            stem.layer.weight = parameter
+        _replace_all(stems, [values for _, values in before])
+        raise
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the even weights."""
-        if self.tie == "mirror":
-            return (weight + weight[:, self.partner]) / 2
-        even = weight.clone()
-        mean = weight[:, self.by_slot].mean(dim=1, keepdim=True)
-        even[:, self.by_slot] = mean.expand(-1, self.by_slot.shape[0], *mean.shape[2:])
-        return even
 
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """Start from the weights as they are."""
-        return weight
+def _prove(module: nn.Module, call: Call, stems: list[Stem], orders: list[list[int]]) -> None:
+    """Raise unless the output on noise is the same in other orders of the slots, to half the digits of the weights."""
+    worst = max(order_response(module, call, order) for order in orders)
+    limit = torch.finfo(stems[0].layer.weight.dtype).eps ** 0.5
+    if worst > limit:
+        names = ", ".join(repr(stem.name) for stem in stems)
+        raise BadInputError(
+            f"the output still depends on the order of the slices (relative change {worst:.2g}) with {names} made even, expected "
+            f"at most {limit:.1g}; the slices reach the output by another way; give the part of the network that starts with the stem"
+        )
