@@ -41,8 +41,9 @@ format: $(VENV)/.ready  ## Put the code into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.ready  ## Measure speed beside the peers, printed as ratios
+bench: $(VENV)/.ready  ## Measure speed and stems beside the peers
 	$(BIN)/python benchmarks/attribution.py
+	$(BIN)/python benchmarks/stems.py
 
 clean:  ## Remove what was installed and made
 	rm -rf $(VENV) evenslice-demo build dist src/*.egg-info

@@ -94,12 +94,14 @@ FAMILIES = [
     Family("timm", "tresnet_m"),
     Family("timm", "xception41"),
     Family("timm", "resnetv2_50"),
-    Family("timm", "resnetv2_50x1_bit", standardised=True),
+    Family("timm", "resnetv2_50x1_bit", side=128, standardised=True),
     Family("timm", "dm_nfnet_f0", standardised=True),
     Family("timm", "vit_tiny_patch16_224", side=224),
     Family("timm", "vit_small_patch14_dinov2", {"img_size": 70, "depth": 4}, side=70),
     Family("timm", "beit_base_patch16_224", {"depth": 3}, side=224),
-    Family("timm", "swin_tiny_patch4_window7_224", {"img_size": 112, "window_size": 7, "depths": (2, 2, 2, 1)}, side=112),
+    Family(
+        "timm", "swin_tiny_patch4_window7_224", {"img_size": 112, "window_size": 7, "depths": (2, 2, 2, 1)}, side=112
+    ),
     Family("timm", "pvt_v2_b0"),
     Family("timm", "maxvit_tiny_tf_224", {"img_size": 64}),
     Family("timm", "coatnet_0_rw_224", {"img_size": 64}),
@@ -111,7 +113,9 @@ FAMILIES = [
     Family("timm", "levit_128s", side=224),
     Family("smp", "Unet", {"encoder_name": "resnet18"}),
     Family("smp", "Unet", {"encoder_name": "tu-resnet18"}),
-    Family("smp", "Unet", {"encoder_name": "tu-convnext_atto", "encoder_depth": 4, "decoder_channels": (64, 32, 16, 8)}),
+    Family(
+        "smp", "Unet", {"encoder_name": "tu-convnext_atto", "encoder_depth": 4, "decoder_channels": (64, 32, 16, 8)}
+    ),
     Family("smp", "UnetPlusPlus", {"encoder_name": "mobilenet_v2"}),
     Family("smp", "FPN", {"encoder_name": "tu-mobilenetv2_100"}),
     Family("smp", "DeepLabV3Plus", {"encoder_name": "resnet18"}),
@@ -127,16 +131,22 @@ FAMILIES = [
 ]
 
 
-def move(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Move every parameter and running mean, so that nothing passes by initialisation; keep the size of each."""
+def move(module: nn.Module, side: int, seed: int = 0) -> nn.Module:
+    """Move every parameter and fit the running statistics to noise, so that nothing passes by initialisation."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             size = float(parameter.std()) if parameter.numel() > 1 else 0.0
             parameter.add_((0.2 * size + 0.01) * torch.randn(parameter.shape, generator=draw))
-        for name, buffer in module.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.add_(0.1 * torch.randn(buffer.shape, generator=draw))
+        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        momenta = [m.momentum for m in norms]
+        for norm in norms:
+            norm.train().momentum = 1.0
+        module(noise(3, side, torch.float32, seed=9, batch=4))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval().momentum = momentum
+            norm.running_var.clamp_(min=float(norm.running_var.mean()))
+            norm.running_mean.add_(0.1 * norm.running_var.sqrt() * torch.randn(norm.running_mean.shape, generator=draw))
     return module
 
 

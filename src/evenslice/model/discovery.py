@@ -141,9 +141,16 @@ def stems_on(module: nn.Module, call: Call) -> list[Stem]:
     if not stems:
         raise BadInputError(
             f"no layer of {type(module).__name__} receives its {slices} input channels themselves; expected a convolution "
-            "or a patch embedding that does, before anything mixes the channels; give the part of the network that starts with it"
+            f"or a patch embedding that does, before anything mixes the channels; {_hidden(module)}give the part of the network that "
+            "starts with it"
         )
     return list(stems.values())
+
+
+def _hidden(module: nn.Module) -> str:
+    """Say which part of a network cannot be watched, if any."""
+    scripted = [name for name, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    return f"the part {scripted[0]!r} is TorchScript and cannot be watched; " if scripted else ""
 
 
 @lru_cache

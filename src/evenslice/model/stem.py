@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from evenslice.errors import BadInputError
 from evenslice.model.discovery import Stem, check_kind, stems_on
 from evenslice.model.probing import Call, Probe, call_of, check_runs, order_response
-from evenslice.model.records import update_records
+from evenslice.model.records import updated_records
 from evenslice.model.slots import EVEN, INITS, Init, norms_per_slot, slot_weights, widened
 from evenslice.model.tie import TIES, EvenWeight, Tie, bake_stem, tie_of
 from evenslice.volume.windows import check_slices
@@ -64,9 +64,9 @@ def uniform_stem(module: nn.Module, slices: int = 3, init: Init = "green", probe
 
     Notes
     -----
-    A weight-standardised stem (``StdConv2d`` of BiT and NFNets) divides its weights by their own spread, so every
-    scale is lost: it comes out even, but filter o answers S identical slices S/3 * d_o / d'_o times as strongly as the
-    grey photograph, with d and d' the spread of the filter's entries before and after.
+    A weight-standardised stem (``StdConv2d`` of BiT, ``ScaledStdConv2d`` of NFNets) divides its weights by their own
+    spread, so every scale is lost: it comes out even, but with ``mean`` filter o answers S identical slices d_o / d'_o
+    times as strongly as the grey photograph, with d and d' the spread of the filter's entries before and after.
     """
     check_slices(slices)
     if init not in INITS:
@@ -85,7 +85,9 @@ def uniform_stem(module: nn.Module, slices: int = 3, init: Init = "green", probe
         if init != "rgb":
             _check_input(module, stem, [(0, 1), (0, 2)])
     plans = [widened(stem, slices, init) for stem in stems]
-    with _undone_on_error(stems):
+    uniform = init != "rgb" or slices != 3
+    records = updated_records(module, [stem.name for stem in stems], slices, uniform)
+    with _undone_on_error(stems), records:
         _replace_all(stems, [weight for weight, _ in plans])
         wide = call.widened(slices)
         check_runs(module, wide)
@@ -96,7 +98,6 @@ def uniform_stem(module: nn.Module, slices: int = 3, init: Init = "green", probe
             )
         if init in EVEN:
             _prove(module, wide, stems, [[*range(1, slices), 0], list(range(slices))[::-1]])
-    update_records(module, [stem.name for stem in stems], slices, init != "rgb" or slices != 3)
     return module
 
 

@@ -61,7 +61,7 @@ def watch(module: nn.Module, call: Call, probes: Tensor) -> list[Sight]:
 
 def is_layer(module: nn.Module) -> bool:
     """Whether a module is watched as one layer: it has parameters of its own and no parts, or is of a known kind."""
-    if isinstance(module, nn.Conv2d | nn.Linear | torch.jit.ScriptModule):
+    if isinstance(module, nn.Conv2d | nn.Linear):
         return next(module.parameters(), None) is not None
     parts = [name for name, _ in module.named_children() if name != "parametrizations"]
     return next(module.parameters(), None) is not None and not parts
@@ -110,7 +110,8 @@ def _parts(module: nn.Module) -> tuple[dict[str, nn.Module], dict[int, tuple[str
     layers: dict[str, nn.Module] = {}
     loose = {}
     for name, part in module.named_modules():
-        if any(not above or name.startswith(f"{above}.") for above in layers):
+        inside = any(not above or name.startswith(f"{above}.") for above in layers)
+        if inside or isinstance(part, torch.jit.ScriptModule):
             continue
         if is_layer(part):
             layers[name] = part

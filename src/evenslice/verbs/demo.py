@@ -15,10 +15,11 @@ from evenslice.volume.array import Volume
 from evenslice.volume.files import save_volume
 
 INITS: tuple[Init, ...] = ("rgb", "green")
-SHAPE = (30, 192, 192)
+SHAPE = (60, 160, 160)
 STEPS = 160
+RATE = 5e-4
 CROP = 128
-TILE = 96
+TILE = 80
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def run_demo(
     save_volume(folder / "membranes.tif", membranes)
     rows = []
     for init in INITS:
-        recipe = Recipe(weights="bundled", init=init, steps=steps, crop=CROP, seed=seed)
+        recipe = Recipe(weights="bundled", init=init, steps=steps, crop=CROP, lr=RATE, seed=seed)
         out = folder / f"{init}.safetensors"
         trained = train(raw, membranes, out, recipe, device=device, label=f"training {init}", progress=progress)
         trained.last.unlink()

@@ -136,18 +136,17 @@ def train(
         encoder_depth=recipe.encoder_depth,
         seed=recipe.seed,
     ).with_facts(normalisation=source.normalisation, training=_provenance(volume, source, zs, recipe))
-    run = _Run(out, recipe, resume, force, model.training)
     where = device_of(device)
-    keeper = _Keeper(model, volume, source, zs, where, run.folder)
-    _fit(model, source, recipe, where, run.folder, keeper, label, progress)
-    best = load_model(run.folder / "best.safetensors")
-    best.module.to(where)
-    scores = validate(best, volume, source, zs, where)
-    best = best.with_facts(scores={"validation": scores.to_dict()})
-    save_model(out, best)
-    last = out.with_suffix(".last.safetensors")
-    (run.folder / "last.safetensors").replace(last)
-    shutil.rmtree(run.folder)
+    with _Run(out, recipe, resume, force, model.training) as folder:
+        keeper = _Keeper(model, volume, source, zs, where, folder)
+        _fit(model, source, recipe, where, folder, keeper, label, progress)
+        best = load_model(folder / "best.safetensors")
+        best.module.to(where)
+        scores = validate(best, volume, source, zs, where)
+        best = best.with_facts(scores={"validation": scores.to_dict()})
+        save_model(out, best)
+        last = out.with_suffix(".last.safetensors")
+        (folder / "last.safetensors").replace(last)
     return Trained(best, scores, out, last)
 
 
@@ -215,7 +214,7 @@ def _spans(zs: list[int]) -> list[list[int]]:
 
 
 class _Run:
-    """The folder in which a run keeps its state until it ends."""
+    """The folder in which a run keeps its state until it ends; a run that fails before there is a state leaves nothing."""
 
     def __init__(self, out: Path, recipe: Recipe, resume: bool, force: bool, training: dict[str, Any]) -> None:
         self.folder = out.with_name(out.name + ".run")
@@ -239,6 +238,13 @@ class _Run:
             shutil.rmtree(self.folder)
         self.folder.mkdir()
         record.write_text(plan)
+
+    def __enter__(self) -> Path:
+        return self.folder
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not (self.folder / "state.ckpt").exists():
+            shutil.rmtree(self.folder)
 
 
 class _Keeper:
@@ -282,9 +288,4 @@ def _fit(
     training = Training(
         model.module, model.stride, source, steps=steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed, chunk=chunk
     )
-    try:
-        fit(training, device, folder / "state.ckpt", keeper, progress, label)
-    except BaseException:
-        if not (folder / "state.ckpt").exists():
-            shutil.rmtree(folder)
-        raise
+    fit(training, device, folder / "state.ckpt", keeper, progress, label)

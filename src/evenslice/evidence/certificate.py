@@ -1,0 +1,101 @@
+"""The certificate: how far a model's output moves, at most, when its slices are given in opposite order."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evenslice.model.predict import logits_of
+from evenslice.model.probing import evaluating
+from evenslice.model.spec import Model
+from evenslice.volume.normalisation import Normalisation
+from evenslice.volume.windows import reverse
+
+TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+RANDOM_WINDOWS = 4
+SIDE = 64
+Windows = Sequence[NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The largest response to the reversal that was found.
+
+    Attributes
+    ----------
+    float32, float64
+        Largest |f(x) - f(reverse x)| over the windows, relative to the largest |f(x)| of the window, in each precision.
+        Float64 is the real test: rounding cannot hide there.
+    symmetric
+        Whether both lie within their tolerance.
+    random_windows, real_windows, side, seed
+        What was looked at: windows of noise, and windows of a volume.
+    """
+
+    float32: float
+    float64: float
+    symmetric: bool
+    random_windows: int
+    real_windows: int
+    side: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as model files and JSON have it."""
+        return asdict(self) | {"tolerance": TOLERANCES}
+
+
+def certify(model: Model, windows: Windows = (), seed: int = 0, device: torch.device | None = None) -> Certificate:
+    """Measure the largest response to the reversal, which is made on raw windows, before normalisation.
+
+    Parameters
+    ----------
+    model
+        Any model; without a normalisation its windows of noise have mean 0 and std 1.
+    windows
+        Raw windows (S, y, x) of a volume, beside those of noise.
+    seed
+        Of the noise.
+    device
+        Where to run; the CPU when None.
+    """
+    norm = model.normalisation or Normalisation((0.0,), (1.0,))
+    drawn = [*noise_windows(model, norm, seed), *windows]
+    found = {}
+    for name in TOLERANCES:
+        network = copy.deepcopy(model.module).to(device or torch.device("cpu"), getattr(torch, name))
+        with evaluating(network), torch.inference_mode():
+            found[name] = max(_response(network, model.stride, norm, raw) for raw in drawn)
+    return Certificate(
+        float32=found["float32"],
+        float64=found["float64"],
+        symmetric=all(found[name] < tolerance for name, tolerance in TOLERANCES.items()),
+        random_windows=RANDOM_WINDOWS,
+        real_windows=len(windows),
+        side=_side(model),
+        seed=seed,
+    )
+
+
+def noise_windows(model: Model, norm: Normalisation, seed: int) -> Windows:
+    """Draw raw windows (S, y, x) of noise with the mean and std that the normalisation expects."""
+    rng = np.random.default_rng(seed)
+    shape = (model.slices, _side(model), _side(model))
+    return [rng.normal(norm.mean[0], norm.std[0], shape) for _ in range(RANDOM_WINDOWS)]
+
+
+def _side(model: Model) -> int:
+    return max(SIDE, 2 * model.stride)
+
+
+def _response(network: torch.nn.Module, stride: int, norm: Normalisation, raw: NDArray[np.generic]) -> float:
+    example = next(network.parameters())
+    # Arithmetic in float64 before the network, so that only the network's own precision is tested.
+    mean, std = (np.asarray(v, np.float64)[:, None, None] for v in (norm.mean, norm.std))
+    pair = (np.stack([raw, reverse(raw)]).astype(np.float64) - mean) / std
+    first, second = logits_of(network, torch.from_numpy(pair).to(example.device, example.dtype), stride)
+    return float((first - second).abs().max() / first.abs().max().clamp_min(torch.finfo(example.dtype).tiny))

@@ -1,0 +1,172 @@
+"""After the stem is widened the network still does what the libraries around it do: rebuild, export, copy, train on."""
+
+import copy
+import io
+
+import pytest
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from torch import nn
+
+from evenslice import mirror_stem, uniform_stem
+from evenslice.errors import BadInputError
+from evenslice.model.stem import bake_stem
+
+
+def test_timm_s_record_is_a_changed_copy():
+    one, other = timm.create_model("resnet18"), timm.create_model("resnet18")
+    other.pretrained_cfg = other.default_cfg = one.pretrained_cfg
+    original = copy.deepcopy(one.pretrained_cfg)
+    uniform_stem(one, 5)
+    assert other.pretrained_cfg == original
+    assert one.pretrained_cfg is one.default_cfg
+    assert one.pretrained_cfg["input_size"] == (5, 224, 224)
+    assert one.pretrained_cfg["mean"] == pytest.approx((0.449,) * 5, abs=1e-3)
+    assert one.pretrained_cfg["std"] == pytest.approx((0.226,) * 5, abs=1e-3)
+    facts = timm.data.resolve_model_data_config(one)
+    assert (facts["input_size"], len(facts["mean"])) == ((5, 224, 224), 5)
+    again = timm.create_model("resnet18", in_chans=one.in_chans)
+    again.load_state_dict(one.state_dict())
+
+
+def test_the_control_keeps_its_constants():
+    network = uniform_stem(timm.create_model("resnet18"), 3, "rgb")
+    assert network.pretrained_cfg["mean"] == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18", "mit_b0"])
+def test_smp_rebuilds_from_its_own_record(tmp_path, encoder):
+    network = uniform_stem(smp.Unet(encoder, encoder_weights=None), 5).eval()
+    assert network.encoder._in_channels == network.encoder.out_channels[0] == 5
+    network.save_pretrained(tmp_path)
+    again = smp.from_pretrained(tmp_path).eval()
+    x = torch.randn(1, 5, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(again(x), network(x))
+
+
+def test_transformers_rebuild_from_their_config():
+    transformers = pytest.importorskip("transformers")
+    size = {
+        "hidden_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "image_size": 32,
+    }
+    config = transformers.ViTConfig(**size)
+    network = uniform_stem(transformers.ViTModel(config), 5).eval()
+    assert config.num_channels == 3 and network.config.num_channels == 5
+    assert network.embeddings.patch_embeddings.num_channels == 5
+    again = type(network)(network.config).eval()
+    again.load_state_dict(network.state_dict())
+    x = torch.randn(1, 5, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again(x).last_hidden_state, network(x).last_hidden_state)
+
+
+def test_a_refusal_takes_the_records_back():
+    class Hard(nn.Module):
+        in_chans = None
+
+        def __init__(self):
+            super().__init__()
+            self.in_chans, self.conv = 3, nn.Conv2d(3, 2, 3)
+
+        def forward(self, x):
+            return self.conv(x.reshape(-1, 3, 64, 64))
+
+    network = Hard()
+    weight = network.conv.weight
+    with pytest.raises(
+        BadInputError, match=r"Hard does not run on 5 channels .* only the stem knows the number of channels"
+    ):
+        uniform_stem(network, 5)
+    assert (network.in_chans, network.conv.in_channels) == (3, 3) and network.conv.weight is weight
+
+
+@pytest.fixture
+def tied():
+    torch.manual_seed(0)
+    return mirror_stem(uniform_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror").eval()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 5, 64, 64, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_tied_network_exports_compiles_and_copies(tied, x):
+    with torch.no_grad():
+        expected = tied(x)
+        exported = torch.export.export(tied, (x,)).module()
+        compiled = torch.compile(copy.deepcopy(tied), backend="eager")
+        for network in (exported, compiled, copy.deepcopy(tied)):
+            torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(network(x.flip(1)), expected, rtol=1e-4, atol=1e-5)
+
+
+def step(network, optimiser, x):
+    optimiser.zero_grad()
+    network.train()(x).square().mean().backward()
+    optimiser.step()
+
+
+def test_training_goes_on_from_saved_states_of_a_tied_network(tied, x):
+    """State dict and optimiser state, written and read, give the same further steps, bit for bit."""
+    optimiser = torch.optim.AdamW(tied.parameters(), lr=1e-3)
+    torch.manual_seed(1)
+    step(tied, optimiser, x)
+    file = io.BytesIO()
+    torch.save({"network": tied.state_dict(), "optimiser": optimiser.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    again = mirror_stem(uniform_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror")
+    again.load_state_dict(state["network"])
+    optimiser_again = torch.optim.AdamW(again.parameters(), lr=1e-3)
+    optimiser_again.load_state_dict(state["optimiser"])
+    for network, its in ((tied, optimiser), (again, optimiser_again)):
+        torch.manual_seed(2)
+        step(network, its, x)
+    for name, value in tied.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_an_optimiser_made_before_keeps_the_stem_when_the_shape_stays():
+    network = nn.Sequential(nn.Conv2d(3, 2, 3))
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    uniform_stem(network, 3)
+    before = network[0].weight.detach().clone()
+    network(torch.randn(1, 3, 8, 8)).sum().backward()
+    optimiser.step()
+    assert not torch.equal(before, network[0].weight)
+
+
+def test_a_tie_is_replaced_not_stacked(tied):
+    again = mirror_stem(tied, 5, "uniform")
+    conv = again.encoder.features[0][0]
+    assert len(conv.parametrizations.weight) == 1 and conv.parametrizations.weight[0].tie == "uniform"
+    bake_stem(again)
+    assert torch.equal(conv.weight[:, 0], conv.weight[:, 3]) and "weight" in conv._parameters
+
+
+@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "dm_nfnet_f0"])
+@pytest.mark.parametrize("slices", [3, 5])
+def test_a_weight_standardised_stem_loses_the_scale_in_exact_terms(name, slices):
+    """Each filter answers S identical slices d / d' times as strongly as the grey photograph."""
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=0).double().eval()
+    conv = network.stem.conv if name.startswith("resnetv2") else network.stem.conv1
+    rgb = conv.weight.detach().clone()
+    grey = torch.randn(1, 1, 64, 64, dtype=torch.float64)
+    bias = 0 if conv.bias is None else conv.bias[:, None, None]
+    with torch.no_grad():
+        conv.eps = 1e-30
+        expected = conv(grey.expand(-1, 3, -1, -1)) - bias
+        uniform_stem(network, slices, "mean")
+        found = conv(grey.expand(-1, slices, -1, -1)) - bias
+    spread, spread_now = rgb.flatten(1).std(1, correction=0), conv.weight.flatten(1).std(1, correction=0)
+    torch.testing.assert_close(found, expected * (spread / spread_now)[:, None, None], rtol=1e-9, atol=1e-12)
+    assert (found - expected).abs().max() > 0.05 * expected.abs().max()
