@@ -103,9 +103,14 @@ def compare(weights, families):
             )
 
 
+def head_of(family):
+    """The first two columns of a family's row."""
+    return f"| {family.library} | {family.label.removeprefix(family.library).strip()} |"
+
+
 def family_row(family, families):
     """Measure one family: the stems in words, and how far the output moves when it should not."""
-    network = families.move(family.build(), family.side)
+    network = families.move(family.build(), family.side, fit=family.fit)
     stems = find_stems(network, 3, families.noise(3, family.side, torch.float32))
     even = families.even_copy(network, family, DEPTH)
     single = families.order_change(even, DEPTH, family.side, torch.float32)
@@ -117,9 +122,7 @@ def family_row(family, families):
     result = "even" if single < 1e-5 and double < 1e-12 else "NOT EVEN"
     result += ", scale lost" if family.standardised else "" if off < 1e-5 else ", NOT GREY"
     what = "; ".join(f"`{name or '.'}`: {words}" for name, words in ((s.name, s.description) for s in stems))
-    options = ", ".join(str(family.options[k]) for k in ("encoder_name",) if k in family.options)
-    label = f"{family.name} {options}".strip()
-    return f"| {family.library} | {label} | {what} | {single:.0e} | {double:.0e} | {off:.0e} | {result} |"
+    return f"{head_of(family)} {what} | {single:.0e} | {double:.0e} | {off:.0e} | {result} |"
 
 
 def refusal_text(make):
@@ -134,13 +137,13 @@ def refusal_text(make):
 def write_doc(page, families, only):
     import test_refusals
 
+    text = page.read_text()
     rows = []
     for family in families.FAMILIES:
-        if only in family.label:
-            rows.append(family_row(family, families))
-            print(rows[-1], flush=True)
+        kept = next((line for line in text.splitlines() if line.startswith(head_of(family))), "")
+        rows.append(kept if only not in family.label and kept else family_row(family, families))
+        print(rows[-1], flush=True)
     refused = [f"- **{case}**: {refusal_text(make)}" for case, (make, _) in test_refusals.REFUSED.items()]
-    text = page.read_text()
     for mark, lines in (("families", rows), ("refused", refused)):
         start, end = f"<!-- {mark}: begin -->\n", f"<!-- {mark}: end -->"
         head, _, rest = text.partition(start)
@@ -160,7 +163,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, help="a state dict of timm's resnet18")
     parser.add_argument("--doc", type=Path, help="the page to write the tables into")
-    parser.add_argument("--only", default="", help="with --doc: families whose name holds this")
+    parser.add_argument(
+        "--only", default="", help="with --doc: measure only families whose name holds this, keep the other rows"
+    )
     options = parser.parse_args()
     sys.path.insert(0, str(TESTS))
     warnings.simplefilter("ignore")

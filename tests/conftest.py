@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the cores
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from evenslice.model.spec import Model
 from evenslice.volume.normalisation import Normalisation
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-torch.set_num_threads(1)  # the workers of a run share the cores
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

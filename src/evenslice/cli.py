@@ -1,6 +1,7 @@
 """The command line: parse, call a verb, write, exit code."""
 
 import json as jsonlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="A TIFF stack
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit 0 done, 1 a check the user asked for failed, 2 bad input, 130 interrupted."""
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    # Threads that wait for each other sleep instead of spinning, or a second busy program makes torch many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(words, standalone_mode=False)
     except KeyboardInterrupt:

@@ -20,13 +20,17 @@ EVEN = ("green", "red", "blue", "mean", "green-matched")
 
 @dataclass(frozen=True)
 class Family:
-    """A network by name: the library, how to build it, the side of its input, and what is special about it."""
+    """A network by name: the library, how to build it, the side of its input, and what is special about it.
+
+    ``fit`` is off where statistics fitted to noise make a network that is ill-conditioned in single precision.
+    """
 
     library: str
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     side: int = 64
     standardised: bool = False
+    fit: bool = True
 
     @property
     def label(self) -> str:
@@ -93,7 +97,7 @@ FAMILIES = [
     Family("timm", "mobileone_s0"),
     Family("timm", "tresnet_m"),
     Family("timm", "xception41"),
-    Family("timm", "resnetv2_50"),
+    Family("timm", "resnetv2_50", fit=False),
     Family("timm", "resnetv2_50x1_bit", side=128, standardised=True),
     Family("timm", "dm_nfnet_f0", standardised=True),
     Family("timm", "vit_tiny_patch16_224", side=224),
@@ -123,7 +127,7 @@ FAMILIES = [
     Family("smp", "UPerNet", {"encoder_name": "tu-mobilenetv3_small_100"}),
     Family("smp", "DPT", {"encoder_name": "tu-vit_tiny_patch16_224", "dynamic_img_size": True}),
     Family("torchvision", "deeplabv3_mobilenet_v3_large"),
-    Family("torchvision", "fcn_resnet50"),
+    Family("torchvision", "fcn_resnet50", fit=False),
     Family("torchvision", "lraspp_mobilenet_v3_large"),
     Family("transformers", "SegformerForSemanticSegmentation", SEGFORMER),
     Family("transformers", "ViTModel", SMALL_VIT | {"image_size": 48}, side=48),
@@ -131,14 +135,14 @@ FAMILIES = [
 ]
 
 
-def move(module: nn.Module, side: int, seed: int = 0) -> nn.Module:
+def move(module: nn.Module, side: int, seed: int = 0, fit: bool = True) -> nn.Module:
     """Move every parameter and fit the running statistics to noise, so that nothing passes by initialisation."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             size = float(parameter.std()) if parameter.numel() > 1 else 0.0
             parameter.add_((0.2 * size + 0.01) * torch.randn(parameter.shape, generator=draw))
-        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and fit]
         momenta = [m.momentum for m in norms]
         for norm in norms:
             norm.train().momentum = 1.0

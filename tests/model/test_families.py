@@ -42,7 +42,7 @@ def network_of(family):
         pytest.skip(f"{family.library} is not installed")
     if family.label not in KEPT:
         KEPT.clear()
-        KEPT[family.label] = move(family.build(), family.side)
+        KEPT[family.label] = move(family.build(), family.side, fit=family.fit)
     return KEPT[family.label]
 
 
@@ -84,7 +84,7 @@ def test_mean_answers_like_the_grey_photograph_and_inits_alike_for_any_s(family,
 
 @pytest.mark.parametrize(("family", "slices"), list(all_of(SLICES)))
 def test_a_mirror_stem_does_not_see_the_direction(family, slices):
-    mirrored = even_copy(network_of(family), family, slices, "random")
+    mirrored = even_copy(network_of(family), family, slices, "rgb")
     mirror_stem(mirrored, slices, probe=noise(slices, family.side, torch.float32))
     assert order_change(mirrored, slices, family.side, torch.float32) > 1e-4, "it sees no order at all"
     assert order_change(mirrored, slices, family.side, torch.float32, reversal_only=True) < 1e-5
@@ -102,7 +102,7 @@ def tied_cases():
 
 @pytest.mark.parametrize(("family", "slices"), list(tied_cases()))
 def test_a_tie_holds_through_twenty_steps(family, slices):
-    trained = even_copy(network_of(family), family, slices, "random")
+    trained = even_copy(network_of(family), family, slices, "rgb")
     before = copy.deepcopy([p.detach() for p in trained.parameters()][:4])
     train_tied(trained, slices, family.side, steps=20)
     assert any(not torch.equal(a, b) for a, b in zip(before, list(trained.parameters())[:4], strict=True))

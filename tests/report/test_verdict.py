@@ -49,8 +49,12 @@ def test_slot_names():
 @pytest.mark.parametrize(
     ("shares", "words", "word"),
     [
-        ((0.263, 0.549, 0.189), "the previous slice more than the next one (mirror index -0.164", "leans to previous"),
-        ((0.189, 0.549, 0.263), "the next one more than the previous slice (mirror index 0.164", "leans to next"),
+        (
+            (0.263, 0.549, 0.189),
+            "the previous slice more than the next slice (mirror index -0.164",
+            "leans to previous",
+        ),
+        ((0.189, 0.549, 0.263), "the next slice more than the previous slice (mirror index 0.164", "leans to next"),
     ],
 )
 def test_positive_index_leans_to_the_next_slice(make_audit, make_method, shares, words, word):
@@ -75,7 +79,7 @@ def test_leaning_is_told_by_a_method_that_leans(make_audit, make_method):
         "ablation": make_method((0.2, 0.5, 0.3), 0.01, "asymmetric"),
     }
     text = sentence(make_audit(methods, "asymmetric"))
-    assert "the next one more than the previous slice (mirror index 0.200" in text
+    assert "the next slice more than the previous slice (mirror index 0.200" in text
     assert "1 of 2 methods" in text
 
 
@@ -87,7 +91,7 @@ def test_methods_that_lean_to_opposite_sides_are_both_told(make_audit, make_meth
     audit = make_audit(methods, "asymmetric")
     text = sentence(audit)
     assert text.startswith("This model leans, but not to one side: by gradient it trusts the previous slice more")
-    assert "by ablation it trusts the next one more" in text
+    assert "by ablation it trusts the next slice more" in text
     assert badge(audit).word == "leans both ways"
     assert badge(audit, "ablation").word == "leans to next"
 

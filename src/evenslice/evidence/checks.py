@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from evenslice.errors import BadInputError
 from evenslice.evidence.attribution import explaining, gradient
 from evenslice.evidence.measure import Scene, pair_of, slot_importance
 from evenslice.evidence.result import Check
@@ -24,14 +25,8 @@ Windows = Sequence[NDArray[np.generic]]
 def run_checks(scene: Scene, windows: Windows) -> dict[str, Check]:
     """Run every control on a few raw windows (S, y, x); the even twins get one mean and std for all slots."""
     norm = scene.normalisation
-    twin = mirror_stem(copy.deepcopy(scene.module), scene.slices)
-    even = replace(scene, module=twin, normalisation=Normalisation(norm.mean[:1], norm.std[:1]))
-    stirred = replace(even, module=randomised(twin, scene.slices))
     return {
-        "mirror_twin": _even_check(even, windows, "the same model with a mirror-averaged stem must come out even"),
-        "random_weights": _even_check(
-            stirred, windows, "a mirror-averaged stem before random weights must come out even"
-        ),
+        **_twins(scene, windows),
         "identical_slices": _identical(scene, windows),
         "stem_norms": _norms(scene),
         "uniform_normalisation": Check(
@@ -40,6 +35,22 @@ def run_checks(scene: Scene, windows: Windows) -> dict[str, Check]:
             norm.uniform,
             "every slot must be normalised alike, or an even stem leans again",
         ),
+    }
+
+
+def _twins(scene: Scene, windows: Windows) -> dict[str, Check]:
+    """Check the model's two even twins; a stem that cannot be made even leaves both unmeasured, with the reason."""
+    names = ("mirror_twin", "random_weights")
+    try:
+        twin = mirror_stem(copy.deepcopy(scene.module), scene.slices)
+    except BadInputError as error:
+        return dict.fromkeys(names, Check(None, TOLERANCE, None, f"no even twin: {error}"))
+    norm = scene.normalisation
+    even = replace(scene, module=twin, normalisation=Normalisation(norm.mean[:1], norm.std[:1]))
+    stirred = replace(even, module=randomised(twin, scene.slices))
+    return {
+        names[0]: _even_check(even, windows, "the same model with a mirror-averaged stem must come out even"),
+        names[1]: _even_check(stirred, windows, "a mirror-averaged stem before random weights must come out even"),
     }
 
 

@@ -155,7 +155,7 @@ def findings(audit: Mapping[str, Any], method: str) -> list[Finding]:
     """
     entry = audit["methods"][method]
     if audit.get("slices") == 3:
-        rows = [("mirror index", "the previous slice", "the next one", *_ends(entry, "mirror_index", "mirror"))]
+        rows = [("mirror index", "the previous slice", "the next slice", *_ends(entry, "mirror_index", "mirror"))]
     else:
         columns = [entry.get(f"mirror_pairs{end}") or [] for end in ("", "_low", "_high")]
         triples = enumerate(zip(*columns, strict=False), start=1)
