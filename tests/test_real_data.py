@@ -30,7 +30,7 @@ def test_pretrained_stems_prefer_green_over_red_over_blue(shared, encoder):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_before_training_rgb_leans_and_green_does_not(shared, encoder):
     volume = open_volume(shared / "data" / "vnc" / "raw.tif")
-    rgb, green = (audit(model_of(shared, encoder, init), volume, windows=6, tile=128) for init in ("rgb", "green"))
+    rgb, green = (audit(model_of(shared, encoder, init), volume, windows=6, tile=64) for init in ("rgb", "green"))
     assert rgb.verdict == "asymmetric"
     assert rgb.methods["gradient"].index.value < -0.05  # previous sits in the red slot, next in the blue
     assert green.verdict == "symmetric"
