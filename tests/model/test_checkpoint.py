@@ -1,6 +1,7 @@
 """The model file: what goes in comes out, and nothing else is taken for one."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -45,6 +46,15 @@ def test_the_file_states_its_stem(tmp_path, make_model):
     [stem] = about["stem"]["modules"]
     assert (about["stem"]["init"], stem["module"], stem["kind"]) == ("green", "encoder.model.conv1", "conv")
     assert max(stem["norms"]) - min(stem["norms"]) < 1e-6
+
+
+def test_others_may_read_the_file_if_umask_lets_them(tmp_path, make_model):
+    before = os.umask(0o022)
+    try:
+        save_model(tmp_path / "m.safetensors", make_model())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path, make_model):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from evenslice.errors import BadInputError
@@ -64,7 +64,9 @@ def save_model(path: str | Path, model: Model) -> None:
         "scores": model.scores,
     }
     with written_beside(path) as part:
-        save_file(baked_state(model.module), part, {KEY: json.dumps(about)})
+        part.write_bytes(
+            save(baked_state(model.module), {KEY: json.dumps(about)})
+        )  # readable for those whom umask lets
 
 
 def check_model_name(path: Path) -> None:
