@@ -103,6 +103,8 @@ BAD = [
     ("evaluate raw.tif labels.tif --ignore x", "--ignore is 'x', expected a whole number"),
     ("fix model.safetensors taken.safetensors", "taken.safetensors exists"),
     ("fix foreign.safetensors out.safetensors", "no evenslice record"),
+    ("inspect none.safetensors", "none.safetensors does not exist"),
+    ("inspect volume.xyz", "unknown ending"),
     ("demo taken.json", "taken.json is a file, expected a folder"),
     ("dance", "No such command 'dance'"),
     ("audit", "Missing argument 'MODEL'"),
@@ -159,7 +161,7 @@ def test_a_check_that_fails_exits_with_one(place, make_model):
 def test_help_is_help(capfd):
     assert run("--help") == 0
     out, _ = capfd.readouterr()
-    for verb in ("audit", "demo", "evaluate", "fix", "segment", "train"):
+    for verb in ("audit", "demo", "evaluate", "fix", "inspect", "segment", "train"):
         assert verb in out
     assert run("audit", "--help") == 0
     assert "--fail-above" in capfd.readouterr().out

@@ -181,6 +181,29 @@ def audit(
 
 
 @app.command()
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="MODEL|VOLUME", help="A model file, or a volume.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Measure the response to the reversal; exit 1 if it is not even.")
+    ] = False,
+    seed: options.Seed = 0,
+    json: options.Json = None,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> int:
+    """Show a model's stem, or what was understood of a volume."""
+    from evenslice.report.tables import print_inspected
+    from evenslice.verbs.inspect import inspect as run
+
+    _check_json(json, force)
+    result = run(source, verify=verify, seed=seed)
+    _write_json(json, result.to_dict())
+    if json != "-":
+        print_inspected(result)
+    return FAILED_CHECK if result.certificate is not None and not result.certificate.symmetric else 0
+
+
+@app.command()
 def fix(
     model: ModelPath,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The fixed model, .safetensors.")],
@@ -198,7 +221,7 @@ def fix(
 ) -> None:
     """Make the stem of a trained model even, without retraining, and say what changed."""
     from evenslice.progress import bar
-    from evenslice.report.tables import print_audit, print_stems
+    from evenslice.report.tables import print_audit, print_certificate, print_stems
     from evenslice.verbs.fix import fix as run
 
     _check_json(json, force)
@@ -219,6 +242,11 @@ def fix(
     _write_json(json, result.to_dict())
     if json != "-":
         print_stems({"before": result.before, "after": result.after})
+        print_certificate(result.certificate)
+        for name, value in (result.change or {}).items():
+            print(
+                f"{name.replace('_', ' ')}: {value if isinstance(value, int) or value is None else format(value, '.4f')}"
+            )
         for found in result.audits or ():
             print_audit(found)
 

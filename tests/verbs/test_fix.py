@@ -17,7 +17,7 @@ def stem(model):
 def test_the_default_is_the_mirror_average(tmp_path, grey, make_model):
     model = make_model("random")
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
-    result = fix(model, tmp_path / "f.safetensors", volume=grey)
+    result = fix(model, tmp_path / "f.safetensors", volume=grey[:4])
     fixed = load_model(tmp_path / "f.safetensors")
     assert torch.equal(stem(fixed), (stem(model) + stem(model).flip(1)) / 2)
     assert all(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
@@ -52,3 +52,26 @@ def test_what_cannot_be_fixed_is_said(tmp_path, make_model):
     with pytest.raises(BadInputError, match="exists"):
         fix(tmp_path / "m.safetensors", tmp_path / "m.safetensors")
     assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_the_change_is_measured_and_certified(tmp_path, grey, make_model):
+    labels = (grey > 128).astype(np.uint8)
+    result = fix(make_model("random"), tmp_path / "f.safetensors", volume=grey, labels=labels)
+    assert result.certificate.symmetric
+    assert result.certificate.real_windows == 4
+    assert load_model(tmp_path / "f.safetensors").certificate == result.certificate.to_dict()
+    assert result.change["probability_change"] > 0
+    assert result.change["batch_norms"] > 5
+    assert {"dice_before", "dice_after"} <= set(result.change)
+
+
+def test_batch_norms_stay_without_a_volume_and_after_an_init(tmp_path, grey, make_model):
+    model = make_model("random")
+    before = model.module.encoder.model.bn1.running_mean.clone()
+    alone = fix(model, tmp_path / "a.safetensors")
+    init = fix(model, tmp_path / "b.safetensors", init="mean", volume=grey[:4])
+    measured = fix(model, tmp_path / "c.safetensors", volume=grey[:4])
+    assert torch.equal(alone.model.module.encoder.model.bn1.running_mean, before)
+    assert torch.equal(init.model.module.encoder.model.bn1.running_mean, before)
+    assert not torch.equal(measured.model.module.encoder.model.bn1.running_mean, before)
+    assert torch.equal(model.module.encoder.model.bn1.running_mean, before)

@@ -62,6 +62,7 @@ def save_model(path: str | Path, model: Model) -> None:
         "stem": {"init": model.spec.init, "tie": model.spec.tie, "modules": stem_record(model)},
         "training": model.training,
         "scores": model.scores,
+        "certificate": model.certificate,
     }
     with written_beside(path) as part:
         part.write_bytes(
@@ -127,4 +128,12 @@ def load_model(path: str | Path) -> Model:
         ) from error
     norm = about["normalisation"]
     normalisation = None if norm is None else Normalisation(tuple(norm["mean"]), tuple(norm["std"]), "file")
-    return Model(network.eval(), spec, normalisation, stride_of(network), about["training"], about["scores"])
+    return Model(
+        network.eval(),
+        spec,
+        normalisation,
+        stride_of(network),
+        about["training"],
+        about["scores"],
+        about.get("certificate"),
+    )

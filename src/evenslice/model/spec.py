@@ -75,6 +75,8 @@ class Model:
         Provenance: volume, slices trained on, seed, steps, versions.
     scores
         What was measured when it was trained.
+    certificate
+        The largest response to the reversal that was measured when it was written, or None.
     """
 
     module: nn.Module
@@ -83,6 +85,7 @@ class Model:
     stride: int = 32
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+    certificate: dict[str, Any] | None = None
 
     @property
     def slices(self) -> int:

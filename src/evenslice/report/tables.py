@@ -6,11 +6,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from evenslice.evidence.certificate import Certificate
 from evenslice.evidence.result import Audit
 from evenslice.evidence.stats import Interval
 from evenslice.labels.metrics import Scores
 from evenslice.report.verdict import sentence, slot_names
 from evenslice.verbs.demo import Demo
+from evenslice.verbs.inspect import Inspected, unevenness
 
 
 def print_demo(demo: Demo) -> None:
@@ -77,6 +79,47 @@ def print_stems(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
                 stage, stem["module"] or "(the network)", stem["kind"], "  ".join(f"{n:.3f}" for n in stem["norms"])
             )
     Console().print(table)
+
+
+def print_certificate(certificate: Certificate) -> None:
+    """Print the largest response to the reversal, in both precisions."""
+    word = "even" if certificate.symmetric else "not even"
+    windows = certificate.random_windows + certificate.real_windows
+    found = f"{certificate.float32:.1e} in float32, {certificate.float64:.1e} in float64"
+    print(f"largest response to the reversal: {found} (relative, {windows} windows): {word}")
+
+
+def print_inspected(found: Inspected) -> None:
+    """Print what a model's stem is, or what was understood of a volume."""
+    table = Table(show_header=False)
+    about = found.to_dict()
+    if found.volume is not None:
+        voxel = about["voxel_nm"]
+        table.add_row("shape (z, y, x)", " x ".join(map(str, about["shape"])))
+        table.add_row("type", about["dtype"])
+        table.add_row("voxel size", "not stated" if voxel is None else " x ".join(f"{v:g}" for v in voxel) + " nm")
+        table.add_row("meaning", about["meaning"])
+        Console().print(table)
+        return
+    spec, norm = about["spec"], about["normalisation"]
+    table.add_row("network", f"{spec['arch']} on {spec['encoder']}, {spec['classes']} output(s)")
+    table.add_row("slices", str(spec["slices"]))
+    table.add_row("stem", f"init {spec['init']}, tie {spec['tie']}")
+    for stem in about["stems"]:
+        uniform, mirror = unevenness(stem["norms"])
+        table.add_row(
+            f"{stem['module']} ({stem['kind']})", "norm per slot " + "  ".join(f"{n:.3f}" for n in stem["norms"])
+        )
+        table.add_row("", f"from uniform {uniform:.3f}, from mirror {mirror:.3f}")
+    scaling = "none yet" if norm is None else f"mean {norm['mean']}, std {norm['std']}"
+    table.add_row("normalisation", scaling if norm is None or norm["uniform"] else f"{scaling}: differs by slot")
+    table.add_row(
+        "certificate",
+        "none" if about["certificate"] is None else ("even" if about["certificate"]["symmetric"] else "not even"),
+    )
+    Console().print(table)
+    if found.certificate is not None:
+        print_certificate(found.certificate)
 
 
 def _number(value: float | None) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from evenslice.errors import BadInputError
+from evenslice.evidence.certificate import certify
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import TARGETS, TargetKind, resolve_target
 from evenslice.learn.patches import PatchSource
@@ -143,7 +144,8 @@ def train(
         best = load_model(folder / "best.safetensors")
         best.module.to(where)
         scores = validate(best, volume, source, zs, where)
-        best = best.with_facts(scores={"validation": scores.to_dict()})
+        certificate = certify(best, seed=recipe.seed, device=where).to_dict()
+        best = best.with_facts(scores={"validation": scores.to_dict()}, certificate=certificate)
         save_model(out, best)
         last = out.with_suffix(".last.safetensors")
         (folder / "last.safetensors").replace(last)
