@@ -35,6 +35,13 @@ def place(tmp_path, monkeypatch, grey, make_model):
     (tmp_path / "taken.safetensors").write_text("mine")
     (tmp_path / "taken.tif").write_text("mine")
     (tmp_path / "taken.json").write_text("mine")
+    (tmp_path / "kept.last.safetensors").write_text("mine")
+    (tmp_path / "run.safetensors.run").write_text("mine")
+    save_volume("constant.tif", np.full_like(grey, 7))
+    hole = grey.astype(np.float32)
+    hole[6] = np.nan  # in the gap between training and validation, beyond the normalisation's reach
+    hole[4] = np.nan
+    save_volume("hole.tif", hole)
     return tmp_path
 
 
@@ -103,6 +110,21 @@ BAD = [
     ("evaluate raw.tif labels.tif --ignore x", "--ignore is 'x', expected a whole number"),
     ("fix model.safetensors taken.safetensors", "taken.safetensors exists"),
     ("fix foreign.safetensors out.safetensors", "no evenslice record"),
+    ("audit model.safetensors raw.tif --json model.safetensors --force", "which this command reads or writes already"),
+    ("train raw.tif labels.tif out.safetensors --json out.safetensors", "which this command reads or writes already"),
+    ("evaluate labels.tif labels.tif --json labels.tif --force", "which this command reads or writes already"),
+    ("evaluate labels.tif labels.tif --json /dev/null --force", "/dev/null is a device or pipe"),
+    ("evaluate labels.tif labels.tif --threshold 7", "the threshold is 7.0"),
+    ("evaluate labels.tif labels.tif --threshold nan", "the threshold is nan"),
+    ("evaluate raw.tif labels.tif", "give probabilities as float from 0 to 1"),
+    ("audit model.safetensors raw.tif --out taken.json --force", "taken.json is a file, expected a folder"),
+    ("audit model.safetensors raw.tif --fail-above nan", "--fail-above is nan"),
+    ("audit model.safetensors constant.tif", "no window has any importance, expected a picture"),
+    ("train raw.tif labels.tif kept.safetensors", "kept.last.safetensors exists"),
+    ("train raw.tif labels.tif run.safetensors", "run.safetensors.run is a file"),
+    ("train hole.tif labels.tif out.safetensors", "NaN or infinite"),
+    ("fix model.safetensors out.safetensors --labels labels.tif", "labels were given without a volume"),
+    ("segment model.safetensors raw.tif /proc/out.tif", "cannot be used"),
     ("inspect none.safetensors", "none.safetensors does not exist"),
     ("inspect volume.xyz", "unknown ending"),
     ("demo taken.json", "taken.json is a file, expected a folder"),
@@ -137,7 +159,7 @@ def test_the_whole_way(place, capfd):
     assert json.loads((place / "page" / "audit.json").read_text())["schema"] == "evenslice.audit/1"
     assert "<svg" in (place / "page" / "report.html").read_text()
     assert json.loads((place / "scores.json").read_text())["dice"] is not None
-    assert not [f for f in place.iterdir() if f.name.startswith(".") or f.name.endswith(".run")]
+    assert not [f for f in place.iterdir() if f.name.startswith(".") or f.name == "new.safetensors.run"]
 
 
 def test_json_on_standard_output_is_alone_there(place, capfd):

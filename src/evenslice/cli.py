@@ -5,11 +5,12 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from evenslice import cli_options as options
+from evenslice.cli_writing import check_json, complain, reason_of, write_json, write_text
 from evenslice.errors import BadInputError
 
 app = typer.Typer(
@@ -37,49 +38,15 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:  # nothing reaches the user as a traceback unless asked for
         if "--traceback" in words:
             raise
-        _complain(_reason(error))
+        complain(reason_of(error))
         sys.exit(BAD_INPUT)
     if code == INTERRUPTED:  # the parser, too, answers Ctrl-C with this code
-        _complain("interrupted")
+        complain("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, BadInputError):
-        return str(error)
-    if hasattr(error, "format_message"):  # a usage error of the parser
-        return f"{error.format_message()} See evenslice --help."
-    return f"unexpected {type(error).__name__}: {error}; run it again with --traceback to see where, and report it"
-
-
-def _complain(message: str) -> None:
-    print(f"evenslice: error: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _command() -> str:
     return shlex.join(["evenslice", *sys.argv[1:]])
-
-
-def _check_json(target: str | None, force: bool) -> None:
-    if target not in (None, "-"):
-        from evenslice.volume.writing import check_writable
-
-        check_writable(Path(str(target)), force)
-
-
-def _write_json(target: str | None, result: dict[str, Any]) -> None:
-    text = jsonlib.dumps(result, indent=2) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-    elif target is not None:
-        _write_text(Path(target), text)
-
-
-def _write_text(path: Path, text: str) -> None:
-    from evenslice.volume.writing import written_beside
-
-    with written_beside(path) as part:
-        part.write_text(text)
 
 
 @app.command()
@@ -95,7 +62,7 @@ def demo(
     from evenslice.progress import lines
     from evenslice.volume.writing import folder_written_beside
 
-    _check_json(json, force)
+    check_json(json, force)
     with folder_written_beside(out, force) as folder:
         print(
             "evenslice demo: a phantom volume, two networks, one difference between them; about two minutes",
@@ -106,9 +73,9 @@ def demo(
         from evenslice.verbs.demo import run_demo
 
         result = run_demo(folder, seed=seed, device=device.value, progress=lines)
-        _write_text(folder / "demo.json", jsonlib.dumps(result.to_dict(), indent=2) + "\n")
+        write_text(folder / "demo.json", jsonlib.dumps(result.to_dict(), indent=2) + "\n")
         write_demo_page(folder / "report.html", result, _command())
-    _write_json(json, result.to_dict())
+    write_json(json, result.to_dict())
     if json != "-":
         print_demo(result)
         print(f"The page: {out / 'report.html'}")
@@ -146,10 +113,14 @@ def audit(
     from evenslice.verbs.choices import model_of
     from evenslice.volume.writing import check_writable
 
-    _check_json(json, force)
+    check_json(json, force, model, volume, labels, out)
     if out is not None:
-        for name in ("audit.json", "report.html"):
-            check_writable(out / name, force) if out.is_dir() else check_writable(out, force)
+        if out.exists() and not out.is_dir():
+            raise BadInputError(f"{out} is a file, expected a folder for --out; choose another name")
+        for path in (out / "audit.json", out / "report.html") if out.is_dir() else (out,):
+            check_writable(path, force)
+    if fail_above is not None and not 0 <= fail_above <= 1:
+        raise BadInputError(f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05")
     loaded = model_of(model)
     if slices is not None and slices != loaded.slices:
         raise BadInputError(f"--slices is {slices}, expected {loaded.slices} as {model} says; leave it out")
@@ -170,11 +141,11 @@ def audit(
     )
     if out is not None:
         out.mkdir(exist_ok=True)
-        _write_text(out / "audit.json", result.to_json())
+        write_text(out / "audit.json", result.to_json())
         write_audit_page(
             out / "report.html", result, model.stem, {"model": str(model), "volume": str(volume)}, _command()
         )
-    _write_json(json, result.to_dict())
+    write_json(json, result.to_dict())
     if json != "-":
         print_audit(result)
     return FAILED_CHECK if fail_above is not None and result.reaches_beyond(fail_above) else 0
@@ -195,9 +166,9 @@ def inspect(
     from evenslice.report.tables import print_inspected
     from evenslice.verbs.inspect import inspect as run
 
-    _check_json(json, force)
+    check_json(json, force, source)
     result = run(source, verify=verify, seed=seed)
-    _write_json(json, result.to_dict())
+    write_json(json, result.to_dict())
     if json != "-":
         print_inspected(result)
     return FAILED_CHECK if result.certificate is not None and not result.certificate.symmetric else 0
@@ -224,7 +195,7 @@ def fix(
     from evenslice.report.tables import print_audit, print_certificate, print_stems
     from evenslice.verbs.fix import fix as run
 
-    _check_json(json, force)
+    check_json(json, force, model, out, audit, labels)
     result = run(
         model,
         out,
@@ -239,7 +210,7 @@ def fix(
     )
     for note in result.warnings:
         print(f"evenslice: warning: {note}", file=sys.stderr)
-    _write_json(json, result.to_dict())
+    write_json(json, result.to_dict())
     if json != "-":
         print_stems({"before": result.before, "after": result.after})
         print_certificate(result.certificate)
@@ -292,7 +263,7 @@ def train(
     from evenslice.verbs.train import Recipe
     from evenslice.verbs.train import train as run
 
-    _check_json(json, force)
+    check_json(json, force, volume, labels, out)
     recipe = Recipe(
         arch=arch,
         encoder=encoder,
@@ -312,7 +283,7 @@ def train(
         seed=seed,
     )
     result = run(volume, labels, out, recipe, device=device.value, resume=resume, force=force, progress=bar)
-    _write_json(json, result.scores.to_dict())
+    write_json(json, result.scores.to_dict())
     if json != "-":
         print_scores(result.scores, f"{out} on the validation slices")
 
@@ -336,6 +307,7 @@ def segment(
     traceback: options.Traceback = False,
 ) -> None:
     """Segment a whole volume, slice by slice."""
+    from evenslice.model.streaming import HALO
     from evenslice.progress import bar
     from evenslice.verbs.segment import segment as run
 
@@ -352,6 +324,11 @@ def segment(
         force=force,
         progress=bar,
     )
+    if tile is not None and tile < 4 * HALO:
+        print(
+            f"evenslice: warning: tiles under {4 * HALO} pixels have a halo of {tile // 4} and may differ at their seams",
+            file=sys.stderr,
+        )
     print(out)
 
 
@@ -371,9 +348,9 @@ def evaluate(
     from evenslice.report.tables import print_scores
     from evenslice.verbs.evaluate import evaluate as run
 
-    _check_json(json, force)
+    check_json(json, force, prediction, truth)
     left_out = None if ignore == "none" else options.whole_number(ignore, "--ignore")
     result = run(prediction, truth, threshold=threshold, ignore=left_out, roi=roi, progress=bar)
-    _write_json(json, result.to_dict())
+    write_json(json, result.to_dict())
     if json != "-":
         print_scores(result)

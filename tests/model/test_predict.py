@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from evenslice import build_model
 from evenslice.errors import BadInputError
 from evenslice.model.predict import classes_of, logits_of, probabilities_of
 from evenslice.model.spec import Model, Spec
@@ -93,3 +94,10 @@ def test_a_model_without_normalisation_is_refused(volume):
     model = centre_model().with_facts(normalisation=None)
     with pytest.raises(BadInputError, match="no normalisation"):
         list(predict_slices(model, volume, ALL, CPU))
+
+
+@pytest.mark.parametrize("size", [(48, 80), (20, 17)])
+def test_vision_transformers_take_any_size(size):
+    model = build_model("dpt", "vit_tiny_patch16_224", weights="none")
+    with torch.no_grad():
+        assert logits_of(model.module.eval(), torch.randn(1, 3, *size), model.stride).shape == (1, 1, *size)

@@ -26,6 +26,8 @@ def test_the_default_is_the_mirror_average(tmp_path, grey, make_model):
     assert two.probability_change < 1e-6
     assert two.verdict == "symmetric" or two.verdict.startswith("inconclusive: too few")
     assert result.warnings == ()
+    assert fixed.training["fixed"] == "mirror average"
+    assert fixed.scores == {"before_fix": {}}
     assert set(result.to_dict()) >= {"stems_before", "stems_after", "audit_before", "audit_after"}
 
 

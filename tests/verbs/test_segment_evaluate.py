@@ -113,6 +113,19 @@ def test_several_classes_and_an_ignored_label():
     assert found.to_dict()["per_class"]["1"]["voxels"] == 2
 
 
+def test_another_class_in_the_same_place_is_wrong():
+    assert evaluate(TRUTH, TRUTH * 2).per_class[2]["dice"] == 0.0
+    assert evaluate(TRUTH * 2, TRUTH).dice == 0.0
+    classes = volume([0, 1, 2, 2, 0, 3, 3, 3])
+    assert evaluate(classes % 3, classes, roi="0:1,1:2,0:4").dice == 0.0  # a box with class 3 alone, predicted as 0
+
+
+def test_probabilities_are_no_truth(tmp_path, grey, make_model):
+    segment(make_model(), grey, tmp_path / "p.tif", output="probabilities")
+    with pytest.raises(BadInputError, match="holds probabilities, expected labels as the truth"):
+        evaluate(tmp_path / "p.tif", tmp_path / "p.tif")
+
+
 def test_no_foreground_has_no_score():
     assert evaluate(TRUTH, TRUTH * 0).dice is None
 

@@ -121,6 +121,20 @@ def test_resuming_asks_for_the_same_settings(tmp_path, grey, labels):
     assert not folder.exists()
 
 
+def test_resuming_asks_for_the_same_labels(tmp_path, grey, labels, monkeypatch):
+    from evenslice.verbs import train as verb
+
+    def stop(*_, **__):
+        (tmp_path / "m.safetensors.run" / "state.ckpt").write_bytes(b"state")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb, "_fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK))
+    with pytest.raises(BadInputError, match="other settings or data"):
+        train(grey, 1 - labels, tmp_path / "m.safetensors", Recipe(**QUICK), resume=True)
+
+
 def test_ctrl_c_stops_at_once_and_leaves_nothing_of_a_run_without_state(tmp_path, grey):
     save_volume(tmp_path / "raw.tif", grey)
     save_volume(tmp_path / "labels.tif", (grey > 128).astype(np.uint8))
@@ -176,6 +190,13 @@ def test_labels_must_fit(tmp_path, grey, labels):
     ]:
         with pytest.raises(BadInputError, match=message):
             train(grey, wrong, tmp_path / "m.safetensors", Recipe(**QUICK))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_too_small_for_batch_norm_is_said(tmp_path, grey, labels):
+    tiny = Recipe(weights="none", steps=2, batch=1, crop=32)
+    with pytest.raises(BadInputError, match="use a larger --batch or --crop"):
+        train(grey[:, :32, :32], labels[:, :32, :32], tmp_path / "m.safetensors", tiny)
     assert list(tmp_path.iterdir()) == []
 
 

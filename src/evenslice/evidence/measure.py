@@ -82,7 +82,8 @@ def measure(scene: Scene, sites: Sequence[Site], looks: int, step: Step) -> Meas
     kept: list[Look] = []
     for site, raw in read_sites(scene.volume, scene.slices, sites):
         slots, logits = gradient(scene.module, pair_of(scene, raw), scene.stride)
-        importance.append(slot_importance(scene, slots))
+        blank = raw.min() == raw.max()  # no picture, no evidence: dropped with the windows of no importance
+        importance.append(slot_importance(scene, slots) * (0.0 if blank else 1.0))
         moved, turned = reversal_response(logits)
         change.append(moved)
         flipped.append(turned)
@@ -149,7 +150,7 @@ def method_result(
     used = np.isfinite(shares).all(axis=1)
     if not used.any():
         raise BadInputError(
-            "no window has any importance, expected an output that depends on the input; check the model and the volume"
+            "no window has any importance, expected a picture in the windows and an output that depends on it; check the volume and the model"
         )
     shares, clusters = shares[used], clusters[used]
 

@@ -84,6 +84,13 @@ def _fit(trainer: pl.Trainer, training: Training) -> None:
         trainer.fit(training)
     except SystemExit as stop:  # Lightning turns Ctrl-C into an exit
         raise KeyboardInterrupt from stop
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise BadInputError(
+            f"a batch of {training.batch} patches of {training.source.crop} pixels leaves a batch norm one value per channel, "
+            "expected more; use a larger --batch or --crop, or fewer stages with --encoder-depth"
+        ) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
 

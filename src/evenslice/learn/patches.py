@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from evenslice.labels.targets import Target
 from evenslice.volume.array import Volume
-from evenslice.volume.normalisation import Normalisation
+from evenslice.volume.normalisation import Normalisation, check_finite
 from evenslice.volume.windows import read_window
 
 
@@ -55,6 +55,7 @@ class PatchSource:
         y, x = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
         place = slice(y, y + tall), slice(x, x + wide)
         window = read_window(self.volume, z, self.slices, *place)
+        check_finite(window, f"{self.volume.source} around slice {z}")
         labels = self.labels.read((slice(z, z + 1), *place))[0]
         target = self.target.apply(labels).astype(np.int64)
         if self.ignore is not None:

@@ -139,7 +139,10 @@ def best_layout(network: nn.Module) -> torch.memory_format:
 def stride_of(network: nn.Module) -> int:
     """Return what height and width must be multiples of."""
     stride = getattr(getattr(network, "encoder", None), "output_stride", 32)
-    return int(stride) if isinstance(stride, int) else 32
+    stride = int(stride) if isinstance(stride, int) else 32
+    return (
+        2 * stride if type(network).__name__ == "DPT" else stride
+    )  # DPT halves its grid of patches and doubles it again
 
 
 def _encoder_name(encoder: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from evenslice.evidence.certificate import Certificate
@@ -62,7 +63,7 @@ def print_audit(audit: Audit) -> None:
 
 def print_scores(scores: Scores, title: str = "Scores") -> None:
     """Print Dice and IoU, per class where there are several."""
-    table = Table("class", "Dice", "IoU", title=title)
+    table = Table("class", "Dice", "IoU", title=escape(title))
     for label, values in scores.per_class.items():
         table.add_row(str(label), _number(values["dice"]), _number(values["iou"]))
     if len(scores.per_class) != 1:

@@ -9,8 +9,11 @@ from evenslice.errors import BadInputError
 from evenslice.labels.metrics import MOST_CLASSES, Scores, check_classes, confusion, scores_of
 from evenslice.labels.targets import unique_values
 from evenslice.progress import Progress, silent
-from evenslice.verbs.choices import VolumeLike, check_same_shape, parse_roi, volume_of
+from evenslice.verbs.choices import VolumeLike, check_same_shape, check_threshold, parse_roi, volume_of
 from evenslice.volume.array import Volume, crop
+
+MASKS = {1, 255, 65535}
+MOST_CLASSES_BESIDE_A_MASK = 32
 
 
 def evaluate(
@@ -29,7 +32,7 @@ def evaluate(
     prediction
         Class numbers, or probabilities of the foreground: floats 0..1, or uint8 that ``segment`` wrote as such.
     truth
-        Class numbers, same shape. Labels of one foreground value, such as 0/255, count as 0/1.
+        Class numbers, same shape. A mask of 0 and 255 (or 65535) counts as 0 and 1, here and in the prediction.
     threshold
         Probability above which a voxel is foreground.
     ignore
@@ -51,14 +54,18 @@ def evaluate(
     """
     prediction, truth = volume_of(prediction), volume_of(truth)
     check_same_shape(truth, prediction)
+    check_threshold(threshold)
+    if truth.meaning == "probabilities":
+        raise BadInputError(
+            f"{truth.source} holds probabilities, expected labels as the truth; give them second, and labels first"
+        )
+    foreground, guessed = _mask_values(prediction, truth, ignore)
     box = parse_roi(roi, truth.shape)
     prediction, truth = crop(prediction, box), crop(truth, box)
-    foreground = _one_foreground(truth, ignore)
-    guessed = None if _is_probability(prediction) else _one_foreground(prediction, None)
     table = np.zeros((MOST_CLASSES, MOST_CLASSES), np.int64)
     with progress("evaluating", truth.shape[0]) as step:
         for z in range(truth.shape[0]):
-            guess = _classes(prediction, z, threshold, guessed if foreground is not None else None)
+            guess = _classes(prediction, z, threshold, guessed)
             real = truth.slice_at(z)
             keep = np.ones(real.shape, bool) if ignore is None else real != ignore
             if foreground is not None:
@@ -69,10 +76,22 @@ def evaluate(
     return scores_of(table)
 
 
-def _one_foreground(labels: Volume, ignore: int | None) -> int | None:
-    """Return the value of the foreground if there is just one beside 0, such as 255; else None."""
-    values = [v for v in unique_values(labels) if v not in (0, ignore)]
-    return values[0] if len(values) == 1 else None
+def _mask_values(prediction: Volume, truth: Volume, ignore: int | None) -> tuple[int | None, int | None]:
+    """Return the value that means foreground in truth and prediction where they are masks, None where they are classes.
+
+    Looked up in whole volumes, so that a box is read like the volume it lies in.
+    """
+    values = set(unique_values(truth, ignore)) - {0, ignore}
+    real = values.pop() if len(values) == 1 and values <= MASKS else None
+    if _is_probability(prediction):
+        return real, None
+    guesses = set(unique_values(prediction)) - {0}
+    if real is not None and len(guesses) > MOST_CLASSES_BESIDE_A_MASK:
+        raise BadInputError(
+            f"{prediction.source} holds {len(guesses) + 1} values and {truth.source} a mask, expected a mask or a few classes; "
+            "give probabilities as float from 0 to 1"
+        )
+    return real, guesses.pop() if len(guesses) == 1 and guesses <= MASKS else None
 
 
 def _is_probability(prediction: Volume) -> bool:

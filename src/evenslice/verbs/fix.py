@@ -113,10 +113,18 @@ def fix(
     model = model_of(model)
     source = None if volume is None else volume_of(volume)
     truth = None if labels is None else volume_of(labels)
-    if source is not None and truth is not None:
+    if truth is not None:
+        if source is None:
+            raise BadInputError("labels were given without a volume, expected both; add --audit VOLUME")
         check_same_shape(source, truth)
     network, notes = _even(model, tie, init)
-    fixed = model.with_facts(module=network, spec=replace(model.spec, tie=tie, init=init or model.spec.init))
+    done = "mirror average" if init is None else f"init {init}"
+    fixed = model.with_facts(
+        module=network,
+        spec=replace(model.spec, tie=tie, init=init or model.spec.init),
+        training=model.training | {"fixed": done},
+        scores={"before_fix": model.scores},
+    )
     sites, windows, change = [], [], None
     if source is not None:
         sites = plan_sites(source.shape, model.slices, TILE, WINDOWS, seed, model.stride)
@@ -141,7 +149,11 @@ def _even(model: Model, tie: Tie, init: Init | None) -> tuple[nn.Module, tuple[s
     """Return a copy of the network with an even stem, its tie worked in, and what the user should know."""
     network = copy.deepcopy(model.module)
     if init is None:
-        return bake_stem(mirror_stem(network, model.slices, "mirror" if tie == "none" else tie)), ()
+        even = bake_stem(mirror_stem(network, model.slices, "mirror" if tie == "none" else tie))
+        note = (
+            "--tie uniform on a model trained on slices removes what it knew of the centre slice: retrain it before use"
+        )
+        return even, (note,) if tie == "uniform" and model.slices > 1 else ()
     if model.slices != 3:
         raise BadInputError(
             f"the model sees {model.slices} slices, expected 3 for an init from R, G and B; leave --init out for the mirror average"

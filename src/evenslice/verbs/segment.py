@@ -13,7 +13,7 @@ from evenslice.model.predict import classes_of
 from evenslice.model.spec import Model
 from evenslice.model.streaming import normalisation_of, plan_slice, predict_slices
 from evenslice.progress import Progress, Step, silent
-from evenslice.verbs.choices import ModelLike, VolumeLike, device_of, model_of, parse_roi, volume_of
+from evenslice.verbs.choices import ModelLike, VolumeLike, check_threshold, device_of, model_of, parse_roi, volume_of
 from evenslice.volume.array import Volume
 from evenslice.volume.files import check_volume_name
 from evenslice.volume.tiff import write_tiff
@@ -96,8 +96,7 @@ def _check_options(model: Model, output: str, threshold: float, tta: str) -> Non
         raise BadInputError(
             f"the model has {model.spec.classes} classes, expected one for probabilities in a TIFF; use --output labels"
         )
-    if not 0 <= threshold <= 1:
-        raise BadInputError(f"the threshold is {threshold}, expected a probability from 0 to 1; use for example 0.5")
+    check_threshold(threshold)
     if tta not in ("none", "reversal"):
         raise BadInputError(f"the test-time augmentation {tta!r} is unknown, expected none or reversal; choose one")
 

@@ -123,6 +123,7 @@ def train(
     out, recipe = Path(out), recipe or Recipe()
     check_model_name(out)
     check_writable(out, force)
+    check_writable(out.with_suffix(".last.safetensors"), force)
     volume, labels = volume_of(volume), volume_of(labels)
     check_same_shape(volume, labels)
     source, zs = _plan(volume, labels, recipe)
@@ -196,6 +197,7 @@ def _provenance(volume: Volume, source: PatchSource, zs: list[int], recipe: Reci
     return {
         "volume": Path(volume.source).name,
         "fingerprint": fingerprint(volume),
+        "labels": fingerprint(source.labels),
         "voxel_nm": volume.voxel_nm,
         "slices": _spans(seen),
         "validation": _spans(zs),
@@ -220,8 +222,12 @@ class _Run:
 
     def __init__(self, out: Path, recipe: Recipe, resume: bool, force: bool, training: dict[str, Any]) -> None:
         self.folder = out.with_name(out.name + ".run")
-        plan = json.dumps(asdict(recipe) | {"fingerprint": training["fingerprint"]}, indent=2)
+        plan = json.dumps(asdict(recipe) | {key: training[key] for key in ("fingerprint", "labels")}, indent=2)
         record = self.folder / "plan.json"
+        if self.folder.exists() and not self.folder.is_dir():
+            raise BadInputError(
+                f"{self.folder} is a file, expected no file of that name, for the state of the run; move it"
+            )
         if self.folder.exists() and not resume and not force:
             raise BadInputError(
                 f"{self.folder} holds an unfinished run, expected none; go on with --resume, or start over with --force"

@@ -13,6 +13,8 @@ def check_writable(path: Path, force: bool) -> None:
     """Raise ``BadInputError`` if ``path`` exists (unless ``force``), is a folder, or its folder does not exist."""
     if path.is_dir():
         raise BadInputError(f"{path} is a folder, expected a file name; choose another")
+    if path.exists() and not path.is_file():
+        raise BadInputError(f"{path} is a device or pipe, expected a file name; choose another")
     if path.exists() and not force:
         raise BadInputError(f"{path} exists, expected a new name; choose another or add --force to overwrite")
     folder = path.parent
@@ -25,7 +27,7 @@ def check_writable(path: Path, force: bool) -> None:
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; rename it to ``path`` on success, remove it on any failure."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem[:32]}.{os.getpid()}.part{path.suffix}")
     try:
         yield part
         part.replace(path)

@@ -1,0 +1,56 @@
+"""What the command line writes: one line for each error, and JSON."""
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from evenslice.errors import BadInputError
+
+
+def reason_of(error: Exception) -> str:
+    """Say what went wrong, for the one line that the user sees."""
+    if isinstance(error, BadInputError):
+        return str(error)
+    if isinstance(error, OSError):
+        what = error.filename or "a file"
+        return f"{what} cannot be used ({error.strerror or error}), expected one that can be read or written, with room on the disk; choose another"
+    if hasattr(error, "format_message"):  # a usage error of the parser
+        return f"{error.format_message()} See evenslice --help."
+    return f"unexpected {type(error).__name__}: {error}; run it again with --traceback to see where, and report it"
+
+
+def complain(message: str) -> None:
+    """Print an error as one line on stderr."""
+    print(f"evenslice: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def check_json(target: str | None, force: bool, *others: Path | None) -> None:
+    """Refuse a JSON file that cannot be written, or would replace something else that this command reads or writes."""
+    if target in (None, "-"):
+        return
+    from evenslice.volume.writing import check_writable
+
+    path = Path(str(target))
+    if any(other is not None and other.resolve() == path.resolve() for other in others):
+        raise BadInputError(
+            f"--json is {target}, which this command reads or writes already, expected a name of its own; choose another"
+        )
+    check_writable(path, force)
+
+
+def write_json(target: str | None, result: dict[str, Any]) -> None:
+    """Write a result as JSON to a file, or to standard output for ``-``."""
+    text = jsonlib.dumps(result, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    elif target is not None:
+        write_text(Path(target), text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears under its name only when it is complete."""
+    from evenslice.volume.writing import written_beside
+
+    with written_beside(path) as part:
+        part.write_text(text)
