@@ -1,6 +1,7 @@
 """The command line: exit codes, one line for each error, nothing left behind."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -15,8 +16,15 @@ from evenslice import cli, save_model, save_volume
 TRAIN = ["--weights", "none", "--encoder-depth", "3", "--steps", "2", "--batch", "1", "--crop", "32"]
 
 
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory, make_model):
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    save_model(path, make_model())
+    return path
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch, grey, make_model):
+def place(tmp_path, monkeypatch, grey, model_file):
     """A folder with everything that can be good or bad."""
     monkeypatch.chdir(tmp_path)
     save_volume("raw.tif", grey)
@@ -30,7 +38,7 @@ def place(tmp_path, monkeypatch, grey, make_model):
     (tmp_path / "text.tif").write_text("not an image")
     (tmp_path / "volume.xyz").write_text("x")
     (tmp_path / "empty").mkdir()
-    save_model("model.safetensors", make_model())
+    shutil.copy(model_file, "model.safetensors")
     save_file({"a": torch.zeros(1)}, "foreign.safetensors")
     (tmp_path / "taken.safetensors").write_text("mine")
     (tmp_path / "taken.tif").write_text("mine")

@@ -13,7 +13,12 @@ REAL = {
     "vit_tiny_patch16_224": ("dpt", "vit_tiny_patch16_224.safetensors", None, 64),
 }
 CASES = [
-    pytest.param(encoder, slices, id=f"{encoder}-{slices}", marks=() if slices == 5 else (pytest.mark.slow,))
+    pytest.param(
+        encoder,
+        slices,
+        id=f"{encoder}-{slices}",
+        marks=() if slices == 5 and "vit" not in encoder else (pytest.mark.slow,),
+    )
     for encoder in REAL
     for slices in (3, 5, 9)
 ]

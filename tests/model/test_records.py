@@ -152,7 +152,7 @@ def test_a_tie_is_replaced_not_stacked(tied):
     assert torch.equal(conv.weight[:, 0], conv.weight[:, 3]) and "weight" in conv._parameters
 
 
-@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "dm_nfnet_f0"])
+@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", pytest.param("dm_nfnet_f0", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("slices", [3, 5])
 def test_a_weight_standardised_stem_loses_the_scale_in_exact_terms(name, slices):
     """Each filter answers S identical slices d / d' times as strongly as the grey photograph."""
