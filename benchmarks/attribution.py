@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     raw = phantom((given.windows + 2, given.side, given.side)).raw
-    x = torch.from_numpy((raw.astype(np.float32) - raw.mean()) / raw.std())
+    x = torch.from_numpy(((raw - raw.mean()) / raw.std()).astype(np.float32))
     pairs = [torch.stack([x[z : z + 3], x[z : z + 3].flip(0)]) for z in range(given.windows)]
     model = build_model(weights="none", init="rgb")
     network = model.module.eval()
