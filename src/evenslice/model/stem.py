@@ -31,7 +31,6 @@ __all__ = [
     "mirror_stem",
     "norms_per_slot",
     "slot_weights",
-    "tie_stem",
     "uniform_stem",
 ]
 
@@ -149,11 +148,6 @@ def mirror_stem(module: nn.Module, slices: int = 3, tie: Tie = "none", probe: Pr
         raise
     _tie_all(stems, [tie] * len(stems))
     return module
-
-
-def tie_stem(module: nn.Module, slices: int, tie: Tie, probe: Probe | None = None) -> nn.Module:
-    """Apply the tie a model file records, if any, in place, for training to go on."""
-    return module if tie == "none" else mirror_stem(module, slices, tie, probe)
 
 
 def _tie_all(stems: list[Stem], ties: Sequence[Tie]) -> None:

@@ -129,9 +129,8 @@ def fix(
     if source is not None:
         sites = plan_sites(source.shape, model.slices, TILE, WINDOWS, seed, model.stride)
         windows = [raw for _, raw in read_sites(source, model.slices, sites)]
-        change = _change(model, fixed, windows, init)
-        if truth is not None:
-            change |= _dice(model, fixed, windows, [truth.read((slice(s.z, s.z + 1), s.y, s.x))[0] for s in sites])
+        truths = None if truth is None else [truth.read((slice(s.z, s.z + 1), s.y, s.x))[0] for s in sites]
+        change = _change(model, fixed, windows, truths, init)
     certificate = certify(fixed, windows[:CERTIFIED], seed)
     fixed = fixed.with_facts(certificate=certificate.to_dict())
     audits = None
@@ -162,17 +161,14 @@ def _even(model: Model, tie: Tie, init: Init | None) -> tuple[nn.Module, tuple[s
     return uniform_stem(network, 3, init), (note,)
 
 
-def _change(model: Model, fixed: Model, windows: Windows, init: Init | None) -> dict[str, Any]:
-    """Measure the batch norms anew (not after an init, which needs training anyway), and the change of the output."""
-    norm = normalisation_of(model)
+def _change(model: Model, fixed: Model, windows: Windows, truths: Windows | None, init: Init | None) -> dict[str, Any]:
+    """Measure the batch norms anew (not after an init, which needs training anyway), and the change of output and Dice."""
+    norm, classes = normalisation_of(model), model.spec.classes
     measured = recalibrate(fixed.module, model.stride, norm, windows) if init is None else 0
     before, after = (predict_windows(m, norm, windows) for m in (model, fixed))
-    return {"probability_change": output_change(before, after), "batch_norms": measured}
-
-
-def _dice(model: Model, fixed: Model, windows: Windows, truths: Windows) -> dict[str, Any]:
-    """Measure Dice on the windows before and after, with labels read as in training."""
-    norm, classes = normalisation_of(model), model.spec.classes
-    target = Target(model.training.get("target", "classes" if classes > 1 else "foreground"), classes)
-    before, after = (window_scores(predict_windows(m, norm, windows), truths, target).dice for m in (model, fixed))
-    return {"dice_before": before, "dice_after": after}
+    change: dict[str, Any] = {"probability_change": output_change(before, after), "batch_norms": measured}
+    if truths is not None:  # labels mean what they meant in training
+        target = Target(model.training.get("target", "classes" if classes > 1 else "foreground"), classes)
+        for name, predictions in (("dice_before", before), ("dice_after", after)):
+            change[name] = window_scores(predictions, truths, target).dice
+    return change

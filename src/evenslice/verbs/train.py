@@ -17,7 +17,7 @@ from evenslice.labels.targets import TARGETS, TargetKind, resolve_target
 from evenslice.learn.patches import PatchSource
 from evenslice.learn.split import split_slices
 from evenslice.model.build import build_model
-from evenslice.model.checkpoint import check_model_name, load_model, save_model
+from evenslice.model.checkpoint import check_model_name, load_model, read_about, save_model
 from evenslice.model.spec import Model
 from evenslice.model.stem import Init, Tie
 from evenslice.progress import Progress, silent
@@ -274,7 +274,7 @@ class _Keeper:
         state = model.with_facts(training=model.training | {"steps": steps}, scores={"dice": dice})
         save_model(self._folder / "last.safetensors", state)
         best = self._folder / "best.safetensors"
-        if not best.exists() or (dice or 0.0) >= (load_model(best).scores["dice"] or 0.0):
+        if not best.exists() or (dice or 0.0) >= (read_about(best)["scores"]["dice"] or 0.0):
             shutil.copyfile(self._folder / "last.safetensors", best)
         return "no foreground to validate on" if dice is None else f"validation Dice {dice:.3f}"
 
