@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from evenslice import cli_options as options
-from evenslice.cli_writing import check_json, complain, reason_of, write_json, write_text
+from evenslice.cli_writing import check_json, complain, reason_of, warn, warn_of_code, write_json, write_text
 from evenslice.errors import BadInputError
 
 app = typer.Typer(
@@ -22,7 +22,10 @@ INTERRUPTED = 130
 FAILED_CHECK = 1
 BAD_INPUT = 2
 
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.safetensors) of evenslice.")]
+ModelName = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A .safetensors of evenslice, package.module:callable, .pt2 or .onnx."),
+]
 VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="A TIFF stack or a folder of images.")]
 
 
@@ -83,7 +86,7 @@ def demo(
 
 @app.command()
 def audit(
-    model: ModelPath,
+    model: ModelName,
     volume: VolumePath,
     labels: Annotated[Path | None, typer.Option(help="Truth of the same shape, shown beside the prediction.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for audit.json and report.html.")] = None,
@@ -94,11 +97,9 @@ def audit(
     fail_above: Annotated[
         float | None, typer.Option(help="Exit 1 if some pair's interval reaches beyond +-X.", metavar="X")
     ] = None,
-    slices: Annotated[int | None, typer.Option(help="What the model sees at once, to be checked.")] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Normalisation in raw intensities; one number or one a slot.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    slices: options.Slices = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     seed: options.Seed = 0,
     device: options.Device = options.DeviceName.auto,
     json: options.Json = None,
@@ -110,10 +111,10 @@ def audit(
     from evenslice.report.pages import write_audit_page
     from evenslice.report.tables import print_audit
     from evenslice.verbs.audit import audit as run
-    from evenslice.verbs.choices import model_of
+    from evenslice.verbs.models import model_of, name_of
     from evenslice.volume.writing import check_writable
 
-    check_json(json, force, model, volume, labels, out)
+    check_json(json, force, Path(model), volume, labels, out)
     if out is not None:
         if out.exists() and not out.is_dir():
             raise BadInputError(f"{out} is a file, expected a folder for --out; choose another name")
@@ -121,9 +122,12 @@ def audit(
             check_writable(path, force)
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise BadInputError(f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05")
-    loaded = model_of(model)
-    if slices is not None and slices != loaded.slices:
-        raise BadInputError(f"--slices is {slices}, expected {loaded.slices} as {model} says; leave it out")
+    warn_of_code(model)
+    loaded = model_of(model, slices, options.numbers(mean, "--mean"), options.numbers(std, "--std"))
+    if loaded.normalisation is None:
+        warn(
+            f"{model} says nothing of its normalisation; the volume's own mean and std are used (give --mean and --std)"
+        )
     result = run(
         loaded,
         volume,
@@ -132,18 +136,16 @@ def audit(
         windows=options.whole_number(windows, "--windows"),
         tile=tile,
         margin=margin,
-        mean=options.numbers(mean, "--mean"),
-        std=options.numbers(std, "--std"),
         seed=seed,
         device=device.value,
-        label=model.stem,
+        label=name_of(model),
         progress=bar,
     )
     if out is not None:
         out.mkdir(exist_ok=True)
         write_text(out / "audit.json", result.to_json())
         write_audit_page(
-            out / "report.html", result, model.stem, {"model": str(model), "volume": str(volume)}, _command()
+            out / "report.html", result, name_of(model), {"model": model, "volume": str(volume)}, _command()
         )
     write_json(json, result.to_dict())
     if json != "-":
@@ -153,10 +155,13 @@ def audit(
 
 @app.command()
 def inspect(
-    source: Annotated[Path, typer.Argument(metavar="MODEL|VOLUME", help="A model file, or a volume.")],
+    source: Annotated[str, typer.Argument(metavar="MODEL|VOLUME", help="A model in any form, or a volume.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Measure the response to the reversal; exit 1 if it is not even.")
     ] = False,
+    slices: options.Slices = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     seed: options.Seed = 0,
     json: options.Json = None,
     force: options.Force = False,
@@ -166,8 +171,16 @@ def inspect(
     from evenslice.report.tables import print_inspected
     from evenslice.verbs.inspect import inspect as run
 
-    check_json(json, force, source)
-    result = run(source, verify=verify, seed=seed)
+    check_json(json, force, Path(source))
+    warn_of_code(source)
+    result = run(
+        source,
+        verify=verify,
+        slices=slices,
+        mean=options.numbers(mean, "--mean"),
+        std=options.numbers(std, "--std"),
+        seed=seed,
+    )
     write_json(json, result.to_dict())
     if json != "-":
         print_inspected(result)
@@ -176,12 +189,21 @@ def inspect(
 
 @app.command()
 def fix(
-    model: ModelPath,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The fixed model, .safetensors.")],
+    model: ModelName,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The fixed model: .safetensors, or .pt2 or .onnx like MODEL.")
+    ],
     tie: Annotated[options.TieName, typer.Option(help="Kept when training goes on.")] = options.TieName.none,
     init: Annotated[
         options.InitName | None, typer.Option(help="Replace the stem instead of averaging it; needs retraining.")
     ] = None,
+    tta: Annotated[
+        options.TtaName,
+        typer.Option(help="Leave the weights alone; answer as the mean over each window and its reversal."),
+    ] = options.TtaName.none,
+    slices: options.Slices = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     audit: Annotated[Path | None, typer.Option(metavar="VOLUME", help="Audit before and after on this volume.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Truth of that volume.")] = None,
     seed: options.Seed = 0,
@@ -195,12 +217,17 @@ def fix(
     from evenslice.report.tables import print_audit, print_certificate, print_stems
     from evenslice.verbs.fix import fix as run
 
-    check_json(json, force, model, out, audit, labels)
+    check_json(json, force, Path(model), out, audit, labels)
+    warn_of_code(model)
     result = run(
         model,
         out,
         tie=tie.value,
         init=None if init is None else init.value,
+        tta=tta.value,
+        slices=slices,
+        mean=options.numbers(mean, "--mean"),
+        std=options.numbers(std, "--std"),
         volume=audit,
         labels=labels,
         seed=seed,
@@ -209,7 +236,7 @@ def fix(
         progress=bar,
     )
     for note in result.warnings:
-        print(f"evenslice: warning: {note}", file=sys.stderr)
+        warn(note)
     write_json(json, result.to_dict())
     if json != "-":
         print_stems({"before": result.before, "after": result.after})
@@ -290,7 +317,7 @@ def train(
 
 @app.command()
 def segment(
-    model: ModelPath,
+    model: ModelName,
     volume: VolumePath,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A TIFF stack (.tif).")],
     output: Annotated[
@@ -299,8 +326,9 @@ def segment(
     threshold: Annotated[float, typer.Option(help="Probability above which a voxel is foreground.")] = 0.5,
     tile: Annotated[int | None, typer.Option(help="Side of a tile with its halo in pixels.")] = None,
     tta: Annotated[
-        options.TtaName, typer.Option(help="Average over each window and its reversal.")
-    ] = options.TtaName.none,
+        options.TtaName | None,
+        typer.Option(help="Average over each window and its reversal, or not; as the model's record says."),
+    ] = None,
     roi: options.Roi = None,
     device: options.Device = options.DeviceName.auto,
     force: options.Force = False,
@@ -311,6 +339,7 @@ def segment(
     from evenslice.progress import bar
     from evenslice.verbs.segment import segment as run
 
+    warn_of_code(model)
     run(
         model,
         volume,
@@ -318,17 +347,14 @@ def segment(
         output=output.value,
         threshold=threshold,
         tile=tile,
-        tta=tta.value,
+        tta=None if tta is None else tta.value,
         roi=roi,
         device=device.value,
         force=force,
         progress=bar,
     )
     if tile is not None and tile < 4 * HALO:
-        print(
-            f"evenslice: warning: tiles under {4 * HALO} pixels have a halo of {tile // 4} and may differ at their seams",
-            file=sys.stderr,
-        )
+        warn(f"tiles under {4 * HALO} pixels have a halo of {tile // 4} and may differ at their seams")
     print(out)
 
 

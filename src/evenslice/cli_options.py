@@ -68,6 +68,12 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")]
 Roi = Annotated[str | None, typer.Option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box of the volume.")]
 
+Slices = Annotated[int | None, typer.Option("--slices", help="What the model sees at once, where it does not say it.")]
+Mean = Annotated[
+    str | None, typer.Option("--mean", metavar="M", help="Normalisation in raw intensities; one number or one a slot.")
+]
+Std = Annotated[str | None, typer.Option("--std", metavar="D", help="As --mean.")]
+
 
 def numbers(text: str | None, name: str) -> list[float] | None:
     """Read one number or several, separated by commas."""

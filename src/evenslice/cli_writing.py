@@ -25,6 +25,19 @@ def complain(message: str) -> None:
     print(f"evenslice: error: {' '.join(message.split())}", file=sys.stderr)
 
 
+def warn(message: str) -> None:
+    """Print what the user should know as one line on stderr."""
+    print(f"evenslice: warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+def warn_of_code(source: str) -> None:
+    """Say so before code of the user's is run, which happens only for ``package.module:callable``."""
+    from evenslice.model.foreign import form_of
+
+    if form_of(source) == "callable":
+        warn(f"{source} is code, which is imported and run now")
+
+
 def check_json(target: str | None, force: bool, *others: Path | None) -> None:
     """Refuse a JSON file that cannot be written, or would replace something else that this command reads or writes."""
     if target in (None, "-"):

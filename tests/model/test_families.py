@@ -69,8 +69,9 @@ def test_a_uniform_stem_does_not_see_the_order(family, slices):
 
 @pytest.mark.parametrize(("family", "slices"), list(all_of(SLICES)))
 def test_mean_answers_like_the_grey_photograph_and_inits_alike_for_any_s(family, slices):
-    network = network_of(family)
-    grey = noise(1, family.side, torch.float32, seed=4)
+    # In float64: in float32 every weight of a ninth is rounded anew, which the deepest networks show as 1e-5 to 2e-5.
+    network = network_of(family).double()
+    grey = noise(1, family.side, torch.float64, seed=4)
     expected = answer(network, grey.expand(-1, 3, -1, -1))
     found = difference(answer(even_copy(network, family, slices, "mean"), grey.expand(-1, slices, -1, -1)), expected)
     init = "green" if slices == 9 else "green-matched"
@@ -78,8 +79,8 @@ def test_mean_answers_like_the_grey_photograph_and_inits_alike_for_any_s(family,
     if family.standardised:
         assert found > 1e-3, "the scale is lost in a weight-standardised stem; if it no longer is, say so in the docs"
     else:
-        assert found < 1e-5
-        assert difference(many, three) < 1e-5
+        assert found < 1e-11
+        assert difference(many, three) < 1e-11
 
 
 @pytest.mark.parametrize(("family", "slices"), list(all_of(SLICES)))

@@ -135,8 +135,9 @@ def imagenet():
     return Before(lambda net, x: (x - net.mean) / net.std, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 
-def exported():
-    return torch.export.export(nn.Sequential(conv()), (torch.zeros(1, 3, 64, 64),)).module()
+def partly_exported():
+    inside = torch.export.export(nn.Sequential(conv()), (torch.zeros(1, 3, 64, 64),)).module()
+    return nn.Sequential(nn.Identity(), inside)
 
 
 def doubled():
@@ -191,7 +192,10 @@ REFUSED = {
         lambda: nn.Sequential(nn.LazyConv2d(4, 3)),
         "'0.weight' is lazy and has no shape yet, .* run it once on an RGB input",
     ),
-    "exported": (exported, "an exported program with fixed operations, .* change the module before torch.export"),
+    "partly exported": (
+        partly_exported,
+        r"one with an exported program inside \(1\), .* or the network before torch.export",
+    ),
     "compiled": (lambda: torch.compile(conv(), backend="eager"), "the network is compiled, .* compile afterwards"),
     "not a network": (
         lambda: "resnet18",

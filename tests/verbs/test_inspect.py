@@ -6,14 +6,8 @@ import pytest
 
 from evenslice import cli, save_model, save_volume
 from evenslice.errors import BadInputError
-from evenslice.verbs.inspect import inspect, unevenness
+from evenslice.verbs.inspect import inspect
 from evenslice.volume.array import Volume
-
-
-def test_unevenness_by_hand():
-    assert unevenness([1.0, 2.0, 3.0]) == (1.0, 0.5)
-    assert unevenness([2.0, 5.0, 2.0]) == (1.0, 0.0)
-    assert unevenness([3.0]) == (0.0, 0.0)
 
 
 def run(*words):
@@ -47,3 +41,13 @@ def test_anything_else_is_said(tmp_path):
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(BadInputError, match="unknown ending"):
         inspect(tmp_path / "x.txt")
+
+
+def test_the_library_that_made_it_and_the_pattern_of_its_slots(make_model, tmp_path):
+    for init, slices, pattern in (("rgb", 7, "cyclic"), ("green", 5, "uniform"), ("rgb", 1, "one")):
+        save_model(tmp_path / "m.safetensors", make_model(init, slices))
+        found = inspect(tmp_path / "m.safetensors").to_dict()
+        assert found["library_call"].startswith("segmentation_models_pytorch.create_model('unet', 'tu-resnet18'")
+        assert found["stems"][0]["pattern"] == pattern
+        assert found["stems"][0]["layer"] == "7x7 convolution, stride 2"
+        assert (found["stems"][0]["from_uniform"] < 1e-6) == (pattern in ("uniform", "one"))

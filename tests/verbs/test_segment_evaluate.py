@@ -47,7 +47,7 @@ def test_a_box_and_the_reversal_ensemble(tmp_path, grey, make_model):
     [
         ({"output": "magic"}, "output 'magic' is unknown"),
         ({"threshold": 2.0}, "threshold is 2.0"),
-        ({"tta": "all"}, "'all' is unknown, expected none or reversal"),
+        ({"tta": "all"}, "'all' is unknown, expected one of none, reversal"),
         ({"roi": "0:99,:,:"}, "expected a part of 0:9"),
         ({"roi": "abc"}, "expected Z0:Z1,Y0:Y1,X0:X1"),
         ({"tile": 1}, "--tile is 1, expected 32 pixels or more"),

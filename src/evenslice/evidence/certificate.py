@@ -1,21 +1,23 @@
 """The certificate: how far a model's output moves, at most, when its slices are given in opposite order."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from evenslice.model.predict import logits_of
-from evenslice.model.probing import evaluating
+from evenslice.model.predict import device_of, logits_of
+from evenslice.model.probing import evaluating, tensors_in
 from evenslice.model.spec import Model
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import reverse
 
-TOLERANCES = {"float32": 1e-5, "float64": 1e-12}
+TOLERANCES: dict[str, float] = {"float32": 1e-5, "float64": 1e-12}
 RANDOM_WINDOWS = 4
 SIDE = 64
 Windows = Sequence[NDArray[np.generic]]
@@ -29,15 +31,15 @@ class Certificate:
     ----------
     float32, float64
         Largest |f(x) - f(reverse x)| over the windows, relative to the largest |f(x)| of the window, in each precision.
-        Float64 is the real test: rounding cannot hide there.
+        Float64 is the real test: rounding cannot hide there. None for an exported network that computes in float32 only.
     symmetric
-        Whether both lie within their tolerance.
+        Whether all that was measured lies within its tolerance.
     random_windows, real_windows, side, seed
         What was looked at: windows of noise, and windows of a volume.
     """
 
     float32: float
-    float64: float
+    float64: float | None
     symmetric: bool
     random_windows: int
     real_windows: int
@@ -65,18 +67,19 @@ def certify(model: Model, windows: Windows = (), seed: int = 0, device: torch.de
     """
     norm = model.normalisation or Normalisation((0.0,), (1.0,))
     drawn = [*noise_windows(model, norm, seed), *windows]
-    found = {}
-    for name in TOLERANCES:
+    found: dict[str, float] = {}
+    for name in getattr(model.network, "precisions", TOLERANCES):
         network = copy.deepcopy(model.module).to(device or torch.device("cpu"), getattr(torch, name))
         with evaluating(network), torch.inference_mode():
-            found[name] = max(_response(network, model.stride, norm, raw) for raw in drawn)
+            run = partial(_outputs, network, model)
+            found[name] = max(_response(run, norm, raw, getattr(torch, name)) for raw in drawn)
     return Certificate(
         float32=found["float32"],
-        float64=found["float64"],
-        symmetric=all(found[name] < tolerance for name, tolerance in TOLERANCES.items()),
+        float64=found.get("float64"),
+        symmetric=all(value < TOLERANCES[name] for name, value in found.items()),
         random_windows=RANDOM_WINDOWS,
         real_windows=len(windows),
-        side=_side(model),
+        side=max(_sides(model)),
         seed=seed,
     )
 
@@ -84,18 +87,30 @@ def certify(model: Model, windows: Windows = (), seed: int = 0, device: torch.de
 def noise_windows(model: Model, norm: Normalisation, seed: int) -> Windows:
     """Draw raw windows (S, y, x) of noise with the mean and std that the normalisation expects."""
     rng = np.random.default_rng(seed)
-    shape = (model.slices, _side(model), _side(model))
+    shape = (model.slices, *_sides(model))
     return [rng.normal(norm.mean[0], norm.std[0], shape) for _ in range(RANDOM_WINDOWS)]
 
 
-def _side(model: Model) -> int:
-    return max(SIDE, 2 * model.stride)
+def _sides(model: Model) -> tuple[int, int]:
+    return model.size or (max(SIDE, 2 * model.stride),) * 2
 
 
-def _response(network: torch.nn.Module, stride: int, norm: Normalisation, raw: NDArray[np.generic]) -> float:
-    example = next(network.parameters())
+def _outputs(network: torch.nn.Module, model: Model, x: Tensor) -> list[Tensor]:
+    """Run on windows: the logits, or all that a network without a prediction returns."""
+    x = x.to(device_of(network))
+    return [logits_of(network, x, model.stride)] if model.spec.classes else list(tensors_in(network(x)))
+
+
+def _response(
+    run: Callable[[Tensor], list[Tensor]], norm: Normalisation, raw: NDArray[np.generic], precision: torch.dtype
+) -> float:
     # Arithmetic in float64 before the network, so that only the network's own precision is tested.
     mean, std = (np.asarray(v, np.float64)[:, None, None] for v in (norm.mean, norm.std))
     pair = (np.stack([raw, reverse(raw)]).astype(np.float64) - mean) / std
-    first, second = logits_of(network, torch.from_numpy(pair).to(example.device, example.dtype), stride)
-    return float((first - second).abs().max() / first.abs().max().clamp_min(torch.finfo(example.dtype).tiny))
+    worst = 0.0
+    for answers in run(torch.from_numpy(pair).to(precision)):
+        first, second = answers.chunk(2)
+        worst = max(
+            worst, float((first - second).abs().max() / first.abs().max().clamp_min(torch.finfo(precision).tiny))
+        )
+    return worst

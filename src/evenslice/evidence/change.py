@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import Target
-from evenslice.model.predict import classes_of, logits_of, probabilities_of
+from evenslice.model.predict import classes_of, device_of, logits_of, probabilities_of
 from evenslice.model.probing import evaluating
 from evenslice.model.spec import Model
 from evenslice.volume.normalisation import Normalisation
@@ -18,7 +18,7 @@ Windows = Sequence[NDArray[np.generic]]
 
 def predict_windows(model: Model, normalisation: Normalisation, windows: Windows) -> list[torch.Tensor]:
     """Return the probabilities (C, y, x) of raw windows (S, y, x), on the model's own device."""
-    device = next(model.module.parameters()).device
+    device = device_of(model.module)
     found = []
     with evaluating(model.module), torch.inference_mode():
         for raw in windows:

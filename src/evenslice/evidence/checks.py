@@ -16,6 +16,7 @@ from evenslice.evidence.result import Check
 from evenslice.evidence.shares import index_parts, pair_parts, ratio, shares_of
 from evenslice.model.discovery import find_stems
 from evenslice.model.stem import mirror_stem, norms_per_slot
+from evenslice.model.wrapping import plain
 from evenslice.volume.normalisation import Normalisation
 
 TOLERANCE = 1e-3
@@ -42,7 +43,8 @@ def _twins(scene: Scene, windows: Windows) -> dict[str, Check]:
     """Check the model's two even twins; a stem that cannot be made even leaves both unmeasured, with the reason."""
     names = ("mirror_twin", "random_weights")
     try:
-        twin = mirror_stem(copy.deepcopy(scene.module), scene.slices)
+        twin = copy.deepcopy(scene.module)
+        mirror_stem(plain(twin), scene.slices)
     except BadInputError as error:
         return dict.fromkeys(names, Check(None, TOLERANCE, None, f"no even twin: {error}"))
     norm = scene.normalisation
@@ -57,7 +59,7 @@ def _twins(scene: Scene, windows: Windows) -> dict[str, Check]:
 def randomised(module: nn.Module, slices: int, seed: int = 0) -> nn.Module:
     """Return a copy whose weights behind the stem are drawn anew, each tensor with the spread it had."""
     stirred = copy.deepcopy(module)
-    stems = {id(parameter) for stem in find_stems(stirred, slices) for parameter in stem.layer.parameters()}
+    stems = {id(parameter) for stem in find_stems(plain(stirred), slices) for parameter in stem.layer.parameters()}
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in stirred.parameters():
@@ -102,7 +104,7 @@ def _identical(scene: Scene, windows: Windows) -> Check:
 
 
 def _norms(scene: Scene) -> Check:
-    norms = np.array([norms_per_slot(stem) for stem in find_stems(scene.module, scene.slices)])
+    norms = np.array([norms_per_slot(stem) for stem in find_stems(plain(scene.module), scene.slices)])
     spread = float((np.ptp(norms, axis=1) / norms.mean(axis=1)).max())
     return Check(
         spread, None, None, "spread of the stem's norms over the slots, relative to their mean (for comparison)"

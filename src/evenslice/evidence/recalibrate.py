@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from evenslice.model.predict import logits_of
+from evenslice.model.predict import device_of, logits_of
 from evenslice.model.probing import evaluating
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import reverse
@@ -45,7 +45,7 @@ def recalibrate(
     if not norms or not windows:
         return 0
     momenta = [norm.momentum for norm in norms]
-    device = next(module.parameters()).device
+    device = device_of(module)
     with evaluating(module), torch.no_grad():
         for norm in norms:
             norm.reset_running_stats()

@@ -29,7 +29,13 @@ class Site:
 
 
 def plan_sites(
-    shape: tuple[int, int, int], slices: int, tile: int, windows: int, seed: int, multiple: int = 1
+    shape: tuple[int, int, int],
+    slices: int,
+    tile: int,
+    windows: int,
+    seed: int,
+    multiple: int = 1,
+    size: tuple[int, int] | None = None,
 ) -> list[Site]:
     """Draw windows wholly inside a volume, spread over as many blocks as there are.
 
@@ -50,6 +56,8 @@ def plan_sites(
         Seed of the draw.
     multiple
         What the network's height and width are multiples of.
+    size
+        The only (y, x) that the network takes, in place of ``tile``; None for any.
 
     Raises
     ------
@@ -65,7 +73,13 @@ def plan_sites(
     if windows < 1:
         raise BadInputError(f"{windows} windows were asked for, expected 1 or more; use for example --windows 40")
     rng = np.random.default_rng(seed)
-    ys, xs = _tiles(height, tile, multiple, rng), _tiles(width, tile, multiple, rng)
+    tall, wide = size or (tile, tile)
+    if size is not None and (tall > height or wide > width):
+        raise BadInputError(
+            f"the network takes {tall} x {wide} pixels only, expected slices at least as large, found {height} x {width}; use a "
+            "larger volume, or export the network for other sizes"
+        )
+    ys, xs = _tiles(height, tall, multiple, rng), _tiles(width, wide, multiple, rng)
     by_block: dict[int, list[int]] = {}
     for z in rng.permutation(np.asarray(centres)):
         by_block.setdefault(int(z) // slices, []).append(int(z))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
+from evenslice.model.exported import is_exported
 from evenslice.model.probing import Call, Probe, call_of, evaluating
 from evenslice.model.watching import Sight, watch
 
@@ -99,7 +100,7 @@ def find_stems(module: nn.Module, slices: int = 3, probe: Probe | None = None) -
 
 
 def check_kind(module: nn.Module) -> None:
-    """Raise ``BadInputError`` for what is not a plain network: scripted, exported, compiled, or not yet made."""
+    """Raise ``BadInputError`` for what is not a network to be watched: scripted, compiled, partly exported, not yet made."""
     found, advice = "", ""
     if not isinstance(module, nn.Module):
         found, advice = f"a {type(module).__name__}", "pass the network itself"
@@ -107,10 +108,11 @@ def check_kind(module: nn.Module) -> None:
         found, advice = "a TorchScript module", "pass the module it was scripted from"
     elif hasattr(module, "_orig_mod"):
         found, advice = "compiled", "pass the module it was compiled from, and compile afterwards"
-    elif isinstance(module, torch.fx.GraphModule) and any(
-        isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes
-    ):
-        found, advice = "an exported program with fixed operations", "change the module before torch.export"
+    elif part := next((name for name, part in module.named_modules() if name and is_exported(part)), ""):
+        found, advice = (
+            f"one with an exported program inside ({part})",
+            "give that part, or the network before torch.export",
+        )
     if found:
         raise BadInputError(f"the network is {found}, expected a plain torch.nn.Module; {advice}")
     for name, parameter in module.named_parameters():

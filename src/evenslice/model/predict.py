@@ -40,3 +40,8 @@ def classes_of(probabilities: Tensor, threshold: float = 0.5) -> Tensor:
     if probabilities.shape[1] == 1:
         return (probabilities[:, 0] > threshold).to(torch.uint8)
     return probabilities.argmax(1).to(torch.uint8)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a network is; the CPU if it has no parameters."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))

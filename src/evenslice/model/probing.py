@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
+from evenslice.model.exported import image_shape
 
 Probe = Tensor | Sequence[Any] | Mapping[str, Any]
 SIDES = (64, 224, 256, 384, 518, 96)
@@ -55,7 +56,11 @@ class Call:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a network into eval mode; put each of its parts back as it was."""
     modes = {m: m.training for m in module.modules()}
-    module.eval()
+    try:
+        module.eval()
+    except NotImplementedError:  # an exported part keeps the mode it was exported in
+        for m in modes:
+            m.training = False
     try:
         yield
     finally:
@@ -83,16 +88,16 @@ def call_of(module: nn.Module, slices: int, probe: Probe | None = None) -> Call:
             ) from error
         return call
     reason = ""
-    sizes = _sizes(module)
-    for height, width in sizes:
-        call = Call({0: torch.zeros(1, slices, height, width)}, 0)
+    shapes = _shapes(module, slices)
+    for shape in shapes:
+        call = Call({0: torch.zeros(shape)}, 0)
         try:
             call.run(module, image)
         except Exception as error:  # networks refuse sizes in ways of their own
             reason = reason or _reason(error)
         else:
             return call
-    sides = [side for size in sizes for side in size]
+    sides = [side for shape in shapes for side in shape[2:]]
     raise BadInputError(
         f"{type(module).__name__} does not run on {slices} channels of {min(sides)} to {max(sides)} pixels ({reason}); "
         "expected a network called with one tensor (B, S, y, x); give an example input as probe"
@@ -122,6 +127,19 @@ def _call_on(probe: Probe, slices: int) -> Call:
     raise BadInputError(
         f"the probe has shape {shapes}, expected (B, {slices}, y, x) of floating point; make one like the network's input"
     )
+
+
+def _shapes(module: nn.Module, slices: int) -> list[tuple[int, int, int, int]]:
+    """Return shapes of images to try: those a network states, and for what it leaves open the usual ones."""
+    batch, channels, height, width = image_shape(module)
+    if channels not in (None, slices):
+        raise BadInputError(
+            f"the exported network takes {channels} channels, expected {slices}; its number of slices is fixed, so give "
+            f"{channels} slices or change the network before the export"
+        )
+    batches = [batch] if batch is not None else [1] if image_shape(module) == (None,) * 4 else [1, 2]
+    sizes = [(b, slices, height or y, width or x) for b in batches for y, x in _sizes(module)]
+    return list(dict.fromkeys(sizes))
 
 
 def _sizes(module: nn.Module) -> list[tuple[int, int]]:

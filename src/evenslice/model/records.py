@@ -28,7 +28,8 @@ def updated_records(module: nn.Module, stems: Iterable[str], slices: int, unifor
         Whether one mean and std for all slots replace those of R, G and B in timm's record.
     """
     around = {".".join(name.split(".")[:n]) for name in stems for n in range(name.count(".") + 1)}
-    owners = [module.get_submodule(name) for name in sorted(around)]
+    parts = dict(module.named_modules(remove_duplicate=False))
+    owners = [parts[name] for name in sorted(around) if name in parts]
     records = [record for owner in owners for record in (*_counts(owner, slices), *_timm(owner, slices, uniform))]
     records += _configs(module, owners, slices)
     before = [(owner, key, owner.__dict__[key]) for owner, key, _ in records]

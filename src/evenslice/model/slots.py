@@ -76,6 +76,21 @@ def widened(stem: Stem, slices: int, init: Init) -> tuple[Tensor, tuple[int, ...
     return torch.cat([weight[:, :first], wide, weight[:, last:]], dim=1), layout
 
 
+def distances(stem: Stem) -> tuple[float, float]:
+    """Return how far the weights of a stem are from uniform and from mirror-symmetric ones, relative to their size.
+
+    ||w - mean over slots|| / ||w|| and ||w - (w + reversed w) / 2|| / ||w|| over all filter entries: 0 for an even stem, at
+    most 1. Slots that come in through different numbers of channels are as far apart as can be: 1.
+    """
+    weight = stem.layer.weight.detach().double()
+    parts = [weight[:, stem.channels_of(slot)] for slot in range(stem.slots)]
+    if len({part.shape for part in parts}) > 1:
+        return 1.0, 1.0
+    slots = torch.stack(parts)
+    size = slots.norm().clamp_min(torch.finfo(slots.dtype).tiny)
+    return float((slots - slots.mean(0)).norm() / size), float((slots - slots.flip(0)).norm() / 2 / size)
+
+
 def norms_per_slot(stem: Stem) -> list[float]:
     """Return the Frobenius norm of the weights of each slot of a stem; 0 for a slot that it does not see."""
     weight = stem.layer.weight.detach().double()

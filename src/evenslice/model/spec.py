@@ -1,14 +1,17 @@
 """What a model is: all that is needed to build it again, and the model itself."""
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.stem import INITS, TIES, Init, Tie
+from evenslice.model.wrapping import Ensemble, plain
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices
+
+TTAS = ("none", "reversal")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,42 @@ class Spec:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """Where a network came from that was not built here.
+
+    Attributes
+    ----------
+    form
+        ``callable``: made by a function of the user's. ``torch-export``, ``onnx``: a file.
+    source
+        ``package.module:callable``, or the path of the file.
+    slices
+        S, what the network sees at once.
+    classes
+        Output channels; 0 if the output cannot be laid over the input.
+    built
+        Input channels of what the callable makes, before any widening.
+    answers
+        ``logits``, ``probabilities`` or ``no prediction``, as found by running it.
+    init, tie
+        What ``fix`` did to its stem, ``unknown`` before.
+    """
+
+    form: Literal["callable", "torch-export", "onnx"]
+    source: str
+    slices: int
+    classes: int
+    built: int
+    answers: str = "logits"
+    init: Init | Literal["unknown"] = "unknown"
+    tie: Tie = "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Model:
     """A network that sees slices, with all that belongs to it.
 
@@ -66,7 +105,7 @@ class Model:
     module
         The network: float32 (B, S, y, x), normalised, to logits (B, classes, y, x).
     spec
-        How to build it again.
+        How to build it again, or where it came from.
     normalisation
         Raw intensities to what the network expects, or None before training.
     stride
@@ -77,15 +116,26 @@ class Model:
         What was measured when it was trained.
     certificate
         The largest response to the reversal that was measured when it was written, or None.
+    tta
+        ``reversal`` if the answer is the mean over each window and its reversal, else ``none``.
+    size
+        The only (y, x) that the network takes, or None for any.
     """
 
     module: nn.Module
-    spec: Spec
+    spec: Spec | Foreign
     normalisation: Normalisation | None = None
     stride: int = 32
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     certificate: dict[str, Any] | None = None
+    tta: str = "none"
+    size: tuple[int, int] | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, without what was put around it: the one with the stem and the weights."""
+        return plain(self.module)
 
     @property
     def slices(self) -> int:
@@ -95,3 +145,13 @@ class Model:
     def with_facts(self, **facts: Any) -> "Model":
         """Return the same network with other facts."""
         return replace(self, **facts)
+
+    def with_tta(self, tta: str) -> "Model":
+        """Return the same network that answers as the mean over each window and its reversal (``reversal``), or not (``none``)."""
+        if tta not in TTAS:
+            raise BadInputError(
+                f"the test-time augmentation {tta!r} is unknown, expected one of {', '.join(TTAS)}; choose one"
+            )
+        single = self.module.network if isinstance(self.module, Ensemble) else self.module
+        both = Ensemble(single, self.normalisation).train(single.training) if tta == "reversal" else single
+        return replace(self, module=both, tta=tta)

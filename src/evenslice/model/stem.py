@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from evenslice.errors import BadInputError
 from evenslice.model.discovery import Stem, check_kind, stems_on
+from evenslice.model.exported import is_fixed
 from evenslice.model.probing import Call, Probe, call_of, check_runs, order_response
 from evenslice.model.records import updated_records
 from evenslice.model.slots import EVEN, INITS, Init, norms_per_slot, slot_weights, widened
@@ -71,6 +72,7 @@ def uniform_stem(module: nn.Module, slices: int = 3, init: Init = "green", probe
     if init not in INITS:
         raise BadInputError(f"the init {init!r} is unknown, expected one of {', '.join(INITS)}; choose one")
     check_kind(module)
+    _check_fixed(module, slices, "none", 3)
     call = call_of(module, 3, probe)
     stems = stems_on(module, call)
     for stem in stems:
@@ -126,6 +128,7 @@ def mirror_stem(module: nn.Module, slices: int = 3, tie: Tie = "none", probe: Pr
     if tie not in TIES:
         raise BadInputError(f"the tie {tie!r} is unknown, expected one of {', '.join(TIES)}; choose one")
     check_kind(module)
+    _check_fixed(module, slices, tie, slices)
     call = call_of(module, slices, probe)
     stems = stems_on(module, call)
     pairs = [(0, s) for s in range(slices)] if tie == "uniform" else [(s, slices - 1 - s) for s in range(slices)]
@@ -148,6 +151,22 @@ def mirror_stem(module: nn.Module, slices: int = 3, tie: Tie = "none", probe: Pr
         raise
     _tie_all(stems, [tie] * len(stems))
     return module
+
+
+def _check_fixed(module: nn.Module, slices: int, tie: Tie, now: int) -> None:
+    """Refuse what an exported network cannot take: another number of slices than it has now, and ties."""
+    if not is_fixed(module):
+        return
+    if tie != "none":
+        raise BadInputError(
+            f"the network is exported, and the tie {tie!r} is for training, expected tie = 'none'; use it on the module before the "
+            "export"
+        )
+    if slices != now:
+        raise BadInputError(
+            f"the network is exported with {now} slices, expected to keep them (found {slices}); change the number of slices "
+            "before the export"
+        )
 
 
 def _tie_all(stems: list[Stem], ties: Sequence[Tie]) -> None:
@@ -240,7 +259,7 @@ def _undone_on_error(stems: list[Stem]) -> Iterator[None]:
 def _prove(module: nn.Module, call: Call, stems: list[Stem], orders: list[list[int]]) -> None:
     """Raise unless the output on noise is the same in other orders of the slots, to half the digits of the weights."""
     worst = max(order_response(module, call, order) for order in orders)
-    limit = torch.finfo(stems[0].layer.weight.dtype).eps ** 0.5
+    limit = torch.finfo(getattr(module, "computes_in", stems[0].layer.weight.dtype)).eps ** 0.5
     if worst > limit:
         names = ", ".join(repr(stem.name) for stem in stems)
         raise BadInputError(

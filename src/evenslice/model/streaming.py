@@ -27,7 +27,6 @@ def predict_slices(
     roi: Roi,
     device: torch.device,
     tile: int | None = None,
-    reversal: bool = False,
     zs: Sequence[int] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Predict the slices of a box, one after the other.
@@ -42,8 +41,6 @@ def predict_slices(
         Box (z, y, x) with plain starts and stops.
     tile
         Side of a tile with its halo, pixels; None for whole slices where they are not larger than 2048.
-    reversal
-        Average over each window and its reversal.
     zs
         Slices to predict; all of the box when None.
 
@@ -58,9 +55,7 @@ def predict_slices(
     for z in zs if zs is not None else range(roi[0].start, roi[0].stop):
         out = np.empty((model.spec.classes, height, width), np.float32)
         for part in plan:
-            out[(slice(None), *part.core)] = _predict_tile(
-                model, volume, z, part, (ys.start, xs.start), device, reversal
-            )
+            out[(slice(None), *part.core)] = _predict_tile(model, volume, z, part, (ys.start, xs.start), device)
         yield out
 
 
@@ -74,15 +69,14 @@ def plan_slice(height: int, width: int, tile: int | None) -> list[Tile]:
 
 
 def _predict_tile(
-    model: Model, volume: Volume, z: int, part: Tile, origin: tuple[int, int], device: torch.device, reversal: bool
+    model: Model, volume: Volume, z: int, part: Tile, origin: tuple[int, int], device: torch.device
 ) -> NDArray[np.float32]:
     place = tuple(slice(s.start + o, s.stop + o) for s, o in zip(part.read, origin, strict=True))
     raw = read_window(volume, z, model.slices, place[0], place[1])
     check_finite(raw, f"{volume.source} around slice {z}")
-    both = np.stack([raw, raw[::-1]]) if reversal else raw[None]
     with torch.inference_mode():
-        x = torch.from_numpy(normalisation_of(model).apply(both)).to(device)
-        probability = probabilities_of(logits_of(model.module, x, model.stride)).mean(0)
+        x = torch.from_numpy(normalisation_of(model).apply(raw[None])).to(device)
+        probability = probabilities_of(logits_of(model.module, x, model.stride))[0]
     found: NDArray[Any] = probability[(slice(None), *part.inside)].cpu().numpy()
     return found
 

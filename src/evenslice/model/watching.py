@@ -5,7 +5,6 @@ run, so whatever still follows the slots of the input has come from it through o
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,31 +13,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from evenslice.errors import BadInputError
+from evenslice.model.exported import is_exported
+from evenslice.model.graphs import watch_graph
 from evenslice.model.probing import Call
+from evenslice.model.sights import Sight, looked_at, medians, noise_like
+
+__all__ = ["Sight", "is_layer", "watch"]
 
 JOINING = {torch.cat, torch.concat, torch.concatenate, torch.stack}
-
-
-@dataclass(frozen=True)
-class Sight:
-    """One tensor that met parameters.
-
-    Attributes
-    ----------
-    name
-        Dotted name of the layer, or of the parameter met outside of any layer.
-    layer
-        The layer, or the module that owns the parameter.
-    operation
-        The function that met a parameter outside of any layer, or "".
-    values
-        For each axis of the tensor, the median of every entry along it, in each run: (runs, entries).
-    """
-
-    name: str
-    layer: nn.Module
-    operation: str
-    values: tuple[Tensor, ...]
 
 
 def watch(module: nn.Module, call: Call, probes: Tensor) -> list[Sight]:
@@ -49,7 +31,12 @@ def watch(module: nn.Module, call: Call, probes: Tensor) -> list[Sight]:
     list of Sight
         In the order of the calls; a layer that is called twice comes twice.
     """
-    runs = [_watch_once(module, call, constants) for constants in probes]
+    own = getattr(module, "watch", None)
+    if callable(own):  # a network that runs outside of torch
+        found: list[Sight] = own(call, probes)
+        return found
+    once = watch_graph if is_exported(module) else _watch_once
+    runs = [once(module, call, constants) for constants in probes]
     sights = []
     for key, (name, layer, operation, values) in runs[0].items():
         same = [run[key][3] for run in runs if key in run]
@@ -76,12 +63,12 @@ def _watch_once(module: nn.Module, call: Call, constants: Tensor) -> dict[tuple[
 
     def look(name: str, layer: nn.Module, operation: str, tensors: Iterable[Any]) -> None:
         for x in tensors:
-            if isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 and x.numel():
+            if looked_at(x):
                 turn = sum(key[0] == name for key in seen)
-                seen[name, turn] = (name, layer, operation, _medians(x))
+                seen[name, turn] = (name, layer, operation, medians(x))
 
     def mask(_layer: nn.Module, _args: Any, output: Any) -> Any:
-        return tree_map(lambda x: _noise(x, draw) if isinstance(x, Tensor) and x.is_floating_point() else x, output)
+        return tree_map(lambda x: noise_like(x, draw) if isinstance(x, Tensor) and x.is_floating_point() else x, output)
 
     layers, loose = _parts(module)
     hooks = [
@@ -118,15 +105,6 @@ def _parts(module: nn.Module) -> tuple[dict[str, nn.Module], dict[int, tuple[str
         for key, parameter in () if is_layer(part) else part.named_parameters(recurse=False):
             loose[id(parameter)] = (f"{name}.{key}".removeprefix("."), part)
     return layers, loose
-
-
-def _medians(x: Tensor) -> tuple[Tensor, ...]:
-    values = x.detach().double().cpu()
-    return tuple(values.movedim(a, 0).reshape(x.shape[a], -1).median(dim=1).values for a in range(x.ndim))
-
-
-def _noise(x: Tensor, draw: torch.Generator) -> Tensor:
-    return torch.rand(x.shape, generator=draw).to(x.device, x.dtype)
 
 
 class _LooseParameters(TorchFunctionMode):

@@ -13,7 +13,15 @@ from evenslice.evidence.stats import Interval
 from evenslice.labels.metrics import Scores
 from evenslice.report.verdict import sentence, slot_names
 from evenslice.verbs.demo import Demo
-from evenslice.verbs.inspect import Inspected, unevenness
+from evenslice.verbs.inspect import Inspected
+
+PATTERNS = {
+    "uniform": "all slots equal",
+    "mirror": "slots equal their mirror image",
+    "cyclic": "slots repeat R, G, B, as timm and segmentation-models-pytorch widen a stem",
+    "none": "slots differ",
+    "one": "one slot",
+}
 
 
 def print_demo(demo: Demo) -> None:
@@ -86,7 +94,8 @@ def print_certificate(certificate: Certificate) -> None:
     """Print the largest response to the reversal, in both precisions."""
     word = "even" if certificate.symmetric else "not even"
     windows = certificate.random_windows + certificate.real_windows
-    found = f"{certificate.float32:.1e} in float32, {certificate.float64:.1e} in float64"
+    double = "" if certificate.float64 is None else f", {certificate.float64:.1e} in float64"
+    found = f"{certificate.float32:.1e} in float32{double}"
     print(f"largest response to the reversal: {found} (relative, {windows} windows): {word}")
 
 
@@ -103,16 +112,24 @@ def print_inspected(found: Inspected) -> None:
         Console().print(table)
         return
     spec, norm = about["spec"], about["normalisation"]
-    table.add_row("network", f"{spec['arch']} on {spec['encoder']}, {spec['classes']} output(s)")
-    table.add_row("slices", str(spec["slices"]))
+    if about["form"] == "evenslice":
+        table.add_row("network", f"{spec['arch']} on {spec['encoder']}, {spec['classes']} output(s)")
+    else:
+        table.add_row(
+            "network", escape(f"{spec['source']} ({about['form']}), {spec['classes']} output(s): {spec['answers']}")
+        )
+    if about["library_call"]:
+        table.add_row("made by", escape(about["library_call"]))
+    size = "" if about["size"] is None else f", {about['size'][0]} x {about['size'][1]} pixels only"
+    table.add_row("slices", f"{spec['slices']}{size}")
     table.add_row("stem", f"init {spec['init']}, tie {spec['tie']}")
     for stem in about["stems"]:
-        uniform, mirror = unevenness(stem["norms"])
-        table.add_row(
-            f"{stem['module']} ({stem['kind']})", "norm per slot " + "  ".join(f"{n:.3f}" for n in stem["norms"])
-        )
-        table.add_row("", f"from uniform {uniform:.3f}, from mirror {mirror:.3f}")
+        table.add_row(escape(stem["module"] or "(the network)"), f"{stem['layer']}: {PATTERNS[stem['pattern']]}")
+        table.add_row("", "norm per slot " + "  ".join(f"{n:.3f}" for n in stem["norms"]))
+        table.add_row("", f"distance from uniform {stem['from_uniform']:.3f}, from mirror {stem['from_mirror']:.3f}")
     scaling = "none yet" if norm is None else f"mean {norm['mean']}, std {norm['std']}"
+    if about["tta"] != "none":
+        table.add_row("answer", "mean over each window and its reversal (--tta reversal)")
     table.add_row("normalisation", scaling if norm is None or norm["uniform"] else f"{scaling}: differs by slot")
     table.add_row(
         "certificate",

@@ -13,19 +13,11 @@ from evenslice.evidence.result import Audit
 from evenslice.evidence.sites import plan_sites
 from evenslice.evidence.stats import overall_verdict
 from evenslice.model.checkpoint import stem_record
-from evenslice.model.spec import Model
+from evenslice.model.streaming import normalisation_of
 from evenslice.progress import Progress, silent
-from evenslice.verbs.choices import (
-    ModelLike,
-    VolumeLike,
-    check_same_shape,
-    device_of,
-    model_of,
-    trained_slices,
-    volume_of,
-)
+from evenslice.verbs.choices import VolumeLike, check_same_shape, device_of, trained_slices, volume_of
+from evenslice.verbs.models import ModelLike, check_segments, model_of, normalised_by
 from evenslice.volume.array import Volume
-from evenslice.volume.normalisation import Normalisation, estimate
 
 METHODS = ("gradient",)
 WINDOWS = 40
@@ -42,6 +34,7 @@ def audit(
     tile: int = 256,
     margin: float = 0.05,
     confidence: float = 0.95,
+    slices: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     seed: int = 0,
@@ -58,7 +51,7 @@ def audit(
     Parameters
     ----------
     model
-        A model or the path of a model file.
+        A model, or any form of one that ``model_of`` takes: a file, or ``package.module:callable``.
     volume
         A volume, an array (z, y, x) or a path.
     labels
@@ -73,8 +66,11 @@ def audit(
         Half-width of the zone in which a mirror pair counts as even.
     confidence
         Of the intervals.
+    slices
+        S, where a foreign network does not say it.
     mean, std
-        Normalisation in raw intensity units, one number or S; None for the model's own.
+        Normalisation in raw intensity units, one number or S; None for the model's own, else
+        the volume's.
     seed
         Seed of the windows and the bootstrap.
     device
@@ -91,17 +87,19 @@ def audit(
     BadInputError
         If something given cannot be used.
     """
-    model, volume = model_of(model), volume_of(volume)
+    model, volume = model_of(model, slices, mean, std), volume_of(volume)
+    check_segments(model)
     truth = None if labels is None else volume_of(labels)
     _check_options(volume, truth, methods, margin, confidence)
-    sites = plan_sites(volume.shape, model.slices, tile, windows, seed, model.stride)
+    model = normalised_by(model, volume, seed)
+    sites = plan_sites(volume.shape, model.slices, tile, windows, seed, model.stride, model.size)
     scene = Scene(
         module=copy.deepcopy(model.module).float().to(device_of(device)),
         stride=model.stride,
         slices=model.slices,
         volume=volume,
         truth=truth,
-        normalisation=_normalisation(model, volume, mean, std, seed),
+        normalisation=normalisation_of(model),
         device=device_of(device),
         label=label,
     )
@@ -148,17 +146,3 @@ def _check_options(
             raise BadInputError(
                 f"the {name} is {value}, expected a number between 0 and 1; leave it out for the default"
             )
-
-
-def _normalisation(
-    model: Model, volume: Volume, mean: Sequence[float] | None, std: Sequence[float] | None, seed: int
-) -> Normalisation:
-    if (mean is None) != (std is None):
-        raise BadInputError("only one of mean and std was given, expected both or neither; give both")
-    if mean is not None and std is not None:
-        if len(mean) not in (1, model.slices):
-            raise BadInputError(
-                f"{len(mean)} means were given, expected 1 or {model.slices} (one a slot); give one number"
-            )
-        return Normalisation(tuple(float(m) for m in mean), tuple(float(s) for s in std), "option")
-    return model.normalisation or estimate(volume, seed)

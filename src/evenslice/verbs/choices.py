@@ -10,24 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.model.checkpoint import load_model
 from evenslice.model.spec import Model
 from evenslice.volume.array import Roi, Volume, as_volume
 from evenslice.volume.files import open_volume
 
 VolumeLike = Volume | NDArray[Any] | str | Path
-ModelLike = Model | str | Path
 _SPAN = re.compile(r"^\s*(\d*)\s*:\s*(\d*)\s*$")
 
 
 def volume_of(source: VolumeLike) -> Volume:
     """Open a path, or take a volume or array as it is."""
     return open_volume(source) if isinstance(source, (str, Path)) else as_volume(source)
-
-
-def model_of(source: ModelLike) -> Model:
-    """Load a path, or take a model as it is."""
-    return source if isinstance(source, Model) else load_model(source)
 
 
 def check_same_shape(volume: Volume, labels: Volume) -> None:

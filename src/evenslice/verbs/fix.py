@@ -1,10 +1,12 @@
 """Fix: load, make the stem even on a copy, measure what changed, save."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from evenslice.errors import BadInputError
@@ -15,13 +17,17 @@ from evenslice.evidence.recalibrate import recalibrate
 from evenslice.evidence.result import Audit
 from evenslice.evidence.sites import plan_sites
 from evenslice.labels.targets import Target
-from evenslice.model.checkpoint import check_model_name, save_model, stem_record
+from evenslice.model.checkpoint import normalisation_record, stem_record
 from evenslice.model.spec import Model
 from evenslice.model.stem import Init, Tie, bake_stem, mirror_stem, uniform_stem
 from evenslice.model.streaming import normalisation_of
+from evenslice.model.wrapping import plain
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit as run_audit
-from evenslice.verbs.choices import ModelLike, VolumeLike, check_same_shape, model_of, volume_of
+from evenslice.verbs.choices import VolumeLike, check_same_shape, volume_of
+from evenslice.verbs.models import ModelLike, check_name, check_segments, model_of, normalised_by, save
+from evenslice.volume.array import Volume
+from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.writing import check_writable
 
 TILE, WINDOWS, CERTIFIED = 256, 16, 4
@@ -42,8 +48,9 @@ class Fixed:
     audits
         Audit before and after on the same windows, or None without a volume.
     change
-        What the fix did to the output on windows of the volume: ``probability_change``, ``batch_norms`` measured anew, and with
-        labels ``dice_before`` and ``dice_after``; None without a volume.
+        What the fix did to the output on windows of the volume: ``probability_change``, ``batch_norms`` measured anew,
+        ``normalisation_change`` (the part of it that comes from one mean and std for all slots; None where that was so
+        already), and with labels ``dice_before`` and ``dice_after``; None without a volume.
     warnings
         What the user should know.
     """
@@ -60,6 +67,9 @@ class Fixed:
         """Return it as JSON can hold it (schema evenslice.fix/1)."""
         return {
             "schema": "evenslice.fix/1",
+            "slices": self.model.slices,
+            "tta": self.model.tta,
+            "normalisation": normalisation_record(self.model.normalisation),
             "stems_before": self.before,
             "stems_after": self.after,
             "certificate": self.certificate.to_dict(),
@@ -76,6 +86,10 @@ def fix(
     *,
     tie: Tie = "none",
     init: Init | None = None,
+    tta: str = "none",
+    slices: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     volume: VolumeLike | None = None,
     labels: VolumeLike | None = None,
     seed: int = 0,
@@ -83,22 +97,29 @@ def fix(
     force: bool = False,
     progress: Progress = silent,
 ) -> Fixed:
-    """Make the stem of a trained model even and save the result; the model given is left as it is.
+    """Make a trained model even without retraining and save the result; the model given is left as it is.
 
     Parameters
     ----------
     model
-        A model or the path of a model file.
+        A model in any form: of ours, ``package.module:callable``, ``.pt2`` or ``.onnx``.
     out
-        Name ending in ``.safetensors``.
+        Name ending in ``.safetensors``; in ``.pt2`` or ``.onnx`` for such a model.
     tie
         ``mirror`` or ``uniform`` to keep the stem so when training goes on; recorded in the file.
     init
         None for the mirror average w_s <- (w_s + w_{S-1-s}) / 2. An init treats the three slots as R, G, B, which
         removes the centre's identity from a model trained on slices: it needs retraining.
+    tta
+        ``reversal``: leave the weights alone and let the model answer, from now on, as the mean over each window and its
+        reversal; twice the time, and recorded in the file.
+    slices
+        S of the fixed model: with an init it may differ from the three slots there are; else what a foreign model sees.
+    mean, std
+        Normalisation in raw intensity units, in place of the model's. Different ones per slot are replaced by their mean.
     volume, labels
-        Volume to audit before and after on the same windows, and its truth. After the mirror average the batch norms are
-        measured anew on windows of this volume; the change of the output is measured on them, and of Dice with labels.
+        Volume to audit before and after, and its truth. After the mirror average the batch norms are measured anew on
+        windows of this volume; the change of the output is measured on them, and of Dice with labels.
     seed, device, force, progress
         Of the audit; whether to overwrite; how to show the progress.
 
@@ -108,67 +129,116 @@ def fix(
         If something given cannot be used; nothing is written then.
     """
     out = Path(out)
-    check_model_name(out)
+    if tta != "none" and (init is not None or tie != "none"):
+        raise BadInputError(
+            f"--tta {tta} was given with --init or --tie, expected one way to make the model even; choose one"
+        )
     check_writable(out, force)
-    model = model_of(model)
+    before = model_of(model, slices if init is None else None, mean, std)
+    check_name(before, out)
     source = None if volume is None else volume_of(volume)
-    truth = None if labels is None else volume_of(labels)
-    if truth is not None:
-        if source is None:
-            raise BadInputError("labels were given without a volume, expected both; add --audit VOLUME")
-        check_same_shape(source, truth)
-    network, notes = _even(model, tie, init)
-    done = "mirror average" if init is None else f"init {init}"
-    fixed = model.with_facts(
-        module=network,
-        spec=replace(model.spec, tie=tie, init=init or model.spec.init),
-        training=model.training | {"fixed": done},
-        scores={"before_fix": model.scores},
-    )
-    sites, windows, change = [], [], None
+    truth = _truth(source, labels)
     if source is not None:
-        sites = plan_sites(source.shape, model.slices, TILE, WINDOWS, seed, model.stride)
-        windows = [raw for _, raw in read_sites(source, model.slices, sites)]
+        check_segments(before)
+        before = normalised_by(before, source, seed)
+    fixed, notes = _fixed(before, tie, init, tta, slices)
+    windows, change = [], None
+    if source is not None:
+        sites = plan_sites(source.shape, fixed.slices, TILE, WINDOWS, seed, fixed.stride, fixed.size)
+        windows = [raw for _, raw in read_sites(source, fixed.slices, sites)]
         truths = None if truth is None else [truth.read((slice(s.z, s.z + 1), s.y, s.x))[0] for s in sites]
-        change = _change(model, fixed, windows, truths, init)
+        change = _change(before, fixed, windows, truths, recalibrated=init is None and tta == "none")
     certificate = certify(fixed, windows[:CERTIFIED], seed)
     fixed = fixed.with_facts(certificate=certificate.to_dict())
     audits = None
     if source is not None:
         options: dict[str, Any] = {"labels": truth, "seed": seed, "device": device, "progress": progress}
         audits = (
-            run_audit(model, source, label="before", **options),
+            run_audit(before, source, label="before", **options),
             run_audit(fixed, source, label="after", **options),
         )
-    save_model(out, fixed)
-    return Fixed(fixed, stem_record(model), stem_record(fixed), certificate, audits, change, notes)
+    save(out, fixed)
+    return Fixed(fixed, stem_record(before), stem_record(fixed), certificate, audits, change, notes)
 
 
-def _even(model: Model, tie: Tie, init: Init | None) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return a copy of the network with an even stem, its tie worked in, and what the user should know."""
-    network = copy.deepcopy(model.module)
+def _truth(source: Volume | None, labels: VolumeLike | None) -> Volume | None:
+    if labels is None:
+        return None
+    if source is None:
+        raise BadInputError("labels were given without a volume, expected both; add --audit VOLUME")
+    truth = volume_of(labels)
+    check_same_shape(source, truth)
+    return truth
+
+
+def _fixed(model: Model, tie: Tie, init: Init | None, tta: str, slices: int | None) -> tuple[Model, tuple[str, ...]]:
+    """Make an even copy of a model; return it with what the user should know."""
+    done = f"tta {tta}" if tta != "none" else "mirror average" if init is None else f"init {init}"
+    facts = {"training": model.training | {"fixed": done}, "scores": {"before_fix": model.scores}}
+    if tta != "none":
+        return model.with_facts(**facts).with_tta(tta), ("--tta reversal takes twice the time of the model alone",)
+    single = model.with_tta("none")
+    module = copy.deepcopy(single.module)
+    _even(plain(module), model.slices, tie, init, slices or 3)
+    made: dict[str, Any] = {"tie": tie} if init is None else {"tie": tie, "init": init, "slices": slices or 3}
+    spec = replace(model.spec, **made)
+    norm, norm_notes = _one_normalisation(model.normalisation)
+    fixed = single.with_facts(module=module, spec=spec, normalisation=norm, **facts)
+    return fixed, (*_warnings(tie, init, model.slices), *norm_notes)
+
+
+def _even(network: nn.Module, slices: int, tie: Tie, init: Init | None, wanted: int) -> None:
+    """Make the stem of a network even, in place, its tie worked in."""
     if init is None:
-        even = bake_stem(mirror_stem(network, model.slices, "mirror" if tie == "none" else tie))
-        note = (
-            "--tie uniform on a model trained on slices removes what it knew of the centre slice: retrain it before use"
-        )
-        return even, (note,) if tie == "uniform" and model.slices > 1 else ()
-    if model.slices != 3:
+        mirror_stem(network, slices, tie)
+        bake_stem(network)
+        return
+    if slices != 3:
         raise BadInputError(
-            f"the model sees {model.slices} slices, expected 3 for an init from R, G and B; leave --init out for the mirror average"
+            f"the model sees {slices} slices, expected 3 for an init from R, G and B; leave --init out for the mirror average"
         )
-    note = f"--init {init} on a model trained on slices removes what it knew of the centre slice: retrain it before use"
-    return uniform_stem(network, 3, init), (note,)
+    uniform_stem(network, wanted, init)
+    if tie != "none":
+        bake_stem(mirror_stem(network, wanted, tie))
 
 
-def _change(model: Model, fixed: Model, windows: Windows, truths: Windows | None, init: Init | None) -> dict[str, Any]:
+def _warnings(tie: Tie, init: Init | None, slices: int) -> tuple[str, ...]:
+    what = f"--init {init}" if init is not None else "--tie uniform" if tie == "uniform" and slices > 1 else ""
+    advice = "on a model trained on slices removes what it knew of the centre slice: retrain it before use"
+    return (f"{what} {advice}",) if what else ()
+
+
+def _one_normalisation(norm: Normalisation | None) -> tuple[Normalisation | None, tuple[str, ...]]:
+    """Return one mean and std for all slots, and a note if they were not so: behind different ones no stem is even."""
+    if norm is None or norm.uniform:
+        return norm, ()
+    one = Normalisation((float(np.mean(norm.mean)),), (float(np.mean(norm.std)),), norm.source)
+    note = (
+        f"the slots were normalised by different numbers (mean {norm.mean}, std {norm.std}); now all by mean {one.mean[0]:g} "
+        f"and std {one.std[0]:g}"
+    )
+    return one, (note,)
+
+
+def _change(
+    before: Model, fixed: Model, windows: Windows, truths: Windows | None, recalibrated: bool
+) -> dict[str, Any]:
     """Measure the batch norms anew (not after an init, which needs training anyway), and the change of output and Dice."""
-    norm, classes = normalisation_of(model), model.spec.classes
-    measured = recalibrate(fixed.module, model.stride, norm, windows) if init is None else 0
-    before, after = (predict_windows(m, norm, windows) for m in (model, fixed))
-    change: dict[str, Any] = {"probability_change": output_change(before, after), "batch_norms": measured}
+    old, norm, classes = normalisation_of(before), normalisation_of(fixed), fixed.spec.classes
+    margin = (fixed.slices - before.slices) // 2
+    centred = [raw[margin : margin + before.slices] for raw in windows] if margin >= 0 else None
+    measured = recalibrate(fixed.module, fixed.stride, norm, windows) if recalibrated else 0
+    after = predict_windows(fixed, norm, windows)
+    change: dict[str, Any] = {"probability_change": None, "batch_norms": measured, "normalisation_change": None}
+    predictions = {"dice_after": after}
+    if centred is not None:
+        first = predict_windows(before, old, centred)
+        predictions = {"dice_before": first, **predictions}
+        change["probability_change"] = output_change(first, after)
+        if old != norm:
+            change["normalisation_change"] = output_change(first, predict_windows(before, norm, centred))
     if truths is not None:  # labels mean what they meant in training
-        target = Target(model.training.get("target", "classes" if classes > 1 else "foreground"), classes)
-        for name, predictions in (("dice_before", before), ("dice_after", after)):
-            change[name] = window_scores(predictions, truths, target).dice
+        target = Target(before.training.get("target", "classes" if classes > 1 else "foreground"), classes)
+        for name, predicted in predictions.items():
+            change[name] = window_scores(predicted, truths, target).dice
     return change

@@ -1,12 +1,16 @@
 """Inspect: what a model's stem is, or what was understood of a volume."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evenslice.evidence.certificate import Certificate, certify
-from evenslice.model.checkpoint import load_model, stem_record
-from evenslice.model.spec import Model
+from evenslice.model.checkpoint import stem_record
+from evenslice.model.foreign import form_of
+from evenslice.model.origin import library_call
+from evenslice.model.spec import Foreign, Model
+from evenslice.verbs.models import model_of
 from evenslice.volume.array import Volume
 from evenslice.volume.files import open_volume
 
@@ -46,7 +50,11 @@ class Inspected:
             about = {
                 "kind": "model",
                 "slices": self.model.slices,
+                "form": self.model.spec.form if isinstance(self.model.spec, Foreign) else "evenslice",
+                "library_call": library_call(self.model),
                 "spec": self.model.spec.to_dict(),
+                "tta": self.model.tta,
+                "size": self.model.size,
                 "stems": list(self.stems),
                 "normalisation": None
                 if norm is None
@@ -59,15 +67,25 @@ class Inspected:
         return {"schema": "evenslice.inspect/1", **about}
 
 
-def inspect(source: str | Path, *, verify: bool = False, seed: int = 0) -> Inspected:
-    """Look at a model file or a volume.
+def inspect(
+    source: str | Path,
+    *,
+    verify: bool = False,
+    slices: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    seed: int = 0,
+) -> Inspected:
+    """Look at a model in any form, or at a volume.
 
     Parameters
     ----------
     source
-        A model file (``.safetensors``), or anything ``open_volume`` reads.
+        A model (``.safetensors`` of ours, ``package.module:callable``, ``.pt2``, ``.onnx``), or anything ``open_volume`` reads.
     verify
         Measure a model's response to the reversal again, on windows of noise.
+    slices, mean, std
+        Of a foreign model, as ``audit`` takes them.
     seed
         Of the noise.
 
@@ -76,20 +94,7 @@ def inspect(source: str | Path, *, verify: bool = False, seed: int = 0) -> Inspe
     BadInputError
         If it is neither.
     """
-    source = Path(source)
-    if source.suffix != ".safetensors":
+    if form_of(source) is None:
         return Inspected(None, (), open_volume(source), None)
-    model = load_model(source)
+    model = model_of(source, slices, mean, std)
     return Inspected(model, tuple(stem_record(model)), None, certify(model, seed=seed) if verify else None)
-
-
-def unevenness(norms: list[float]) -> tuple[float, float]:
-    """Return how far norms per slot are from uniform and from mirror-symmetric.
-
-    The spread of the norms relative to their mean, and the largest |(a - b) / (a + b)| over the mirror pairs; both 0 for an
-    even stem. Norms can agree where filters do not, so 0 is necessary and the certificate is the proof.
-    """
-    mean = sum(norms) / len(norms)
-    pairs = zip(norms, norms[::-1], strict=True)
-    mirror = max((abs(a - b) / (a + b) for a, b in pairs if a + b > 0), default=0.0)
-    return ((max(norms) - min(norms)) / mean if mean > 0 else 0.0), mirror

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.model.predict import classes_of
-from evenslice.model.spec import Model
+from evenslice.model.spec import Foreign, Model
 from evenslice.model.streaming import normalisation_of, plan_slice, predict_slices
 from evenslice.progress import Progress, Step, silent
-from evenslice.verbs.choices import ModelLike, VolumeLike, check_threshold, device_of, model_of, parse_roi, volume_of
+from evenslice.verbs.choices import VolumeLike, check_threshold, device_of, parse_roi, volume_of
+from evenslice.verbs.models import ModelLike, check_segments, model_of, normalised_by
 from evenslice.volume.array import Volume
 from evenslice.volume.files import check_volume_name
 from evenslice.volume.tiff import write_tiff
@@ -31,7 +32,7 @@ def segment(
     output: Output = "labels",
     threshold: float = 0.5,
     tile: int | None = None,
-    tta: Literal["none", "reversal"] = "none",
+    tta: Literal["none", "reversal"] | None = None,
     roi: str | None = None,
     device: str = "auto",
     force: bool = False,
@@ -54,7 +55,7 @@ def segment(
     tile
         Side of a tile with its halo in pixels; None for whole slices where they are not larger than 2048.
     tta
-        ``reversal``: average over each window and its reversal.
+        ``reversal``: average over each window and its reversal; ``none``: do not; None: as the model's record says.
     roi
         ``Z0:Z1,Y0:Y1,X0:X1``, None for all.
     device, force, progress
@@ -74,14 +75,18 @@ def segment(
     check_volume_name(out)
     check_writable(out, force)
     model, volume = model_of(model), volume_of(volume)
-    _check_options(model, output, threshold, tta)
+    check_segments(model)
+    _check_options(model, output, threshold)
+    if isinstance(model.spec, Foreign):
+        model = normalised_by(model, volume, 0)
     normalisation_of(model)
+    model = model.with_tta(model.tta if tta is None else tta)
     box = parse_roi(roi, volume.shape)
     shape = tuple(part.stop - part.start for part in box)
     plan_slice(shape[1], shape[2], tile)
     where = device_of(device)
     model.module.eval().to(where)
-    slices = predict_slices(model, volume, box, where, tile, tta == "reversal")
+    slices = predict_slices(model, volume, box, where, tile)
     with progress("segmenting", shape[0]) as step:
         meaning = "probabilities" if output == "probabilities" else "intensity"
         planes = _planes(slices, output, threshold, step)
@@ -89,7 +94,7 @@ def segment(
     return out
 
 
-def _check_options(model: Model, output: str, threshold: float, tta: str) -> None:
+def _check_options(model: Model, output: str, threshold: float) -> None:
     if output not in OUTPUTS:
         raise BadInputError(f"the output {output!r} is unknown, expected {' or '.join(OUTPUTS)}; choose one")
     if output == "probabilities" and model.spec.classes > 1:
@@ -97,8 +102,11 @@ def _check_options(model: Model, output: str, threshold: float, tta: str) -> Non
             f"the model has {model.spec.classes} classes, expected one for probabilities in a TIFF; use --output labels"
         )
     check_threshold(threshold)
-    if tta not in ("none", "reversal"):
-        raise BadInputError(f"the test-time augmentation {tta!r} is unknown, expected none or reversal; choose one")
+    if model.size is not None:
+        raise BadInputError(
+            f"the network takes {model.size[0]} x {model.size[1]} pixels only, expected one that takes any size; export it with "
+            "dynamic height and width"
+        )
 
 
 def _planes(

@@ -1,0 +1,214 @@
+"""Models of other people: a function of theirs that makes a network, or an exported file."""
+
+import copy
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from evenslice.errors import BadInputError
+from evenslice.model.discovery import check_kind
+from evenslice.model.probing import Call, call_of
+from evenslice.model.spec import Foreign, Model
+from evenslice.model.wrapping import Answer, picture_in, resized
+
+Form = Literal["evenslice", "callable", "torch-export", "onnx"]
+_ENDINGS: dict[str, Form] = {".safetensors": "evenslice", ".pt2": "torch-export", ".onnx": "onnx"}
+_PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar"}
+_CALLABLE = re.compile(r"^(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)(?:@(?P<file>.+))?$")
+_SLICES = (3, 5, 7, 9, 1)
+_STRIDES = (1, 2, 4, 8, 16, 32, 64)
+_BASE = (128, 192)
+_SAME = 1e-3
+
+
+def form_of(source: str | Path) -> Form | None:
+    """Say which form a MODEL has by its name, or None if it is none of them; nothing is opened.
+
+    Raises
+    ------
+    BadInputError
+        For files that can only be read by running code that they hold.
+    """
+    text = str(source)
+    ending = Path(text).suffix.lower()
+    if ending in _ENDINGS and not _CALLABLE.match(text):
+        return _ENDINGS[ending]
+    if _CALLABLE.match(text) and not Path(text).exists():
+        return "callable"
+    if ending in _PICKLES:
+        raise BadInputError(
+            f"{text} ends in {ending}, a pickle that could run any code, expected .safetensors, .pt2, .onnx or "
+            "package.module:callable; write a function that makes your network and loads the file with "
+            "torch.load(..., weights_only=True), and name that"
+        )
+    return None
+
+
+def load_callable(source: str, slices: int | None = None) -> tuple[Model, Path | None]:
+    """Make the network that ``package.module:callable`` returns. This runs that code.
+
+    Parameters
+    ----------
+    source
+        ``package.module:callable``, with ``@FILE`` if weights are to be loaded into it; the current folder is searched too.
+    slices
+        S if known; else the first of 3, 5, 7, 9, 1 that the network takes.
+
+    Returns
+    -------
+    tuple
+        The model, without a normalisation, and the file of weights named behind ``@``, or None; it is not read here.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be imported, fails, or returns something else than a network that segments.
+    """
+    found = _CALLABLE.match(source)
+    if found is None:
+        raise BadInputError(f"{source!r} was given as a model, expected package.module:callable; write it so")
+    make = _imported(found["module"], found["name"])
+    try:
+        network = make()
+    except Exception as error:  # code of the user's may raise anything
+        raise BadInputError(
+            f"{source} failed ({type(error).__name__}: {error}), expected a function without arguments that returns a "
+            "torch.nn.Module; mend it, or wrap it in one"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise BadInputError(
+            f"{source} returned a {type(network).__name__}, expected a torch.nn.Module; return the network itself"
+        )
+    check_kind(network)
+    name = f"{found['module']}:{found['name']}"
+    return adopt(network.float().cpu().eval(), "callable", name, slices), Path(found["file"]) if found["file"] else None
+
+
+def _imported(module: str, name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        thing: Any = importlib.import_module(module)
+        for part in name.split("."):
+            thing = getattr(thing, part)
+    except Exception as error:  # importing runs code of the user's, which may raise anything
+        raise BadInputError(
+            f"{module}:{name} cannot be imported ({type(error).__name__}: {error}), expected a function in a module that "
+            f"python finds from {here}; check the name, or install the package"
+        ) from error
+    if not callable(thing):
+        raise BadInputError(
+            f"{module}:{name} is a {type(thing).__name__}, expected a function that returns a torch.nn.Module; name one"
+        )
+    return thing
+
+
+def adopt(
+    network: nn.Module,
+    form: Literal["callable", "torch-export", "onnx"],
+    source: str,
+    slices: int | None = None,
+    shape: Sequence[int | None] = (None, None, None, None),
+) -> Model:
+    """Find out by running a network how it is called and what it answers.
+
+    Parameters
+    ----------
+    network
+        In eval mode.
+    form, source
+        Where it came from.
+    slices
+        S if known.
+    shape
+        What an exported file says of its input (B, S, y, x), None where any number will do.
+
+    Raises
+    ------
+    BadInputError
+        If it does not run.
+
+    Notes
+    -----
+    A network whose output cannot be laid over its input (a classifier, an encoder) has no classes: its stem can be seen and
+    made even, but nothing be segmented or audited with it.
+    """
+    call = _call(network, slices or shape[1], source)
+    seen = call.shape[1]
+    if slices is not None and seen != slices:
+        raise BadInputError(f"--slices is {slices}, expected {seen} as {source} takes; leave it out")
+    try:
+        out = resized(picture_in(call.run(network, _noise(call.shape, 0))), call.shape[-2:])
+    except BadInputError:
+        spec = Foreign(form, source, seen, 0, seen, "no prediction")
+        return Model(network, spec, stride=1, size=(call.shape[-2], call.shape[-1]))
+    if form == "torch-export" and not _runs_in_double(network, call):
+        network.precisions = ("float32",)  # type: ignore[assignment]
+    probabilities = _gives_probabilities(network, call)
+    whole = shape[2] is None and shape[3] is None
+    stride = next((s for s in _STRIDES if whole and _takes(network, seen, s)), None)
+    size = None if stride else (call.shape[-2], call.shape[-1])
+    module = network
+    if probabilities or shape[0] is not None or not _is_plain(network, call):
+        module = Answer(network, probabilities, shape[0]).eval()
+    spec = Foreign(form, source, seen, out.shape[1], seen, "probabilities" if probabilities else "logits")
+    return Model(module, spec, stride=stride or 1, size=size)
+
+
+def _call(network: nn.Module, slices: int | None, source: str) -> Call:
+    reasons = []
+    for count in _SLICES if slices is None else (slices,):
+        try:
+            return call_of(network, count)
+        except BadInputError as error:
+            reasons.append(str(error))
+    advice = "" if slices is not None else f"; tried {', '.join(map(str, _SLICES))} slices; give --slices"
+    raise BadInputError(f"{source}: {reasons[0]}{advice}")
+
+
+def _runs_in_double(network: nn.Module, call: Call) -> bool:
+    """Whether a copy of a network runs in float64; a graph may hold its type fixed."""
+    try:
+        call.run(copy.deepcopy(network).double(), _noise(call.shape, 0))
+    except Exception:  # graphs refuse in ways of their own
+        return False
+    return True
+
+
+def _noise(shape: Sequence[int], seed: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def _gives_probabilities(network: nn.Module, call: Call) -> bool:
+    """Whether all answers to noise, weak and strong, lie in 0..1, and sum to 1 if there are several classes."""
+    for seed, scale in enumerate((0.1, 1.0, 10.0)):
+        out = picture_in(call.run(network, _noise(call.shape, seed, scale)))
+        if bool(((out < 0) | (out > 1)).any()) or float(out.max() - out.min()) == 0:
+            return False
+        if out.shape[1] > 1 and float((out.sum(1) - 1).abs().max()) > _SAME:
+            return False
+    return True
+
+
+def _takes(network: nn.Module, slices: int, stride: int) -> bool:
+    """Whether a network takes sizes that are multiples of ``stride`` and of nothing larger, and answers on the same grid."""
+    height, width = (side + stride for side in _BASE)
+    call = Call({0: torch.zeros(1, slices, height, width)}, 0)
+    try:
+        resized(picture_in(call.run(network, _noise(call.shape, 0))), (height, width))
+    except Exception:  # networks refuse sizes in ways of their own
+        return False
+    return True
+
+
+def _is_plain(network: nn.Module, call: Call) -> bool:
+    """Whether a network answers with one tensor (B, C, y, x) of the input's size already."""
+    out = call.run(network, _noise(call.shape, 0))
+    return isinstance(out, Tensor) and out.ndim == 4 and out.shape[-2:] == call.shape[-2:]

@@ -1,0 +1,159 @@
+"""What a verb accepts as a model, in each of its forms, made ready to run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evenslice.errors import BadInputError
+from evenslice.model.checkpoint import about_of, load_model, load_state, read_about, save_model
+from evenslice.model.foreign import adopt, form_of, load_callable
+from evenslice.model.spec import Foreign, Model
+from evenslice.volume.array import Volume
+from evenslice.volume.normalisation import Normalisation, estimate
+
+ModelLike = Model | str | Path
+Numbers = Sequence[float] | None
+
+
+def model_of(source: ModelLike, slices: int | None = None, mean: Numbers = None, std: Numbers = None) -> Model:
+    """Load a model of any form, or take one as it is.
+
+    Parameters
+    ----------
+    source
+        A model; a file of ours (``.safetensors``); ``package.module:callable``, whose code is run, with ``@FILE`` for the
+        weights to load into it; a ``.pt2`` of torch.export; an ``.onnx``.
+    slices
+        S, where a foreign network does not say it; checked otherwise.
+    mean, std
+        Normalisation in raw intensity units, one number or S, in place of the file's; both or neither.
+
+    Raises
+    ------
+    BadInputError
+        If it is none of these or cannot be used.
+    """
+    model = source if isinstance(source, Model) else _loaded(str(source), slices)
+    if slices is not None and slices != model.slices:
+        raise BadInputError(f"--slices is {slices}, expected {model.slices} as {source} says; leave it out")
+    given = given_normalisation(mean, std, model.slices)
+    return model if given is None else model.with_facts(normalisation=given).with_tta(model.tta)
+
+
+def name_of(source: ModelLike) -> str:
+    """Return a short name for what is shown."""
+    if isinstance(source, Model):
+        return "model"
+    return str(source) if form_of(source) == "callable" else Path(source).stem
+
+
+def given_normalisation(mean: Numbers, std: Numbers, slices: int) -> Normalisation | None:
+    """Make a normalisation of the options ``mean`` and ``std``; None if neither is given."""
+    if (mean is None) != (std is None):
+        raise BadInputError("only one of mean and std was given, expected both or neither; give both")
+    if mean is None or std is None:
+        return None
+    if len(mean) not in (1, slices):
+        raise BadInputError(f"{len(mean)} means were given, expected 1 or {slices} (one a slot); give one number")
+    return Normalisation(tuple(float(m) for m in mean), tuple(float(s) for s in std), "option")
+
+
+def normalised_by(model: Model, volume: Volume, seed: int) -> Model:
+    """Return a model that has a normalisation: its own, else the volume's mean and std (source ``volume``)."""
+    if model.normalisation is not None:
+        return model
+    return model.with_facts(normalisation=estimate(volume, seed)).with_tta(model.tta)
+
+
+def check_segments(model: Model) -> None:
+    """Raise ``BadInputError`` unless a model predicts something for every pixel."""
+    if model.spec.classes == 0:
+        assert isinstance(model.spec, Foreign)
+        raise BadInputError(
+            f"{model.spec.source} returns no prediction (B, classes, y, x) that lies on its input, expected a network that "
+            "segments; name one that does (inspect and fix without a volume take any network)"
+        )
+
+
+def check_name(model: Model, out: Path) -> None:
+    """Raise ``BadInputError`` unless a model of this form can be saved under this name."""
+    endings = {"torch-export": ".pt2", "onnx": ".onnx"}
+    ending = endings.get(model.spec.form, ".safetensors") if isinstance(model.spec, Foreign) else ".safetensors"
+    if out.suffix != ending:
+        raise BadInputError(
+            f"{out} has the ending {out.suffix or '(none)'!r}, expected {ending} for this model; rename it"
+        )
+
+
+def save(out: Path, model: Model) -> None:
+    """Write a model in the form it came in: an exported file stays one, with what we note added to it."""
+    form = model.spec.form if isinstance(model.spec, Foreign) else "evenslice"
+    if isinstance(model.spec, Foreign) and form == "torch-export":
+        from evenslice.model.exported import write_exported
+
+        write_exported(out, model.network, Path(model.spec.source), about_of(model))
+    elif form == "onnx":
+        from evenslice.model.onnxfile import OnnxNetwork, write_onnx
+
+        assert isinstance(model.network, OnnxNetwork)
+        write_onnx(out, model.network, about_of(model))
+    else:
+        save_model(out, model)
+
+
+def _loaded(source: str, slices: int | None) -> Model:
+    form = form_of(source)
+    if form == "evenslice":
+        return load_model(source)
+    if form == "callable":
+        return _made(source, slices)
+    if form is None:
+        raise BadInputError(
+            f"{source} is not a model file, expected a .safetensors of evenslice, package.module:callable, .pt2 or .onnx; check it"
+        )
+    from evenslice.model.exported import image_shape
+
+    path = Path(source)
+    if not path.is_file():
+        raise BadInputError(f"{path} does not exist, expected a {path.suffix} file; check the path")
+    if form == "torch-export":
+        from evenslice.model.exported import read_exported
+
+        module, about = read_exported(path)
+    else:
+        from evenslice.model.onnxfile import read_onnx
+
+        module, about = read_onnx(path)
+    return _noted(adopt(module, form, source, slices, image_shape(module)), about)
+
+
+def _made(source: str, slices: int | None) -> Model:
+    model, weights = load_callable(source, None if "@" in source else slices)
+    if weights is None:
+        return model
+    try:
+        read_about(weights)
+    except BadInputError:
+        if not weights.is_file():
+            raise
+        load_state(model.network, weights)  # plain weights of the user's own
+        return model
+    return load_model(weights, model.network)
+
+
+def _noted(model: Model, about: dict[str, Any]) -> Model:
+    """Add what evenslice noted in an exported file when it wrote it."""
+    if not about:
+        return model
+    try:
+        norm = about["normalisation"]
+        facts = {
+            "normalisation": None if norm is None else Normalisation(tuple(norm["mean"]), tuple(norm["std"]), "file"),
+            "training": dict(about["training"]),
+            "certificate": about["certificate"],
+        }
+        return model.with_facts(**facts).with_tta(about["tta"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(
+            f"{model.spec.to_dict()['source']} holds a damaged record of evenslice ({error!r}), expected one as fix writes it; write it again"
+        ) from error

@@ -1,0 +1,153 @@
+"""Networks of other people: found out by running them."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from evenslice.errors import BadInputError
+from evenslice.model.foreign import adopt, form_of, load_callable
+from evenslice.model.wrapping import Answer
+
+MODULE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, slots=3, classes=1, end=None, stride=1):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.end, self.stride = nn.Conv2d(slots, 4, 3, padding=1), end, stride
+        self.last = nn.Conv2d(4, classes, 1)
+    def forward(self, x):
+        if x.shape[-1] % self.stride or x.shape[-2] % self.stride:
+            raise ValueError("wrong size")
+        out = self.last(self.first(x))
+        return out if self.end is None else self.end(out)
+
+def make(): return Net()
+def seven(): return Net(7)
+def odds(): return Net(end=nn.Sigmoid())
+def classes(): return Net(classes=3, end=nn.Softmax(1))
+def coarse(): return nn.Sequential(Net(stride=8), nn.AvgPool2d(4))
+def tupled(): return Net(end=lambda out: (out.mean((2, 3)), {"out": out}))
+def scores(): return Net(end=lambda out: out.mean((2, 3)))
+def fails(): raise RuntimeError("no weights here")
+def number(): return 3
+class Holder:
+    make = staticmethod(make)
+thing = 7
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "other_net.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "other_net"
+    sys.modules.pop("other_net", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "slices", "classes", "answers", "stride"),
+    [
+        ("make", 3, 1, "logits", 1),
+        ("Holder.make", 3, 1, "logits", 1),
+        ("seven", 7, 1, "logits", 1),
+        ("odds", 3, 1, "probabilities", 1),
+        ("classes", 3, 3, "probabilities", 1),
+        ("coarse", 3, 1, "logits", 8),
+        ("tupled", 3, 1, "logits", 1),
+    ],
+)
+def test_what_a_network_takes_and_answers_is_found(module, name, slices, classes, answers, stride):
+    model, weights = load_callable(f"{module}:{name}")
+    assert (model.slices, model.spec.classes, model.spec.answers, model.stride) == (slices, classes, answers, stride)
+    assert (weights, model.normalisation, model.size) == (None, None, None)
+    with torch.no_grad():
+        out = model.module(torch.randn(2, slices, 40, 48))
+    assert out.shape == (2, classes, 40, 48)
+
+
+def test_probabilities_are_turned_to_logits(module):
+    odds, _ = load_callable(f"{module}:odds")
+    logits, _ = load_callable(f"{module}:make")
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.allclose(odds.module(x), logits.module(x), atol=1e-4)
+
+
+def test_a_network_of_one_size_is_known_as_such():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 2, 3, padding=1)
+
+        def forward(self, x):
+            assert x.shape[-2:] == (224, 224)
+            return self.first(x)
+
+    model = adopt(Fixed().eval(), "callable", "x:y")
+    assert (model.size, model.spec.classes) == ((224, 224), 2)
+
+
+def test_a_network_without_a_prediction_has_no_classes(module):
+    model, _ = load_callable(f"{module}:scores")
+    assert (model.spec.classes, model.spec.answers) == (0, "no prediction")
+
+
+def test_a_static_batch_is_kept_to():
+    model = adopt(nn.Conv2d(3, 1, 3, padding=1), "torch-export", "x.pt2", shape=(2, 3, None, None))
+    assert isinstance(model.module, Answer)
+    assert model.module.batch == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other_net:fails", "other_net:fails failed .RuntimeError: no weights here"),
+        ("other_net:number", "returned a int, expected a torch.nn.Module"),
+        ("other_net:thing", "is a int, expected a function"),
+        ("other_net:missing", "cannot be imported .AttributeError"),
+        ("nowhere_at_all:make", "cannot be imported .ModuleNotFoundError"),
+        ("other_net.make", "expected package.module:callable"),
+    ],
+)
+def test_what_is_no_network_is_refused(module, name, message):
+    with pytest.raises(BadInputError, match=message):
+        load_callable(name)
+
+
+def test_a_wrong_number_of_slices_is_said(module):
+    with pytest.raises(BadInputError, match="does not run on 5 channels"):
+        load_callable(f"{module}:make", 5)
+
+
+@pytest.mark.parametrize(
+    ("source", "form"),
+    [
+        ("a.safetensors", "evenslice"),
+        ("folder/a.pt2", "torch-export"),
+        ("a.ONNX", "onnx"),
+        ("package.module:make", "callable"),
+        ("package.module:Class.make@weights.safetensors", "callable"),
+        ("raw.tif", None),
+        ("store.h5:/raw", None),
+        ("C:/raw.tif", None),
+    ],
+)
+def test_a_form_is_known_by_its_name(source, form):
+    assert form_of(source) == form
+
+
+@pytest.mark.parametrize("ending", ["pt", "pth", "ckpt", "pkl", "bin"])
+def test_pickles_are_refused(ending):
+    with pytest.raises(BadInputError, match="could run any code"):
+        form_of(f"model.{ending}")
+
+
+def test_a_file_with_a_colon_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw:stack").write_text("")
+    assert form_of("raw:stack") is None

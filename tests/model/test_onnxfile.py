@@ -1,0 +1,288 @@
+"""ONNX models: their stems are those of the network they come from, and change like any other."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from exports import as_onnx, far, image, network
+from torch import nn
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from evenslice import mirror_stem, uniform_stem
+from evenslice.errors import BadInputError
+from evenslice.model.discovery import find_stems
+from evenslice.model.exported import image_shape
+from evenslice.model.onnxfile import read_onnx, write_onnx
+from evenslice.model.probing import call_of, order_response
+from evenslice.model.slots import norms_per_slot
+
+FOLDED = ("scaled", "unet")  # the exporters fold the batch norm behind the stem into it
+CASES = [("scaled", False, True), ("scaled", True, True), ("scaled", True, False)]
+CASES += [("space to depth", True, True), ("space to depth", False, False)]
+CASES += [("tokens", True, True), ("tokens", False, False), ("tokens without bias", False, True)]
+CASES += [("two branches", False, True), ("two branches", True, False), ("unet", False, False), ("unet", True, True)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    made = {}
+
+    def file(case, dynamic=False, dynamo=True):
+        if (case, dynamic, dynamo) not in made:
+            path = tmp_path_factory.mktemp("onnx") / f"{case.replace(' ', '')}.onnx"
+            made[case, dynamic, dynamo] = as_onnx(network(case), path, dynamic, dynamo)
+        return made[case, dynamic, dynamo]
+
+    return file
+
+
+@pytest.mark.parametrize(("case", "dynamic", "dynamo"), CASES)
+def test_it_is_what_the_network_is_before_and_after(files, tmp_path, case, dynamic, dynamo):
+    plain, x = copy.deepcopy(network(case)), image(dynamic)
+    found, about = read_onnx(files(case, dynamic, dynamo))
+    assert about == {} and found.precisions == ("float32",)
+    assert image_shape(found) == ((None, 3, None, None) if dynamic else (1, 3, 32, 48))
+    stems, expected = find_stems(found), find_stems(plain)
+    assert [(s.name, s.slot_of, s.kind) for s in stems] == [(s.name, s.slot_of, s.kind) for s in expected]
+    if case not in FOLDED:
+        for one, other in zip(stems, expected, strict=True):
+            assert norms_per_slot(one) == pytest.approx(norms_per_slot(other))
+            assert one.description == other.description
+    with torch.no_grad():
+        assert far(found(x), plain(x)) < 1e-4 and far(found(x.flip(1)), found(x)) > 1e-3
+        mirror_stem(found, 3), mirror_stem(plain, 3)
+        assert far(found(x), plain(x)) < 1e-4
+        assert order_response(found, call_of(found, 3), [2, 1, 0]) < 1e-5
+        write_onnx(tmp_path / "new.onnx", found, {"tie": "none"})
+        again, about = read_onnx(tmp_path / "new.onnx")
+        assert about == {"tie": "none"} and far(again(x), found(x)) < 1e-5
+        assert order_response(again, call_of(again, 3), [2, 1, 0]) < 1e-5
+        uniform_stem(found, 3, "green"), uniform_stem(plain, 3, "green")
+        assert far(found(x), plain(x)) < 1e-4 and far(found(x.roll(1, 1)), found(x)) < 1e-5
+
+
+def test_only_the_stem_and_the_note_change_in_the_file(files, tmp_path):
+    found, _ = read_onnx(files("scaled"))
+    write_onnx(tmp_path / "same.onnx", found, {})
+    mirror_stem(found, 3)
+    write_onnx(tmp_path / "new.onnx", found, {"a": 1})
+    write_onnx(tmp_path / "twice.onnx", read_onnx(tmp_path / "new.onnx")[0], {"a": 2})
+    same, new, twice = (onnx.load(tmp_path / f"{name}.onnx") for name in ("same", "new", "twice"))
+    assert [(p.key, p.value) for p in twice.metadata_props if p.key == "evenslice"] == [("evenslice", '{"a": 2}')]
+    assert new.graph == twice.graph and new.graph.node == same.graph.node
+    names = [a.name for a, b in zip(same.graph.initializer, new.graph.initializer, strict=True) if a != b]
+    assert names == ["first.weight"]
+
+
+def test_its_number_of_slices_stays_and_ties_are_for_training(files):
+    found, _ = read_onnx(files("scaled", True))
+    before, x = copy.deepcopy(found.state_dict()), image(True)
+    with pytest.raises(
+        BadInputError, match=r"exported with 3 slices, .* change the number of slices before the export"
+    ):
+        uniform_stem(found, 5)
+    with pytest.raises(BadInputError, match="takes 3 channels, expected 5; its number of slices is fixed"):
+        mirror_stem(found, 5)
+    with pytest.raises(BadInputError, match=r"the tie 'uniform' is for training"):
+        mirror_stem(found, 3, "uniform")
+    assert all(torch.equal(before[name], value) for name, value in found.state_dict().items())
+    assert far(found(x), network("scaled")(x)) < 1e-5
+
+
+def test_copies_are_independent_and_other_types_are_taken_back(files):
+    found, _ = read_onnx(files("scaled"))
+    x = image(False)
+    output, other = found(x), copy.deepcopy(found)
+    mirror_stem(found, 3)
+    assert torch.equal(other(x), output) and not torch.equal(found(x), output)
+    assert torch.equal(other.to(torch.float64)(x.double()), output)
+    assert other(x.double()).dtype == torch.float32
+
+
+def edited(source, target, change):
+    model = onnx.load(source)
+    change(model)
+    onnx.save(model, target)
+    return target
+
+
+def weight_of(model, name="first.weight"):
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def as_constant(model):
+    """Keep the weight in a Constant node behind an Identity."""
+    tensor = weight_of(model)
+    model.graph.initializer.remove(tensor)
+    nodes = [onnx.helper.make_node("Constant", [], ["held"], value=tensor)]
+    nodes.append(onnx.helper.make_node("Identity", ["held"], ["first.weight"]))
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+
+
+def shared(model):
+    """Let the weight be an output as well, which must not change."""
+    model.graph.node.append(onnx.helper.make_node("Neg", ["first.weight"], ["negative"]))
+    model.graph.output.append(onnx.ValueInfoProto(name="negative"))
+    model.graph.output[-1].type.CopyFrom(
+        onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, list(weight_of(model).dims))
+    )
+
+
+def quantised(model):
+    tensor = weight_of(model)
+    values = onnx.numpy_helper.to_array(tensor)
+    step = abs(values).max() / 127
+    whole = onnx.numpy_helper.from_array((values / step).round().astype("int8"), "whole")
+    model.graph.initializer.remove(tensor)
+    model.graph.initializer.extend([whole, onnx.numpy_helper.from_array(step, "step")])
+    model.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", ["whole", "step"], ["first.weight"]))
+
+
+def computed(model):
+    weight_of(model).name = "before"
+    model.graph.node.insert(0, onnx.helper.make_node("Tanh", ["before"], ["first.weight"]))
+
+
+def test_a_weight_in_a_constant_node_is_changed_there(files, tmp_path):
+    found, _ = read_onnx(edited(files("scaled"), tmp_path / "constant.onnx", as_constant))
+    mirror_stem(found, 3)
+    write_onnx(tmp_path / "new.onnx", found, {})
+    again, _ = read_onnx(tmp_path / "new.onnx")
+    x = image(False)
+    assert far(again(x), found(x)) < 1e-6 and far(again(x.flip(1)), again(x)) < 1e-5
+    assert far(found(x), mirror_stem(copy.deepcopy(network("scaled")), 3)(x)) < 1e-5
+
+
+def test_what_else_uses_a_weight_keeps_it(files, tmp_path):
+    found, _ = read_onnx(edited(files("scaled"), tmp_path / "shared.onnx", shared))
+    before = found(image(False))
+    assert isinstance(before, list) and torch.equal(before[1], -found.layers[0].weight)
+    for name in ("new", "newer"):
+        found.layers[0].weight.data.mul_(2)
+        write_onnx(tmp_path / f"{name}.onnx", found, {})
+        again, _ = read_onnx(tmp_path / f"{name}.onnx")
+        assert torch.equal(again(image(False))[1], before[1])
+        assert far(again(image(False))[0], found(image(False))[0]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (quantised, r"weight of the stem '.*' is quantised \(DequantizeLinear\), expected floating-point weights"),
+        (computed, "weight of the stem '.*' is computed, expected a plain parameter"),
+    ],
+)
+def test_weights_that_are_none_are_refused_by_name(files, tmp_path, change, message):
+    found, _ = read_onnx(edited(files("scaled"), tmp_path / "changed.onnx", change))
+    with pytest.raises(BadInputError, match=message):
+        mirror_stem(found, 3)
+
+
+def test_other_operations_are_refused_by_name(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.ConvTranspose2d(3, 2, 2)).eval()
+    found, _ = read_onnx(as_onnx(module, tmp_path / "transposed.onnx", False, False))
+    with pytest.raises(BadInputError, match="the slices meet the parameter '0' of OnnxNetwork in ConvTranspose"):
+        mirror_stem(found, 3)
+
+
+def test_what_lies_behind_a_stem_does_not_count(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.AvgPool2d(2), nn.Conv2d(4, 2, 3)).eval()
+
+    class Skipping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = module[0], nn.Conv2d(7, 2, 3)
+
+        def forward(self, x):
+            return self.second(torch.cat([self.first(x), x], 1))
+
+    with torch.no_grad():
+        module[0].weight[:, ::2] = 0.0
+    skipping = Skipping().eval()
+    for plain in (module, skipping):
+        found, _ = read_onnx(as_onnx(plain, tmp_path / "skip.onnx", False, False))
+        expected = [(stem.name, stem.slot_of) for stem in find_stems(plain)]
+        assert [(stem.name, stem.slot_of) for stem in find_stems(found)] == expected
+
+
+def test_half_precision_stays_in_the_file(tmp_path):
+    half = copy.deepcopy(network("scaled")).half()
+    path = as_onnx(Half(half), tmp_path / "half.onnx", False, False)
+    assert weight_types(path) == {onnx.TensorProto.FLOAT16}
+    found, _ = read_onnx(path)
+    assert {p.dtype for p in found.parameters()} == {torch.float32}
+    mirror_stem(found, 3)
+    write_onnx(tmp_path / "new.onnx", found, {})
+    assert weight_types(tmp_path / "new.onnx") == {onnx.TensorProto.FLOAT16}
+    again, _ = read_onnx(tmp_path / "new.onnx")
+    x = image(False)
+    assert again(x).dtype == torch.float32 and far(again(x.flip(1)), again(x)) < 1e-2
+
+
+class Half(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.first = module.first
+
+    def forward(self, x):
+        return self.first(x.half())
+
+
+def weight_types(path):
+    return {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
+
+
+def outside(model):
+    tensor = weight_of(model)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+
+
+def huge(model):
+    weight_of(model).dims[0] = 2**40
+
+
+def test_what_a_file_says_of_its_data_is_not_trusted(files, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(1800))
+    model = onnx.load(files("scaled"))
+    for name, change, message in (
+        ("outside", outside, "keeps 'first.weight' in '../secret', expected a file in its own folder"),
+        ("huge", huge, "declares more values for 'first.weight' than it holds"),
+    ):
+        other = onnx.ModelProto()
+        other.CopyFrom(model)
+        change(other)
+        (folder / f"{name}.onnx").write_bytes(other.SerializeToString())
+        with pytest.raises(BadInputError, match=message):
+            read_onnx(folder / f"{name}.onnx")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    data = (folder / "outside.onnx").read_bytes().replace(b"../secret", b"././/link")
+    (folder / "link.onnx").write_bytes(data)
+    (folder / "short.onnx").write_bytes(data.replace(b"././/link", b"././short"))
+    (folder / "short").write_bytes(bytes(1799))
+    (folder / "text.onnx").write_text("no model")
+    for name, message in (
+        ("link", "expected a file in its own folder"),
+        ("short", "declares more values for 'first.weight' than short holds"),
+        ("text", "text.onnx cannot be parsed"),
+        ("none", "does not exist"),
+    ):
+        with pytest.raises(BadInputError, match=message):
+            read_onnx(folder / f"{name}.onnx")
+
+
+def test_without_onnx_it_says_what_to_install(files, monkeypatch):
+    path = files("scaled")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BadInputError, match=r"onnxruntime is not installed, .* install evenslice\[onnx\]"):
+        read_onnx(path)

@@ -1,0 +1,63 @@
+"""Fixing and inspecting exported networks, from the command line."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from evenslice import cli
+from evenslice.evidence.certificate import certify
+from evenslice.verbs.models import model_of
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 1, 3, padding=1)).eval()
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(word) for word in words])
+    return stop.value.code
+
+
+@pytest.fixture
+def exported(tmp_path):
+    x = (torch.rand(1, 3, 64, 96),)
+    torch.export.save(torch.export.export(network(), x), tmp_path / "m.pt2")
+    axes = {"x": {0: "b", 2: "h", 3: "w"}, "y": {0: "b", 2: "h", 3: "w"}}
+    options = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": axes, "dynamo": False}
+    torch.onnx.export(network(), x, tmp_path / "m.onnx", **options)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("ending", "size"), [("pt2", (64, 96)), ("onnx", None)])
+def test_an_exported_network_is_made_even_and_keeps_its_form(exported, capfd, ending, size):
+    source, out = exported / f"m.{ending}", exported / f"even.{ending}"
+    assert run("inspect", source, "--verify", "--json", exported / "before.json") == 1
+    before = json.loads((exported / "before.json").read_text())
+    assert before["stems"][0]["module"] == "0"
+    assert before["size"] == (None if size is None else list(size))
+    assert run("fix", source, out, "--mean", "128", "--std", "40") == 0
+    assert run("inspect", out, "--verify", "--json", exported / "after.json") == 0
+    after = json.loads((exported / "after.json").read_text())
+    assert after["stems"][0]["pattern"] == "mirror"
+    assert after["certificate"]["symmetric"] is True
+    assert (after["normalisation"]["mean"], after["normalisation"]["source"]) == ([128.0], "file")
+    assert run("fix", source, exported / "even.safetensors") == 2
+    assert f"expected .{ending} for this model" in capfd.readouterr().err
+    assert run("fix", source, exported / f"other.{ending}", "--tie", "mirror") == 2
+    assert run("fix", source, exported / f"other.{ending}", "--init", "green", "--slices", "5") == 2
+    assert not (exported / f"other.{ending}").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_an_ensemble_is_noted_in_an_exported_file(exported, ending):
+    out = exported / f"both.{ending}"
+    assert run("fix", exported / f"m.{ending}", out, "--tta", "reversal", "--mean", "128", "--std", "40") == 0
+    model = model_of(out)
+    assert (model.tta, model.normalisation.mean) == ("reversal", (128.0,))
+    assert certify(model).symmetric
