@@ -2,7 +2,6 @@
 
 import json as jsonlib
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +9,17 @@ from typing import Annotated
 import typer
 
 from evenslice import cli_options as options
-from evenslice.cli_writing import check_json, complain, reason_of, warn, warn_of_code, write_json, write_text
-from evenslice.errors import BadInputError
+from evenslice.cli_audit import audit
+from evenslice.cli_writing import (
+    check_json,
+    command_line,
+    complain,
+    reason_of,
+    warn,
+    warn_of_code,
+    write_json,
+    write_text,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -19,14 +27,7 @@ app = typer.Typer(
     help="Measure and remove the slice asymmetry that RGB pretraining leaves in 2D+ electron-microscopy models.",
 )
 INTERRUPTED = 130
-FAILED_CHECK = 1
 BAD_INPUT = 2
-
-ModelName = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="A .safetensors of evenslice, package.module:callable, .pt2 or .onnx."),
-]
-VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="A TIFF stack or a folder of images.")]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,10 +47,6 @@ def main(arguments: list[str] | None = None) -> None:
     if code == INTERRUPTED:  # the parser, too, answers Ctrl-C with this code
         complain("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _command() -> str:
-    return shlex.join(["evenslice", *sys.argv[1:]])
 
 
 @app.command()
@@ -77,80 +74,14 @@ def demo(
 
         result = run_demo(folder, seed=seed, device=device.value, progress=lines)
         write_text(folder / "demo.json", jsonlib.dumps(result.to_dict(), indent=2) + "\n")
-        write_demo_page(folder / "report.html", result, _command())
+        write_demo_page(folder / "report.html", result, command_line())
     write_json(json, result.to_dict())
     if json != "-":
         print_demo(result)
         print(f"The page: {out / 'report.html'}")
 
 
-@app.command()
-def audit(
-    model: ModelName,
-    volume: VolumePath,
-    labels: Annotated[Path | None, typer.Option(help="Truth of the same shape, shown beside the prediction.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for audit.json and report.html.")] = None,
-    methods: Annotated[str, typer.Option(metavar="A,B", help="Families of evidence.")] = "gradient",
-    windows: Annotated[str, typer.Option(metavar="N", help="How many windows.")] = "40",
-    tile: Annotated[int, typer.Option(min=16, help="Side of a window in pixels.")] = 256,
-    margin: Annotated[float, typer.Option(help="Mirror pairs within this count as even.")] = 0.05,
-    fail_above: Annotated[
-        float | None, typer.Option(help="Exit 1 if some pair's interval reaches beyond +-X.", metavar="X")
-    ] = None,
-    slices: options.Slices = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    seed: options.Seed = 0,
-    device: options.Device = options.DeviceName.auto,
-    json: options.Json = None,
-    force: options.Force = False,
-    traceback: options.Traceback = False,
-) -> int:
-    """Measure how much each slice counts, whether previous equals next, and how sure that is."""
-    from evenslice.progress import bar
-    from evenslice.report.pages import write_audit_page
-    from evenslice.report.tables import print_audit
-    from evenslice.verbs.audit import audit as run
-    from evenslice.verbs.models import model_of, name_of
-    from evenslice.volume.writing import check_writable
-
-    check_json(json, force, Path(model), volume, labels, out)
-    if out is not None:
-        if out.exists() and not out.is_dir():
-            raise BadInputError(f"{out} is a file, expected a folder for --out; choose another name")
-        for path in (out / "audit.json", out / "report.html") if out.is_dir() else (out,):
-            check_writable(path, force)
-    if fail_above is not None and not 0 <= fail_above <= 1:
-        raise BadInputError(f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05")
-    warn_of_code(model)
-    loaded = model_of(model, slices, options.numbers(mean, "--mean"), options.numbers(std, "--std"))
-    if loaded.normalisation is None:
-        warn(
-            f"{model} says nothing of its normalisation; the volume's own mean and std are used (give --mean and --std)"
-        )
-    result = run(
-        loaded,
-        volume,
-        labels=labels,
-        methods=methods.split(","),
-        windows=options.whole_number(windows, "--windows"),
-        tile=tile,
-        margin=margin,
-        seed=seed,
-        device=device.value,
-        label=name_of(model),
-        progress=bar,
-    )
-    if out is not None:
-        out.mkdir(exist_ok=True)
-        write_text(out / "audit.json", result.to_json())
-        write_audit_page(
-            out / "report.html", result, name_of(model), {"model": model, "volume": str(volume)}, _command()
-        )
-    write_json(json, result.to_dict())
-    if json != "-":
-        print_audit(result)
-    return FAILED_CHECK if fail_above is not None and result.reaches_beyond(fail_above) else 0
+app.command()(audit)
 
 
 @app.command()
@@ -184,12 +115,12 @@ def inspect(
     write_json(json, result.to_dict())
     if json != "-":
         print_inspected(result)
-    return FAILED_CHECK if result.certificate is not None and not result.certificate.symmetric else 0
+    return options.FAILED_CHECK if result.certificate is not None and not result.certificate.symmetric else 0
 
 
 @app.command()
 def fix(
-    model: ModelName,
+    model: options.ModelName,
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="The fixed model: .safetensors, or .pt2 or .onnx like MODEL.")
     ],
@@ -251,7 +182,7 @@ def fix(
 
 @app.command()
 def train(
-    volume: VolumePath,
+    volume: options.VolumePath,
     labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Labels of the same shape.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The model, .safetensors.")],
     arch: Annotated[
@@ -317,8 +248,8 @@ def train(
 
 @app.command()
 def segment(
-    model: ModelName,
-    volume: VolumePath,
+    model: options.ModelName,
+    volume: options.VolumePath,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A TIFF stack (.tif).")],
     output: Annotated[
         options.OutputName, typer.Option(help="Class numbers, or probabilities as uint8.")

@@ -1,6 +1,7 @@
 """The options that the command line accepts, each named once."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,6 +60,28 @@ class TtaName(StrEnum):
     reversal = "reversal"
 
 
+class RegionName(StrEnum):
+    """What an audit explains."""
+
+    predicted = "predicted"
+    truth = "truth"
+    boundary = "boundary"
+    all = "all"
+
+
+class DesignName(StrEnum):
+    """Which arrangements an audit measures."""
+
+    reversal = "reversal"
+    latin = "latin"
+
+
+FAILED_CHECK = 1
+ModelName = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A .safetensors of evenslice, package.module:callable, .pt2 or .onnx."),
+]
+VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="A TIFF stack or a folder of images.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute; auto is a GPU where there is one.")]
 Json = Annotated[

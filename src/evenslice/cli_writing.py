@@ -1,6 +1,7 @@
 """What the command line writes: one line for each error, and JSON."""
 
 import json as jsonlib
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ def reason_of(error: Exception) -> str:
 def complain(message: str) -> None:
     """Print an error as one line on stderr."""
     print(f"evenslice: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def command_line() -> str:
+    """Return the command as it was given, to be run again."""
+    return shlex.join(["evenslice", *sys.argv[1:]])
 
 
 def warn(message: str) -> None:

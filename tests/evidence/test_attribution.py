@@ -1,57 +1,112 @@
-"""Gradients: what is known of linear models, and what is left as it was."""
+"""Gradients: what is known of linear models, of paths that can be integrated by hand, and what captum finds."""
 
+import numpy as np
 import pytest
 import torch
+from captum.attr import InputXGradient, IntegratedGradients, Saliency
+from scenes import bent, linear, scene_of
 from torch import nn
 
-from evenslice.evidence.attribution import decision, explaining, gradient
+from evenslice.evidence.arrangements import orders_of
+from evenslice.evidence.attribution import (
+    explaining,
+    gradient,
+    input_x_gradient,
+    integrated_gradients,
+    smoothgrad,
+)
+from evenslice.evidence.decision import decision
 
 
-def linear(weights, bias=0.0, classes=1):
-    conv = nn.Conv2d(len(weights), classes, 1)
-    conv.weight.data = torch.tensor(weights).view(1, -1, 1, 1) * torch.linspace(1, -1, classes).view(-1, 1, 1, 1)
-    conv.bias.data.fill_(bias)
-    return conv.eval()
+def asked(scene, x):
+    """Return the coefficients and the margins of windows (N, S, y, x)."""
+    logits = scene.logits(x)
+    coefficients = decision(logits)
+    return coefficients, (coefficients.double() * logits.double()).sum(1)
 
 
 def test_a_linear_model_shares_as_its_weights():
-    x = torch.randn(2, 3, 8, 9)
-    found, logits = gradient(linear([1.0, -2.0, 0.5]), x, 1)
-    assert found.shape == (2, 3, 8, 9)
-    assert logits.shape == (2, 1, 8, 9)
-    torch.testing.assert_close(found.sum((2, 3)), 72 * torch.tensor([[1.0, 2.0, 0.5]] * 2))
+    scene, x = scene_of(linear([1.0, -2.0, 0.5])), torch.randn(5, 3, 8, 9)
+    found = gradient(scene, x, asked(scene, x)[0])
+    torch.testing.assert_close(found.sum((2, 3)), 72 * torch.tensor([[1.0, 2.0, 0.5]] * 5))
 
 
 def test_two_opposite_classes_share_alike():
-    x = torch.randn(2, 3, 8, 9)
-    found, _ = gradient(linear([1.0, -2.0, 0.5], classes=2), x, 1)
+    scene, x = scene_of(linear([1.0, -2.0, 0.5], classes=2)), torch.randn(2, 3, 8, 9)
+    found = gradient(scene, x, asked(scene, x)[0])
     torch.testing.assert_close(found.sum((2, 3)) / 72, 2 * torch.tensor([[1.0, 2.0, 0.5]] * 2))
 
 
-def test_the_decision_is_the_margin_of_the_class_predicted():
-    logits = torch.tensor([[3.0], [0.0], [0.0]]).view(1, 3, 1, 1)
-    assert (decision(logits) * logits).sum() == 3.0
-    logits = torch.tensor([[1.0], [4.0], [2.0]]).view(1, 3, 1, 1)
-    assert (decision(logits) * logits).sum() == 4.0 - 1.5
-    assert (decision(torch.full((1, 1, 1, 1), -2.0)) * -2.0).sum() == 2.0
+def test_a_linear_model_integrates_to_weight_times_distance():
+    scene, x = scene_of(linear([1.0, -2.0, 0.5]), baseline=0.25), torch.randn(4, 3, 8, 9)
+    coefficients, full = asked(scene, x)
+    found = integrated_gradients(scene, x, coefficients, 2, full)
+    expected = (x - 0.25) * torch.tensor([1.0, -2.0, 0.5])[:, None, None] * coefficients
+    torch.testing.assert_close(found.attribution, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(input_x_gradient(scene, x, coefficients), expected, rtol=1e-4, atol=1e-5)
+    assert found.steps == 8  # twice four: nothing moved
+    assert found.incompleteness.max() < 1e-5
 
 
-def test_one_decision_for_all_arrangements():
-    # The logit is x0 - x2: it changes sign under the reversal; each arrangement on its own would be explained with another sign.
-    model = linear([1.0, 0.0, -1.0], bias=0.1)
-    x = torch.randn(1, 3, 8, 8)
+def test_a_path_that_bends_is_followed_until_the_shares_stand_still():
+    class Cubed(nn.Module):
+        def forward(self, x):
+            return (x[:, :1] ** 5 + x[:, 1:2] + 0.5 * x[:, 2:]) * torch.ones(1)
+
+    scene, x = scene_of(Cubed(), at_once=2), 1 + torch.rand(2, 3, 4, 4)
+    coefficients, full = asked(scene, x)
+    found = integrated_gradients(scene, x, coefficients, 1, full)
+    sums = found.attribution.sum((2, 3)).numpy()
+    np.testing.assert_allclose(sums[:, 0], (x[:, 0] ** 5).sum((1, 2)), rtol=0.01)  # of 5 x^4 from 0 to x
+    np.testing.assert_allclose(sums[:, 1], x[:, 1].sum((1, 2)), rtol=1e-5)
+    assert 8 < found.steps <= 64
+    assert 0 < found.incompleteness.max() < 0.01
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning")
+@pytest.mark.parametrize("classes", [1, 3])
+def test_captum_finds_the_same(classes):
+    network, x = bent(classes=classes).double(), torch.randn(2, 3, 10, 11, dtype=torch.float64)
+    scene = scene_of(network)
+    coefficients, full = asked(scene, x)
+
+    def explained(inputs):
+        return (coefficients.repeat(len(inputs) // 2, 1, 1, 1) * network(inputs)).sum((1, 2, 3))
+
+    def close(found, expected, near):
+        torch.testing.assert_close(found, expected, rtol=near, atol=near * float(expected.abs().max()))
+
+    close(gradient(scene, x, coefficients), Saliency(explained).attribute(x.clone()).detach(), 1e-9)
+    close(input_x_gradient(scene, x, coefficients), InputXGradient(explained).attribute(x.clone()).detach(), 1e-9)
+    theirs = IntegratedGradients(explained).attribute(x.clone(), n_steps=200, method="gausslegendre")
+    ours = integrated_gradients(scene, x, coefficients, 2, full).attribution
+    theirs = theirs.detach()
+    close(ours, theirs, 0.01)
+    shares = [a.abs().sum((2, 3)) / a.abs().sum((1, 2, 3))[:, None] for a in (ours, theirs)]
+    assert float((shares[0] - shares[1]).abs().max()) < 0.002
+
+
+def test_smoothgrad_turns_its_noise_with_the_slices():
+    scene, x = scene_of(bent(seed=1)), torch.randn(1, 3, 8, 8)
     pair = torch.cat([x, x.flip(1)])
-    found, logits = gradient(model, pair, 1)
-    back, _ = gradient(model, pair.flip(0), 1)
-    assert (logits[0].sign() != logits[1].sign()).any()
-    torch.testing.assert_close(found.flip(0), back, rtol=0, atol=0)
+    coefficients = asked(scene, pair)[0][:1].expand(2, -1, -1, -1)
+    one = smoothgrad(scene, pair, coefficients, orders_of(3), 0)
+    back = smoothgrad(scene, pair.flip(0), coefficients, orders_of(3), 0)
+    torch.testing.assert_close(one, back.flip(0), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(one, smoothgrad(scene, pair, coefficients, orders_of(3), 1))
+    flat = scene_of(linear([1.0, -2.0, 0.5]))
+    torch.testing.assert_close(
+        smoothgrad(flat, pair, coefficients, orders_of(3), 0).mean((2, 3)), torch.tensor([[1.0, 2.0, 0.5]] * 2)
+    )
 
 
-def test_padding_does_not_lose_importance():
-    x = torch.randn(1, 3, 7, 7)
-    found, logits = gradient(linear([1.0, 1.0, 2.0]), x, 8)
-    assert logits.shape == (1, 1, 7, 7)
-    torch.testing.assert_close(found.sum((2, 3)), 49 * torch.tensor([[1.0, 1.0, 2.0]]))
+def test_the_parts_that_go_through_together_do_not_matter():
+    x = torch.randn(5, 3, 8, 8)
+    one, other = (scene_of(bent(), at_once=n) for n in (1, 5))
+    coefficients, full = asked(one, x)
+    torch.testing.assert_close(gradient(one, x, coefficients), gradient(other, x, coefficients))
+    a, b = (integrated_gradients(s, x, coefficients, 1, full) for s in (one, other))
+    torch.testing.assert_close(a.attribution, b.attribution)
 
 
 def test_the_network_is_left_as_it_was():

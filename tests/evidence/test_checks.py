@@ -2,20 +2,17 @@
 
 import numpy as np
 import pytest
+import scenes
 import torch
 from torch import nn
 
 from evenslice.evidence.checks import randomised, run_checks
-from evenslice.evidence.measure import Scene
 from evenslice.model.discovery import find_stems
-from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 
 
 def scene_of(module, slices=3, normalisation=None):
-    volume = Volume(np.zeros((9, 32, 32), np.uint8))
-    norm = normalisation or Normalisation((10.0,), (5.0,))
-    return Scene(module.eval(), 1, slices, volume, None, norm, torch.device("cpu"), "m")
+    return scenes.scene_of(module, slices, normalisation or Normalisation((10.0,), (5.0,)), baseline=10.0)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from evenslice.evidence.stats import (
-    RESAMPLES,
     TOO_FEW,
     Interval,
     method_verdict,
@@ -43,14 +42,26 @@ def test_few_blocks_of_equal_weight_give_the_t_interval():
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_from_twelve_blocks_on_it_is_bca():
+def test_from_twelve_blocks_on_it_is_the_studentised_bootstrap():
+    """Against the textbook, written out: resample, studentise, take quantiles at the widened level."""
     values = np.random.default_rng(1).exponential(size=20)
     found = interval(values, seed=3)
-    expected = stats.bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=0.95, method="BCa", rng=np.random.default_rng(3)
-    ).confidence_interval
-    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    rng = np.random.default_rng(8)
+    draws = values[rng.integers(20, size=(200_000, 20))]
+    studentised = (draws.mean(1) - values.mean()) / (draws.std(1, ddof=1) / math.sqrt(20))
+    level = 2 * stats.norm.cdf(stats.t.ppf(0.975, 19)) - 1
+    low, high = np.quantile(studentised, [(1 - level) / 2, (1 + level) / 2])
+    # a resample's error divides by n (n - 1) squares around its own mean: the ddof=1 deviation, as above
+    expected = values.mean() - np.array([high, low]) * stats.sem(values)
+    assert (found.low, found.high) == (pytest.approx(expected[0], abs=0.03), pytest.approx(expected[1], abs=0.06))
     assert found.high - found.value > found.value - found.low  # skewed like the data
+
+
+def test_a_ratio_is_studentised_as_a_ratio():
+    rng = np.random.default_rng(4)
+    bottom = rng.random(30) + 0.5
+    found = interval(0.3 * bottom + 1e-3 * rng.normal(size=30), bottom)
+    assert found.high - found.low < 2e-3  # the bottoms vary by half; only the residuals count
 
 
 def test_windows_of_one_block_count_as_one():

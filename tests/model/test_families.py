@@ -88,7 +88,10 @@ def test_a_mirror_stem_does_not_see_the_direction(family, slices):
     mirrored = even_copy(network_of(family), family, slices, "rgb")
     mirror_stem(mirrored, slices, probe=noise(slices, family.side, torch.float32))
     assert order_change(mirrored, slices, family.side, torch.float32) > 1e-4, "it sees no order at all"
-    assert order_change(mirrored, slices, family.side, torch.float32, reversal_only=True) < 1e-5
+    # Fifty weight-standardised layers add up more rounding than others: 1.2e-5 was seen for BiT.
+    assert order_change(mirrored, slices, family.side, torch.float32, reversal_only=True) < (
+        2e-5 if family.standardised else 1e-5
+    )
     assert order_change(mirrored.double(), slices, family.side, torch.float64, reversal_only=True) < 1e-12
 
 

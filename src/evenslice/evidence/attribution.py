@@ -1,64 +1,138 @@
-"""Importance of every slot and pixel by the gradient of the decision."""
+"""Importance of every slot and pixel by gradients of the number explained: plain, integrated, times input, smoothed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evenslice.evidence.scene import Scene
 from evenslice.model.discovery import evaluating
-from evenslice.model.predict import logits_of
+
+CLOSE = 0.002
+FEWEST_STEPS = 4
+MOST_STEPS = 256
+NOISES = 8
+NOISE_SIZE = 0.15
 
 
-def decision(logits: Tensor) -> Tensor:
-    """Return the coefficients that turn logits into the margin of the class predicted.
+@dataclass(frozen=True)
+class Integrated:
+    """Integrated gradients.
 
-    Binary: the sign of the logit. Several classes: 1 for the predicted class, -1/(C-1) for each other, so that the sum
-    over classes is its logit minus the mean of the others.
+    Attributes
+    ----------
+    attribution
+        (N, S, y, x), signed.
+    steps
+        How many steps of the path from the baseline to the window were needed.
+    incompleteness
+        (N,): |sum of the attribution - (f(x) - f(baseline))| relative to |f(x) - f(baseline)|.
+    """
+
+    attribution: Tensor
+    steps: int
+    incompleteness: NDArray[np.float64]
+
+
+def gradient(scene: Scene, x: Tensor, coefficients: Tensor) -> Tensor:
+    """Return the absolute gradient of the number explained: windows (N, S, y, x), coefficients (N, C, y, x)."""
+    return torch.cat([found.abs() for found, _ in scene.gradients(x, coefficients)])
+
+
+def input_x_gradient(scene: Scene, x: Tensor, coefficients: Tensor) -> Tensor:
+    """Return (x - baseline) times the gradient, signed (N, S, y, x); the baseline is the volume's mean."""
+    return (x - scene.absent(x)) * torch.cat([found for found, _ in scene.gradients(x, coefficients)])
+
+
+def smoothgrad(scene: Scene, x: Tensor, coefficients: Tensor, orders: NDArray[np.intp], seed: int) -> Tensor:
+    """Return the absolute mean gradient over noisy copies (N, S, y, x) (Smilkov et al., arXiv 1706.03825).
+
+    The noise, of 0.15 times the range of the window, belongs to the slices: it is arranged with them. Each noise is used in
+    both directions, so that the result does not depend on which of window and reversal is called the window.
 
     Parameters
     ----------
-    logits
-        (B, C, y, x).
-
-    Returns
-    -------
-    Tensor
-        Same shape. ``(decision(logits) * logits).sum()`` is the scalar explained.
+    scene, x, coefficients
+        As for ``gradient``; x holds all arrangements of one window after the other.
+    orders
+        (arrangements, S), see ``orders_of``.
+    seed
+        Of the noise.
     """
-    logits = logits.detach()
-    if logits.shape[1] == 1:
-        return logits.sign()
-    coefficients = torch.full_like(logits, -1.0 / (logits.shape[1] - 1))
-    return coefficients.scatter_(1, logits.argmax(1, keepdim=True), 1.0)
+    draw = torch.Generator().manual_seed(seed)
+    windows, count = len(x) // len(orders), len(orders)
+    total = torch.zeros_like(x)
+    size = NOISE_SIZE * (x.amax(dim=(1, 2, 3)) - x.amin(dim=(1, 2, 3)))[:, None, None, None]
+    index = torch.from_numpy(orders.copy())
+    for _ in range(NOISES):
+        noise = torch.randn(x.shape[1:], generator=draw)
+        for both in (noise, noise.flip(0)):
+            arranged = both[index].to(x).repeat(windows, 1, 1, 1)
+            assert len(arranged) == windows * count
+            found = [part for part, _ in scene.gradients(x + size * arranged, coefficients)]
+            total += torch.cat(found)
+    return (total / (2 * NOISES)).abs()
 
 
-def gradient(module: nn.Module, x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Measure the absolute gradient of one decision in all arrangements of a window, in one pass.
+def integrated_gradients(scene: Scene, x: Tensor, coefficients: Tensor, group: int, full: Tensor) -> Integrated:
+    """Integrate the gradient along the straight path from the baseline (Sundararajan et al., arXiv 1703.01365).
 
-    The decision is that of the mean logits over the arrangements, one and the same for all of them. For a pair of a
-    window and its reversal it does not depend on which of the two is called the window, so the audit of a volume read
-    backwards equals that of the volume.
+    By the trapezoid rule; steps are doubled, keeping every gradient that was computed, until the shares of every window
+    move by less than 0.002 (at most 256 steps). Only as many points of the path are held at once as fit.
 
     Parameters
     ----------
-    module
-        The network, in eval mode with frozen parameters (see ``explaining``).
-    x
-        All arrangements of one window, normalised: (arrangements, S, y, x).
-    stride
-        What the network's height and width are multiples of.
-
-    Returns
-    -------
-    tuple
-        Absolute gradients (arrangements, S, y, x), and logits (arrangements, C, y, x).
+    scene
+        The network; the baseline is the volume's mean in every slot.
+    x, coefficients
+        As for ``gradient``.
+    group
+        How many consecutive rows of x are the arrangements of one window.
+    full
+        Margins of x itself, float64 (N, y, x).
     """
-    x = x.detach().requires_grad_(True)
-    logits = logits_of(module, x, stride)
-    scalar = (decision(logits.mean(0, keepdim=True)) * logits).sum()
-    (grads,) = torch.autograd.grad(scalar, x)
-    return grads.abs(), logits.detach()
+    base = scene.absent(x).expand_as(x)
+    ends = _path_sum(scene, x, base, coefficients, [0.0, 1.0])
+    steps, inner = (
+        FEWEST_STEPS,
+        _path_sum(scene, x, base, coefficients, [i / FEWEST_STEPS for i in range(1, FEWEST_STEPS)]),
+    )
+    before = None
+    while True:
+        mean = (ends / 2 + inner) / steps
+        found = (x - base) * mean
+        shares = _shares(found, group)
+        if steps >= MOST_STEPS or (before is not None and float(np.abs(shares - before).max()) < CLOSE):
+            break
+        before = shares
+        inner = inner + _path_sum(scene, x, base, coefficients, [(2 * i + 1) / (2 * steps) for i in range(steps)])
+        steps *= 2
+    nothing = scene.logits(base[:1]).double()
+    change = (full - (coefficients.double() * nothing).sum(dim=1)).sum(dim=(1, 2))
+    missed = (found.double().sum(dim=(1, 2, 3)) - change).abs() / change.abs().clamp_min(1e-30)
+    return Integrated(found, steps, missed.cpu().numpy())
+
+
+def _path_sum(scene: Scene, x: Tensor, base: Tensor, coefficients: Tensor, places: list[float]) -> Tensor:
+    """Sum the gradients at some places of the path, 0 the baseline and 1 the window: (N, S, y, x)."""
+    total = torch.zeros_like(x)
+    for place in places:
+        start = 0
+        for found, _ in scene.gradients(base + place * (x - base), coefficients):
+            total[start : start + len(found)] += found
+            start += len(found)
+    return total
+
+
+def _shares(found: Tensor, group: int) -> NDArray[np.float64]:
+    slots = found.abs().double().sum(dim=(2, 3)).cpu().numpy()
+    shares = slots / np.maximum(slots.sum(axis=1, keepdims=True), 1e-300)
+    mean: NDArray[np.float64] = shares.reshape(-1, group, shares.shape[1]).mean(axis=1)
+    return mean
 
 
 @contextmanager

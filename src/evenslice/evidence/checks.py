@@ -1,7 +1,7 @@
 """Controls of the instrument: models that must come out even, and numbers to compare the audit with."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.evidence.attribution import explaining, gradient
-from evenslice.evidence.measure import Scene, pair_of, slot_importance
-from evenslice.evidence.result import Check
+from evenslice.evidence.attribution import explaining
+from evenslice.evidence.measure import Question, examine
+from evenslice.evidence.result import Check, MethodResult
+from evenslice.evidence.scene import Raw, Scene
 from evenslice.evidence.shares import index_parts, pair_parts, ratio, shares_of
+from evenslice.evidence.sites import Site
 from evenslice.model.discovery import find_stems
 from evenslice.model.stem import mirror_stem, norms_per_slot
 from evenslice.model.wrapping import plain
 from evenslice.volume.normalisation import Normalisation
 
 TOLERANCE = 1e-3
-Windows = Sequence[NDArray[np.generic]]
+INCOMPLETE = {"shapley": 1e-4, "integrated-gradients": 0.05}
+Windows = Sequence[Raw]
 
 
 def run_checks(scene: Scene, windows: Windows) -> dict[str, Check]:
@@ -39,6 +42,41 @@ def run_checks(scene: Scene, windows: Windows) -> dict[str, Check]:
     }
 
 
+def completeness_checks(incompleteness: Mapping[str, Sequence[float]]) -> dict[str, Check]:
+    """Check that attributions add up to the change they explain, from the relative error of each window, by method."""
+    checks = {}
+    for name, tolerance in INCOMPLETE.items():
+        key = f"completeness_{name.replace('-', '_')}"
+        errors = [e for e in incompleteness.get(name, ()) if np.isfinite(e)]
+        if not errors:
+            checks[key] = Check(None, tolerance, None, f"{name} was not measured")
+            continue
+        middle = float(np.median(errors))
+        reason = "attributions must add up to the change they explain; relative error, median over the windows"
+        checks[key] = Check(middle, tolerance, middle <= tolerance, reason)
+    return checks
+
+
+def agreement_check(methods: Mapping[str, MethodResult]) -> Check:
+    """Check that no two families of evidence say the opposite; how far their mirror indices lie apart is for comparison."""
+    found = {
+        name: method for name, method in methods.items() if method.index is not None and method.verdict != "abstained"
+    }
+    if len(found) < 2:
+        return Check(None, None, None, "fewer than two families of evidence spoke")
+    values = [method.index.value for method in found.values() if method.index is not None]
+    leaning = {name: m for name, m in found.items() if m.verdict == "asymmetric" and m.index is not None}
+    sides = {name: m.index.value > 0 for name, m in leaning.items() if m.index is not None}
+    opposed = len(set(sides.values())) > 1
+    even = [name for name, method in found.items() if method.verdict == "symmetric"]
+    reason = "range of the mirror index over the families of evidence"
+    if opposed:
+        reason += f"; {', '.join(sorted(sides))} lean to different sides"
+    elif leaning and even:
+        reason += f"; {', '.join(leaning)} lean, {', '.join(even)} do not: they answer different questions, read both"
+    return Check(max(values) - min(values), None, not opposed, reason)
+
+
 def _twins(scene: Scene, windows: Windows) -> dict[str, Check]:
     """Check the model's two even twins; a stem that cannot be made even leaves both unmeasured, with the reason."""
     names = ("mirror_twin", "random_weights")
@@ -49,11 +87,16 @@ def _twins(scene: Scene, windows: Windows) -> dict[str, Check]:
         return dict.fromkeys(names, Check(None, TOLERANCE, None, f"no even twin: {error}"))
     norm = scene.normalisation
     even = replace(scene, module=twin, normalisation=Normalisation(norm.mean[:1], norm.std[:1]))
+    reason = "the same model with a mirror-averaged stem must come out even"
+    checks = {names[0]: _even_check(even, windows, reason)}
+    if not scene.differentiable:
+        checks[names[1]] = Check(
+            None, TOLERANCE, None, "the weights behind the stem of an .onnx file cannot be drawn anew"
+        )
+        return checks
     stirred = replace(even, module=randomised(twin, scene.slices))
-    return {
-        names[0]: _even_check(even, windows, "the same model with a mirror-averaged stem must come out even"),
-        names[1]: _even_check(stirred, windows, "a mirror-averaged stem before random weights must come out even"),
-    }
+    checks[names[1]] = _even_check(stirred, windows, "a mirror-averaged stem before random weights must come out even")
+    return checks
 
 
 def randomised(module: nn.Module, slices: int, seed: int = 0) -> nn.Module:
@@ -69,12 +112,14 @@ def randomised(module: nn.Module, slices: int, seed: int = 0) -> nn.Module:
 
 
 def _shares(scene: Scene, windows: Windows) -> NDArray[np.float64]:
-    """Measure shares (windows, S) by gradient; windows without any importance are left out."""
+    """Measure shares (windows, S) by gradient, or by ablation where there is none; those without importance are left out."""
+    method = "gradient" if scene.differentiable else "ablation"
     found = []
     with explaining(scene.module):
         for raw in windows:
-            slots, _ = gradient(scene.module, pair_of(scene, raw), scene.stride)
-            found.append(slot_importance(scene, slots))
+            site = Site(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
+            (one,) = examine(scene, Question((method,)), [(site, raw)])
+            found.append(one.importance[method])
     shares = shares_of(np.stack(found))
     return np.asarray(shares[np.isfinite(shares).all(axis=1)])
 
@@ -104,8 +149,9 @@ def _identical(scene: Scene, windows: Windows) -> Check:
 
 
 def _norms(scene: Scene) -> Check:
-    norms = np.array([norms_per_slot(stem) for stem in find_stems(plain(scene.module), scene.slices)])
-    spread = float((np.ptp(norms, axis=1) / norms.mean(axis=1)).max())
-    return Check(
-        spread, None, None, "spread of the stem's norms over the slots, relative to their mean (for comparison)"
-    )
+    reason = "spread of the stem's norms over the slots, relative to their mean (for comparison)"
+    try:
+        norms = np.array([norms_per_slot(stem) for stem in find_stems(plain(scene.module), scene.slices)])
+    except BadInputError as error:
+        return Check(None, None, None, f"no stem is found: {error}")
+    return Check(float((np.ptp(norms, axis=1) / norms.mean(axis=1)).max()), None, None, reason)

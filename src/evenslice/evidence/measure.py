@@ -1,118 +1,172 @@
-"""Measuring: read windows, arrange, normalise, explain; then shares, intervals and a verdict per method."""
+"""Measuring: read windows, arrange, normalise, explain; each window together with its reversal, on the same pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from evenslice.errors import BadInputError
-from evenslice.evidence.attribution import gradient
+from evenslice.evidence.arrangements import Design, orders_of
+from evenslice.evidence.decision import Region, decision
+from evenslice.evidence.lag import lag_parts
 from evenslice.evidence.look import Look
-from evenslice.evidence.result import MethodResult
-from evenslice.evidence.shares import index_parts, pair_parts, shares_of
+from evenslice.evidence.methods import gather
+from evenslice.evidence.scene import Raw, Scene, read_sites
 from evenslice.evidence.sites import Site
-from evenslice.evidence.stats import Interval, method_verdict, ratio_interval
-from evenslice.model.predict import classes_of, probabilities_of
+from evenslice.labels.targets import Target
+from evenslice.model.predict import classes_of, logits_of, probabilities_of
 from evenslice.progress import Step
 from evenslice.volume.array import Volume
-from evenslice.volume.normalisation import Normalisation, check_finite
-from evenslice.volume.windows import read_window, reverse
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What is measured: a network on a volume.
+class Question:
+    """What is asked of every window.
 
     Attributes
     ----------
-    module
-        On ``device``, in eval mode, frozen.
-    stride
-        What its height and width are multiples of.
-    slices
-        S.
-    volume, truth
-        Raw voxels, and labels to show beside the prediction or None.
-    normalisation
-        Applied after the slices are arranged.
-    device
-        Where to run.
+    methods
+        Families of evidence.
+    design
+        See ``orders_of``.
+    region
+        See ``decision``.
+    truth, target
+        Labels of the volume and what they mean, or None.
+    seed
+        Of noise.
     label
         Name of the model on what is shown.
     """
 
-    module: nn.Module
-    stride: int
-    slices: int
-    volume: Volume
-    truth: Volume | None
-    normalisation: Normalisation
-    device: torch.device
-    label: str
+    methods: tuple[str, ...]
+    design: Design = "reversal"
+    region: Region = "predicted"
+    truth: Volume | None = None
+    target: Target | None = None
+    seed: int = 0
+    label: str = "model"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the windows gave.
+class Found:
+    """What one window gave.
 
     Attributes
     ----------
     importance
-        (windows, arrangements, S): the window as it is, and its reversal.
+        By method (arrangements, S): the window, its reversal, then what the design adds.
+    incompleteness
+        By method the largest over the arrangements.
     change, flipped
-        (windows,): mean absolute change of probability under the reversal, and fraction of pixels whose class flips.
-    looks
-        The first few windows, to look at.
+        Mean absolute change of probability under the reversal, and fraction of pixels whose class flips.
+    lag
+        Numerator and denominator, or None without labels or foreground.
+    look
+        To look at.
     """
 
-    importance: Floats
-    change: Floats
-    flipped: Floats
-    looks: tuple[Look, ...]
+    importance: dict[str, Floats]
+    incompleteness: dict[str, float]
+    change: float
+    flipped: float
+    lag: tuple[float, float] | None
+    look: Look | None
 
 
-def measure(scene: Scene, sites: Sequence[Site], looks: int, step: Step) -> Measured:
-    """Measure every window together with its reversal, which is made before normalisation."""
-    importance, change, flipped = [], [], []
-    kept: list[Look] = []
-    for site, raw in read_sites(scene.volume, scene.slices, sites):
-        slots, logits = gradient(scene.module, pair_of(scene, raw), scene.stride)
-        blank = raw.min() == raw.max()  # no picture, no evidence: dropped with the windows of no importance
-        importance.append(slot_importance(scene, slots) * (0.0 if blank else 1.0))
-        moved, turned = reversal_response(logits)
-        change.append(moved)
-        flipped.append(turned)
-        if len(kept) < looks:
-            kept.append(_look(scene, site, raw, slots[0], logits))
-        step()
-    return Measured(np.stack(importance), np.array(change), np.array(flipped), tuple(kept))
+def measure(
+    scene: Scene, question: Question, sites: Sequence[Site], step: Step, keep: Callable[[Look], None] | None = None
+) -> Iterator[Found]:
+    """Measure windows, a few at a time, each with its reversal, which is made before normalisation.
 
-
-def read_sites(volume: Volume, slices: int, sites: Sequence[Site]) -> Iterator[tuple[Site, NDArray[np.generic]]]:
-    """Read the raw windows (S, y, x) of some sites, one after the other."""
-    for site in sites:
-        raw = read_window(volume, site.z, slices, site.y, site.x)
-        check_finite(raw, f"{volume.source} around slice {site.z}")
-        yield site, raw
-
-
-def pair_of(scene: Scene, raw: NDArray[np.generic]) -> Tensor:
-    """Arrange a raw window (S, y, x) and its reversal, then normalise: (2, S, y, x)."""
-    return torch.from_numpy(scene.normalisation.apply(np.stack([raw, reverse(raw)]))).to(scene.device)
-
-
-def slot_importance(scene: Scene, slots: Tensor) -> Floats:
-    """Sum importance over pixels: (arrangements, S, y, x) of normalised input to (arrangements, S) of raw intensity.
-
-    A slot that is normalised with a smaller std counts more per grey level; with one std for all it cancels in shares.
+    ``keep`` is given every window to look at, for example to write it.
     """
-    found: Floats = slots.double().sum(dim=(2, 3)).cpu().numpy()
-    return np.asarray(found / np.asarray(scene.normalisation.std))
+    group = max(1, scene.at_once // 2)
+    for start in range(0, len(sites), group):
+        part = list(read_sites(scene.volume, scene.slices, sites[start : start + group]))
+        for found in examine(scene, question, part):
+            if keep is not None and found.look is not None:
+                keep(found.look)
+            yield found
+            step()
+
+
+def examine(scene: Scene, question: Question, part: list[tuple[Site, Raw]]) -> Iterator[Found]:
+    """Measure some raw windows (S, y, x) of one size together."""
+    orders = orders_of(scene.slices, question.design)
+    arranged = np.concatenate([raw[orders] for _, raw in part])  # (windows * arrangements, S, y, x)
+    x, many = scene.normalised(arranged), len(orders)
+    truths = [_truths(scene, question, site) for site, _ in part]
+    pairs = torch.arange(len(x), device=x.device).reshape(-1, many)[:, :2].flatten()
+    coefficients, logits, slope = _first_look(scene, question, x[pairs], truths)
+    per_row = coefficients.repeat_interleave(many, dim=0)
+    full, gradients = _complete(scene, question, x, per_row, logits, slope, pairs)
+    evidence = gather(scene, question.methods, arranged, x, per_row, full, orders, gradients, question.seed)
+    for number, (site, raw) in enumerate(part):
+        rows = slice(number * many, (number + 1) * many)
+        counts = 0.0 if raw.min() == raw.max() else 1.0  # no picture, no evidence: dropped with what has no importance
+        both = logits[2 * number : 2 * number + 2]
+        change, flipped = reversal_response(both)
+        shown = None if evidence.maps is None else evidence.maps[number * many]
+        yield Found(
+            importance={name: values[rows] * counts for name, values in evidence.importance.items()},
+            incompleteness={name: float(values[rows].max()) for name, values in evidence.incompleteness.items()},
+            change=change,
+            flipped=flipped,
+            lag=_lag(question, both, truths[number]),
+            look=_look(scene, question, site, raw, shown, both),
+        )
+
+
+def _first_look(
+    scene: Scene, question: Question, pairs: Tensor, truths: Sequence[NDArray[np.uint8] | None]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Run windows and their reversals (2W, S, y, x): coefficients (W, C, y, x), logits, and absolute gradients if wanted.
+
+    One forward and one backward pass: the decision is made from the logits that the gradient goes through.
+    """
+    wanted = "gradient" in question.methods
+    x = pairs.detach().requires_grad_(wanted)
+    with torch.set_grad_enabled(wanted):
+        logits = logits_of(scene.module, x, scene.stride)
+    mean = logits.detach().reshape(-1, 2, *logits.shape[1:]).mean(1)
+    labels = None
+    if question.region == "truth":
+        centres = np.stack([truth[1] for truth in truths if truth is not None]).astype(np.int64)
+        labels = torch.from_numpy(centres).to(mean.device)
+    coefficients = decision(mean, question.region, labels)
+    if not wanted:
+        return coefficients, logits, None
+    (slope,) = torch.autograd.grad((coefficients.repeat_interleave(2, dim=0) * logits).sum(), x)
+    return coefficients, logits.detach(), slope.abs()
+
+
+def _complete(
+    scene: Scene,
+    question: Question,
+    x: Tensor,
+    coefficients: Tensor,
+    logits: Tensor,
+    slope: Tensor | None,
+    pairs: Tensor,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the margins (N, y, x) and the absolute gradients of every arrangement, the pairs being known."""
+    full = torch.empty((len(x), *logits.shape[-2:]), dtype=torch.float64, device=x.device)
+    full[pairs] = (coefficients[pairs].double() * logits.double()).sum(dim=1)
+    rest = torch.tensor(sorted(set(range(len(x))) - set(pairs.tolist())), dtype=torch.int64, device=x.device)
+    if not len(rest):
+        return full, slope
+    full[rest] = scene.margins(x[rest], coefficients[rest])
+    if slope is None:
+        return full, None
+    gradients = torch.empty_like(x)
+    gradients[pairs] = slope
+    gradients[rest] = torch.cat([found.abs() for found, _ in scene.gradients(x[rest], coefficients[rest])])
+    return full, gradients
 
 
 def reversal_response(logits: Tensor) -> tuple[float, float]:
@@ -136,46 +190,35 @@ def reversal_response(logits: Tensor) -> tuple[float, float]:
     return float(change.mean()), float((one != other).double().mean())
 
 
-def method_result(
-    importance: Floats, clusters: NDArray[np.intp], margin: float, confidence: float, seed: int
-) -> MethodResult:
-    """Turn importance (windows, arrangements, S) into shares, pairs and index with intervals, and a verdict.
-
-    Raises
-    ------
-    BadInputError
-        If no window has any importance.
-    """
-    shares = shares_of(importance)
-    used = np.isfinite(shares).all(axis=1)
-    if not used.any():
-        raise BadInputError(
-            "no window has any importance, expected a picture in the windows and an output that depends on it; check the volume and the model"
-        )
-    shares, clusters = shares[used], clusters[used]
-
-    def interval(top: Floats, bottom: Floats) -> Interval:
-        return ratio_interval(top, bottom, clusters, confidence, seed)
-
-    by_slot = tuple(interval(share, np.ones(len(share))) for share in shares.T)
-    if len(by_slot) == 1:
-        return MethodResult(by_slot, (), None, "abstained")
-    pairs = tuple(interval(top, bottom) for top, bottom in zip(*(part.T for part in pair_parts(shares)), strict=True))
-    outer = 1.0 - by_slot[len(by_slot) // 2].value
-    verdict = method_verdict(pairs, outer, len(set(clusters.tolist())), margin)
-    return MethodResult(by_slot, pairs, interval(*index_parts(shares)), verdict)
+def _truths(scene: Scene, question: Question, site: Site) -> NDArray[np.uint8] | None:
+    """Read the classes of the slices before, at and after the centre, (3, y, x); beyond the ends the centre's."""
+    if question.truth is None or question.target is None:
+        return None
+    depth = scene.volume.shape[0]
+    low, high = max(site.z - 1, 0), min(site.z + 2, depth)
+    labels = question.target.apply(question.truth.read((slice(low, high), site.y, site.x)))
+    return labels[[min(max(z, low), high - 1) - low for z in (site.z - 1, site.z, site.z + 1)]]
 
 
-def _look(scene: Scene, site: Site, raw: NDArray[np.generic], slots: Tensor, logits: Tensor) -> Look:
+def _lag(question: Question, logits: Tensor, truths: NDArray[np.uint8] | None) -> tuple[float, float] | None:
+    if truths is None or question.target is None:
+        return None
+    classes = max(2, question.target.classes)
+    if truths.max() >= classes:
+        return None
+    return lag_parts(classes_of(probabilities_of(logits)).cpu().numpy(), truths, classes)
+
+
+def _look(scene: Scene, question: Question, site: Site, raw: Raw, slots: Tensor | None, logits: Tensor) -> Look:
     probability = probabilities_of(logits[:1])[0]
     prediction = probability[0] if len(probability) == 1 else probability.argmax(0)
     here = (slice(site.z, site.z + 1), site.y, site.x)
     return Look(
-        label=scene.label,
+        label=question.label,
         origin=(site.z, site.y.start, site.x.start),
         slices=raw,
-        attribution=slots.float().cpu().numpy(),
+        attribution=np.zeros(raw.shape, np.float32) if slots is None else slots.float().cpu().numpy(),
         prediction=prediction.float().cpu().numpy(),
-        truth=None if scene.truth is None else scene.truth.read(here)[0],
+        truth=None if question.truth is None else question.truth.read(here)[0],
         voxel_nm=scene.volume.voxel_nm,
     )

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from evenslice.evidence.look import Look
@@ -10,6 +11,7 @@ from evenslice.evidence.stats import Interval
 from evenslice.volume.normalisation import Normalisation
 
 SCHEMA = "evenslice.audit/1"
+ABOUT_THE_MODEL = ("uniform_normalisation",)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,49 @@ class MethodResult:
             "mirror_high": index.high,
             "centre_share": self.shares[len(self.shares) // 2].value,
             "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True)
+class Latin:
+    """Whether all slots are alike, measured with every slice in every slot: an interval per slot, and a verdict."""
+
+    shares: tuple[Interval, ...]
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as the audit's JSON has it."""
+        return {**_columns("shares", self.shares), "verdict": self.verdict}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many windows were looked at, and why no more.
+
+    Attributes
+    ----------
+    rule
+        ``fixed``, or ``sequential``: looks at planned numbers of windows until decided.
+    looks
+        The planned looks.
+    confidence_each
+        Of the intervals of each look; they hold together with the confidence of the audit.
+    decided
+        Whether the last look left nothing open; None for a fixed number.
+    """
+
+    rule: str
+    looks: tuple[int, ...]
+    confidence_each: float
+    decided: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as the audit's JSON has it."""
+        return {
+            "rule": self.rule,
+            "looks": self.looks,
+            "confidence_each": self.confidence_each,
+            "decided": self.decided,
         }
 
 
@@ -68,6 +113,14 @@ class Audit:
         Response to the reversal: mean absolute change of probability, fraction of pixels whose class flips.
     checks
         Controls by name.
+    sampling
+        How many windows were planned, and when to stop.
+    design, region
+        Arrangements that were measured; the number that was explained.
+    lag
+        In slices: whether predictions fit the truth of the later (above 0) or earlier neighbour better; None without labels.
+    latin
+        By method whether all slots are alike; empty unless the design is ``latin``.
     trained_on
         How many of the windows are centred on slices that the model was trained on.
     looks
@@ -90,7 +143,34 @@ class Audit:
     checks: dict[str, Check]
     verdict: str
     trained_on: int | None = None
+    sampling: Sampling = Sampling("fixed", (), 0.95, None)
+    design: str = "reversal"
+    region: str = "predicted"
+    lag: Interval | None = None
+    latin: Mapping[str, Latin] = field(default_factory=dict)
     looks: tuple[Look, ...] = ()
+
+    @property
+    def believed(self) -> dict[str, Any]:
+        """Whether this audit can be believed: ``passed`` if no control of the instrument failed; which failed or were not made.
+
+        How the model is normalised is a property of the model, not of the instrument, and does not count.
+        """
+        controls = {name: check for name, check in self.checks.items() if name not in ABOUT_THE_MODEL}
+        failed = [name for name, check in controls.items() if check.passed is False]
+        unmade = [name for name, check in controls.items() if check.passed is None and check.value is None]
+        return {"passed": not failed, "failed": failed, "not_made": unmade}
+
+    def _repr_html_(self) -> str:
+        from evenslice.report.notebook import audit_html
+
+        return audit_html(self)
+
+    def plot(self) -> Any:
+        """Draw shares and mirror pairs of every method, with intervals: a matplotlib figure."""
+        from evenslice.report.notebook import audit_figure
+
+        return audit_figure(self)
 
     def reaches_beyond(self, limit: float) -> bool:
         """Whether the interval of some mirror pair, by any method, reaches beyond +-limit, or could not be had."""
@@ -121,8 +201,15 @@ class Audit:
                 },
                 "methods": {name: method.to_dict() for name, method in self.methods.items()},
                 "reversal": {"probability_change": self.probability_change, "flipped_fraction": self.flipped_fraction},
-                "lag": None,
+                "lag": None
+                if self.lag is None
+                else {"slices": self.lag.value, "low": self.lag.low, "high": self.lag.high},
+                "design": self.design,
+                "region": self.region,
+                "sampling": self.sampling.to_dict(),
+                "latin": {name: found.to_dict() for name, found in self.latin.items()} or None,
                 "checks": {name: check.to_dict() for name, check in self.checks.items()},
+                "believed": self.believed,
                 "trained_on": self.trained_on,
             }
         )

@@ -1,11 +1,19 @@
-"""Where an audit looks: windows drawn from blocks of the volume, so that windows of one block can be told apart."""
+"""Where an audit looks: windows drawn from blocks of the volume, so that windows of one block can be told apart.
 
+Blocks are drawn by number without listing them, so the cost does not grow with the volume. numpy only.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.windows import inner_centres
+from evenslice.volume.array import Roi
+
+STRATA = 4
+CANDIDATES = 4
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,50 @@ class Site:
     cluster: int
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Blocks of S x tile x tile that cover the part of a volume in which windows lie wholly.
+
+    Attributes
+    ----------
+    start
+        First slice; blocks begin there.
+    centres
+        Possible centre slices.
+    slices
+        S.
+    ys, xs
+        Start of the first tile, side, and number of tiles along each axis.
+    """
+
+    start: int
+    centres: range
+    slices: int
+    ys: tuple[int, int, int]
+    xs: tuple[int, int, int]
+
+    @property
+    def layers(self) -> int:
+        """How many blocks lie above each other."""
+        return (self.centres[-1] - self.start) // self.slices + 1
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks there are."""
+        return self.layers * self.ys[2] * self.xs[2]
+
+    def inside(self, block: int) -> range:
+        """Return the centre slices of a block."""
+        first = self.start + block // (self.ys[2] * self.xs[2]) * self.slices
+        return range(max(first, self.centres.start), min(first + self.slices, self.centres.stop))
+
+    def site(self, block: int, z: int) -> Site:
+        """Return the window of a block that is centred on slice z."""
+        row, column = block // self.xs[2] % self.ys[2], block % self.xs[2]
+        y, x = (start + number * side for (start, side, _), number in ((self.ys, row), (self.xs, column)))
+        return Site(z, slice(y, y + self.ys[1]), slice(x, x + self.xs[1]), block)
+
+
 def plan_sites(
     shape: tuple[int, int, int],
     slices: int,
@@ -36,11 +88,13 @@ def plan_sites(
     seed: int,
     multiple: int = 1,
     size: tuple[int, int] | None = None,
+    roi: Roi | None = None,
+    richness: Callable[[Site], float] | None = None,
 ) -> list[Site]:
     """Draw windows wholly inside a volume, spread over as many blocks as there are.
 
-    Blocks of S x tile x tile cover the volume; they are visited in a seeded order, a round for each further window
-    of the same block.
+    Blocks of S x tile x tile cover the volume; they are drawn in a seeded order, one window each, then a round for each
+    further window of the same block.
 
     Parameters
     ----------
@@ -58,45 +112,73 @@ def plan_sites(
         What the network's height and width are multiples of.
     size
         The only (y, x) that the network takes, in place of ``tile``; None for any.
+    roi
+        Box (z, y, x) in which windows lie wholly; the volume when None.
+    richness
+        How much foreground a window holds. Blocks are then drawn in four strata of equal size, in turn, so that rich and poor
+        ones come in proportion (stratified sampling, proportional allocation).
 
     Raises
     ------
     BadInputError
         If no window fits inside the volume.
     """
-    depth, height, width = shape
-    centres = inner_centres(slices, depth)
-    if not centres:
-        raise BadInputError(
-            f"the volume has {depth} slices, expected at least {slices} for windows of {slices} wholly inside; use fewer slices"
-        )
     if windows < 1:
         raise BadInputError(f"{windows} windows were asked for, expected 1 or more; use for example --windows 40")
     rng = np.random.default_rng(seed)
-    tall, wide = size or (tile, tile)
-    if size is not None and (tall > height or wide > width):
+    box = roi or (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+    grid = _grid(box, slices, size or (tile, tile), multiple, size is not None, rng)
+    count = min(grid.blocks, windows if richness is None else CANDIDATES * windows)
+    order = rng.choice(grid.blocks, count, replace=False)  # draws numbers without listing them
+    if richness is not None:
+        order = _in_strata([int(block) for block in order], [richness(_middle(grid, int(b))) for b in order], rng)
+    zs = [rng.permutation(np.asarray(grid.inside(int(block)))) for block in order[:windows]]
+    turns = [
+        grid.site(int(block), int(centres[turn]))
+        for turn in range(slices)
+        for block, centres in zip(order[:windows], zs, strict=True)
+        if turn < len(centres)
+    ]
+    return turns[:windows]
+
+
+def _middle(grid: Grid, block: int) -> Site:
+    inside = grid.inside(block)
+    return grid.site(block, inside[len(inside) // 2])
+
+
+def _in_strata(blocks: list[int], rich: Sequence[float], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Order blocks so that the strata of foreground take turns; inside a stratum the order stays as drawn."""
+    ranks = np.argsort(np.argsort(np.asarray(rich) + 1e-12 * rng.random(len(rich))))
+    stratum = ranks * STRATA // len(blocks)
+    place = np.zeros(len(blocks), np.intp)
+    for number in range(STRATA):
+        mine = np.flatnonzero(stratum == number)
+        place[mine] = np.arange(len(mine))
+    first = rng.permutation(STRATA)  # which stratum begins each turn
+    return np.asarray(blocks, np.intp)[np.lexsort((first[stratum], place))]
+
+
+def _grid(box: Roi, slices: int, tile: tuple[int, int], multiple: int, fixed: bool, rng: np.random.Generator) -> Grid:
+    z, y, x = box
+    reach = slices // 2
+    centres = range(z.start + reach, z.stop - reach)
+    if len(centres) < 1:
         raise BadInputError(
-            f"the network takes {tall} x {wide} pixels only, expected slices at least as large, found {height} x {width}; use a "
+            f"the volume has {z.stop - z.start} slices, expected at least {slices} for windows of {slices} wholly inside; use fewer slices"
+        )
+    height, width = y.stop - y.start, x.stop - x.start
+    if fixed and (tile[0] > height or tile[1] > width):
+        raise BadInputError(
+            f"the network takes {tile[0]} x {tile[1]} pixels only, expected slices at least as large, found {height} x {width}; use a "
             "larger volume, or export the network for other sizes"
         )
-    ys, xs = _tiles(height, tall, multiple, rng), _tiles(width, wide, multiple, rng)
-    by_block: dict[int, list[int]] = {}
-    for z in rng.permutation(np.asarray(centres)):
-        by_block.setdefault(int(z) // slices, []).append(int(z))
-    blocks = [(b, i, j) for b in sorted(by_block) for i in range(len(ys)) for j in range(len(xs))]
-    order = rng.permutation(len(blocks))
-    sites = []
-    for turn in range(slices):
-        for number in order:
-            b, i, j = blocks[number]
-            if turn < len(by_block[b]):
-                sites.append(Site(by_block[b][turn], ys[i], xs[j], int(number)))
-    return sites[:windows]
+    return Grid(z.start, centres, slices, _tiles(y, tile[0], multiple, rng), _tiles(x, tile[1], multiple, rng))
 
 
-def _tiles(size: int, tile: int, multiple: int, rng: np.random.Generator) -> list[slice]:
+def _tiles(span: slice, tile: int, multiple: int, rng: np.random.Generator) -> tuple[int, int, int]:
+    size = span.stop - span.start
     side = min(tile, size)
     side = side - side % multiple if side >= multiple else side
     count = size // side
-    start = int(rng.integers(size - count * side + 1))
-    return [slice(start + n * side, start + (n + 1) * side) for n in range(count)]
+    return span.start + int(rng.integers(size - count * side + 1)), side, count

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from evenslice.evidence.shares import Floats, ratio
 
-RESAMPLES = 9999
-FEWEST_FOR_BCA = 12
+RESAMPLES = 4999
+FEWEST_FOR_BOOTSTRAP = 12
 FEWEST_FOR_VERDICT = 6
 SAME = 1e-6
 LEAST_OUTER_SHARE = 0.02
@@ -28,9 +28,11 @@ class Interval:
 def ratio_interval(top: Floats, bottom: Floats, clusters: NDArray[np.intp], confidence: float, seed: int) -> Interval:
     """Estimate mean(top) / mean(bottom) with an interval from whole blocks of the volume.
 
-    Blocks, never pixels or windows, are resampled: windows of one block look at the same tissue. From 12 blocks on
-    BCa (Efron 1987, doi:10.1080/01621459.1987.10478410); below, a t interval with the linearised variance of the
-    ratio (Cochran, Sampling Techniques, 1977, section 6.3). Blocks whose ratios agree to 1e-6 give that point.
+    Blocks, never pixels or windows, are resampled: windows of one block look at the same tissue. From 12 blocks on the
+    studentised bootstrap (Efron and Tibshirani 1993, chapter 12) at the level that widens a normal interval to Student's
+    (Hesterberg 2015, doi:10.1080/00031305.2015.1089789): plain BCa misses a skewed mean of 12 blocks in 10 to 17 % of
+    trials. Below 12 a t interval. Both take the linearised variance of a ratio (Cochran, Sampling Techniques, 1977,
+    section 6.3). Blocks whose ratios agree to 1e-6 give that point.
 
     Parameters
     ----------
@@ -47,37 +49,49 @@ def ratio_interval(top: Floats, bottom: Floats, clusters: NDArray[np.intp], conf
     tops: Floats = np.bincount(member, top).astype(np.float64)
     bottoms: Floats = np.bincount(member, bottom).astype(np.float64)
     value = float(ratio(tops.sum(), bottoms.sum()))
-    ratios = ratio(tops, bottoms)
     if len(tops) == 1:
         return Interval(value, float("nan"), float("nan"))
-    if np.ptp(ratios) <= SAME:
+    if np.ptp(ratio(tops, bottoms)) <= SAME:
         return Interval(value, value, value)
-    if len(tops) < FEWEST_FOR_BCA:
-        return _studentised(tops, bottoms, value, confidence)
-    from scipy.stats import bootstrap
-
-    found = bootstrap(
-        (tops, bottoms),
-        lambda a, b, axis: ratio(a.sum(axis=axis), b.sum(axis=axis)),
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        confidence_level=confidence,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(value, float(found.low), float(found.high))
+    error = float(_error(np.ones((1, len(tops))), tops, bottoms)[1][0])
+    low, high = (_bootstrap_t if len(tops) >= FEWEST_FOR_BOOTSTRAP else _t)(tops, bottoms, confidence, seed)
+    return Interval(value, value - high * error, value - low * error)
 
 
-def _studentised(tops: Floats, bottoms: Floats, value: float, confidence: float) -> Interval:
+def _error(weights: Floats, tops: Floats, bottoms: Floats) -> tuple[Floats, Floats]:
+    """Return the ratio and its standard error when block k counts ``weights[:, k]`` times: each (resamples,)."""
+    count = len(tops)
+    below = weights @ bottoms
+    values = ratio(weights @ tops, below)
+    residuals = (
+        weights @ np.square(tops)
+        - 2 * values * (weights @ (tops * bottoms))
+        + values**2 * (weights @ np.square(bottoms))
+    )
+    return values, ratio(np.sqrt(np.maximum(residuals, 0) / (count * (count - 1))), below / count)
+
+
+def _t(tops: Floats, bottoms: Floats, confidence: float, seed: int) -> tuple[float, float]:
     from scipy.stats import t
 
+    reach = float(t.ppf((1 + confidence) / 2, len(tops) - 1))
+    return -reach, reach
+
+
+def _bootstrap_t(tops: Floats, bottoms: Floats, confidence: float, seed: int) -> tuple[float, float]:
+    """Return the quantiles of (ratio of a resample - ratio) / its standard error."""
+    from scipy.stats import norm
+
     count = len(tops)
-    residual = (tops - value * bottoms) / bottoms.mean()
-    reach = float(t.ppf((1 + confidence) / 2, count - 1)) * float(
-        np.sqrt(np.square(residual).sum() / (count * (count - 1)))
-    )
-    return Interval(value, value - reach, value + reach)
+    reach = _t(tops, bottoms, confidence, seed)[1]
+    level = 2 * float(norm.cdf(reach)) - 1  # Student's quantile, read as a normal one
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
+    values, errors = _error(weights, tops, bottoms)
+    value = float(ratio(tops.sum(), bottoms.sum()))
+    usable = errors > 0
+    low, high = np.quantile((values[usable] - value) / errors[usable], [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def method_verdict(pairs: Sequence[Interval], outer_share: float, blocks: int, margin: float) -> str:

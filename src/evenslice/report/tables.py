@@ -60,13 +60,38 @@ def print_audit(audit: Audit) -> None:
         f"{audit.probability_change:.4f} and flips {audit.flipped_fraction:.2%} of pixels",
         highlight=False,
     )
-    failed = [
-        f"{name}: {check.reason} ({check.value:g})" for name, check in audit.checks.items() if check.passed is False
-    ]
-    for line in failed:
-        console.print(f"check failed: {line}", highlight=False, markup=False)
+    if audit.sampling.rule == "sequential":
+        end = "decided" if audit.sampling.decided else "not decided; give --windows N for more"
+        console.print(f"sampled until decided, at most {audit.sampling.looks[-1]} windows: {end}", highlight=False)
+    for name, found in audit.latin.items():
+        shares = "  ".join(_number(s.value) for s in found.shares)
+        console.print(
+            f"latin, {name}: every slice in every slot gives shares {shares}: {found.verdict}", highlight=False
+        )
+    if audit.lag is not None:
+        console.print(
+            f"lag of the prediction: {_interval(audit.lag)} slices (above 0: fits the next slice)", highlight=False
+        )
+    _print_checks(console, audit)
     if audit.trained_on:
         console.print(f"{audit.trained_on} of the windows lie in slices that the model was trained on", highlight=False)
+
+
+def _print_checks(console: Console, audit: Audit) -> None:
+    """Print a line a control, and whether the audit can be believed."""
+    table = Table("control", "value", "", show_edge=False)
+    words = {True: "passed", False: "FAILED", None: ""}
+    for name, check in audit.checks.items():
+        value = "-" if check.value is None else f"{check.value:.3g}"
+        word = words[check.passed] if check.value is not None else "not made"
+        table.add_row(name.replace("_", " "), value, f"{word}{': ' if word else ''}{escape(check.reason)}")
+    console.print(table)
+    believed = audit.believed
+    if believed["passed"]:
+        missing = f"; not made: {', '.join(believed['not_made'])}" if believed["not_made"] else ""
+        console.print(f"This audit can be believed: no control of the instrument failed{missing}", highlight=False)
+    else:
+        console.print(f"Do not believe this audit: {', '.join(believed['failed'])} failed", highlight=False)
 
 
 def print_scores(scores: Scores, title: str = "Scores") -> None:

@@ -1,27 +1,42 @@
-"""Audit: open, draw windows, arrange, normalise, explain, shares, bootstrap, verdict."""
+"""Audit: open, draw windows, arrange, normalise, explain, shares, intervals, verdict."""
 
 import copy
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
+from evenslice.evidence.arrangements import DESIGNS, Design
 from evenslice.evidence.attribution import explaining
-from evenslice.evidence.checks import run_checks
-from evenslice.evidence.measure import Scene, measure, method_result, read_sites
-from evenslice.evidence.result import Audit
-from evenslice.evidence.sites import plan_sites
+from evenslice.evidence.checks import agreement_check, completeness_checks, run_checks
+from evenslice.evidence.decision import REGIONS, Region
+from evenslice.evidence.look import Look
+from evenslice.evidence.maps import writing_maps
+from evenslice.evidence.measure import Found, Question, measure
+from evenslice.evidence.methods import check_methods, default_methods
+from evenslice.evidence.result import Audit, Check, Latin, MethodResult, Sampling
+from evenslice.evidence.scene import Scene, at_once_for, read_sites
+from evenslice.evidence.sequential import MOST_WINDOWS, confidence_each, is_decided, planned_looks
+from evenslice.evidence.sites import Site, plan_sites
 from evenslice.evidence.stats import overall_verdict
+from evenslice.evidence.summary import lag_result, latin_result, method_result, settled
+from evenslice.labels.targets import Target
 from evenslice.model.checkpoint import stem_record
+from evenslice.model.spec import Model
 from evenslice.model.streaming import normalisation_of
-from evenslice.progress import Progress, silent
-from evenslice.verbs.choices import VolumeLike, check_same_shape, device_of, trained_slices, volume_of
+from evenslice.progress import Progress, Step, silent
+from evenslice.verbs.choices import VolumeLike, check_same_shape, device_of, parse_roi, trained_slices, volume_of
 from evenslice.verbs.models import ModelLike, check_segments, model_of, normalised_by
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Roi, Volume
+from evenslice.volume.normalisation import estimate
 
-METHODS = ("gradient",)
-WINDOWS = 40
 CHECK_WINDOWS = 4
+AUTO: Literal["auto"] = "auto"
 
 
 def audit(
@@ -29,9 +44,12 @@ def audit(
     volume: VolumeLike,
     *,
     labels: VolumeLike | None = None,
-    methods: Sequence[str] = METHODS,
-    windows: int = WINDOWS,
+    methods: Sequence[str] | None = None,
+    windows: int | Literal["auto"] = AUTO,
     tile: int = 256,
+    region: Region = "predicted",
+    design: Design = "reversal",
+    roi: str | None = None,
     margin: float = 0.05,
     confidence: float = 0.95,
     slices: int | None = None,
@@ -39,6 +57,8 @@ def audit(
     std: Sequence[float] | None = None,
     seed: int = 0,
     device: str = "auto",
+    maps: str | Path | None = None,
+    force: bool = False,
     looks: int = 1,
     label: str = "model",
     progress: Progress = silent,
@@ -55,13 +75,23 @@ def audit(
     volume
         A volume, an array (z, y, x) or a path.
     labels
-        Truth of the same shape, shown beside the prediction.
+        Truth of the same shape: windows are then drawn in proportion from those with little and with much foreground, the lag
+        is measured, and the truth is shown beside the prediction.
     methods
-        Any of ``gradient``.
+        Families of evidence, any of ``ablation``, ``ablation-copy``, ``shapley``, ``gradient``, ``integrated-gradients``,
+        ``input-x-gradient``, ``smoothgrad``; None for the first five, as far as the model allows. The response to the
+        reversal is always measured.
     windows
-        How many windows, wholly inside the volume; fewer when it holds no more.
+        How many windows, wholly inside the volume, fewer when it holds no more; or ``auto``: as many as are needed to
+        decide, at most 64, looking after 12, 16, 24, 32, 48 and 64.
     tile
         Side of a window in pixels, at most the slice's.
+    region
+        What is explained, see ``evenslice.evidence.decision``.
+    design
+        ``latin`` measures the S cyclic shifts of each window too, and says whether all slots are alike.
+    roi
+        ``Z0:Z1,Y0:Y1,X0:X1`` in which windows lie wholly.
     margin
         Half-width of the zone in which a mirror pair counts as even.
     confidence
@@ -69,12 +99,13 @@ def audit(
     slices
         S, where a foreign network does not say it.
     mean, std
-        Normalisation in raw intensity units, one number or S; None for the model's own, else
-        the volume's.
+        Normalisation in raw intensity units, one number or S; None for the model's own, else the volume's.
     seed
         Seed of the windows and the bootstrap.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    maps, force
+        OME-Zarr store to write the attribution of every window to, slot by slot; whether to overwrite it.
     looks
         How many windows to keep for looking at.
     label
@@ -90,59 +121,208 @@ def audit(
     model, volume = model_of(model, slices, mean, std), volume_of(volume)
     check_segments(model)
     truth = None if labels is None else volume_of(labels)
-    _check_options(volume, truth, methods, margin, confidence)
+    _check_options(volume, truth, windows, region, design, margin, confidence)
     model = normalised_by(model, volume, seed)
-    sites = plan_sites(volume.shape, model.slices, tile, windows, seed, model.stride, model.size)
-    scene = Scene(
-        module=copy.deepcopy(model.module).float().to(device_of(device)),
-        stride=model.stride,
-        slices=model.slices,
-        volume=volume,
-        truth=truth,
-        normalisation=normalisation_of(model),
-        device=device_of(device),
-        label=label,
-    )
-    with explaining(scene.module), progress(f"auditing {label}", len(sites)) as step:
-        measured = measure(scene, sites, looks, step)
+    question = Question((), design, region, truth, _target(model, truth), seed, label)
+    sites = _sites(model, question, volume, tile, windows, None if roi is None else parse_roi(roi, volume.shape), seed)
+    scene = _scene(model, volume, sites[0], device, seed)
+    allowed = default_methods(model.slices, scene.differentiable) if methods is None else methods
+    question = replace(question, methods=check_methods(allowed, model.slices, scene.differentiable))
+    plan = planned_looks(len(sites), None if windows == AUTO else int(windows))
+    with ExitStack() as stack:
+        stack.enter_context(explaining(scene.module))
+        keep = None
+        if maps is not None:
+            keep = stack.enter_context(writing_maps(Path(maps), plan[-1], volume.voxel_nm, force))
+        step = stack.enter_context(progress(f"auditing {label}", plan[-1]))
+        gathered = _gather(scene, question, sites, plan, margin, confidence, looks, step, keep)
         checks = run_checks(scene, [raw for _, raw in read_sites(volume, model.slices, sites[:CHECK_WINDOWS])])
-    clusters = np.array([site.cluster for site in sites])
-    result = method_result(measured.importance, clusters, margin, confidence, seed)
-    used = measured.importance.sum(axis=2).min(axis=1) > 0
-    seen = trained_slices(model, volume)
+    return _result(model, scene, question, gathered, checks, windows == AUTO, plan, margin, confidence)
+
+
+@dataclass
+class _Gathered:
+    """What has been measured so far, and the results of the last look at it."""
+
+    sites: list[Site] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
+    shown: list[Look] = field(default_factory=list)
+    methods: dict[str, MethodResult] = field(default_factory=dict)
+
+    @property
+    def clusters(self) -> NDArray[np.intp]:
+        return np.array([site.cluster for site in self.sites], np.intp)
+
+    def importance(self, name: str) -> NDArray[np.float64]:
+        return np.stack([found.importance[name] for found in self.found])
+
+
+def _gather(
+    scene: Scene,
+    question: Question,
+    sites: Sequence[Site],
+    plan: Sequence[int],
+    margin: float,
+    confidence: float,
+    looks: int,
+    step: Step,
+    keep: Any,
+) -> _Gathered:
+    """Measure windows until a look decides, or the plan ends."""
+    gathered, each = _Gathered(), confidence_each(confidence, len(plan))
+    for end in plan:
+        part = sites[len(gathered.sites) : end]
+        for found in measure(scene, question, part, step, keep):
+            if len(gathered.shown) < looks and found.look is not None:
+                gathered.shown.append(found.look)
+            gathered.found.append(replace(found, look=None))
+        gathered.sites.extend(part)
+        gathered.methods = settled(
+            {
+                name: method_result(gathered.importance(name)[:, :2], gathered.clusters, margin, each, question.seed)
+                for name in question.methods
+            }
+        )
+        if is_decided([method.verdict for method in gathered.methods.values()]):
+            break
+    return gathered
+
+
+def _result(
+    model: Model,
+    scene: Scene,
+    question: Question,
+    gathered: _Gathered,
+    checks: dict[str, Check],
+    sequential: bool,
+    plan: tuple[int, ...],
+    margin: float,
+    confidence: float,
+) -> Audit:
+    sites, found, clusters = gathered.sites, gathered.found, gathered.clusters
+    each, verdicts = confidence_each(confidence, len(plan)), [m.verdict for m in gathered.methods.values()]
+    used = np.array([all(v.sum(axis=1).min() > 0 for v in one.importance.values()) for one in found])
+    if not found[0].importance:
+        used = np.ones(len(found), bool)
+    latin: dict[str, Latin] = {}
+    if question.design == "latin" and model.slices > 1:
+        latin = {
+            name: latin_result(gathered.importance(name), clusters, margin, confidence, question.seed)
+            for name in question.methods
+        }
+    missed = {name: [one.incompleteness[name] for one in found] for name in found[0].incompleteness}
+    seen = trained_slices(model, scene.volume)
     return Audit(
         slices=model.slices,
         windows=int(used.sum()),
         clusters=len(set(clusters[used].tolist())),
         dropped=int((~used).sum()),
-        seed=seed,
+        seed=question.seed,
         margin=margin,
         confidence=confidence,
         tile=(sites[0].y.stop - sites[0].y.start, sites[0].x.stop - sites[0].x.start),
-        stems=tuple(stem_record(model)),
+        stems=_stems(model),
         normalisation=scene.normalisation,
-        methods={"gradient": result},
-        probability_change=float(measured.change.mean()),
-        flipped_fraction=float(measured.flipped.mean()),
-        checks=checks,
-        verdict=overall_verdict([result.verdict], scene.normalisation.uniform),
+        methods=gathered.methods,
+        probability_change=float(np.mean([one.change for one in found])),
+        flipped_fraction=float(np.mean([one.flipped for one in found])),
+        checks=completeness_checks(missed) | {"agreement": agreement_check(gathered.methods)} | checks,
+        verdict=overall_verdict(verdicts, scene.normalisation.uniform),
         trained_on=sum(site.z in seen for site in sites) if model.training else None,
-        looks=measured.looks,
+        sampling=Sampling(
+            "sequential" if sequential else "fixed", plan, each, is_decided(verdicts) if sequential else None
+        ),
+        design=question.design,
+        region=question.region,
+        lag=lag_result([one.lag for one in found], clusters, confidence, question.seed),
+        latin=latin,
+        looks=tuple(gathered.shown),
+    )
+
+
+def _stems(model: Model) -> tuple[dict[str, Any], ...]:
+    """Describe the stems; none where the network shows none."""
+    try:
+        return tuple(stem_record(model))
+    except BadInputError:
+        return ()
+
+
+def _target(model: Model, truth: Volume | None) -> Target | None:
+    """Labels mean what they meant in training; for a foreign model the foreground, or classes."""
+    if truth is None:
+        return None
+    classes = model.spec.classes
+    return Target(model.training.get("target", "classes" if classes > 1 else "foreground"), classes)
+
+
+def _sites(
+    model: Model,
+    question: Question,
+    volume: Volume,
+    tile: int,
+    windows: int | str,
+    roi: Roi | None,
+    seed: int,
+) -> list[Site]:
+    truth, target = question.truth, question.target
+
+    def richness(site: Site) -> float:
+        assert truth is not None
+        assert target is not None
+        return float((target.apply(truth.read((slice(site.z, site.z + 1), site.y, site.x))) > 0).mean())
+
+    return plan_sites(
+        volume.shape,
+        model.slices,
+        tile,
+        MOST_WINDOWS if windows == AUTO else int(windows),
+        seed,
+        model.stride,
+        model.size,
+        roi,
+        None if truth is None else richness,
+    )
+
+
+def _scene(model: Model, volume: Volume, site: Site, device: str, seed: int) -> Scene:
+    where = device_of(device)
+    module = copy.deepcopy(model.module).float().to(where)
+    shape = (model.slices, site.y.stop - site.y.start, site.x.stop - site.x.start)
+    with explaining(module):
+        at_once = at_once_for(module, where, shape, model.stride)
+    return Scene(
+        module=module,
+        stride=model.stride,
+        slices=model.slices,
+        volume=volume,
+        normalisation=normalisation_of(model),
+        baseline=estimate(volume, seed).mean[0],
+        device=where,
+        at_once=at_once,
     )
 
 
 def _check_options(
-    volume: Volume, truth: Volume | None, methods: Sequence[str], margin: float, confidence: float
+    volume: Volume,
+    truth: Volume | None,
+    windows: int | str,
+    region: str,
+    design: str,
+    margin: float,
+    confidence: float,
 ) -> None:
     if truth is not None:
         check_same_shape(volume, truth)
-    unknown = sorted(set(methods) - set(METHODS))
-    if unknown or not methods:
-        raise BadInputError(
-            f"the method {', '.join(unknown) or '(none)'} is unknown, expected {', '.join(METHODS)}; choose among these"
-        )
-    for name, value in (("margin", margin), ("confidence", confidence)):
-        if not 0 < value < 1:
+    if isinstance(windows, str) and windows != AUTO:
+        raise BadInputError(f"windows is {windows!r}, expected a whole number or auto; write for example 40")
+    for name, value, known in (("region", region, REGIONS), ("design", design, DESIGNS)):
+        if value not in known:
+            raise BadInputError(f"the {name} {value!r} is unknown, expected {', '.join(known)}; choose one")
+    if region == "truth" and truth is None:
+        raise BadInputError("the region is truth but there are no labels, expected both; give --labels")
+    for name, number in (("margin", margin), ("confidence", confidence)):
+        if not 0 < number < 1:
             raise BadInputError(
-                f"the {name} is {value}, expected a number between 0 and 1; leave it out for the default"
+                f"the {name} is {number}, expected a number between 0 and 1; leave it out for the default"
             )

@@ -20,6 +20,7 @@ STEPS = 160
 RATE = 5e-4
 CROP = 128
 TILE = 80
+WINDOWS = 40
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,16 @@ def run_demo(
         trained = train(raw, membranes, out, recipe, device=device, label=f"training {init}", progress=progress)
         trained.last.unlink()
         found = audit(
-            trained.model, raw, labels=membranes, tile=TILE, seed=seed, device=device, label=init, progress=progress
+            trained.model,
+            raw,
+            labels=membranes,
+            methods=("gradient",),
+            windows=WINDOWS,
+            tile=TILE,
+            seed=seed,
+            device=device,
+            label=init,
+            progress=progress,
         )
         rows.append(DemoRow(init, trained.scores, found))
     facts = {

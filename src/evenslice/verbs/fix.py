@@ -12,9 +12,9 @@ from torch import nn
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.evidence.change import Windows, output_change, predict_windows, window_scores
-from evenslice.evidence.measure import read_sites
 from evenslice.evidence.recalibrate import recalibrate
 from evenslice.evidence.result import Audit
+from evenslice.evidence.scene import read_sites
 from evenslice.evidence.sites import plan_sites
 from evenslice.labels.targets import Target
 from evenslice.model.checkpoint import normalisation_record, stem_record
@@ -28,9 +28,10 @@ from evenslice.verbs.choices import VolumeLike, check_same_shape, volume_of
 from evenslice.verbs.models import ModelLike, check_name, check_segments, model_of, normalised_by, save
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
+from evenslice.volume.windows import check_slices
 from evenslice.volume.writing import check_writable
 
-TILE, WINDOWS, CERTIFIED = 256, 16, 4
+TILE, WINDOWS, CERTIFIED, AUDITED = 256, 16, 4, 40
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,13 @@ def fix(
         raise BadInputError(
             f"--tta {tta} was given with --init or --tie, expected one way to make the model even; choose one"
         )
+    if slices is not None:
+        check_slices(slices)
     check_writable(out, force)
     before = model_of(model, slices if init is None else None, mean, std)
     check_name(before, out)
+    if tta != "none":
+        check_segments(before)
     source = None if volume is None else volume_of(volume)
     truth = _truth(source, labels)
     if source is not None:
@@ -147,17 +152,27 @@ def fix(
         sites = plan_sites(source.shape, fixed.slices, TILE, WINDOWS, seed, fixed.stride, fixed.size)
         windows = [raw for _, raw in read_sites(source, fixed.slices, sites)]
         truths = None if truth is None else [truth.read((slice(s.z, s.z + 1), s.y, s.x))[0] for s in sites]
+        _check_classes(truths or [], before.spec.classes)
         change = _change(before, fixed, windows, truths, recalibrated=init is None and tta == "none")
     certificate = certify(fixed, windows[:CERTIFIED], seed)
     fixed = fixed.with_facts(certificate=certificate.to_dict())
     audits = None
     if source is not None:
-        options: dict[str, Any] = {"labels": truth, "seed": seed, "device": device, "progress": progress}
+        options: dict[str, Any] = {
+            "labels": truth,
+            "methods": ("gradient",),
+            "windows": AUDITED,
+            "seed": seed,
+            "device": device,
+            "progress": progress,
+        }
         audits = (
             run_audit(before, source, label="before", **options),
             run_audit(fixed, source, label="after", **options),
         )
     save(out, fixed)
+    if not certificate.symmetric:
+        notes = (*notes, _uneven(certificate))
     return Fixed(fixed, stem_record(before), stem_record(fixed), certificate, audits, change, notes)
 
 
@@ -169,6 +184,26 @@ def _truth(source: Volume | None, labels: VolumeLike | None) -> Volume | None:
     truth = volume_of(labels)
     check_same_shape(source, truth)
     return truth
+
+
+def _check_classes(truths: Windows, classes: int) -> None:
+    """Refuse fractions, and classes that the model does not predict; a model of one class takes any above 0 as that."""
+    if any(labels.dtype.kind == "f" and bool((labels != np.floor(labels)).any()) for labels in truths):
+        raise BadInputError("the labels hold fractions, expected whole numbers; threshold them first")
+    found = [(int(labels.min()), int(labels.max())) for labels in truths if classes > 1]
+    if found and (min(low for low, _ in found) < 0 or max(high for _, high in found) >= classes):
+        low, high = min(low for low, _ in found), max(high for _, high in found)
+        raise BadInputError(
+            f"the labels hold the classes {low} to {high}, expected 0 to {classes - 1} as the model predicts; give labels of these"
+        )
+
+
+def _uneven(certificate: Certificate) -> str:
+    return (
+        f"the saved model is not even: its largest response to the reversal is {certificate.float32:.2g} in float32"
+        + ("" if certificate.float64 is None else f" and {certificate.float64:.2g} in float64")
+        + "; see the certificate"
+    )
 
 
 def _fixed(model: Model, tie: Tie, init: Init | None, tta: str, slices: int | None) -> tuple[Model, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evenslice.errors import BadInputError
 
 Roi = tuple[slice, slice, slice]
+VoxelSize = tuple[float, float, float]
 
 
 class Pixels(Protocol):

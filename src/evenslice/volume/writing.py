@@ -38,6 +38,44 @@ def written_beside(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def check_store_writable(path: Path, force: bool) -> None:
+    """Raise ``BadInputError`` if a Zarr store cannot be written: something else is there, or one is and not ``force``."""
+    if path.exists() and not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise BadInputError(f"{path} exists and is no Zarr store, expected a new name; choose another")
+    if path.exists() and not force:
+        raise BadInputError(f"{path} exists, expected a new name; choose another or add --force to overwrite")
+    if not path.resolve().parent.is_dir():
+        raise BadInputError(
+            f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
+        )
+
+
+@contextmanager
+def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
+    """Give a temporary folder beside a Zarr store; on success it becomes ``path``, in place of a store that was there.
+
+    Raises
+    ------
+    BadInputError
+        If ``path`` exists, unless ``force`` is given and it is a Zarr store.
+    """
+    check_store_writable(path, force)
+    part = path.resolve().parent / f".{path.name}.{os.getpid()}.part"
+    old = part.with_suffix(".old")
+    shutil.rmtree(part, ignore_errors=True)  # of a killed run that had the same number
+    part.mkdir()
+    try:
+        yield part
+        if path.exists():
+            path.replace(old)
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 @contextmanager
 def folder_written_beside(path: Path, force: bool) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on success it becomes ``path``, on any failure it is removed.
