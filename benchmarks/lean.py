@@ -1,0 +1,122 @@
+"""The lean of real encoders by every family of evidence, before and after training: the table of docs/lean.md.
+
+    python benchmarks/lean.py --data FOLDER --weights FOLDER --models FOLDER [--doc docs/lean.md] [--steps 200] [--tile 128]
+
+FOLDER of --data holds raw.tif and membranes.tif (ISBI 2012: the challenge's public training stack), that of --weights the
+ImageNet weights as .safetensors (timm's names). Models are trained into --models unless they are there; each audit is kept
+there as JSON, so that a killed run goes on. Half an hour to hours on a CPU.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from evenslice import audit, build_model, open_volume, train
+from evenslice.progress import lines
+from evenslice.verbs.train import Recipe
+from evenslice.volume.normalisation import estimate
+
+ENCODERS = {
+    "ResNet-18": ("unet", "resnet18", 4, "resnet18_conv1-layer3.safetensors", 256),
+    "MobileNetV2": ("unet", "mobilenetv2_100", None, "mobilenetv2_100.safetensors", 256),
+    "ViT-Tiny": ("dpt", "vit_tiny_patch16_224", None, "vit_tiny_patch16_224.safetensors", 128),
+}
+FAMILIES = ("ablation", "ablation-copy", "shapley", "gradient", "integrated-gradients")
+SIGNS = {"symmetric": "even", "asymmetric": "**leans**", "inconclusive": "?", "abstained": "abstains"}
+
+
+def model_of(given, name, init, stage):
+    """Return the model of a cell: as built, or trained."""
+    arch, encoder, depth, weights, crop = ENCODERS[name]
+    raw, labels = (open_volume(given.data / file) for file in ("raw.tif", "membranes.tif"))
+    if stage == "before":
+        built = build_model(
+            arch, encoder, weights=given.weights / weights, encoder_depth=depth, init=init, seed=given.seed
+        )
+        built.module.eval()
+        return built.with_facts(normalisation=estimate(raw, given.seed))
+    out = given.models / f"{encoder}-{init}-{given.seed}.safetensors"
+    if not out.exists():
+        recipe = Recipe(
+            arch=arch,
+            encoder=encoder,
+            encoder_depth=depth,
+            weights=str(given.weights / weights),
+            init=init,
+            steps=given.steps,
+            crop=crop,
+            seed=given.seed,
+        )
+        train(raw, labels, out, recipe, label=f"training {name} {init}", progress=lines)
+    return out
+
+
+def cell(given, name, init, stage):
+    """Audit one model, or read what was found."""
+    kept = given.models / f"{ENCODERS[name][1]}-{init}-{given.seed}-{stage}-{given.tile}.json"
+    if not kept.exists():
+        found = audit(
+            model_of(given, name, init, stage),
+            given.data / "raw.tif",
+            labels=given.data / "membranes.tif",
+            tile=given.tile,
+            seed=given.seed,
+            label=f"{name} {init} {stage}",
+            progress=lines,
+        )
+        kept.write_text(found.to_json())
+    return json.loads(kept.read_text())
+
+
+def figure(method):
+    """Write a mirror index with its interval and verdict."""
+    if method["mirror_low"] is None:
+        return f"{method['mirror_index']:+.3f}"
+    ends = f"{method['mirror_low']:+.3f} to {method['mirror_high']:+.3f}"
+    return f"{method['mirror_index']:+.3f} ({ends}) {SIGNS[method['verdict'].split(':')[0]]}"
+
+
+def table(rows):
+    """Write all cells as Markdown."""
+    head = ["encoder", "init", "training", "windows", *FAMILIES, "flips", "lag (slices)", "verdict"]
+    text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for (name, init, stage), found in rows.items():
+        lag = found["lag"]
+        shown = [
+            name,
+            f"`{init}`",
+            stage,
+            str(found["windows"]),
+            *(figure(found["methods"][family]) for family in FAMILIES),
+            f"{found['reversal']['flipped_fraction']:.2%}",
+            "-" if lag is None else f"{lag['slices']:+.4f} ({lag['low']:+.4f} to {lag['high']:+.4f})",
+            found["verdict"],
+        ]
+        text.append("| " + " | ".join(shown) + " |")
+    return "\n".join(text) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "weights", "models"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--doc", type=Path)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--tile", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stages", default="before,after")
+    given = parser.parse_args()
+    given.models.mkdir(exist_ok=True)
+    stages = given.stages.split(",")
+    cells = [(name, init, stage) for stage in stages for name in ENCODERS for init in ("rgb", "green")]
+    rows = {key: cell(given, *key) for key in cells}
+    found = table(rows)
+    print(found)
+    if given.doc is not None:
+        before, _, rest = given.doc.read_text().partition("<!-- table -->\n")
+        _, _, after = rest.partition("<!-- end of table -->")
+        given.doc.write_text(f"{before}<!-- table -->\n{found}<!-- end of table -->{after}")
+
+
+if __name__ == "__main__":
+    main()
