@@ -27,4 +27,23 @@ def seven():
 
 def scores():
     return Net(scores=True)
+
+
+def tied():
+    made = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1))
+    made.add_module("again", made[1])
+    return made
+
+
+def timid():
+    # Fresh, it answers 0.5 almost everywhere, like probabilities.
+    made = nn.Conv2d(3, 1, 1)
+    nn.init.normal_(made.weight, std=1e-4)
+    nn.init.constant_(made.bias, 0.5)
+    return made
+
+
+def classes():
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 3, 3, padding=1)
 """

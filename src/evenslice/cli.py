@@ -14,7 +14,9 @@ from evenslice.cli_writing import (
     check_json,
     command_line,
     complain,
+    files_of,
     reason_of,
+    their_prints_aside,
     warn,
     warn_of_code,
     write_json,
@@ -102,16 +104,17 @@ def inspect(
     from evenslice.report.tables import print_inspected
     from evenslice.verbs.inspect import inspect as run
 
-    check_json(json, force, Path(source))
+    check_json(json, force, *files_of(source))
     warn_of_code(source)
-    result = run(
-        source,
-        verify=verify,
-        slices=slices,
-        mean=options.numbers(mean, "--mean"),
-        std=options.numbers(std, "--std"),
-        seed=seed,
-    )
+    with their_prints_aside():
+        result = run(
+            source,
+            verify=verify,
+            slices=slices,
+            mean=options.numbers(mean, "--mean"),
+            std=options.numbers(std, "--std"),
+            seed=seed,
+        )
     write_json(json, result.to_dict())
     if json != "-":
         print_inspected(result)
@@ -148,24 +151,25 @@ def fix(
     from evenslice.report.tables import print_audit, print_certificate, print_stems
     from evenslice.verbs.fix import fix as run
 
-    check_json(json, force, Path(model), out, audit, labels)
+    check_json(json, force, *files_of(model), out, audit, labels)
     warn_of_code(model)
-    result = run(
-        model,
-        out,
-        tie=tie.value,
-        init=None if init is None else init.value,
-        tta=tta.value,
-        slices=slices,
-        mean=options.numbers(mean, "--mean"),
-        std=options.numbers(std, "--std"),
-        volume=audit,
-        labels=labels,
-        seed=seed,
-        device=device.value,
-        force=force,
-        progress=bar,
-    )
+    with their_prints_aside():
+        result = run(
+            model,
+            out,
+            tie=tie.value,
+            init=None if init is None else init.value,
+            tta=tta.value,
+            slices=slices,
+            mean=options.numbers(mean, "--mean"),
+            std=options.numbers(std, "--std"),
+            volume=audit,
+            labels=labels,
+            seed=seed,
+            device=device.value,
+            force=force,
+            progress=bar,
+        )
     for note in result.warnings:
         warn(note)
     write_json(json, result.to_dict())

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from evenslice import cli_options as options
-from evenslice.cli_writing import check_json, command_line, warn, warn_of_code, write_json, write_text
+from evenslice.cli_writing import (
+    check_json,
+    command_line,
+    files_of,
+    their_prints_aside,
+    warn,
+    warn_of_code,
+    write_json,
+    write_text,
+)
 from evenslice.errors import BadInputError
 
 
@@ -60,34 +69,36 @@ def audit(
     from evenslice.verbs.audit import audit as run
     from evenslice.verbs.models import model_of, name_of
 
-    check_json(json, force, Path(model), volume, labels, out, maps)
+    check_json(json, force, *files_of(model), volume, labels, out, maps)
     _check_targets(out, maps, volume, labels, force)
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise BadInputError(f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05")
     warn_of_code(model)
-    loaded = model_of(model, slices, options.numbers(mean, "--mean"), options.numbers(std, "--std"))
+    with their_prints_aside():
+        loaded = model_of(model, slices, options.numbers(mean, "--mean"), options.numbers(std, "--std"))
     if loaded.normalisation is None:
         warn(
             f"{model} says nothing of its normalisation; the volume's own mean and std are used (give --mean and --std)"
         )
-    result = run(
-        loaded,
-        volume,
-        labels=labels,
-        methods=None if methods is None else methods.split(","),
-        windows=AUTO if windows == AUTO else options.whole_number(windows, "--windows"),
-        tile=tile,
-        region=region.value,
-        design=design.value,
-        roi=roi,
-        margin=margin,
-        seed=seed,
-        device=device.value,
-        maps=maps,
-        force=force,
-        label=name_of(model),
-        progress=bar,
-    )
+    with their_prints_aside():
+        result = run(
+            loaded,
+            volume,
+            labels=labels,
+            methods=None if methods is None else methods.split(","),
+            windows=AUTO if windows == AUTO else options.whole_number(windows, "--windows"),
+            tile=tile,
+            region=region.value,
+            design=design.value,
+            roi=roi,
+            margin=margin,
+            seed=seed,
+            device=device.value,
+            maps=maps,
+            force=force,
+            label=name_of(model),
+            progress=bar,
+        )
     if out is not None:
         out.mkdir(exist_ok=True)
         write_text(out / "audit.json", result.to_json())

@@ -3,6 +3,7 @@
 import json as jsonlib
 import shlex
 import sys
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,16 @@ def warn_of_code(source: str) -> None:
 
     if form_of(source) == "callable":
         warn(f"{source} is code, which is imported and run now")
+
+
+def files_of(source: str) -> list[Path]:
+    """Return the files that a MODEL names: itself, or the weights behind ``@``."""
+    return [Path(part) for part in (source, source.partition("@")[2]) if part]
+
+
+def their_prints_aside() -> AbstractContextManager[Any]:
+    """Send what code of the user's prints to stderr, so that standard output holds the result alone."""
+    return redirect_stdout(sys.stderr)
 
 
 def check_json(target: str | None, force: bool, *others: Path | None) -> None:

@@ -108,7 +108,7 @@ def test_a_file_that_lacks_tensors_is_refused(tmp_path, make_model):
         state, about = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118
     state.pop("segmentation_head.0.bias")
     save_file(state, tmp_path / "m.safetensors", about)
-    with pytest.raises(BadInputError, match="does not fit the network it describes"):
+    with pytest.raises(BadInputError, match=r"does not fit the network .Missing key"):
         load_model(tmp_path / "m.safetensors")
 
 

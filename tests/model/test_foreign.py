@@ -11,6 +11,7 @@ from evenslice.model.foreign import adopt, form_of, load_callable
 from evenslice.model.wrapping import Answer
 
 MODULE = """
+import sys
 import torch
 from torch import nn
 
@@ -38,6 +39,31 @@ def number(): return 3
 class Holder:
     make = staticmethod(make)
 thing = 7
+network = Net()
+def exits(): sys.exit(0)
+def talks():
+    print("hello")
+    return Net()
+def meta(): return Net().to("meta")
+def uncopied():
+    made = Net()
+    made.rest = (n for n in "abc")
+    return made
+def nothing(): return Net(end=lambda out: None)
+def labels(): return Net(classes=3, end=lambda out: out.argmax(1))
+def empty(): return Net(end=lambda out: out[:, :0])
+def nan(): return Net(end=lambda out: out * float("nan"))
+def quits(): return Net(end=lambda out: sys.exit(5))
+def half(): return Net().half()
+class Single(Net):
+    def forward(self, x):
+        if len(x) != 1:
+            raise ValueError("one image at a time")
+        return super().forward(x)
+class Spoiler(Net):
+    def forward(self, x):
+        x -= 0.5
+        return super().forward(x)
 """
 
 
@@ -78,6 +104,15 @@ def test_probabilities_are_turned_to_logits(module):
     assert torch.allclose(odds.module(x), logits.module(x), atol=1e-4)
 
 
+def test_what_only_looks_like_probabilities_is_taken_as_logits():
+    timid = nn.Conv2d(3, 1, 1)
+    nn.init.constant_(timid.weight, 0.05)
+    nn.init.constant_(timid.bias, 0.5)
+    assert adopt(timid.eval(), "callable", "x:y").spec.answers == "logits"
+    several = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Sigmoid())  # each class for itself: they do not sum to 1
+    assert adopt(several.eval(), "callable", "x:y").spec.answers == "logits"
+
+
 def test_a_network_of_one_size_is_known_as_such():
     class Fixed(nn.Module):
         def __init__(self):
@@ -110,6 +145,17 @@ def test_a_static_batch_is_kept_to():
         ("other_net:number", "returned a int, expected a torch.nn.Module"),
         ("other_net:thing", "is a int, expected a function"),
         ("other_net:missing", "cannot be imported .AttributeError"),
+        ("other_net:network", "is a Net, expected a function"),
+        ("other_net:exits", "other_net:exits failed .SystemExit: 0"),
+        ("sys:exit", "sys:exit failed .SystemExit"),
+        ("other_net:meta", "lies on the meta device, expected a network with weights"),
+        ("other_net:uncopied", "cannot be copied .cannot pickle 'generator' object"),
+        ("other_net:nothing", "returns no floating-point numbers for each image"),
+        ("other_net:labels", "returns no floating-point numbers for each image"),
+        ("other_net:empty", "returns no floating-point numbers for each image"),
+        ("other_net:nan", "answers NaN for noise"),
+        ("other_net:quits", "it exits with 5"),
+        ("other_net:make@weights.pth", "could run any code"),
         ("nowhere_at_all:make", "cannot be imported .ModuleNotFoundError"),
         ("other_net.make", "expected package.module:callable"),
     ],
@@ -120,8 +166,43 @@ def test_what_is_no_network_is_refused(module, name, message):
 
 
 def test_a_wrong_number_of_slices_is_said(module):
-    with pytest.raises(BadInputError, match="does not run on 5 channels"):
+    with pytest.raises(BadInputError, match="does not run on 5 slices, expected 3 as it takes; leave --slices out"):
         load_callable(f"{module}:make", 5)
+    with pytest.raises(BadInputError, match="tried 3, 5, 7, 9, 1 slices; give --slices"):
+        adopt(torch.nn.Conv2d(2, 1, 3), "callable", "x:y")
+
+
+def test_what_their_code_prints_stays_out_of_standard_output(module, capsys):
+    load_callable(f"{module}:talks")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_a_network_that_takes_one_image_at_a_time_gets_them_so(module):
+    one, _ = load_callable(f"{module}:Single")
+    plain, _ = load_callable(f"{module}:make")
+    x = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.allclose(one.module(x), plain.module(x), atol=1e-5)
+
+
+def test_a_network_that_changes_its_input_gets_one_of_its_own(module):
+    model, _ = load_callable(f"{module}:Spoiler")
+    x = torch.randn(1, 3, 16, 16, requires_grad=True)
+    before = x.detach().clone()
+    model.module(x).sum().backward()
+    assert torch.equal(x, before)
+    assert float(x.grad.abs().sum()) > 0
+
+
+def test_half_precision_becomes_float32(module):
+    model, _ = load_callable(f"{module}:half")
+    assert model.network.first.weight.dtype == torch.float32
+
+
+def test_a_network_without_a_prediction_keeps_to_its_batch(module):
+    model = adopt(load_callable(f"{module}:scores")[0].network, "torch-export", "x.pt2", shape=(2, 3, None, None))
+    found = model.module(torch.randn(3, 3, 16, 16))
+    assert [tuple(t.shape) for t in found] == [(3, 1)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from torch import nn
 
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.discovery import find_stems
+from evenslice.model.discovery import Stem, find_stems
+from evenslice.model.origin import slot_pattern
+from evenslice.model.slots import distances
 from evenslice.model.stem import INITS, bake_stem, norms_per_slot, slot_weights
 
 EVEN = ("green", "red", "blue", "mean", "green-matched")
@@ -36,6 +38,29 @@ RGB = torch.tensor([[[[1.0]], [[2.0]], [[4.0]]], [[[3.0]], [[-1.0]], [[0.5]]]]) 
 def test_slot_weights_by_hand(init, slices, expected):
     found = slot_weights(RGB, slices, init)[..., 0, 0]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "slot_of", "from_uniform", "from_mirror", "pattern"),
+    [
+        # w - mean = (2, -1, -1) / 3; w - (w + reversed w) / 2 = (1, 0, -1) / 2
+        ([1, 0, 0], (0, 1, 2), 6**0.5 / 3, 2**0.5 / 2, "none"),
+        ([1, 0, -1], (0, 1, 2), 1, 1, "none"),
+        ([1, 4, 1], (0, 1, 2), (6 / 18) ** 0.5, 0, "mirror"),
+        ([1, 1.01, 1], (0, 1, 2), 0.0047, 0, "mirror"),
+        ([2, 9, 2, 2], (0, -1, 1, 2), 0, 0, "uniform"),
+        ([1, 2, 3, 1, 2], (0, 1, 2, 3, 4), (2.8 / 19) ** 0.5, (1 / 19) ** 0.5, "cyclic"),
+        ([1, 2, 1, 2, 1], (0, 1, 2, 3, 4), (1.2 / 11) ** 0.5, 0, "mirror"),
+        ([1, 2, 3, 4], (0, 1, 1, 2), 1, 1, "none"),  # slot 1 comes in twice
+        ([3], (0,), 0, 0, "one"),
+    ],
+)
+def test_how_far_slots_are_from_even_by_hand(weights, slot_of, from_uniform, from_mirror, pattern):
+    layer = nn.Conv2d(len(weights), 1, 1)
+    layer.weight = nn.Parameter(torch.tensor(weights, dtype=torch.float32)[None, :, None, None])
+    stem = Stem("", layer, "conv", slot_of, max(slot_of) + 1, ((1.0, 0.0),) * len(weights))
+    assert distances(stem) == pytest.approx((from_uniform, from_mirror), abs=1e-4)
+    assert slot_pattern(stem) == pattern
 
 
 @pytest.fixture(scope="module")
@@ -290,3 +315,24 @@ def test_every_init_gives_as_many_slots_as_asked_for(resnet):
     for init in INITS:
         [stem] = find_stems(uniform_stem(copy.deepcopy(resnet), 7, init), 7)
         assert (stem.name, stem.kind, stem.slots) == ("conv1", "conv", 7)
+
+
+def test_a_uniform_tie_starts_at_the_mean_of_the_slots():
+    layer = nn.Conv2d(3, 2, 1)
+    mean = layer.weight.detach().mean(1)
+    bake_stem(mirror_stem(layer, 3, tie="uniform"))
+    for slot in range(3):
+        torch.testing.assert_close(layer.weight[:, slot], mean)
+
+
+def test_a_constant_for_the_last_channel_alone_is_named():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 3)
+
+        def forward(self, x):
+            return self.conv(x * torch.tensor([1.0, 1.0, 2.0]).reshape(3, 1, 1))
+
+    with pytest.raises(BadInputError, match=r"its own constants before the stem 'conv' .scale 1, 1, 2"):
+        uniform_stem(Scaled(), 3, "mean")

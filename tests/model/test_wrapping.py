@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.wrapping import Answer, Ensemble, picture_in, plain, resized
+from evenslice.model.wrapping import Answer, Ensemble, Tensors, picture_in, plain, resized, tensors_of
 from evenslice.volume.normalisation import Normalisation
 
 
@@ -40,6 +40,8 @@ PICTURE, SCORE = torch.arange(16.0).reshape(1, 1, 4, 4), torch.zeros(1, 7)
         [[SCORE], {"x": PICTURE}],
         {"aux": PICTURE + 1, "out": PICTURE},
         Holder(SCORE, PICTURE),
+        {"labels": PICTURE.long() + 1, "x": PICTURE},
+        (torch.zeros(1, 5, 8), PICTURE),
         {"features": torch.ones(1, 9, 4, 4), "logits": PICTURE},
     ],
 )
@@ -69,6 +71,13 @@ def test_probabilities_become_log_odds():
     several = nn.Sequential(Weighted([0.2, -0.4, 1.0], [1.0, 1.0, 0.0]), nn.Softmax(1))
     found = Answer(several, probabilities=True)(x)
     assert torch.allclose(found.softmax(1), several(x), atol=1e-12)
+
+
+def test_certain_probabilities_become_large_but_finite():
+    for classes in (1, 3):
+        certain = Answer(nn.Identity(), probabilities=True)(torch.eye(4).reshape(1, 1, 4, 4).expand(1, classes, 4, 4))
+        assert bool(certain.isfinite().all())
+        assert float(certain.max() - certain.min()) > 15
 
 
 def test_a_fixed_batch_is_filled_and_cut():
@@ -113,3 +122,21 @@ def test_plain_is_the_network_inside():
     network = Weighted([1.0])
     assert plain(Ensemble(Answer(network))) is network
     assert plain(network) is network
+
+
+def test_all_numbers_with_a_row_for_each_window_are_kept():
+    rows, other = torch.ones(2, 7), torch.ones(3, 2)
+    found = tensors_of({"a": [rows, (other,)], "b": torch.zeros(2, 0), "c": rows.long(), "d": torch.tensor(1.0)}, 2)
+    assert [id(t) for t in found] == [id(rows)]
+
+
+def test_answers_without_a_picture_are_put_together_again():
+    class Two(nn.Module):
+        def forward(self, x):
+            assert len(x) == 2
+            return {"mean": x.mean((1, 2, 3)), "slots": [x.mean((2, 3)), "text"]}
+
+    x = torch.randn(5, 3, 4, 4)
+    mean, slots = Tensors(Two(), 2)(x)
+    assert torch.equal(mean, x.mean((1, 2, 3)))
+    assert torch.equal(slots, x.mean((2, 3)))

@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from evenslice import cli
+from evenslice import cli, fix
 from evenslice.evidence.certificate import certify
 from evenslice.verbs.models import model_of
 
@@ -61,3 +62,38 @@ def test_an_ensemble_is_noted_in_an_exported_file(exported, ending):
     model = model_of(out)
     assert (model.tta, model.normalisation.mean) == ("reversal", (128.0,))
     assert certify(model).symmetric
+
+
+class Scores(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x):
+        return self.body(x).mean((2, 3))
+
+
+def test_an_exported_classifier_of_one_batch_size_is_made_even(tmp_path):
+    torch.export.save(torch.export.export(Scores(), (torch.rand(1, 3, 32, 32),)), tmp_path / "m.pt2")
+    assert run("fix", tmp_path / "m.pt2", tmp_path / "even.pt2") == 0
+    assert run("inspect", tmp_path / "even.pt2", "--verify") == 0
+
+
+def test_an_exported_network_in_half_precision_runs_in_float32_and_keeps_its_type(tmp_path):
+    torch.export.save(torch.export.export(network().half(), (torch.rand(1, 3, 32, 32).half(),)), tmp_path / "m.pt2")
+    volume = np.random.default_rng(0).integers(0, 255, (5, 32, 32), dtype=np.uint8)
+    fix(tmp_path / "m.pt2", tmp_path / "even.pt2", mean=[128.0], std=[40.0], volume=volume)
+    assert run("inspect", tmp_path / "even.pt2", "--verify") == 0
+    assert next(torch.export.load(tmp_path / "even.pt2").module().parameters()).dtype == torch.float16
+
+
+@pytest.mark.parametrize("ending", ["pt2", "onnx", "safetensors"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 hello"])
+def test_a_file_with_something_else_in_it_is_refused(tmp_path, capsys, ending, content):
+    (tmp_path / f"m.{ending}").write_bytes(content)
+    assert run("fix", tmp_path / f"m.{ending}", tmp_path / f"even.{ending}") == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "expected" in told
+    assert "unexpected" not in told
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"m.{ending}"]

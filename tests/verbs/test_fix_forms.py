@@ -1,10 +1,12 @@
 """Fixing by an ensemble, fixing networks of other people, and one normalisation for all slots."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from evenslice import audit, fix, load_model, segment
@@ -109,8 +111,116 @@ def test_weights_of_their_own_are_loaded(module, tmp_path):
     save_file(weights, tmp_path / "own.safetensors")
     model = model_of(f"{module}:make@{tmp_path / 'own.safetensors'}")
     assert torch.equal(model.network.first.weight, weights["first.weight"])
-    with pytest.raises(BadInputError, match="does not fit the network"):
+    with pytest.raises(BadInputError, match=r"does not fit the network .size mismatch for first.weight"):
         model_of(f"{module}:seven@{tmp_path / 'own.safetensors'}")
+
+
+def test_what_a_network_answers_is_seen_with_its_own_weights(module, tmp_path):
+    assert model_of(f"{module}:timid").spec.answers == "probabilities"
+    save_file({"weight": torch.ones(1, 3, 1, 1), "bias": torch.zeros(1)}, tmp_path / "own.safetensors")
+    source = f"{module}:timid@{tmp_path / 'own.safetensors'}"
+    assert model_of(source).spec.answers == "logits"
+    fix(source, tmp_path / "f.safetensors")
+    back = model_of(f"{module}:timid@{tmp_path / 'f.safetensors'}")
+    assert torch.allclose(back.module(torch.full((1, 3, 2, 2), 5.0)), torch.full((1, 1, 2, 2), 15.0))
+
+
+def test_tied_weights_are_saved_as_two(module, tmp_path):
+    fix(f"{module}:tied", tmp_path / "f.safetensors")
+    back = model_of(f"{module}:tied@{tmp_path / 'f.safetensors'}")
+    assert back.network.again is back.network[1]
+    assert certify(back).symmetric
+
+
+def test_a_file_for_another_function_says_which(module, tmp_path):
+    fix(f"{module}:make", tmp_path / "f.safetensors")
+    with pytest.raises(
+        BadInputError, match=rf"for a network of 3 slices .{module}:make., expected 7 as {module}:seven"
+    ):
+        model_of(f"{module}:seven@{tmp_path / 'f.safetensors'}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("spec"),
+        lambda about: about.update(spec=[]),
+        lambda about: about["spec"].pop("source"),
+        lambda about: about["spec"].update(more=1),
+        lambda about: about["spec"].update(slices="3"),
+        lambda about: about["spec"].update(classes=-1),
+        lambda about: about["spec"].update(form="onnx"),
+        lambda about: about["spec"].update(tie="knot"),
+        lambda about: about.update(normalisation={"mean": "x"}),
+        lambda about: about.update(training=None),
+        lambda about: about.update(certificate=5),
+        lambda about: about.update(certificate={"float32": 0.0}),
+    ],
+)
+def test_a_damaged_record_is_said_to_be_one(module, tmp_path, change):
+    path = tmp_path / "f.safetensors"
+    fix(f"{module}:make", path)
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["evenslice"])
+    change(about)
+    save_file(load_file(path), path, {"evenslice": json.dumps(about)})
+    with pytest.raises(BadInputError, match="holds a damaged record of evenslice"):
+        model_of(f"{module}:make@{path}")
+
+
+@pytest.mark.parametrize(("record", "message"), [("[1]", "damaged record"), ('{"schema": "x/9"}', "the schema 'x/9'")])
+def test_a_record_that_is_not_understood_is_not_taken_for_plain_weights(module, tmp_path, record, message):
+    sys.path.insert(0, str(tmp_path))
+    from their_net import make
+
+    save_file(make().state_dict(), tmp_path / "f.safetensors", {"evenslice": record})
+    with pytest.raises(BadInputError, match=message):
+        model_of(f"{module}:make@{tmp_path / 'f.safetensors'}")
+
+
+@pytest.mark.parametrize("slices", [-3, 0, 4, 11])
+def test_a_number_of_slices_that_cannot_be_is_refused(module, tmp_path, slices):
+    for more in ({}, {"init": "green"}):
+        with pytest.raises(BadInputError, match="expected an odd number from 1 to 9"):
+            fix(f"{module}:make", tmp_path / "f.safetensors", slices=slices, **more)
+    with pytest.raises(BadInputError, match="expected an odd number from 1 to 9"):
+        inspect(f"{module}:make", slices=slices)
+
+
+def test_an_ensemble_needs_a_prediction(module, tmp_path):
+    with pytest.raises(BadInputError, match="returns no prediction"):
+        fix(f"{module}:scores", tmp_path / "f.safetensors", tta="reversal")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(3, "the classes 0 to 3, expected 0 to 2"), (-1, "the classes -1 to"), (0.5, "hold fractions")],
+)
+def test_labels_that_the_model_does_not_predict_are_refused(module, tmp_path, grey, value, message):
+    labels = np.zeros(grey.shape, np.float32 if value == 0.5 else np.int16)
+    labels[:, ::2] = value
+    with pytest.raises(BadInputError, match=message):
+        fix(f"{module}:classes", tmp_path / "f.safetensors", volume=grey, labels=labels)
+    assert not (tmp_path / "f.safetensors").exists()
+
+
+def test_a_model_that_did_not_become_even_is_said_to_be_so(module, tmp_path):
+    warned = fix(f"{module}:make", tmp_path / "f.safetensors", init="rgb").warnings
+    assert "the saved model is not even" in warned[-1]
+    assert fix(f"{module}:make", tmp_path / "g.safetensors").warnings == ()
+
+
+@pytest.mark.parametrize("name", ["nowhere:make:x", "nowhere:", ":make"])
+def test_a_name_that_is_neither_model_nor_volume_is_said_to_be_so(name):
+    with pytest.raises(BadInputError, match=r"expected a model .* or a volume"):
+        inspect(name)
+
+
+def test_a_folder_is_not_said_to_be_missing(module, tmp_path):
+    for name in ("f.pt2", f"{module}:make@f.safetensors"):
+        (tmp_path / name.rpartition("@")[2]).mkdir()
+        with pytest.raises(BadInputError, match="is not a file"):
+            model_of(name)
 
 
 def test_their_network_widens_and_comes_back(module, tmp_path):

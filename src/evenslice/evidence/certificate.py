@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import reverse
 
 TOLERANCES: dict[str, float] = {"float32": 1e-5, "float64": 1e-12}
+HALF = 1e-2
 RANDOM_WINDOWS = 4
 SIDE = 64
 Windows = Sequence[NDArray[np.generic]]
@@ -36,6 +37,8 @@ class Certificate:
         Whether all that was measured lies within its tolerance.
     random_windows, real_windows, side, seed
         What was looked at: windows of noise, and windows of a volume.
+    tolerance
+        By precision; wider for a file that computes in half precision whatever it is given.
     """
 
     float32: float
@@ -45,10 +48,11 @@ class Certificate:
     real_windows: int
     side: int
     seed: int
+    tolerance: dict[str, float] = field(default_factory=lambda: dict(TOLERANCES))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as model files and JSON have it."""
-        return asdict(self) | {"tolerance": TOLERANCES}
+        return asdict(self)
 
 
 def certify(model: Model, windows: Windows = (), seed: int = 0, device: torch.device | None = None) -> Certificate:
@@ -67,6 +71,7 @@ def certify(model: Model, windows: Windows = (), seed: int = 0, device: torch.de
     """
     norm = model.normalisation or Normalisation((0.0,), (1.0,))
     drawn = [*noise_windows(model, norm, seed), *windows]
+    tolerances = TOLERANCES | ({"float32": HALF} if _computes_in_half(model) else {})
     found: dict[str, float] = {}
     for name in getattr(model.network, "precisions", TOLERANCES):
         network = copy.deepcopy(model.module).to(device or torch.device("cpu"), getattr(torch, name))
@@ -76,11 +81,12 @@ def certify(model: Model, windows: Windows = (), seed: int = 0, device: torch.de
     return Certificate(
         float32=found["float32"],
         float64=found.get("float64"),
-        symmetric=all(value < TOLERANCES[name] for name, value in found.items()),
+        symmetric=all(value < tolerances[name] for name, value in found.items()),
         random_windows=RANDOM_WINDOWS,
         real_windows=len(windows),
         side=max(_sides(model)),
         seed=seed,
+        tolerance=tolerances,
     )
 
 
@@ -89,6 +95,10 @@ def noise_windows(model: Model, norm: Normalisation, seed: int) -> Windows:
     rng = np.random.default_rng(seed)
     shape = (model.slices, *_sides(model))
     return [rng.normal(norm.mean[0], norm.std[0], shape) for _ in range(RANDOM_WINDOWS)]
+
+
+def _computes_in_half(model: Model) -> bool:
+    return getattr(model.network, "computes_in", torch.float32) in (torch.float16, torch.bfloat16)
 
 
 def _sides(model: Model) -> tuple[int, int]:
@@ -110,6 +120,8 @@ def _response(
     worst = 0.0
     for answers in run(torch.from_numpy(pair).to(precision)):
         first, second = answers.chunk(2)
+        if not bool(torch.isfinite(answers).all()):
+            return float("inf")
         worst = max(
             worst, float((first - second).abs().max() / first.abs().max().clamp_min(torch.finfo(precision).tiny))
         )

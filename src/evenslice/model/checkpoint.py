@@ -34,7 +34,17 @@ def baked_state(module: nn.Module) -> dict[str, Tensor]:
         weight, _, part = rest.partition(".")
         if part == "original":
             state[owner + weight] = getattr(module.get_submodule(owner.rstrip(".")), weight).detach()
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return _apart({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give tensors that share their memory, as tied weights do, one each: a safetensors file holds no sharing."""
+    held: set[int] = set()
+    for name, tensor in state.items():
+        where = tensor.untyped_storage().data_ptr()
+        state[name] = tensor.clone() if where in held else tensor
+        held.add(where)
+    return state
 
 
 def stem_record(model: Model) -> list[dict[str, Any]]:
@@ -113,7 +123,8 @@ def read_about(path: Path) -> dict[str, Any]:
         If the file is missing, damaged, or not one of ours.
     """
     if not path.is_file():
-        raise BadInputError(f"{path} does not exist, expected a model file (.safetensors) of evenslice; check the path")
+        found = "is not a file" if path.exists() else "does not exist"
+        raise BadInputError(f"{path} {found}, expected a model file (.safetensors) of evenslice; check the path")
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})[KEY])
@@ -125,11 +136,51 @@ def read_about(path: Path) -> dict[str, Any]:
         raise BadInputError(
             f"{path} is not a model file ({error}), expected .safetensors of evenslice; check or copy it again"
         ) from error
+    if not isinstance(about, dict):
+        raise damaged(path, "it is no table")
     if about.get("schema") != SCHEMA:
         raise BadInputError(
             f"{path} has the schema {about.get('schema')!r}, expected {SCHEMA!r}; use the evenslice that wrote it"
         )
     return dict(about)
+
+
+def has_record(path: Path) -> bool:
+    """Whether a file of weights holds a record of ours, whole or not; False if it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def damaged(source: object, reason: object) -> BadInputError:
+    """Return the error for a record of ours that is not as we write it."""
+    return BadInputError(
+        f"{source} holds a damaged record of evenslice ({reason}), expected one as evenslice writes it; write it again"
+    )
+
+
+def facts_of(about: dict[str, Any], source: object) -> dict[str, Any]:
+    """Read what a record tells of a model beside its network.
+
+    Raises
+    ------
+    BadInputError
+        If it is not as we write it.
+    """
+    try:
+        norm, certificate = about["normalisation"], about.get("certificate")
+        if certificate is not None:
+            float(certificate["float32"]), bool(certificate["symmetric"])
+        return {
+            "normalisation": None if norm is None else Normalisation(tuple(norm["mean"]), tuple(norm["std"]), "file"),
+            "training": dict(about["training"]),
+            "scores": dict(about["scores"]),
+            "certificate": certificate,
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(source, repr(error)) from error
 
 
 def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
@@ -150,27 +201,31 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
     """
     path = Path(path)
     about = read_about(path)
-    norm = about["normalisation"]
-    facts = {
-        "normalisation": None if norm is None else Normalisation(tuple(norm["mean"]), tuple(norm["std"]), "file"),
-        "training": about["training"],
-        "scores": about["scores"],
-        "certificate": about.get("certificate"),
-    }
-    model = _foreign(path, about["spec"], network) if "form" in about["spec"] else _ours(about["spec"])
-    load_state(model.network, path)
+    facts, fields = facts_of(about, path), about.get("spec")
+    if not isinstance(fields, dict):
+        raise damaged(path, "it has no spec")
+    model = _foreign(path, fields, network) if "form" in fields else _ours(path, fields)
     model.module.eval()
     return model.with_facts(**facts).with_tta(about.get("tta", "none"))
 
 
-def _ours(fields: dict[str, Any]) -> Model:
-    spec = Spec(**fields)
+def _ours(path: Path, fields: dict[str, Any]) -> Model:
+    try:
+        spec = Spec(**fields)
+    except TypeError as error:
+        raise damaged(path, error) from error
     network = rebuild(spec)
+    load_state(network, path)
     return Model(network, spec, stride=stride_of(network))
 
 
 def _foreign(path: Path, fields: dict[str, Any], network: nn.Module | None) -> Model:
-    spec = Foreign(**fields)
+    try:
+        spec = Foreign(**fields)
+    except TypeError as error:
+        raise damaged(path, error) from error
+    if spec.form != "callable":
+        raise damaged(path, f"a network of the form {spec.form!r} in a .safetensors file")
     if network is None:
         raise BadInputError(
             f"{path} holds weights for {spec.source}, whose code is not run unless you name it, expected both; give "
@@ -178,6 +233,7 @@ def _foreign(path: Path, fields: dict[str, Any], network: nn.Module | None) -> M
         )
     if spec.slices != spec.built:
         uniform_stem(network, spec.slices, "random")
+    load_state(network, path)  # before it is run: what it answers may depend on its weights
     model = adopt(network.float().cpu().eval(), "callable", spec.source, spec.slices)
     return model.with_facts(spec=spec)
 
@@ -198,6 +254,8 @@ def load_state(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
         raise BadInputError(
-            f"{path} does not fit the network it describes ({str(error).splitlines()[0]}), expected all its tensors; copy it again"
+            f"{path} does not fit the network ({' '.join(lines[1:2] or lines)[:200]}), expected all its tensors and no others; copy it "
+            "again, or name the function that made it"
         ) from error

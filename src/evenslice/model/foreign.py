@@ -5,6 +5,7 @@ import importlib
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from evenslice.errors import BadInputError
 from evenslice.model.discovery import check_kind
 from evenslice.model.probing import Call, call_of
 from evenslice.model.spec import Foreign, Model
-from evenslice.model.wrapping import Answer, picture_in, resized
+from evenslice.model.wrapping import Answer, Tensors, picture_in, resized, tensors_of
 
 Form = Literal["evenslice", "callable", "torch-export", "onnx"]
 _ENDINGS: dict[str, Form] = {".safetensors": "evenslice", ".pt2": "torch-export", ".onnx": "onnx"}
@@ -41,13 +42,18 @@ def form_of(source: str | Path) -> Form | None:
         return _ENDINGS[ending]
     if _CALLABLE.match(text) and not Path(text).exists():
         return "callable"
+    _check_no_pickle(text)
+    return None
+
+
+def _check_no_pickle(text: str) -> None:
+    ending = Path(text).suffix.lower()
     if ending in _PICKLES:
         raise BadInputError(
             f"{text} ends in {ending}, a pickle that could run any code, expected .safetensors, .pt2, .onnx or "
             "package.module:callable; write a function that makes your network and loads the file with "
             "torch.load(..., weights_only=True), and name that"
         )
-    return None
 
 
 def load_callable(source: str, slices: int | None = None) -> tuple[Model, Path | None]:
@@ -73,10 +79,19 @@ def load_callable(source: str, slices: int | None = None) -> tuple[Model, Path |
     found = _CALLABLE.match(source)
     if found is None:
         raise BadInputError(f"{source!r} was given as a model, expected package.module:callable; write it so")
-    make = _imported(found["module"], found["name"])
+    name, file = f"{found['module']}:{found['name']}", found["file"]
+    if file:
+        _check_no_pickle(file)
+    with redirect_stdout(sys.stderr):  # what their code prints would spoil JSON on standard output
+        network = _network(_imported(found["module"], found["name"]), name)
+        return adopt(network.float().cpu().eval(), "callable", name, slices), Path(file) if file else None
+
+
+def _network(make: Any, source: str) -> nn.Module:
+    """Call a function of the user's; check that it returns a network that can be worked with."""
     try:
         network = make()
-    except Exception as error:  # code of the user's may raise anything
+    except (Exception, SystemExit) as error:  # code of the user's may raise anything, and exit
         raise BadInputError(
             f"{source} failed ({type(error).__name__}: {error}), expected a function without arguments that returns a "
             "torch.nn.Module; mend it, or wrap it in one"
@@ -86,8 +101,19 @@ def load_callable(source: str, slices: int | None = None) -> tuple[Model, Path |
             f"{source} returned a {type(network).__name__}, expected a torch.nn.Module; return the network itself"
         )
     check_kind(network)
-    name = f"{found['module']}:{found['name']}"
-    return adopt(network.float().cpu().eval(), "callable", name, slices), Path(found["file"]) if found["file"] else None
+    empty = next((name for name, p in network.named_parameters() if p.is_meta), None)
+    if empty is not None:
+        raise BadInputError(
+            f"the parameter {empty!r} of {source} lies on the meta device, expected a network with weights; make it on the CPU"
+        )
+    try:
+        copy.deepcopy(network)
+    except Exception as error:  # whatever an attribute of theirs raises
+        raise BadInputError(
+            f"the network of {source} cannot be copied ({_first_line(error)}), expected a plain torch.nn.Module; keep open files and "
+            "generators out of it, and use torch.nn.utils.remove_weight_norm or remove_spectral_norm where it has these"
+        ) from error
+    return network
 
 
 def _imported(module: str, name: str) -> Any:
@@ -98,12 +124,12 @@ def _imported(module: str, name: str) -> Any:
         thing: Any = importlib.import_module(module)
         for part in name.split("."):
             thing = getattr(thing, part)
-    except Exception as error:  # importing runs code of the user's, which may raise anything
+    except (Exception, SystemExit) as error:  # importing runs code of the user's, which may raise anything
         raise BadInputError(
             f"{module}:{name} cannot be imported ({type(error).__name__}: {error}), expected a function in a module that "
             f"python finds from {here}; check the name, or install the package"
         ) from error
-    if not callable(thing):
+    if isinstance(thing, nn.Module) or not callable(thing):
         raise BadInputError(
             f"{module}:{name} is a {type(thing).__name__}, expected a function that returns a torch.nn.Module; name one"
         )
@@ -133,31 +159,36 @@ def adopt(
     Raises
     ------
     BadInputError
-        If it does not run.
+        If it does not run, or answers nothing that could be compared: no floating-point numbers, or NaN.
 
     Notes
     -----
     A network whose output cannot be laid over its input (a classifier, an encoder) has no classes: its stem can be seen and
     made even, but nothing be segmented or audited with it.
     """
+    if form == "torch-export":
+        network.float()  # weights in half precision; written back in their own type
     call = _call(network, slices or shape[1], source)
     seen = call.shape[1]
-    if slices is not None and seen != slices:
-        raise BadInputError(f"--slices is {slices}, expected {seen} as {source} takes; leave it out")
-    try:
-        out = resized(picture_in(call.run(network, _noise(call.shape, 0))), call.shape[-2:])
-    except BadInputError:
-        spec = Foreign(form, source, seen, 0, seen, "no prediction")
-        return Model(network, spec, stride=1, size=(call.shape[-2], call.shape[-1]))
+    batch = shape[0] or _only_batch(network, call)
     if form == "torch-export" and not _runs_in_double(network, call):
         network.precisions = ("float32",)  # type: ignore[assignment]
+    noise = _noise(call.shape, 0)
+    answer = call.run(network, noise)
+    _check_numbers(answer, call.shape[0], source)
+    spoilt = not torch.equal(noise, _noise(call.shape, 0))
+    try:
+        out = resized(picture_in(answer), call.shape[-2:])
+    except BadInputError:
+        spec = Foreign(form, source, seen, 0, seen, "no prediction")
+        return Model(Tensors(network, batch).eval(), spec, stride=1, size=(call.shape[-2], call.shape[-1]))
     probabilities = _gives_probabilities(network, call)
     whole = shape[2] is None and shape[3] is None
     stride = next((s for s in _STRIDES if whole and _takes(network, seen, s)), None)
     size = None if stride else (call.shape[-2], call.shape[-1])
     module = network
-    if probabilities or shape[0] is not None or not _is_plain(network, call):
-        module = Answer(network, probabilities, shape[0]).eval()
+    if probabilities or spoilt or batch is not None or not _is_plain(network, call):
+        module = Answer(network, probabilities, batch, spoilt).eval()
     spec = Foreign(form, source, seen, out.shape[1], seen, "probabilities" if probabilities else "logits")
     return Model(module, spec, stride=stride or 1, size=size)
 
@@ -169,8 +200,54 @@ def _call(network: nn.Module, slices: int | None, source: str) -> Call:
             return call_of(network, count)
         except BadInputError as error:
             reasons.append(str(error))
-    advice = "" if slices is not None else f"; tried {', '.join(map(str, _SLICES))} slices; give --slices"
-    raise BadInputError(f"{source}: {reasons[0]}{advice}")
+    if slices is None:
+        raise BadInputError(f"{source}: {reasons[0]}; tried {', '.join(map(str, _SLICES))} slices; give --slices")
+    takes = next((count for count in _SLICES if count != slices and _runs(network, count)), None)
+    if takes is None:
+        raise BadInputError(f"{source}: {reasons[0]}")
+    raise BadInputError(
+        f"{source} does not run on {slices} slices, expected {takes} as it takes; leave --slices out (fix --init makes a stem "
+        f"for another number)"
+    )
+
+
+def _runs(network: nn.Module, slices: int) -> bool:
+    try:
+        call_of(network, slices)
+    except BadInputError:
+        return False
+    return True
+
+
+def _only_batch(network: nn.Module, call: Call) -> int | None:
+    """Return the one batch size that a network takes of 1 and 2, or None if it takes both."""
+    _, slots, height, width = call.shape
+    fine = []
+    for batch in (1, 2):
+        try:
+            Call({0: torch.zeros(batch, slots, height, width)}, 0).run(network, torch.zeros(slots))
+        except Exception:  # networks refuse batches in ways of their own
+            continue
+        fine.append(batch)
+    return fine[0] if len(fine) == 1 else None
+
+
+def _check_numbers(answer: Any, batch: int, source: str) -> None:
+    tensors = tensors_of(answer, batch)
+    if not tensors:
+        raise BadInputError(
+            f"{source} returns no floating-point numbers for each image, expected logits or probabilities (B, classes, y, x); "
+            "return these, not labels"
+        )
+    if any(bool(t.isnan().any()) for t in tensors):
+        raise BadInputError(
+            f"{source} answers NaN for noise of mean 0 and std 1, expected numbers; check its weights, and what it does to negative "
+            "input"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _runs_in_double(network: nn.Module, call: Call) -> bool:

@@ -198,7 +198,8 @@ def _image(model: Any) -> tuple[str, tuple[int | None, ...]]:
             return inputs[0].name, tuple(d.dim_value if d.dim_value > 0 else None for d in sides)
     names = ", ".join(i.name for i in inputs) or "nothing"
     raise BadInputError(
-        f"the ONNX model takes {names}, expected one image (B, S, y, x) of floating point; export the network with that alone"
+        f"the ONNX model takes {names}, expected one image (B, S, y, x) of float32, float16 or float64; export the network with that "
+        "alone"
     )
 
 

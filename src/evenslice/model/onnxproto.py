@@ -42,6 +42,8 @@ def parsed(path: Path) -> Any:
     onnx, _ = libraries()
     if not path.is_file():
         raise BadInputError(f"{path} does not exist, expected an .onnx file; check the name")
+    if path.stat().st_size == 0:
+        raise BadInputError(f"{path.name} is empty, expected an ONNX model; export or copy it again")
     if path.stat().st_size > SIZE_LIMIT:
         raise BadInputError(f"{path.name} is larger than 2 GiB, expected less; keep its weights in a file beside it")
     try:

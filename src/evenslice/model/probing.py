@@ -49,7 +49,10 @@ class Call:
         named = {key: value for key, value in inputs.items() if isinstance(key, str)}
         with evaluating(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            return module(*positional, **named)
+            try:
+                return module(*positional, **named)
+            except SystemExit as error:
+                raise RuntimeError(f"it exits with {error.code}") from error
 
 
 @contextmanager

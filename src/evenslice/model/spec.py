@@ -91,6 +91,20 @@ class Foreign:
     init: Init | Literal["unknown"] = "unknown"
     tie: Tie = "none"
 
+    def __post_init__(self) -> None:
+        """Refuse a record that is not one of ours.
+
+        Raises
+        ------
+        TypeError
+            If a field is of another kind.
+        """
+        numbers = (self.slices, self.classes, self.built)
+        if self.form not in ("callable", "torch-export", "onnx") or not isinstance(self.source, str):
+            raise TypeError(f"a network of the form {self.form!r} from {self.source!r}")
+        if not all(type(n) is int and n >= 0 for n in numbers) or self.tie not in TIES:
+            raise TypeError(f"{numbers} slices, classes and slices built, and the tie {self.tie!r}")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
         return asdict(self)

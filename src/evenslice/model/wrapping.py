@@ -47,11 +47,15 @@ class Answer(Wrapper):
         Whether it returns probabilities, which become log-odds (log-probabilities for several classes).
     batch
         The one batch size it takes, or None for any.
+    spoils
+        Whether it changes its input in place, so that it must get one of its own.
     """
 
-    def __init__(self, network: nn.Module, probabilities: bool = False, batch: int | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, probabilities: bool = False, batch: int | None = None, spoils: bool = False
+    ) -> None:
         super().__init__(network)
-        self.probabilities, self.batch = probabilities, batch
+        self.probabilities, self.batch, self.spoils = probabilities, batch, spoils
 
     def forward(self, x: Tensor) -> Tensor:
         """Take normalised windows (B, S, y, x)."""
@@ -64,14 +68,38 @@ class Answer(Wrapper):
         return out.clamp_min(small).log()
 
     def _run(self, x: Tensor) -> Tensor:
-        if self.batch is None:
-            return picture_in(self.network(x))
-        parts = []
-        for part in torch.split(x, self.batch):
-            missing = self.batch - len(part)
-            full = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part
-            parts.append(picture_in(self.network(full))[: len(part)])
-        return torch.cat(parts)
+        own = x.clone() if self.spoils else x
+        return torch.cat([picture_in(self.network(part))[:count] for part, count in _batches(own, self.batch)])
+
+
+class Tensors(Wrapper):
+    """Answer with all that a network without a prediction returns for each window, as a list of tensors (B, ...).
+
+    Parameters
+    ----------
+    network
+        Returns a tensor or any nest of tensors.
+    batch
+        The one batch size it takes, or None for any.
+    """
+
+    def __init__(self, network: nn.Module, batch: int | None = None) -> None:
+        super().__init__(network)
+        self.batch = batch
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Take normalised windows (B, S, y, x)."""
+        runs = [
+            [t[:count] for t in tensors_of(self.network(part), len(part))] for part, count in _batches(x, self.batch)
+        ]
+        return [torch.cat(parts) for parts in zip(*runs, strict=True)]
+
+
+def _batches(x: Tensor, batch: int | None) -> Iterator[tuple[Tensor, int]]:
+    """Yield windows in batches of the one size that is taken, the last filled up, and how many of each are meant."""
+    for part in (x,) if batch is None else torch.split(x, batch):
+        missing = 0 if batch is None else batch - len(part)
+        yield (torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part), len(part)
 
 
 class Ensemble(Wrapper):
@@ -119,7 +147,7 @@ def picture_in(found: Any) -> Tensor:
     named = dict(_named(found))
     tensors = [named[name] for name in NAMES if name in named] + list(_tensors(found))
     for tensor in tensors:
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.ndim in (3, 4):
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.ndim in (3, 4) and tensor.numel():
             return tensor if tensor.ndim == 4 else tensor[:, None]
     shapes = ", ".join(str(tuple(t.shape)) for t in tensors if isinstance(t, Tensor)) or type(found).__name__
     raise BadInputError(
@@ -136,13 +164,13 @@ def _named(found: Any) -> Iterator[tuple[str, Any]]:
         yield from found._asdict().items()
 
 
-def _tensors(found: Any) -> Iterator[Any]:
+def _tensors(found: Any) -> Iterator[Tensor]:
     """Yield what a nest holds, four axes first, so that a flat score beside the picture is passed over."""
     leaves = list(_leaves(found))
-    yield from sorted(leaves, key=lambda t: not (isinstance(t, Tensor) and t.ndim == 4))
+    yield from sorted(leaves, key=lambda t: t.ndim != 4)
 
 
-def _leaves(found: Any) -> Iterator[Any]:
+def _leaves(found: Any) -> Iterator[Tensor]:
     if isinstance(found, Tensor):
         yield found
     elif isinstance(found, Mapping) or is_dataclass(found):
@@ -151,6 +179,15 @@ def _leaves(found: Any) -> Iterator[Any]:
     elif isinstance(found, list | tuple):
         for value in found:
             yield from _leaves(value)
+
+
+def tensors_of(found: Any, batch: int) -> list[Tensor]:
+    """Return the tensors of numbers in an answer that have a row for each window and at least one number in it."""
+    return [
+        t
+        for t in _leaves(found)
+        if (t.is_floating_point() or t.is_complex()) and t.ndim and len(t) == batch and t.numel()
+    ]
 
 
 def resized(out: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:

@@ -160,7 +160,7 @@ def fix(
     if source is not None:
         options: dict[str, Any] = {
             "labels": truth,
-            "methods": ("gradient",),
+            "methods": ("gradient",) if getattr(before.network, "differentiable", True) else ("ablation",),
             "windows": AUDITED,
             "seed": seed,
             "device": device,

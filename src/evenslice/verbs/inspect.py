@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import stem_record
 from evenslice.model.foreign import form_of
@@ -95,6 +96,11 @@ def inspect(
         If it is neither.
     """
     if form_of(source) is None:
+        if not Path(source).exists() and not Path(str(source).partition(":")[0] or " ").exists():
+            raise BadInputError(
+                f"{source} does not exist, expected a model (.safetensors, .pt2, .onnx or package.module:callable) or a volume (a TIFF "
+                "stack or a folder of images); check the name"
+            )
         return Inspected(None, (), open_volume(source), None)
     model = model_of(source, slices, mean, std)
     return Inspected(model, tuple(stem_record(model)), None, certify(model, seed=seed) if verify else None)

@@ -5,11 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from evenslice.errors import BadInputError
-from evenslice.model.checkpoint import about_of, load_model, load_state, read_about, save_model
+from evenslice.model.checkpoint import (
+    about_of,
+    damaged,
+    facts_of,
+    has_record,
+    load_model,
+    load_state,
+    read_about,
+    save_model,
+)
 from evenslice.model.foreign import adopt, form_of, load_callable
 from evenslice.model.spec import Foreign, Model
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, estimate
+from evenslice.volume.windows import check_slices
 
 ModelLike = Model | str | Path
 Numbers = Sequence[float] | None
@@ -33,6 +43,8 @@ def model_of(source: ModelLike, slices: int | None = None, mean: Numbers = None,
     BadInputError
         If it is none of these or cannot be used.
     """
+    if slices is not None:
+        check_slices(slices)
     model = source if isinstance(source, Model) else _loaded(str(source), slices)
     if slices is not None and slices != model.slices:
         raise BadInputError(f"--slices is {slices}, expected {model.slices} as {source} says; leave it out")
@@ -115,7 +127,8 @@ def _loaded(source: str, slices: int | None) -> Model:
 
     path = Path(source)
     if not path.is_file():
-        raise BadInputError(f"{path} does not exist, expected a {path.suffix} file; check the path")
+        found = "is not a file" if path.exists() else "does not exist"
+        raise BadInputError(f"{path} {found}, expected a {path.suffix} file; check the path")
     if form == "torch-export":
         from evenslice.model.exported import read_exported
 
@@ -131,13 +144,16 @@ def _made(source: str, slices: int | None) -> Model:
     model, weights = load_callable(source, None if "@" in source else slices)
     if weights is None:
         return model
-    try:
-        read_about(weights)
-    except BadInputError:
-        if not weights.is_file():
-            raise
-        load_state(model.network, weights)  # plain weights of the user's own
-        return model
+    if weights.is_file() and not has_record(weights):  # plain weights of the user's own
+        load_state(model.network, weights)
+        return adopt(model.network, "callable", model.spec.to_dict()["source"], model.slices)
+    about = read_about(weights)
+    spec = about.get("spec")
+    if isinstance(spec, dict) and spec.get("built") not in (None, model.slices):
+        raise BadInputError(
+            f"{weights} holds weights for a network of {spec['built']} slices ({spec.get('source')}), expected {model.slices} as "
+            f"{model.spec.to_dict()['source']} makes; name the function it was made with"
+        )
     return load_model(weights, model.network)
 
 
@@ -145,15 +161,8 @@ def _noted(model: Model, about: dict[str, Any]) -> Model:
     """Add what evenslice noted in an exported file when it wrote it."""
     if not about:
         return model
-    try:
-        norm = about["normalisation"]
-        facts = {
-            "normalisation": None if norm is None else Normalisation(tuple(norm["mean"]), tuple(norm["std"]), "file"),
-            "training": dict(about["training"]),
-            "certificate": about["certificate"],
-        }
-        return model.with_facts(**facts).with_tta(about["tta"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInputError(
-            f"{model.spec.to_dict()['source']} holds a damaged record of evenslice ({error!r}), expected one as fix writes it; write it again"
-        ) from error
+    source = model.spec.to_dict()["source"]
+    facts = facts_of(about, source)
+    if "tta" not in about:
+        raise damaged(source, "it has no tta")
+    return model.with_facts(**facts).with_tta(about["tta"])
