@@ -1,6 +1,6 @@
 """How often the intervals and verdicts of an audit are right, by simulation: the tables of docs/statistics.md.
 
-    python benchmarks/coverage.py [--runs 2000] [--doc docs/statistics.md]
+    python benchmarks/coverage.py [--runs 1000] [--doc docs/statistics.md]
 
 Windows are simulated as shares, and go through the very functions that the audit uses. The pair of a window is the true pair
 plus an effect of its block and one of its own, of equal variance (intra-cluster correlation 0.5), each normal or skewed;
@@ -88,7 +88,7 @@ def tables(runs):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--doc", type=Path)
     given = parser.parse_args()
     lines = []

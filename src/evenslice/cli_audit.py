@@ -18,6 +18,8 @@ from evenslice.cli_writing import (
 )
 from evenslice.errors import BadInputError
 
+SHOWN = 3
+
 
 def audit(
     model: options.ModelName,
@@ -96,6 +98,7 @@ def audit(
             device=device.value,
             maps=maps,
             force=force,
+            looks=SHOWN if out is not None else 1,
             label=name_of(model),
             progress=bar,
         )

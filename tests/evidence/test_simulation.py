@@ -10,7 +10,7 @@ spec = importlib.util.spec_from_file_location("coverage_benchmark", SOURCE)
 simulation = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(simulation)
 NORMAL, SKEWED = None, 2.0
-RUNS = 2000
+RUNS = 1000
 
 
 @pytest.mark.slow

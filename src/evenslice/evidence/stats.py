@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,15 +79,21 @@ def _t(tops: Floats, bottoms: Floats, confidence: float, seed: int) -> tuple[flo
     return -reach, reach
 
 
+@lru_cache(maxsize=4)
+def _resamples(count: int, seed: int) -> Floats:
+    """Draw how often each block is in each resample, (resamples, blocks); the same for all that is estimated from them."""
+    rng = np.random.default_rng(seed)
+    weights: Floats = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
+    return weights
+
+
 def _bootstrap_t(tops: Floats, bottoms: Floats, confidence: float, seed: int) -> tuple[float, float]:
     """Return the quantiles of (ratio of a resample - ratio) / its standard error."""
     from scipy.stats import norm
 
     count = len(tops)
     level = 2 * float(norm.cdf(norm.ppf((1 + confidence) / 2) * count / (count - 1))) - 1
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
-    values, errors = _error(weights, tops, bottoms)
+    values, errors = _error(_resamples(count, seed), tops, bottoms)
     value = float(ratio(tops.sum(), bottoms.sum()))
     usable = errors > 0
     low, high = np.quantile((values[usable] - value) / errors[usable], [(1 - level) / 2, (1 + level) / 2])
