@@ -1,75 +1,202 @@
-"""Gradient shares beside captum's default call: same network, same windows, one process, alternating.
+"""Evidence beside captum: same network, same windows and reversals, one process, alternating; prints ratios.
 
-    python benchmarks/attribution.py [--windows 6] [--side 256] [--rounds 5]
+    python benchmarks/attribution.py [--windows 2] [--side 256] [--rounds 3] [--device cpu] [--methods gradient,...]
 
-Prints the ratio of times (captum / evenslice; above 1 evenslice is faster) and the largest difference of the shares.
+captum is called as its users call it: a function that returns the fixed margin, default settings otherwise; Shapley values with
+one feature a slot. For the gradient both start from the raw window, and fix the margin themselves. Ratios of time are captum / evenslice (above 1 evenslice is faster); memory is the growth of the process's
+peak over one call (of the GPU's on a GPU). The error of the shares of integrated gradients is against 400 steps of captum.
 """
 
 import argparse
 import statistics
+import threading
 import time
+from pathlib import Path
 
-import numpy as np
 import torch
-from captum.attr import Saliency
+from captum.attr import IntegratedGradients, Saliency, ShapleyValues
 
 from evenslice import build_model
 from evenslice.data.phantom import phantom
-from evenslice.evidence.attribution import decision, explaining, gradient
+from evenslice.evidence.arrangements import orders_of
+from evenslice.evidence.attribution import explaining, integrated_gradients
+from evenslice.evidence.decision import decision
+from evenslice.evidence.measure import Question, examine
+from evenslice.evidence.perturbation import take_away
+from evenslice.evidence.scene import Scene, at_once_for
+from evenslice.evidence.sites import Site
+from evenslice.volume.array import Volume
+from evenslice.volume.normalisation import estimate
+
+PAGE = 4096
 
 
-def ours(network, pairs, stride):
-    with explaining(network):
-        return torch.stack([gradient(network, pair, stride)[0].sum((2, 3)) for pair in pairs])
+def scene_of(slices, side, windows, device):
+    """Build a U-Net on ResNet-18 that sees a phantom; return it with raw pairs of a window and its reversal."""
+    raw = phantom((windows + slices - 1, side, side)).raw
+    volume = Volume(raw)
+    norm = estimate(volume)
+    model = build_model(weights="none", init="rgb", slices=slices)
+    module = model.module.eval().to(device)
+    at_once = at_once_for(module, device, (slices, side, side), model.stride)
+    scene = Scene(module, model.stride, slices, volume, norm, norm.mean[0], device, at_once)
+    return scene, [raw[z : z + slices] for z in range(windows)]
 
 
-def captums(network, pairs):
-    """As its users write it: a scalar of the fixed decision, Saliency's absolute gradients, one window at a time."""
-    found = []
-    for pair in pairs:
+def coefficients_of(scene, pair):
+    """Fix the margin of a pair: one decision for both."""
+    return decision(scene.logits(pair).mean(0, keepdim=True)).expand(2, -1, -1, -1)
+
+
+def margins(scene, pair, coefficients):
+    return (coefficients.double() * scene.logits(pair).double()).sum(1)
+
+
+def shares(slots):
+    slots = slots.double().abs()
+    return (slots / slots.sum(1, keepdim=True)).mean(0)
+
+
+def ours(name, scene, raw, pair, coefficients):
+    """Return the shares of one pair by this package."""
+    with explaining(scene.module):
+        if name == "gradient":
+            site = Site(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
+            (found,) = examine(scene, Question(("gradient",)), [(site, raw)])
+            return shares(torch.from_numpy(found.importance["gradient"]))
+        full = margins(scene, pair, coefficients)
+        if name == "integrated-gradients":
+            return shares(integrated_gradients(scene, pair, coefficients, 2, full).attribution.abs().sum((2, 3)))
+        return shares(torch.from_numpy(take_away(scene, pair, coefficients, full, exact=True).shapley))
+
+
+def captums(name, scene, raw, pair, coefficients, steps=50):
+    """Return what captum's default call finds for one pair: shares, for Shapley those of the sum over pixels."""
+    network = scene.module
+    if name == "gradient":
+        pair = scene.normalised(raw[orders_of(scene.slices)])
         with torch.no_grad():
-            mask = decision(network(pair).mean(0, keepdim=True))
-        saliency = Saliency(lambda x, m=mask: (network(x) * m).sum((1, 2, 3)))
-        found.append(torch.cat([saliency.attribute(x[None].requires_grad_(True)).sum((2, 3)) for x in pair.clone()]))
-    return torch.stack(found)
+            coefficients = decision(network(pair).mean(0, keepdim=True))
+    one = coefficients[:1]
+
+    def explained(x):
+        return (network(x) * one).sum((1, 2, 3))
+
+    found = []
+    for single in pair.split(2 if name == "gradient" else 1):
+        x = single.clone().requires_grad_(True)
+        if name == "gradient":
+            found.append(Saliency(explained).attribute(x).sum((2, 3)))
+        elif name == "integrated-gradients":
+            options = {} if steps == 50 else {"n_steps": steps, "internal_batch_size": 4}
+            found.append(IntegratedGradients(explained).attribute(x, **options).abs().sum((2, 3)))
+        else:
+            mask = torch.arange(scene.slices, device=x.device)[None, :, None, None].expand_as(x)
+            found.append(ShapleyValues(explained).attribute(x, feature_mask=mask.contiguous())[:, :, 0, 0])
+    return shares(torch.cat(found).detach())
 
 
-def shares(importance):
-    return (importance / importance.sum(2, keepdim=True)).mean(1)
+def bare(name, scene, raw, pair, coefficients):
+    """Run forward and backward alone, as often as one gradient of a pair needs."""
+    with explaining(scene.module):
+        x = pair.clone().requires_grad_(True)
+        torch.autograd.grad((scene.module(x) * coefficients).sum(), x)
+
+
+class Peak:
+    """The growth of memory while something runs: sampled from the process, or the GPU's own count."""
+
+    def __init__(self, device):
+        self.device, self.most, self.stop = device, 0, threading.Event()
+
+    def __enter__(self):
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        self.start = self._now()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            self.most = torch.cuda.max_memory_allocated()
+        self.grown = max(0, self.most - self.start) / 2**20
+
+    def _now(self):
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+    def _watch(self):
+        while not self.stop.wait(0.005):
+            self.most = max(self.most, self._now())
+
+
+def timed(call, device):
+    with Peak(device) as peak:
+        start = time.perf_counter()
+        found = call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        took = time.perf_counter() - start
+    return found, took, peak.grown
+
+
+def compare(name, slices, given):
+    """Print one line: time and memory of both, alternating."""
+    device = torch.device(given.device)
+    scene, raws = scene_of(slices, given.side, given.windows, device)
+    pairs = [scene.normalised(raw[orders_of(slices)]) for raw in raws]
+    calls = {"captum": captums, "evenslice": ours} | ({"bare": bare} if name == "gradient" else {})
+    times, memory, found = ({key: [] for key in calls} for _ in range(3))
+    fixed = [coefficients_of(scene, pair) for pair in pairs]
+    for turn in range(given.rounds + 1):
+        for inputs in zip(raws, pairs, fixed, strict=True):
+            for key, call in calls.items():
+                value, took, grown = timed(lambda c=call, i=inputs: c(name, scene, *i), device)
+                if turn:
+                    times[key].append(took)
+                    memory[key].append(grown)
+                    found[key].append(value)
+    ratios = [a / b for a, b in zip(times["captum"], times["evenslice"], strict=True)]
+    line = (
+        f"{name}, S={slices}: captum {statistics.median(times['captum']):.2f} s, evenslice {statistics.median(times['evenslice']):.2f} s, "
+        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); peak memory "
+        f"{max(memory['captum']):.0f} and {max(memory['evenslice']):.0f} MiB"
+    )
+    if name == "gradient":
+        over = [a / b for a, b in zip(times["evenslice"], times["bare"], strict=True)]
+        line += f"; over the bare passes {statistics.median(over) - 1:+.1%}"
+    if name == "integrated-gradients":
+        exact = [captums(name, scene, *inputs, steps=400) for inputs in zip(raws, pairs, fixed, strict=True)]
+        errors = {
+            k: max(float((a - b).abs().max()) for a, b in zip(found[k][: len(exact)], exact, strict=True))
+            for k in ("captum", "evenslice")
+        }
+        line += f"; error of the shares {errors['captum']:.1e} and {errors['evenslice']:.1e}"
+    elif name == "gradient":
+        apart = max(float((a - b).abs().max()) for a, b in zip(found["captum"], found["evenslice"], strict=True))
+        line += f"; shares differ by {apart:.1e}"
+    print(line, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--windows", type=int, default=6)
+    parser.add_argument("--windows", type=int, default=2)
     parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--methods", default="gradient,integrated-gradients,shapley")
     given = parser.parse_args()
-    raw = phantom((given.windows + 2, given.side, given.side)).raw
-    x = torch.from_numpy(((raw - raw.mean()) / raw.std()).astype(np.float32))
-    pairs = [torch.stack([x[z : z + 3], x[z : z + 3].flip(0)]) for z in range(given.windows)]
-    model = build_model(weights="none", init="rgb")
-    network = model.module.eval()
-    times: dict[str, list[float]] = {"captum": [], "evenslice": []}
-    for _ in range(given.rounds + 1):
-        for name, call in (
-            ("captum", lambda: captums(network, pairs)),
-            ("evenslice", lambda: ours(network, pairs, model.stride)),
-        ):
-            start = time.perf_counter()
-            result = call()
-            times[name].append(time.perf_counter() - start)
-            if name == "captum":
-                reference = shares(result)
-    difference = float((shares(result) - reference).abs().max())
-    ratios = [theirs / mine for theirs, mine in zip(times["captum"][1:], times["evenslice"][1:], strict=True)]
     print(
-        f"U-Net on ResNet-18, {given.windows} windows of {given.side} x {given.side} with their reversals, {torch.get_num_threads()} threads"
+        f"U-Net on ResNet-18, {given.windows} windows of {given.side} x {given.side} with their reversals, {torch.get_num_threads()} threads, {given.device}"
     )
-    for name, seconds in times.items():
-        print(f"{name:10s} {statistics.median(seconds[1:]):7.2f} s")
-    print(
-        f"captum / evenslice: {statistics.median(ratios):.2f} (min {min(ratios):.2f}, max {max(ratios):.2f}); shares differ by {difference:.1e}"
-    )
+    for name in given.methods.split(","):
+        for slices in (3, 5) if name == "shapley" else (3,):
+            compare(name, slices, given)
 
 
 if __name__ == "__main__":

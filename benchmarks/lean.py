@@ -17,9 +17,10 @@ from evenslice.verbs.train import Recipe
 from evenslice.volume.normalisation import estimate
 
 ENCODERS = {
-    "ResNet-18": ("unet", "resnet18", 4, "resnet18_conv1-layer3.safetensors", 256),
-    "MobileNetV2": ("unet", "mobilenetv2_100", None, "mobilenetv2_100.safetensors", 256),
-    "ViT-Tiny": ("dpt", "vit_tiny_patch16_224", None, "vit_tiny_patch16_224.safetensors", 128),
+    # architecture, encoder, depth, weights, side of the training patches, windows (a DPT takes a minute a window on a CPU)
+    "ResNet-18": ("unet", "resnet18", 4, "resnet18_conv1-layer3.safetensors", 256, "auto"),
+    "MobileNetV2": ("unet", "mobilenetv2_100", None, "mobilenetv2_100.safetensors", 256, "auto"),
+    "ViT-Tiny": ("dpt", "vit_tiny_patch16_224", None, "vit_tiny_patch16_224.safetensors", 128, 12),
 }
 FAMILIES = ("ablation", "ablation-copy", "shapley", "gradient", "integrated-gradients")
 SIGNS = {"symmetric": "even", "asymmetric": "**leans**", "inconclusive": "?", "abstained": "abstains"}
@@ -27,7 +28,7 @@ SIGNS = {"symmetric": "even", "asymmetric": "**leans**", "inconclusive": "?", "a
 
 def model_of(given, name, init, stage):
     """Return the model of a cell: as built, or trained."""
-    arch, encoder, depth, weights, crop = ENCODERS[name]
+    arch, encoder, depth, weights, crop, _ = ENCODERS[name]
     raw, labels = (open_volume(given.data / file) for file in ("raw.tif", "membranes.tif"))
     if stage == "before":
         built = build_model(
@@ -52,14 +53,17 @@ def model_of(given, name, init, stage):
 
 
 def cell(given, name, init, stage):
-    """Audit one model, or read what was found."""
+    """Audit one model, or read what was found; None if that is not there and nothing is to be computed."""
     kept = given.models / f"{ENCODERS[name][1]}-{init}-{given.seed}-{stage}-{given.tile}.json"
+    if given.kept and not kept.exists():
+        return None
     if not kept.exists():
         found = audit(
             model_of(given, name, init, stage),
             given.data / "raw.tif",
             labels=given.data / "membranes.tif",
             tile=given.tile,
+            windows=ENCODERS[name][5],
             seed=given.seed,
             label=f"{name} {init} {stage}",
             progress=lines,
@@ -105,11 +109,13 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", default="before,after")
+    parser.add_argument("--encoders", default=",".join(ENCODERS))
+    parser.add_argument("--kept", action="store_true", help="only what was audited already")
     given = parser.parse_args()
     given.models.mkdir(exist_ok=True)
     stages = given.stages.split(",")
-    cells = [(name, init, stage) for stage in stages for name in ENCODERS for init in ("rgb", "green")]
-    rows = {key: cell(given, *key) for key in cells}
+    cells = [(name, init, stage) for stage in stages for name in given.encoders.split(",") for init in ("rgb", "green")]
+    rows = {key: found for key in cells if (found := cell(given, *key)) is not None}
     found = table(rows)
     print(found)
     if given.doc is not None:

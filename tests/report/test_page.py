@@ -117,7 +117,7 @@ def test_every_number_of_every_row_appears(page):
                     assert f"{fixed(values[0])} {interval(*values[1:])}" in text
         for norm in row.audit["stems"][0]["norms"]:
             assert f"{norm:g}" in text
-    for words in ("0.0312", "0.0184", "127.25", "41.5", "families disagree", "not applicable", "400", "resnet18"):
+    for words in ("0.0312", "0.0184", "127.25", "41.5", "families disagree", "not made", "400", "resnet18"):
         assert words in text
     assert "evenslice demo ./evenslice-demo --seed 7" in text
     assert "arXiv 2505.14105" in text
