@@ -43,6 +43,7 @@ format: $(VENV)/.ready  ## Put the code into the project's style
 
 bench: $(VENV)/.ready  ## Measure speed and stems beside the peers
 	$(BIN)/python benchmarks/attribution.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/stems.py
 
 clean:  ## Remove what was installed and made

@@ -64,6 +64,8 @@ def audit(
     traceback: options.Traceback = False,
 ) -> int:
     """Measure how much each slice counts, whether previous equals next, and how sure that is."""
+    from evenslice.evidence.methods import MOST_FOR_SHAPLEY
+    from evenslice.evidence.perturbation import runs_needed
     from evenslice.progress import bar
     from evenslice.report.pages import write_audit_page
     from evenslice.report.tables import print_audit
@@ -82,12 +84,18 @@ def audit(
         warn(
             f"{model} says nothing of its normalisation; the volume's own mean and std are used (give --mean and --std)"
         )
+    chosen = None if methods is None else methods.split(",")
+    if chosen is not None and loaded.slices > MOST_FOR_SHAPLEY and "shapley" in chosen:
+        runs = runs_needed(chosen, loaded.slices)
+        warn(
+            f"exact Shapley values of {loaded.slices} slices take {runs} runs of the network for every window and direction"
+        )
     with their_prints_aside():
         result = run(
             loaded,
             volume,
             labels=labels,
-            methods=None if methods is None else methods.split(","),
+            methods=chosen,
             windows=AUTO if windows == AUTO else options.whole_number(windows, "--windows"),
             tile=tile,
             region=region.value,

@@ -1,6 +1,7 @@
 """The audit by all families of evidence: laws, sampling, maps, and models of other people."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from evenslice.model.stem import mirror_stem
 from evenslice.volume.array import Volume
 from evenslice.volume.files import save_volume
 from evenslice.volume.normalisation import Normalisation, estimate
+from their_networks import NETWORKS
 
 NORM = Normalisation((128.0,), (40.0,), "file")
 ALL = {"methods": METHODS, "tile": 32}
@@ -286,3 +288,13 @@ def test_exported_networks_are_audited_in_one_command(volume, tmp_path, capfd, e
     assert run("audit", path, tmp_path / "v.tif", "--methods", "gradient", "--windows", "2") == (
         0 if ending == "pt2" else 2
     )
+
+
+def test_the_cost_of_many_exact_values_is_announced(volume, tmp_path, capfd, monkeypatch):
+    (tmp_path / "wide_net.py").write_text(NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    save_volume(tmp_path / "v.tif", Volume(volume[:8, :32, :32]))
+    words = ["audit", "wide_net:seven", tmp_path / "v.tif", "--windows", "1", "--tile", "32", "--methods", "shapley"]
+    assert run(*words) == 0
+    assert "take 127 runs of the network for every window" in capfd.readouterr().err
