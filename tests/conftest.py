@@ -12,6 +12,7 @@ import torch
 from evenslice.model.build import build_model
 from evenslice.model.spec import Model
 from evenslice.volume.normalisation import Normalisation
+from moved import perturb
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
@@ -33,18 +34,6 @@ def grey() -> np.ndarray:
 
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(9, 64, 96)), (1, 2, 2))
     return np.uint8(np.clip(128 + 300 * noise, 0, 255))
-
-
-def perturb(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Move every parameter and running statistic, so that nothing passes by initialisation."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype))
-        for name, buffer in module.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.add_(0.1 * torch.randn(buffer.shape, generator=draw, dtype=buffer.dtype))
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,10 @@ BAD = [
     ("evaluate raw.tif labels.tif", "give probabilities as float from 0 to 1"),
     ("audit model.safetensors raw.tif --out taken.json --force", "taken.json is a file, expected a folder"),
     ("audit model.safetensors raw.tif --fail-above nan", "--fail-above is nan"),
-    ("audit model.safetensors constant.tif", "no window has any importance, expected a picture"),
+    (
+        "audit model.safetensors constant.tif",
+        "constant.tif is constant (every voxel looked at is 7), expected an image",
+    ),
     ("train raw.tif labels.tif kept.safetensors", "kept.last.safetensors exists"),
     ("train raw.tif labels.tif run.safetensors", "run.safetensors.run is a file"),
     ("train hole.tif labels.tif out.safetensors", "NaN or infinite"),
@@ -157,7 +160,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(place, capfd, line, message):
 
 def test_the_whole_way(place, capfd):
     assert run("train", "raw.tif", "labels.tif", "new.safetensors", *TRAIN, "--json", "scores.json") == 0
-    assert run("audit", "new.safetensors", "raw.tif", "--tile", 32, "--windows", 8, "--out", "page", "--json", "-") == 0
+    assert (
+        run(
+            "audit",
+            "new.safetensors",
+            "raw.tif",
+            "--tile",
+            32,
+            "--windows",
+            8,
+            "--methods",
+            "gradient,ablation",
+            "--out",
+            "page",
+            "--json",
+            "-",
+        )
+        == 0
+    )
     assert run("fix", "new.safetensors", "fixed.safetensors", "--tie", "mirror") == 0
     assert run("segment", "fixed.safetensors", "raw.tif", "seg.tif") == 0
     capfd.readouterr()
@@ -171,7 +191,22 @@ def test_the_whole_way(place, capfd):
 
 
 def test_json_on_standard_output_is_alone_there(place, capfd):
-    assert run("audit", "model.safetensors", "raw.tif", "--tile", 32, "--windows", 4, "--json", "-") == 0
+    assert (
+        run(
+            "audit",
+            "model.safetensors",
+            "raw.tif",
+            "--tile",
+            32,
+            "--windows",
+            4,
+            "--methods",
+            "reversal,gradient",
+            "--json",
+            "-",
+        )
+        == 0
+    )
     out, err = capfd.readouterr()
     assert json.loads(out)["windows"] == 4
     assert err == ""
@@ -182,7 +217,7 @@ def test_a_check_that_fails_exits_with_one(place, make_model):
     model.module.encoder.model.conv1.weight.data[:, 0] *= 5
     save_model("lean.safetensors", model)
     save_model("even.safetensors", make_model("green"))
-    words = ["raw.tif", "--tile", 32, "--windows", 12, "--fail-above"]
+    words = ["raw.tif", "--tile", 32, "--windows", 12, "--methods", "gradient", "--fail-above"]
     assert run("audit", "lean.safetensors", *words, 0.05) == 1
     assert run("audit", "even.safetensors", *words, 0.05) == 0
     assert run("audit", "lean.safetensors", *words, 1.0) == 0

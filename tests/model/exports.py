@@ -75,7 +75,7 @@ NETWORKS = {
 @functools.cache
 def network(case):
     """One of the networks, with weights and statistics that are not those of its making."""
-    from conftest import perturb
+    from moved import perturb
 
     torch.manual_seed(0)
     return perturb(NETWORKS[case][0]()).eval()

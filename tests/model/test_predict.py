@@ -57,8 +57,9 @@ def test_a_box_equals_the_same_part_of_the_whole(volume):
 def test_the_reversal_ensemble_does_not_see_the_order(volume):
     model = centre_model(reach=0)
     model.module.weight.data[:] = torch.tensor([0.7, 1.0, -0.4])[None, :, None, None]
-    one = np.stack(list(predict_slices(model, volume, ALL, CPU, reversal=True)))
-    back = np.stack(list(predict_slices(model, Volume(volume.pixels[::-1]), ALL, CPU, reversal=True)))
+    both = model.with_tta("reversal")
+    one = np.stack(list(predict_slices(both, volume, ALL, CPU)))
+    back = np.stack(list(predict_slices(both, Volume(volume.pixels[::-1]), ALL, CPU)))
     np.testing.assert_allclose(back[::-1], one, atol=1e-6)
     alone = np.stack(list(predict_slices(model, volume, ALL, CPU)))
     assert np.abs(alone - one).max() > 0.01
