@@ -1,6 +1,6 @@
 """The lean of real encoders by every family of evidence, before and after training: the table of docs/lean.md.
 
-    python benchmarks/lean.py --data FOLDER --weights FOLDER --models FOLDER [--doc docs/lean.md] [--steps 200] [--tile 128]
+    python benchmarks/lean.py --data FOLDER --weights FOLDER --models FOLDER [--doc docs/lean.md] [--steps 200]
 
 FOLDER of --data holds raw.tif and membranes.tif (ISBI 2012: the challenge's public training stack), that of --weights the
 ImageNet weights as .safetensors (timm's names). Models are trained into --models unless they are there; each audit is kept
@@ -17,10 +17,10 @@ from evenslice.verbs.train import Recipe
 from evenslice.volume.normalisation import estimate
 
 ENCODERS = {
-    # architecture, encoder, depth, weights, side of the training patches, windows (a DPT takes a minute a window on a CPU)
-    "ResNet-18": ("unet", "resnet18", 4, "resnet18_conv1-layer3.safetensors", 256, "auto"),
-    "MobileNetV2": ("unet", "mobilenetv2_100", None, "mobilenetv2_100.safetensors", 256, "auto"),
-    "ViT-Tiny": ("dpt", "vit_tiny_patch16_224", None, "vit_tiny_patch16_224.safetensors", 128, 12),
+    # architecture, encoder, depth, weights, side of the training patches, windows and tile of the audit (a DPT is slow on a CPU)
+    "ResNet-18": ("unet", "resnet18", 4, "resnet18_conv1-layer3.safetensors", 256, "auto", 128),
+    "MobileNetV2": ("unet", "mobilenetv2_100", None, "mobilenetv2_100.safetensors", 256, "auto", 128),
+    "ViT-Tiny": ("dpt", "vit_tiny_patch16_224", None, "vit_tiny_patch16_224.safetensors", 128, 12, 64),
 }
 FAMILIES = ("ablation", "ablation-copy", "shapley", "gradient", "integrated-gradients")
 SIGNS = {"symmetric": "even", "asymmetric": "**leans**", "inconclusive": "?", "abstained": "abstains"}
@@ -28,7 +28,7 @@ SIGNS = {"symmetric": "even", "asymmetric": "**leans**", "inconclusive": "?", "a
 
 def model_of(given, name, init, stage):
     """Return the model of a cell: as built, or trained."""
-    arch, encoder, depth, weights, crop, _ = ENCODERS[name]
+    arch, encoder, depth, weights, crop, *_ = ENCODERS[name]
     raw, labels = (open_volume(given.data / file) for file in ("raw.tif", "membranes.tif"))
     if stage == "before":
         built = build_model(
@@ -54,7 +54,8 @@ def model_of(given, name, init, stage):
 
 def cell(given, name, init, stage):
     """Audit one model, or read what was found; None if that is not there and nothing is to be computed."""
-    kept = given.models / f"{ENCODERS[name][1]}-{init}-{given.seed}-{stage}-{given.tile}.json"
+    _, encoder, *_, windows, tile = ENCODERS[name]
+    kept = given.models / f"{encoder}-{init}-{given.seed}-{stage}-{tile}.json"
     if given.kept and not kept.exists():
         return None
     if not kept.exists():
@@ -62,8 +63,8 @@ def cell(given, name, init, stage):
             model_of(given, name, init, stage),
             given.data / "raw.tif",
             labels=given.data / "membranes.tif",
-            tile=given.tile,
-            windows=ENCODERS[name][5],
+            tile=tile,
+            windows=windows,
             seed=given.seed,
             label=f"{name} {init} {stage}",
             progress=lines,
@@ -106,7 +107,6 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--doc", type=Path)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--tile", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", default="before,after")
     parser.add_argument("--encoders", default=",".join(ENCODERS))

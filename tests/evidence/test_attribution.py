@@ -63,6 +63,17 @@ def test_a_path_that_bends_is_followed_until_the_shares_stand_still():
     assert 0 < found.incompleteness.max() < 0.01
 
 
+def test_a_window_that_stands_still_is_left_while_others_are_followed():
+    network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Softplus(beta=6))
+    scene = scene_of(network, at_once=8)
+    x = torch.cat([0.1 * torch.rand(2, 3, 4, 4), 8 * torch.randn(2, 3, 4, 4)])
+    coefficients, full = asked(scene, x)
+    together = integrated_gradients(scene, x, coefficients, 2, full)
+    alone = [integrated_gradients(scene, x[p], coefficients[p], 2, full[p]) for p in (slice(0, 2), slice(2, 4))]
+    assert alone[0].steps < alone[1].steps == together.steps
+    torch.testing.assert_close(together.attribution, torch.cat([one.attribution for one in alone]))
+
+
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning")
 @pytest.mark.parametrize("classes", [1, 3])
 def test_captum_finds_the_same(classes):

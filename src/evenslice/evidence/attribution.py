@@ -28,9 +28,10 @@ class Integrated:
     attribution
         (N, S, y, x), signed.
     steps
-        How many steps of the path from the baseline to the window were needed.
+        How many steps of the path from the baseline to the window were needed, at most.
     incompleteness
-        (N,): |sum of the attribution - (f(x) - f(baseline))| relative to |f(x) - f(baseline)|.
+        (N,): |sum of the attribution - (f(x) - f(baseline))| relative to the sum of |attribution|, which the shares are made
+        of: f(x) - f(baseline) may be near 0 where attributions of both signs are large.
     """
 
     attribution: Tensor
@@ -96,24 +97,23 @@ def integrated_gradients(scene: Scene, x: Tensor, coefficients: Tensor, group: i
         Margins of x itself, float64 (N, y, x).
     """
     base = scene.absent(x).expand_as(x)
+    steps, rows = FEWEST_STEPS, torch.arange(len(x), device=x.device)
     ends = _path_sum(scene, x, base, coefficients, [0.0, 1.0])
-    steps, inner = (
-        FEWEST_STEPS,
-        _path_sum(scene, x, base, coefficients, [i / FEWEST_STEPS for i in range(1, FEWEST_STEPS)]),
-    )
-    before = None
-    while True:
-        mean = (ends / 2 + inner) / steps
-        found = (x - base) * mean
-        shares = _shares(found, group)
-        if steps >= MOST_STEPS or (before is not None and float(np.abs(shares - before).max()) < CLOSE):
-            break
-        before = shares
-        inner = inner + _path_sum(scene, x, base, coefficients, [(2 * i + 1) / (2 * steps) for i in range(steps)])
+    inner = _path_sum(scene, x, base, coefficients, [i / steps for i in range(1, steps)])
+    found = (x - base) * (ends / 2 + inner) / steps
+    while len(rows) and steps < MOST_STEPS:  # the windows that still move
+        between = [(2 * i + 1) / (2 * steps) for i in range(steps)]
+        inner[rows] += _path_sum(scene, x[rows], base[rows], coefficients[rows], between)
         steps *= 2
+        before = _shares(found[rows], group)
+        found[rows] = (x[rows] - base[rows]) * (ends[rows] / 2 + inner[rows]) / steps
+        moved = np.abs(_shares(found[rows], group) - before).max(axis=1) >= CLOSE
+        rows = rows.reshape(-1, group)[torch.from_numpy(moved).to(rows.device)].flatten()
     nothing = scene.logits(base[:1]).double()
     change = (full - (coefficients.double() * nothing).sum(dim=1)).sum(dim=(1, 2))
-    missed = (found.double().sum(dim=(1, 2, 3)) - change).abs() / change.abs().clamp_min(1e-30)
+    missed = (found.double().sum(dim=(1, 2, 3)) - change).abs() / found.double().abs().sum(dim=(1, 2, 3)).clamp_min(
+        1e-30
+    )
     return Integrated(found, steps, missed.cpu().numpy())
 
 

@@ -22,7 +22,7 @@ from evenslice.model.wrapping import plain
 from evenslice.volume.normalisation import Normalisation
 
 TOLERANCE = 1e-3
-INCOMPLETE = {"shapley": 1e-4, "integrated-gradients": 0.05}
+INCOMPLETE = {"shapley": 1e-6, "integrated-gradients": 0.01}
 Windows = Sequence[Raw]
 
 
@@ -52,7 +52,7 @@ def completeness_checks(incompleteness: Mapping[str, Sequence[float]]) -> dict[s
             checks[key] = Check(None, tolerance, None, f"{name} was not measured")
             continue
         middle = float(np.median(errors))
-        reason = "attributions must add up to the change they explain; relative error, median over the windows"
+        reason = "attributions must add up to the change they explain; error relative to their sizes, median over the windows"
         checks[key] = Check(middle, tolerance, middle <= tolerance, reason)
     return checks
 

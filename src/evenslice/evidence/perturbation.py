@@ -29,7 +29,7 @@ class Taken:
     shapley
         (N, S): sum over pixels of |Shapley value of slot s|; None if not asked for.
     incompleteness
-        (N,): |sum of all Shapley values - (f(all) - f(none))| relative to |f(all) - f(none)|; None with ``shapley``.
+        (N,): |sum of all Shapley values - (f(all) - f(none))| relative to the sum of their sizes; None with ``shapley``.
     """
 
     ablation: Floats
@@ -78,8 +78,9 @@ def take_away(scene: Scene, x: Tensor, coefficients: Tensor, full: Tensor, exact
     if phi is None:
         return Taken(effect, None, None)
     change = _summed(full - empty)
-    missed = np.abs(_summed(phi.sum(dim=1)) - change) / np.maximum(np.abs(change), 1e-30)
-    return Taken(effect, phi.abs().sum(dim=(2, 3)).cpu().numpy(), missed)
+    sizes: Floats = phi.abs().sum(dim=(2, 3)).cpu().numpy()
+    missed = np.abs(_summed(phi.sum(dim=1)) - change) / np.maximum(sizes.sum(axis=1), 1e-30)
+    return Taken(effect, sizes, missed)
 
 
 def shapley_weights(members: int, slices: int) -> list[float]:
