@@ -17,7 +17,10 @@ NAMES = ("previous", "centre", "next")
 def main(folder: Path, out: Path) -> None:
     """Draw raw slices above, and below each model's importance with its shares."""
     audits = {
-        i: audit(folder / f"{i}.safetensors", folder / "phantom.tif", tile=160, label=i) for i in ("rgb", "green")
+        i: audit(
+            folder / f"{i}.safetensors", folder / "phantom.tif", methods=["gradient"], windows=40, tile=160, label=i
+        )
+        for i in ("rgb", "green")
     }
     figure, axes = plt.subplots(3, 3, figsize=(7.2, 7.6), layout="constrained")
     for row, (label, found) in enumerate([("raw", audits["rgb"]), *audits.items()]):
