@@ -12,11 +12,9 @@ from evenslice.model.discovery import find_stems
 
 QUICK = {
     "timm resnet18",
-    "timm mobilenetv3_large_100",
     "timm pvt_v2_b0",
     "timm vit_small_patch14_dinov2",
     "smp Unet tu-resnet18",
-    "smp Segformer mit_b0",
     "torchvision lraspp_mobilenet_v3_large",
     "transformers SegformerForSemanticSegmentation",
 }
