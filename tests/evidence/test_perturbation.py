@@ -14,6 +14,11 @@ from evenslice.evidence.perturbation import centre_copies, runs_needed, shapley_
 from evenslice.volume.normalisation import Normalisation
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
 def asked(scene, x):
     logits = scene.logits(x)
     coefficients = decision(logits)
