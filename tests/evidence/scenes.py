@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from evenslice.evidence.decision import decision
 from evenslice.evidence.scene import Scene
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
@@ -35,3 +36,10 @@ def scene_of(module, slices=3, norm=None, baseline=0.0, at_once=3, volume=None):
         torch.device("cpu"),
         at_once,
     )
+
+
+def asked(scene, x):
+    """Return the coefficients and the margins of windows (N, S, y, x), each with a decision of its own."""
+    logits = scene.logits(x)
+    coefficients = decision(logits)
+    return coefficients, (coefficients.double() * logits.double()).sum(1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import InputXGradient, IntegratedGradients, Saliency
-from scenes import bent, linear, scene_of
+from scenes import asked, bent, linear, scene_of
 from torch import nn
 
 from evenslice.evidence.arrangements import orders_of
@@ -15,19 +15,11 @@ from evenslice.evidence.attribution import (
     integrated_gradients,
     smoothgrad,
 )
-from evenslice.evidence.decision import decision
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
-
-
-def asked(scene, x):
-    """Return the coefficients and the margins of windows (N, S, y, x)."""
-    logits = scene.logits(x)
-    coefficients = decision(logits)
-    return coefficients, (coefficients.double() * logits.double()).sum(1)
 
 
 def test_a_linear_model_shares_as_its_weights():

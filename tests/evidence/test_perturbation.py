@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import FeatureAblation, ShapleyValues
-from scenes import bent, linear, scene_of
+from scenes import asked, bent, linear, scene_of
 from torch import nn
 
-from evenslice.evidence.decision import decision
 from evenslice.evidence.perturbation import centre_copies, runs_needed, shapley_weights, take_away
 from evenslice.volume.normalisation import Normalisation
 
@@ -17,12 +16,6 @@ from evenslice.volume.normalisation import Normalisation
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
-
-
-def asked(scene, x):
-    logits = scene.logits(x)
-    coefficients = decision(logits)
-    return coefficients, (coefficients.double() * logits.double()).sum(1)
 
 
 @pytest.mark.parametrize("weights", [[1.0, -2.0, 0.5], [0.1, 0.2, 1.0, -0.2, 0.3], [2.0]])

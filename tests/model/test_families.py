@@ -1,7 +1,6 @@
 """The matrix: every family of networks, made even, proved. A few are in the default run, all of them are `slow`."""
 
 import copy
-import importlib.util
 
 import pytest
 import torch
@@ -36,8 +35,6 @@ KEPT = {}
 
 def network_of(family):
     """Build a network, move its weights, keep the last one."""
-    if importlib.util.find_spec(family.library if family.library != "smp" else "segmentation_models_pytorch") is None:
-        pytest.skip(f"{family.library} is not installed")
     if family.label not in KEPT:
         KEPT.clear()
         KEPT[family.label] = move(family.build(), family.side, fit=family.fit)

@@ -109,8 +109,7 @@ def integrated_gradients(scene: Scene, x: Tensor, coefficients: Tensor, group: i
         found[rows] = (x[rows] - base[rows]) * (ends[rows] / 2 + inner[rows]) / steps
         moved = np.abs(_shares(found[rows], group) - before).max(axis=1) >= CLOSE
         rows = rows.reshape(-1, group)[torch.from_numpy(moved).to(rows.device)].flatten()
-    nothing = scene.logits(base[:1]).double()
-    change = (full - (coefficients.double() * nothing).sum(dim=1)).sum(dim=(1, 2))
+    change = (full - scene.margins_of_nothing(x, coefficients)).sum(dim=(1, 2))
     missed = (found.double().sum(dim=(1, 2, 3)) - change).abs() / found.double().abs().sum(dim=(1, 2, 3)).clamp_min(
         1e-30
     )

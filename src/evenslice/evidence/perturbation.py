@@ -65,7 +65,7 @@ def take_away(scene: Scene, x: Tensor, coefficients: Tensor, full: Tensor, exact
         if members == everything:
             margins = full
         elif members == 0:
-            margins = empty = _margins_of_nothing(scene, absent, x, coefficients)
+            margins = empty = scene.margins_of_nothing(x, coefficients)
         else:
             present = torch.tensor([members >> s & 1 for s in range(slices)], dtype=torch.bool, device=x.device)
             margins = scene.margins(torch.where(present[:, None, None], x, absent), coefficients)
@@ -89,12 +89,6 @@ def shapley_weights(members: int, slices: int) -> list[float]:
     inside = factorial(size - 1) * factorial(slices - size) / total if size else 0.0
     outside = factorial(size) * factorial(slices - size - 1) / total if size < slices else 0.0
     return [inside if members >> s & 1 else -outside for s in range(slices)]
-
-
-def _margins_of_nothing(scene: Scene, absent: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
-    """Return the margins when no slice is there: one run of the network serves all windows."""
-    logits = scene.logits(absent.expand(1, *x.shape[1:])).double()
-    return (coefficients.double() * logits).sum(dim=1)
 
 
 def _summed(margins: Tensor) -> Floats:

@@ -87,6 +87,11 @@ class Scene:
         """Return the margin at every pixel for windows (N, S, y, x), coefficients (N, C, y, x): float64 (N, y, x)."""
         return (coefficients.double() * self.logits(x).double()).sum(dim=1)
 
+    def margins_of_nothing(self, x: Tensor, coefficients: Tensor) -> Tensor:
+        """Return the margins (N, y, x) of windows like ``x`` with no slice there: one run of the network serves them all."""
+        logits = self.logits(self.absent(x).expand(1, *x.shape[1:])).double()
+        return (coefficients.double() * logits).sum(dim=1)
+
     def gradients(self, x: Tensor, coefficients: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield, in parts, the gradients of the number explained (n, S, y, x), and the logits (n, C, y, x)."""
         for start in range(0, len(x), self.at_once):

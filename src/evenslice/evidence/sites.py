@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Roi
+from evenslice.volume.windows import inner_centres
 
 STRATA = 4
 CANDIDATES = 4
@@ -161,8 +162,8 @@ def _in_strata(blocks: list[int], rich: Sequence[float], rng: np.random.Generato
 
 def _grid(box: Roi, slices: int, tile: tuple[int, int], multiple: int, fixed: bool, rng: np.random.Generator) -> Grid:
     z, y, x = box
-    reach = slices // 2
-    centres = range(z.start + reach, z.stop - reach)
+    inside = inner_centres(slices, z.stop - z.start)
+    centres = range(z.start + inside.start, z.start + inside.stop)
     if len(centres) < 1:
         raise BadInputError(
             f"the volume has {z.stop - z.start} slices, expected at least {slices} for windows of {slices} wholly inside; use fewer slices"
