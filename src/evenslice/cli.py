@@ -10,6 +10,8 @@ import typer
 
 from evenslice import cli_options as options
 from evenslice.cli_audit import audit
+from evenslice.cli_evaluate import evaluate
+from evenslice.cli_segment import segment
 from evenslice.cli_writing import (
     check_json,
     command_line,
@@ -250,68 +252,5 @@ def train(
         print_scores(result.scores, f"{out} on the validation slices")
 
 
-@app.command()
-def segment(
-    model: options.ModelName,
-    volume: options.VolumePath,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A TIFF stack (.tif).")],
-    output: Annotated[
-        options.OutputName, typer.Option(help="Class numbers, or probabilities as uint8.")
-    ] = options.OutputName.labels,
-    threshold: Annotated[float, typer.Option(help="Probability above which a voxel is foreground.")] = 0.5,
-    tile: Annotated[int | None, typer.Option(help="Side of a tile with its halo in pixels.")] = None,
-    tta: Annotated[
-        options.TtaName | None,
-        typer.Option(help="Average over each window and its reversal, or not; as the model's record says."),
-    ] = None,
-    roi: options.Roi = None,
-    device: options.Device = options.DeviceName.auto,
-    force: options.Force = False,
-    traceback: options.Traceback = False,
-) -> None:
-    """Segment a whole volume, slice by slice."""
-    from evenslice.model.streaming import HALO
-    from evenslice.progress import bar
-    from evenslice.verbs.segment import segment as run
-
-    warn_of_code(model)
-    run(
-        model,
-        volume,
-        out,
-        output=output.value,
-        threshold=threshold,
-        tile=tile,
-        tta=None if tta is None else tta.value,
-        roi=roi,
-        device=device.value,
-        force=force,
-        progress=bar,
-    )
-    if tile is not None and tile < 4 * HALO:
-        warn(f"tiles under {4 * HALO} pixels have a halo of {tile // 4} and may differ at their seams")
-    print(out)
-
-
-@app.command()
-def evaluate(
-    prediction: Annotated[Path, typer.Argument(metavar="PREDICTION", help="Labels, or probabilities.")],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Labels of the same shape.")],
-    threshold: Annotated[float, typer.Option(help="Probability above which a voxel is foreground.")] = 0.5,
-    ignore: Annotated[str, typer.Option(metavar="N|none", help="Truth label to leave out.")] = "none",
-    roi: options.Roi = None,
-    json: options.Json = None,
-    force: options.Force = False,
-    traceback: options.Traceback = False,
-) -> None:
-    """Compare a segmentation with the truth: Dice and IoU."""
-    from evenslice.progress import bar
-    from evenslice.report.tables import print_scores
-    from evenslice.verbs.evaluate import evaluate as run
-
-    check_json(json, force, prediction, truth)
-    left_out = None if ignore == "none" else options.whole_number(ignore, "--ignore")
-    result = run(prediction, truth, threshold=threshold, ignore=left_out, roi=roi, progress=bar)
-    write_json(json, result.to_dict())
-    if json != "-":
-        print_scores(result)
+app.command()(segment)
+app.command()(evaluate)
