@@ -31,6 +31,7 @@ def place(tmp_path, monkeypatch, grey, model_file):
     save_volume("labels.tif", (grey > 128).astype(np.uint8))
     save_volume("short.tif", (grey[:5] > 128).astype(np.uint8))
     save_volume("odd.tif", (grey // 20).astype(np.uint8))
+    save_volume("wide.tif", np.arange(grey.size, dtype=np.uint32).reshape(grey.shape))
     tifffile.imwrite("flat.tif", grey[0])
     tifffile.imwrite("rgb.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
     whole = (tmp_path / "raw.tif").read_bytes()
@@ -62,7 +63,7 @@ def run(*words):
 BAD = [
     (
         "audit model.safetensors none.tif",
-        "none.tif does not exist, expected a TIFF stack or a folder of images; check the path",
+        "none.tif does not exist, expected a TIFF stack, a folder of images, HDF5",
     ),
     ("audit none.safetensors raw.tif", "none.safetensors does not exist, expected a model file"),
     (
@@ -116,6 +117,13 @@ BAD = [
     ("segment model.safetensors raw.tif out.tif --tile 2", "--tile is 2"),
     ("evaluate labels.tif short.tif", "labels.tif has shape (9, 64, 96), expected (5, 64, 96) like short.tif"),
     ("evaluate raw.tif labels.tif --ignore x", "--ignore is 'x', expected a whole number"),
+    ("evaluate labels.tif labels.tif --as objects", "Invalid value for '--as'"),
+    ("evaluate labels.tif labels.tif --tolerance -1", "the tolerance is -1.0, expected 0 to 100 pixels"),
+    ("evaluate hole.tif labels.tif --as instances", "hole.tif holds numbers of type float32, expected objects"),
+    (
+        "evaluate wide.tif wide.tif",
+        "wide.tif holds more than 255 labels, expected class numbers 0 to 255; for objects use --as instances",
+    ),
     ("fix model.safetensors taken.safetensors", "taken.safetensors exists"),
     ("fix foreign.safetensors out.safetensors", "no evenslice record"),
     ("audit model.safetensors raw.tif --json model.safetensors --force", "which this command reads or writes already"),
@@ -188,6 +196,21 @@ def test_the_whole_way(place, capfd):
     assert "<svg" in (place / "page" / "report.html").read_text()
     assert json.loads((place / "scores.json").read_text())["dice"] is not None
     assert not [f for f in place.iterdir() if f.name.startswith(".") or f.name == "new.safetensors.run"]
+
+
+def test_objects_are_scored_and_doubts_go_to_stderr(place, capfd):
+    labels = np.arange(9 * 64 * 96).reshape(9, 64, 96) // 300 + 1
+    save_volume("fine.tif", labels.astype(np.uint32), (30.0, 4.0, 4.0))
+    save_volume("coarse.tif", labels.astype(np.uint32), (30.0, 8.0, 8.0))
+    assert run("evaluate", "fine.tif", "coarse.tif", "--as", "instances", "--ignore", "none", "--json", "-") == 0
+    out, err = capfd.readouterr()
+    scores = json.loads(out)
+    assert (scores["adapted_rand_error"], scores["voi_split"], scores["f1"], scores["ignore"]) == (0, 0, 1, None)
+    assert err.startswith("evenslice: warning: fine.tif has voxels of 30 x 4 x 4 nm, coarse.tif of 30 x 8 x 8 nm")
+    assert run("evaluate", "fine.tif", "coarse.tif", "--as", "instances") == 0
+    assert "adapted Rand error" in capfd.readouterr().out
+    assert run("evaluate", "labels.tif", "labels.tif", "--tolerance", "1", "--ignore", "7") == 0
+    assert "boundary F (1 px)" in capfd.readouterr().out
 
 
 def test_json_on_standard_output_is_alone_there(place, capfd):

@@ -53,6 +53,44 @@ class OutputName(StrEnum):
     probabilities = "probabilities"
 
 
+class InstancesName(StrEnum):
+    """How segment makes objects."""
+
+    none = "none"
+    components = "components"
+    watershed = "watershed"
+
+
+class PrecisionName(StrEnum):
+    """In which numbers the network is run."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class AxisName(StrEnum):
+    """Along which axis a volume is sliced."""
+
+    z = "z"
+    y = "y"
+    x = "x"
+
+
+class StatisticsName(StrEnum):
+    """Whose mean and std normalise a volume."""
+
+    model = "model"
+    volume = "volume"
+
+
+class AsName(StrEnum):
+    """What evaluate takes labels for."""
+
+    semantic = "semantic"
+    instances = "instances"
+
+
 class TtaName(StrEnum):
     """Test-time augmentation."""
 
@@ -81,7 +119,10 @@ ModelName = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A .safetensors of evenslice, package.module:callable, .pt2 or .onnx."),
 ]
-VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="A TIFF stack or a folder of images.")]
+VolumePath = Annotated[
+    Path,
+    typer.Argument(metavar="VOLUME", help="TIFF, OME-Zarr, Zarr, HDF5, MRC, raw with .info, or a folder of images."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute; auto is a GPU where there is one.")]
 Json = Annotated[

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from evenslice import cli, save_model, save_volume
@@ -35,6 +36,31 @@ def test_a_volume(tmp_path, grey, capfd):
     assert "50 x 4 x 4 nm" in capfd.readouterr().out
     found = inspect(tmp_path / "v.tif").to_dict()
     assert (found["kind"], found["shape"], found["dtype"]) == ("volume", [9, 64, 96], "uint8")
+    assert found["range"] == [int(grey[4].min()), int(grey[4].max())]
+    assert found["size_bytes"] == 9 * 64 * 96
+
+
+def test_what_was_understood_of_a_store(tmp_path, grey, capfd):
+    save_volume(tmp_path / "v.zarr", Volume(grey.astype("float32"), (50.0, 4.0, 4.0), "x", "probabilities"))
+    for place in ("v.zarr", "v.zarr/0"):
+        assert run("inspect", tmp_path / place, "--json", tmp_path / "v.json") == 0
+        out = capfd.readouterr().out
+        assert "OME-Zarr 0.5" in out
+        assert "0: 9 x 64 x 96" in out
+        facts = json.loads((tmp_path / "v.json").read_text())["facts"]
+        assert facts["compression"] == "blosc lz4"
+        (tmp_path / "v.json").unlink()
+    with pytest.raises(BadInputError, match=r"v.zarr/9 does not exist, .* choose one of: 0"):
+        inspect(tmp_path / "v.zarr" / "9")
+    with pytest.raises(BadInputError, match=r"none.h5:/raw does not exist, expected a model .* or a volume"):
+        inspect(f"{tmp_path / 'none.h5'}:/raw")
+
+
+def test_a_volume_without_a_number_has_no_range(tmp_path, grey, capfd):
+    save_volume(tmp_path / "v.tif", np.full((3, 9, 9), np.nan, "float32"))
+    assert run("inspect", tmp_path / "v.tif", "--json", tmp_path / "v.json") == 0
+    assert json.loads((tmp_path / "v.json").read_text())["range"] is None
+    assert "no finite value" in capfd.readouterr().out
 
 
 def test_anything_else_is_said(tmp_path):

@@ -129,3 +129,14 @@ def test_reading_plane_by_plane_holds_no_whole_planes():
 
     read_planes(plane, (8, 64, 64), np.dtype(float), (slice(None), slice(0, 2), slice(0, 2)))
     assert len(made) == 8
+
+
+def test_a_crop_keeps_what_is_known():
+    volume = Volume(np.zeros((3, 4, 5)), (3.0, 2.0, 1.0), "a", "labels", {"format": "TIFF"})
+    part = crop(volume, (slice(0, 2), slice(None), slice(None)))
+    assert (part.voxel_nm, part.source, part.meaning, part.facts) == (
+        (3.0, 2.0, 1.0),
+        "a",
+        "labels",
+        {"format": "TIFF"},
+    )

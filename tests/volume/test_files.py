@@ -54,7 +54,7 @@ def test_a_folder_named_like_a_file_is_a_folder_of_images(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(BadInputError, match="does not exist, expected a TIFF stack or a folder of images"):
+    with pytest.raises(BadInputError, match="does not exist, expected a TIFF stack, a folder of images, HDF5"):
         open_volume(tmp_path / "nothing.tif")
 
 
@@ -81,3 +81,12 @@ def test_saving_into_a_folder_that_is_not_there_is_refused(tmp_path):
     (tmp_path / "b.tif").mkdir()
     with pytest.raises(BadInputError, match="is a folder"):
         save_volume(tmp_path / "b.tif", noise())
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nrrd", "a.dm4", "a.npy", "a.vol", "a.czi"])
+def test_an_unknown_ending_lists_what_is_read(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(
+        BadInputError, match=r"unknown ending '\.\w+', expected a TIFF stack, .* HDF5 .* Zarr, MRC or raw"
+    ):
+        open_volume(tmp_path / name)

@@ -187,3 +187,13 @@ def test_slices_larger_than_pillow_allows_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     np.testing.assert_array_equal(open_volume(fill(tmp_path, noise())).read(ALL), noise())
     assert Image.MAX_IMAGE_PIXELS == 50
+
+
+def test_each_image_is_decoded_once_for_all_windows(tmp_path, monkeypatch):
+    volume = open_volume(fill(tmp_path, noise()))
+    decoded, real = [], volume.pixels._cache._load
+    monkeypatch.setattr(volume.pixels._cache, "_load", lambda z: decoded.append(z) or real(z))
+    for z in range(1, volume.shape[0] - 1):
+        np.testing.assert_array_equal(volume.read((slice(z - 1, z + 2), *ALL[1:])), noise()[z - 1 : z + 2])
+    assert decoded == list(range(volume.shape[0]))
+    assert volume.facts == {"format": "folder of PNG images", "files": str(volume.shape[0])}

@@ -6,6 +6,7 @@ import pytest
 import tifffile
 
 from evenslice.errors import BadInputError
+from evenslice.volume import cache
 from evenslice.volume import tiff as module
 from evenslice.volume.files import open_volume, save_volume
 from evenslice.volume.tiff import read_image, write_tiff
@@ -338,19 +339,19 @@ def test_opening_decodes_nothing_and_reading_only_what_is_asked(tmp_path, decode
 
 
 def test_the_cache_forgets_the_slices_used_longest_ago(tmp_path, decoded, monkeypatch):
-    monkeypatch.setattr(module, "CACHE_BYTES", 2 * 17 * 13)
+    monkeypatch.setattr(cache, "CACHE_BYTES", 2 * 17 * 13)
     volume = open_volume(write(tmp_path / "stack.tif", noise(), compression="zlib"))
     for z in (0, 1, 0, 2, 0, 1):
         volume.slice_at(z)
-        assert sum(plane.nbytes for plane in volume.pixels._cache.values()) <= module.CACHE_BYTES
+        assert sum(plane.nbytes for plane in volume.pixels._cache._kept.values()) <= cache.CACHE_BYTES
     assert decoded == [0, 1, 2, 1]
 
 
 def test_a_slice_larger_than_the_cache_is_still_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    monkeypatch.setattr(cache, "CACHE_BYTES", 1)
     volume = open_volume(write(tmp_path / "stack.tif", noise(), compression="zlib"))
     np.testing.assert_array_equal(volume.read(ALL), noise())
-    assert len(volume.pixels._cache) == 1
+    assert len(volume.pixels._cache._kept) == 1
 
 
 @pytest.mark.parametrize("compression", ["zlib", None])
@@ -444,3 +445,63 @@ def test_read_image_reads_one_image_and_refuses_half_of_it(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(BadInputError, match="cut off"):
         read_image(path)
+
+
+LARGE = {
+    "tiles": {"tile": (16, 16), "compression": "zlib"},
+    "plain tiles": {"tile": (16, 16), "metadata": None},
+    "strips": {"rowsperstrip": 4, "compression": "zlib", "predictor": True},
+    "one strip": {"compression": "lzw"},
+    "jpeg tiles": {"tile": (16, 16), "compression": "jpeg"},
+    "big-endian": {"rowsperstrip": 4, "compression": "zlib", "byteorder": ">"},
+}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("name", LARGE)
+def test_large_pages_are_read_in_parts(tmp_path, monkeypatch, name, dtype):
+    dtype = "uint8" if name == "jpeg tiles" else dtype  # JPEG holds bytes only
+    path = write(tmp_path / "stack.tif", noise(dtype, (5, 37, 45)), **LARGE[name])
+    whole = open_volume(path).read(ALL)
+    monkeypatch.setattr(module, "LARGE_PAGE_BYTES", 100)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda page, **k: pytest.fail("a whole page was decoded"))
+    volume = open_volume(path)
+    np.testing.assert_array_equal(volume.read(ALL), whole)
+    for box in (
+        (slice(1, 4), slice(3, 5), slice(0, 1)),
+        (slice(4, 5), slice(15, 33), slice(31, 45)),
+        (slice(0, 0), *ALL[1:]),
+    ):
+        np.testing.assert_array_equal(volume.read(box), whole[box])
+
+
+def test_only_the_tiles_that_touch_a_box_are_decoded_and_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LARGE_PAGE_BYTES", 100)
+    volume = open_volume(write(tmp_path / "stack.tif", noise(shape=(5, 37, 45)), **LARGE["tiles"]))
+    parts, real = [], volume.pixels._cache._load
+    monkeypatch.setattr(volume.pixels._cache, "_load", lambda key: parts.append(key) or real(key))
+    for z in range(3):
+        volume.read((slice(z, z + 3), slice(17, 20), slice(10, 20)))
+    assert parts == [(z, tile) for z in range(5) for tile in (3, 4)]
+
+
+def test_a_damaged_tile_is_named_and_the_others_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LARGE_PAGE_BYTES", 100)
+    path = write(tmp_path / "stack.tif", noise(shape=(5, 37, 45)), **LARGE["tiles"])
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[3].dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    data[place : place + 20] = bytes(20)
+    path.unlink()
+    path.write_bytes(data)
+    volume = open_volume(path)
+    volume.read((slice(3, 4), slice(20, 30), slice(20, 30)))
+    with pytest.raises(BadInputError, match=r"slice 3 of .* cannot be decoded"):
+        volume.slice_at(3)
+
+
+def test_what_was_understood(tmp_path):
+    facts = open_volume(write(tmp_path / "a.tif", noise(), tile=(16, 32), compression="zlib")).facts
+    assert facts == {"format": "TIFF", "compression": "adobe_deflate", "chunks": "tiles of 16 x 32"}
+    assert open_volume(write(tmp_path / "b.tif", noise(), **OME)).facts == {"format": "OME-TIFF", "compression": "none"}
+    assert open_volume(write(tmp_path / "c.tif", noise(), bigtiff=True)).facts["format"] == "TIFF, BigTIFF"

@@ -1,43 +1,108 @@
-"""How good a segmentation is: Dice and IoU per class, gathered slice by slice from one table of counts."""
+"""How good a segmentation is: Dice and IoU per class from one table of counts, and all scores together as they are written."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
+from evenslice.labels.matching import Matching
+from evenslice.labels.partition import NOTHING, Partition
 
 MOST_CLASSES = 256
+ScoresAs = Literal["semantic", "instances"]
+
+
+@dataclass(frozen=True)
+class BoundaryScores:
+    """Boundary F-scores (``labels/boundary.py``).
+
+    Attributes
+    ----------
+    tolerance
+        Pixels within the slice.
+    per_class
+        For each foreground class of the truth 0..1, or None where there is no boundary.
+    """
+
+    tolerance: float
+    per_class: dict[int, float | None]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the classes that have one."""
+        known = [score for score in self.per_class.values() if score is not None]
+        return float(np.mean(known)) if known else None
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Dice and IoU, as means over the foreground classes present in the truth, and per class.
+    """Dice and IoU, as means over the foreground classes present in the truth, and per class; for objects also how they agree.
 
     Attributes
     ----------
     dice, iou
-        0..1; None when the truth holds no foreground.
+        0..1; None when the truth holds no foreground. For objects: of all that is not label 0, as one class.
     per_class
         For each foreground class its ``dice``, ``iou`` and voxel count in the truth.
     voxels
-        How many voxels were compared.
+        How many voxels were compared: all but those of the label left out.
+    as_
+        What the labels were taken for: ``semantic`` (class numbers) or ``instances`` (objects).
+    ignore
+        Truth label left out, or None. For ``instances`` 0 is left out of ``partition`` alone.
+    threshold
+        Probability above which a voxel was foreground; None where labels were compared.
+    boundary
+        Boundary F-scores, or None.
+    per_slice
+        For each slice ``z`` (in the whole volume), ``dice`` and ``iou``.
+    partition, matching
+        Scores of objects, or None.
+    trained_slices
+        Spans [z0, z1) among the slices compared that the model was trained on.
+    warnings
+        What to know before believing the scores.
     """
 
     dice: float | None
     iou: float | None
     per_class: dict[int, dict[str, float]]
     voxels: int
+    as_: ScoresAs = "semantic"
+    ignore: int | None = None
+    threshold: float | None = None
+    boundary: BoundaryScores | None = None
+    per_slice: tuple[dict[str, float | None], ...] = ()
+    partition: Partition = NOTHING
+    matching: Matching | None = None
+    trained_slices: tuple[tuple[int, int], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as JSON can hold them (schema evenslice.scores/1)."""
+        """Return the scores as JSON can hold them (schema evenslice.scores/1); what was not asked for is null."""
+        outlines = {} if self.boundary is None else self.boundary.per_class
+        matching = {"f1": None, "matching": None, "mean_matched_iou": None, "panoptic_quality": None, "objects": None}
         return {
             "schema": "evenslice.scores/1",
+            "as": self.as_,
             "dice": self.dice,
             "iou": self.iou,
-            "per_class": {str(key): value for key, value in self.per_class.items()},
+            "per_class": {
+                str(key): value | ({"boundary_f": outlines[key]} if key in outlines else {})
+                for key, value in self.per_class.items()
+            },
             "voxels": self.voxels,
+            "ignore": self.ignore,
+            "threshold": self.threshold,
+            "boundary_f": None if self.boundary is None else self.boundary.mean,
+            "tolerance": None if self.boundary is None else self.boundary.tolerance,
+            "per_slice": list(self.per_slice),
+            **self.partition.to_dict(),
+            **(matching if self.matching is None else self.matching.to_dict()),
+            "trained_slices": [list(span) for span in self.trained_slices],
+            "warnings": list(self.warnings),
         }
 
 
@@ -102,5 +167,6 @@ def check_classes(values: NDArray[Any], where: str) -> None:
         )
     if values.size and (values.min() < 0 or values.max() >= MOST_CLASSES):
         raise BadInputError(
-            f"{where} holds values {values.min()} to {values.max()}, expected class numbers 0 to {MOST_CLASSES - 1}; give semantic labels"
+            f"{where} holds values {values.min()} to {values.max()}, expected class numbers 0 to {MOST_CLASSES - 1}; "
+            "for objects use --as instances, else give one number a class"
         )

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
+from evenslice.labels.bands import bands
 from evenslice.volume.array import Volume
 
 TargetKind = Literal["auto", "foreground", "boundary", "classes"]
@@ -106,8 +107,17 @@ def resolve_target(labels: Volume, kind: TargetKind, ignore: int | None = None) 
     return Target(kind, len(values) if kind == "classes" and len(values) > 2 else 1)
 
 
-def unique_values(labels: Volume, ignore: int | None = None) -> list[int]:
-    """Return the sorted values of a volume of labels, read slice by slice; only the one to ignore may be negative.
+def unique_values(labels: Volume, ignore: int | None = None, most: int | None = None) -> list[int]:
+    """Return the sorted values of a volume of labels, read in boxes of bounded size; only the one to ignore may be negative.
+
+    Parameters
+    ----------
+    labels
+        The volume.
+    ignore
+        The label that may be negative.
+    most
+        Stop reading when there are more values than this; what is returned then holds more than ``most``, but not all.
 
     Raises
     ------
@@ -115,15 +125,26 @@ def unique_values(labels: Volume, ignore: int | None = None) -> list[int]:
         If there are fractions or negative numbers.
     """
     found: set[int] = set()
-    for z in range(labels.shape[0]):
-        plane = np.unique(labels.slice_at(z))
-        if plane.dtype.kind == "f" and not (np.isfinite(plane).all() and np.all(plane == np.floor(plane))):
+    for band in bands(labels.shape):
+        values = _distinct(labels.read(band.box))
+        where = f"slice {band.z.start}" if band.z.stop == band.z.start + 1 else f"slices {band.z.start}:{band.z.stop}"
+        if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.all(values == np.floor(values))):
             raise BadInputError(
-                f"{labels.source} holds fractions (slice {z}), expected labels as whole numbers; threshold it first"
+                f"{labels.source} holds fractions ({where}), expected labels as whole numbers; threshold it first"
             )
-        if any(v < 0 and v != ignore for v in plane[:2]):
+        if any(v < 0 and v != ignore for v in values[:2]):
             raise BadInputError(
-                f"{labels.source} holds the negative label {plane.min()} (slice {z}), expected 0 or more; renumber it"
+                f"{labels.source} holds the negative label {values.min()} ({where}), expected 0 or more; renumber it"
             )
-        found.update(int(v) for v in plane)
+        found.update(int(v) for v in values)
+        if most is not None and len(found) > most:
+            break
     return sorted(found)
+
+
+def _distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the sorted distinct values: labels come in runs, so only where they change is looked at."""
+    flat = values.ravel()
+    new = np.ones(len(flat), bool)
+    np.not_equal(flat[1:], flat[:-1], out=new[1:])
+    return np.unique(flat[new])

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def logits_of(module: nn.Module, x: Tensor, stride: int) -> Tensor:
+def logits_of(module: nn.Module, x: Tensor, stride: int, size: tuple[int, int] | None = None) -> Tensor:
     """Run the network on windows of any size.
 
     Parameters
@@ -16,6 +16,8 @@ def logits_of(module: nn.Module, x: Tensor, stride: int) -> Tensor:
         Normalised windows (B, S, y, x).
     stride
         The network takes multiples of it; the rest is padded by repeating the edge, and cut off again.
+    size
+        The only (y, x) that it takes, or None; smaller windows are padded in the same way.
 
     Returns
     -------
@@ -23,7 +25,10 @@ def logits_of(module: nn.Module, x: Tensor, stride: int) -> Tensor:
         Logits (B, classes, y, x).
     """
     height, width = x.shape[-2:]
-    bottom, right = -height % stride, -width % stride
+    if size is None:
+        bottom, right = -height % stride, -width % stride
+    else:
+        bottom, right = size[0] - height, size[1] - width
     if bottom or right:
         x = functional.pad(x, (0, right, 0, bottom), mode="replicate")
     out: Tensor = module(x)

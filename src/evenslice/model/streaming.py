@@ -1,84 +1,122 @@
-"""Predicting slice after slice of a volume, through tiles, so that memory does not grow with the volume."""
+"""Predicting a volume block after block: the next sections are read while the network computes."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.model.predict import logits_of, probabilities_of
+from evenslice.model.runner import Pending, Runner, Settings
 from evenslice.model.spec import Model
 from evenslice.volume.array import Roi, Volume
-from evenslice.volume.normalisation import Normalisation, check_finite
-from evenslice.volume.tiles import Tile, plan_tiles
-from evenslice.volume.windows import read_window
+from evenslice.volume.normalisation import Normalisation
+from evenslice.volume.sections import Feed, Sections
+from evenslice.volume.tiles import Block, Cut, Tile, plan_blocks, within
 
+T = TypeVar("T")
 WHOLE = 2048
 TILE = 1024
-HALO = 96
-SMALLEST_TILE = 32
+BLEND_SIDE = 4096
+IN_FLIGHT = {"cpu": 0, "cuda": 2}
 
 
-def predict_slices(
-    model: Model,
-    volume: Volume,
-    roi: Roi,
-    device: torch.device,
-    tile: int | None = None,
-    zs: Sequence[int] | None = None,
-) -> Iterator[NDArray[np.float32]]:
-    """Predict the slices of a box, one after the other.
+def predict_blocks(runner: Runner, feed: Feed, blocks: Iterable[Block]) -> Iterator[tuple[Block, NDArray[np.float32]]]:
+    """Predict blocks, one after the other.
 
     Parameters
     ----------
-    model
-        Already on ``device`` and in eval mode.
-    volume
-        Read through windows; the neighbours of the box's first and last slice lie in the volume.
-    roi
-        Box (z, y, x) with plain starts and stops.
-    tile
-        Side of a tile with its halo, pixels; None for whole slices where they are not larger than 2048.
-    zs
-        Slices to predict; all of the box when None.
+    runner
+        The network.
+    feed
+        Where the windows come from.
+    blocks
+        What to predict.
 
     Yields
     ------
-    array
-        Probabilities (C, y, x) of one slice of the box.
+    Block, array
+        Probabilities (C, z, y, x) of its core.
     """
-    _, ys, xs = roi
-    height, width = ys.stop - ys.start, xs.stop - xs.start
-    plan = plan_slice(height, width, tile)
-    for z in zs if zs is not None else range(roi[0].start, roi[0].stop):
-        out = np.empty((model.spec.classes, height, width), np.float32)
-        for part in plan:
-            out[(slice(None), *part.core)] = _predict_tile(model, volume, z, part, (ys.start, xs.start), device)
-        yield out
+    most = IN_FLIGHT[runner.settings.device]
+    for block, windows in _grouped(_ahead(_jobs(feed, blocks, runner.settings.batch))):
+        zs, ys, xs = block.core
+        out = np.zeros(
+            (runner.model.spec.classes, zs.stop - zs.start, ys.stop - ys.start, xs.stop - xs.start), np.float32
+        )
+        pending: deque[tuple[int, Tile, Pending]] = deque()
+        for first, stack in windows:
+            for tile in block.tiles:
+                pending.append((first - zs.start, tile, runner.start(stack[(..., *within(tile.read, block.read))])))
+                while len(pending) > most:
+                    _put(out, block, *pending.popleft())
+        for one in pending:
+            _put(out, block, *one)
+        yield block, out
 
 
-def plan_slice(height: int, width: int, tile: int | None) -> list[Tile]:
-    """Plan the tiles of one slice: whole where it fits, else with a halo."""
-    if tile is not None and tile < SMALLEST_TILE:
-        raise BadInputError(f"--tile is {tile}, expected {SMALLEST_TILE} pixels or more; leave it out for whole slices")
-    if tile is None:
-        tile = WHOLE if max(height, width) <= WHOLE else TILE
-    return plan_tiles(height, width, tile, min(HALO, tile // 4))
+def _put(out: NDArray[np.float32], block: Block, first: int, tile: Tile, pending: Pending) -> None:
+    found = pending.result()[(..., *tile.inside)].swapaxes(0, 1)
+    place = (slice(None), slice(first, first + found.shape[1]), *within(tile.core, (block.core[1], block.core[2])))
+    if tile.weights is None:
+        out[place] = found
+    else:
+        out[place] += found * (tile.weights[0][:, None] * tile.weights[1])
 
 
-def _predict_tile(
-    model: Model, volume: Volume, z: int, part: Tile, origin: tuple[int, int], device: torch.device
-) -> NDArray[np.float32]:
-    place = tuple(slice(s.start + o, s.stop + o) for s, o in zip(part.read, origin, strict=True))
-    raw = read_window(volume, z, model.slices, place[0], place[1])
-    check_finite(raw, f"{volume.source} around slice {z}")
-    with torch.inference_mode():
-        x = torch.from_numpy(normalisation_of(model).apply(raw[None])).to(device)
-        probability = probabilities_of(logits_of(model.module, x, model.stride))[0]
-    found: NDArray[Any] = probability[(slice(None), *part.inside)].cpu().numpy()
-    return found
+Job = tuple[Block, int, NDArray[np.float32]]
+
+
+def _jobs(feed: Feed, blocks: Iterable[Block], batch: int) -> Iterator[Job]:
+    for block in blocks:
+        for first, windows in feed.windows(block, batch):
+            yield block, first, windows
+
+
+def _grouped(jobs: Iterator[Job]) -> Iterator[tuple[Block, Iterator[tuple[int, NDArray[np.float32]]]]]:
+    """Group the windows by their block; each group is used up before the next one begins."""
+    held = next(jobs, None)
+
+    def of(block: Block) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        nonlocal held
+        while held is not None and held[0] is block:
+            yield held[1], held[2]
+            held = next(jobs, None)
+
+    while held is not None:
+        yield held[0], of(held[0])
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """Take the next item in a thread while the last one is used."""
+    with ThreadPoolExecutor(1, "reading") as pool:
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
+
+
+def predict_slices(
+    model: Model, volume: Volume, zs: Sequence[int], device: torch.device
+) -> Iterator[NDArray[np.float32]]:
+    """Predict some whole slices of a volume, one after the other, in float32: probabilities (C, y, x) each."""
+    _, height, width = volume.shape
+    side = WHOLE if max(height, width) <= WHOLE else TILE
+    cut = Cut((min(side, height), min(side, width)), 0, 0 if side == WHOLE else TILE // 4, model.stride)
+    runner = Runner(model, Settings(device.type, threads=torch.get_num_threads()))
+    feed = Feed(Sections(volume), normalisation_of(model), model.slices)
+    blocks = [
+        block for z in zs for block in plan_blocks(volume.shape, _slice_of(volume, z), cut, 1, max(height, width))
+    ]
+    for _, probability in predict_blocks(runner, feed, blocks):
+        yield probability[:, 0]
+
+
+def _slice_of(volume: Volume, z: int) -> Roi:
+    return slice(z, z + 1), slice(0, volume.shape[1]), slice(0, volume.shape[2])
 
 
 def normalisation_of(model: Model) -> Normalisation:

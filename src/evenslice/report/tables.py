@@ -14,6 +14,7 @@ from evenslice.labels.metrics import Scores
 from evenslice.report.verdict import sentence, slot_names
 from evenslice.verbs.demo import Demo
 from evenslice.verbs.inspect import Inspected
+from evenslice.verbs.segment import Segmented
 
 PATTERNS = {
     "uniform": "all slots equal",
@@ -22,6 +23,17 @@ PATTERNS = {
     "none": "slots differ",
     "one": "one slot",
 }
+OBJECT_SCORES = {
+    "adapted_rand_error": "adapted Rand error",
+    "adapted_rand_precision": "  precision (low: merges)",
+    "adapted_rand_recall": "  recall (low: splits)",
+    "voi_split": "VOI split, H(prediction | truth), bits",
+    "voi_merge": "VOI merge, H(truth | prediction), bits",
+    "panoptic_quality": "panoptic quality",
+    "dice": "Dice of the foreground",
+    "iou": "IoU of the foreground",
+}
+SHOWN_LEVELS = ("0.50", "0.75", "0.90")
 
 
 def print_demo(demo: Demo) -> None:
@@ -95,12 +107,33 @@ def _print_checks(console: Console, audit: Audit) -> None:
 
 
 def print_scores(scores: Scores, title: str = "Scores") -> None:
-    """Print Dice and IoU, per class where there are several."""
-    table = Table("class", "Dice", "IoU", title=escape(title))
+    """Print Dice and IoU, per class where there are several, and boundaries where they were compared; for objects how they agree."""
+    if scores.matching is not None:
+        _print_objects(scores, title)
+        return
+    found = scores.boundary
+    outlines = [] if found is None else [f"boundary F ({found.tolerance:g} px)"]
+    table = Table("class", "Dice", "IoU", *outlines, title=escape(title))
     for label, values in scores.per_class.items():
-        table.add_row(str(label), _number(values["dice"]), _number(values["iou"]))
+        outline = [] if found is None else [_number(found.per_class.get(label))]
+        table.add_row(str(label), _number(values["dice"]), _number(values["iou"]), *outline)
     if len(scores.per_class) != 1:
-        table.add_row("mean", _number(scores.dice), _number(scores.iou))
+        outline = [] if found is None else [_number(found.mean)]
+        table.add_row("mean", _number(scores.dice), _number(scores.iou), *outline)
+    Console().print(table)
+
+
+def _print_objects(scores: Scores, title: str) -> None:
+    """Print how two sets of objects agree."""
+    found = scores.to_dict()
+    table = Table("score", "", title=escape(title))
+    for key, name in OBJECT_SCORES.items():
+        table.add_row(name, _number(found[key]))
+    for level, matched in found["matching"].items():
+        if level in SHOWN_LEVELS:
+            table.add_row(f"F1 of objects, IoU above {level}", _number(matched["f1"]))
+    objects = found["objects"]
+    table.add_row("objects (truth, prediction)", f"{objects['truth']}, {objects['prediction']}")
     Console().print(table)
 
 
@@ -134,6 +167,11 @@ def print_inspected(found: Inspected) -> None:
         table.add_row("type", about["dtype"])
         table.add_row("voxel size", "not stated" if voxel is None else " x ".join(f"{v:g}" for v in voxel) + " nm")
         table.add_row("meaning", about["meaning"])
+        values = about["range"]
+        table.add_row("middle slice", "no finite value" if values is None else f"{values[0]:g} to {values[1]:g}")
+        table.add_row("size", f"{about['size_bytes'] / 1e9:.3g} GB uncompressed")
+        for name, fact in about["facts"].items():
+            table.add_row(name, escape(fact))
         Console().print(table)
         return
     spec, norm = about["spec"], about["normalisation"]
@@ -175,3 +213,37 @@ def _interval(interval: Interval | None) -> str:
     if interval.low != interval.low:
         return f"{interval.value:+.4f}"
     return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]".replace("[", "(").replace("]", ")")
+
+
+def print_segmented(done: Segmented) -> None:
+    """Print how a volume was segmented, and where the result is."""
+    if not done.complete:
+        print(f"{done.path}: {done.blocks_left} of {done.blocks} blocks are left to other shards")
+        return
+    table = Table(show_header=False)
+    if done.plan is not None:
+        cut, settings = done.plan.cut, done.plan.settings
+        size = " x ".join(map(str, cut.tile))
+        table.add_row("network ran on", f"{size} pixels at a time, {settings.precision}, {settings.device}")
+        if cut.overlap:
+            table.add_row("tiles", f"blended over {cut.overlap} pixels: no halo makes this network exact")
+        elif cut.halo:
+            table.add_row("tiles", f"exact, with a halo of {cut.halo} pixels")
+        for name, apart in (
+            ("tiles to a whole slice", done.plan.tiles_differ),
+            ("bf16 to float32", done.plan.bf16_differs),
+        ):
+            if apart is not None:
+                table.add_row(
+                    name, f"probabilities differ by at most {apart[0]:.2g}, {apart[1]:.2g} on average (middle slice)"
+                )
+    if done.blank:
+        told = "; ".join(
+            f"{n}" + (f" (shown: {', '.join(map(str, used))})" if used else "") for n, used in done.blank.items()
+        )
+        table.add_row("blank sections", told)
+    if done.objects is not None:
+        table.add_row("objects", str(done.objects))
+    if table.row_count:
+        Console().print(table)
+    print(done.path)

@@ -15,6 +15,7 @@ from evenslice.volume.array import Roi, Volume, as_volume
 from evenslice.volume.files import open_volume
 
 VolumeLike = Volume | NDArray[Any] | str | Path
+HASHED_SIDE = 4096
 _SPAN = re.compile(r"^\s*(\d*)\s*:\s*(\d*)\s*$")
 
 
@@ -67,11 +68,12 @@ def parse_roi(text: str | None, shape: tuple[int, int, int]) -> Roi:
 
 
 def fingerprint(volume: Volume) -> str:
-    """Return a short hash of a volume's shape, type and three of its slices, to recognise it again."""
+    """Return a short hash of a volume's shape, type and three of its slices (at most 4096 x 4096 of each), to recognise it again."""
     depth = volume.shape[0]
     digest = hashlib.sha256(f"{volume.shape} {volume.dtype}".encode())
+    corner = slice(0, HASHED_SIDE)
     for z in sorted({0, depth // 2, depth - 1}):
-        digest.update(np.ascontiguousarray(volume.slice_at(z)).tobytes())
+        digest.update(np.ascontiguousarray(volume.read((slice(z, z + 1), corner, corner))).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -81,3 +83,14 @@ def trained_slices(model: Model, volume: Volume) -> set[int]:
     if not training or training.get("fingerprint") != fingerprint(volume):
         return set()
     return {z for start, stop in training["slices"] for z in range(start, stop)}
+
+
+def spans_of(zs: list[int]) -> list[list[int]]:
+    """Return rising slice numbers as spans [start, stop]."""
+    spans: list[list[int]] = []
+    for z in zs:
+        if spans and spans[-1][1] == z:
+            spans[-1][1] = z + 1
+        else:
+            spans.append([z, z + 1])
+    return spans

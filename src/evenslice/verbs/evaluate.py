@@ -1,42 +1,54 @@
-"""Evaluate: compare a segmentation with the truth, slice by slice."""
+"""Evaluate: compare a segmentation with the truth, box by box."""
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import replace
+from typing import Literal
 
 from evenslice.errors import BadInputError
-from evenslice.labels.metrics import MOST_CLASSES, Scores, check_classes, confusion, scores_of
-from evenslice.labels.targets import unique_values
+from evenslice.labels.metrics import Scores, ScoresAs
 from evenslice.progress import Progress, silent
 from evenslice.verbs.choices import VolumeLike, check_same_shape, check_threshold, parse_roi, volume_of
+from evenslice.verbs.predictions import open_prediction, trained_spans, training_warning
+from evenslice.verbs.score_classes import class_scores
+from evenslice.verbs.score_objects import object_scores
 from evenslice.volume.array import Volume, crop
 
-MASKS = {1, 255, 65535}
-MOST_CLASSES_BESIDE_A_MASK = 32
+AS: tuple[ScoresAs, ...] = ("semantic", "instances")
+TOLERANCE = 2.0
+MOST_TOLERANCE = 100
 
 
 def evaluate(
     prediction: VolumeLike,
     truth: VolumeLike,
     *,
+    as_: ScoresAs = "semantic",
     threshold: float = 0.5,
-    ignore: int | None = None,
+    ignore: int | Literal["auto"] | None = "auto",
+    tolerance: float = TOLERANCE,
     roi: str | None = None,
     progress: Progress = silent,
 ) -> Scores:
-    """Compare a segmentation with the truth: Dice and IoU per class, averaged over the foreground classes of the truth.
+    """Compare a segmentation with the truth, as classes or as objects; volumes are read in boxes of bounded size.
 
     Parameters
     ----------
     prediction
-        Class numbers, or probabilities of the foreground: floats 0..1, or uint8 that ``segment`` wrote as such.
+        Class numbers, or probabilities of the foreground: floats 0..1, or uint8 that ``segment`` wrote as such. For objects: their
+        numbers. Of an OME-Zarr store of ``segment`` the fitting part is taken.
     truth
-        Class numbers, same shape. A mask of 0 and 255 (or 65535) counts as 0 and 1, here and in the prediction.
+        Class numbers or objects, same shape. A mask of 0 and 255 (or 65535) counts as 0 and 1, here and in the prediction.
+    as_
+        ``semantic``: Dice, IoU and boundary F-score per class, averaged over the foreground classes of the truth; Dice and IoU per slice.
+        ``instances``: adapted Rand error, variation of information, matched objects; Dice and IoU of all that is not label 0.
     threshold
         Probability above which a voxel is foreground.
     ignore
-        Truth label to leave out, or None.
+        Truth label to leave out, None for none; ``auto`` is none for classes and 0 for objects. For objects 0 is left out of the adapted
+        Rand error and the variation of information alone (in matching and Dice it is background, where any object is wrong). Another
+        label N replaces it: N is left out of every score, and the background 0 then counts as one more segment, as it does with None.
+        A predicted 0 where the truth counts is a segment like any other for the adapted Rand error and the variation of information.
+    tolerance
+        How far an outline may lie from the true one, pixels within the slice, 0 to 100.
     roi
         ``Z0:Z1,Y0:Y1,X0:X1``, None for all.
     progress
@@ -45,71 +57,51 @@ def evaluate(
     Returns
     -------
     Scores
-        Dice, IoU, per class, and the number of voxels compared.
+        The scores, the number of voxels compared, and what to know before believing them.
 
     Raises
     ------
     BadInputError
-        If the shapes differ or a volume does not hold class numbers.
+        If the shapes differ or a volume does not hold what it is taken for.
     """
-    prediction, truth = volume_of(prediction), volume_of(truth)
-    check_same_shape(truth, prediction)
+    if as_ not in AS:
+        raise BadInputError(f"scores as {as_!r} are unknown, expected semantic or instances; choose one")
     check_threshold(threshold)
+    _check_tolerance(tolerance)
+    spans = trained_spans(prediction)
+    prediction, truth = open_prediction(prediction, as_), volume_of(truth)
+    check_same_shape(truth, prediction)
     if truth.meaning == "probabilities":
         raise BadInputError(
             f"{truth.source} holds probabilities, expected labels as the truth; give them second, and labels first"
         )
-    foreground, guessed = _mask_values(prediction, truth, ignore)
     box = parse_roi(roi, truth.shape)
-    prediction, truth = crop(prediction, box), crop(truth, box)
-    table = np.zeros((MOST_CLASSES, MOST_CLASSES), np.int64)
-    with progress("evaluating", truth.shape[0]) as step:
-        for z in range(truth.shape[0]):
-            guess = _classes(prediction, z, threshold, guessed)
-            real = truth.slice_at(z)
-            keep = np.ones(real.shape, bool) if ignore is None else real != ignore
-            if foreground is not None:
-                real = (real == foreground).astype(np.uint8)
-            check_classes(real[keep], f"{truth.source} slice {z}")
-            table += confusion(guess[keep], real[keep], MOST_CLASSES)
-            step()
-    return scores_of(table)
+    first, last = box[0].start, box[0].stop
+    if as_ == "instances":
+        left_out = 0 if ignore == "auto" else ignore
+        found = object_scores(crop(prediction, box), crop(truth, box), left_out, progress)
+    else:
+        left_out = None if ignore == "auto" else ignore
+        found = class_scores(prediction, truth, box, threshold, left_out, tolerance, progress)
+    seen = tuple((max(a, first), min(b, last)) for a, b in spans if max(a, first) < min(b, last))
+    warnings = (*found.warnings, *_voxel_warning(prediction, truth), *training_warning(seen, last - first))
+    return replace(found, trained_slices=seen, warnings=warnings)
 
 
-def _mask_values(prediction: Volume, truth: Volume, ignore: int | None) -> tuple[int | None, int | None]:
-    """Return the value that means foreground in truth and prediction where they are masks, None where they are classes.
-
-    Looked up in whole volumes, so that a box is read like the volume it lies in.
-    """
-    values = set(unique_values(truth, ignore)) - {0, ignore}
-    real = values.pop() if len(values) == 1 and values <= MASKS else None
-    if _is_probability(prediction):
-        return real, None
-    guesses = set(unique_values(prediction)) - {0}
-    if real is not None and len(guesses) > MOST_CLASSES_BESIDE_A_MASK:
+def _check_tolerance(tolerance: float) -> None:
+    if not 0 <= tolerance <= MOST_TOLERANCE:
         raise BadInputError(
-            f"{prediction.source} holds {len(guesses) + 1} values and {truth.source} a mask, expected a mask or a few classes; "
-            "give probabilities as float from 0 to 1"
+            f"the tolerance is {tolerance}, expected 0 to {MOST_TOLERANCE} pixels; use for example {TOLERANCE:g}"
         )
-    return real, guesses.pop() if len(guesses) == 1 and guesses <= MASKS else None
 
 
-def _is_probability(prediction: Volume) -> bool:
-    return prediction.dtype.kind == "f" or prediction.meaning == "probabilities"
-
-
-def _classes(prediction: Volume, z: int, threshold: float, foreground: int | None) -> NDArray[Any]:
-    plane = prediction.slice_at(z)
-    where = f"{prediction.source} slice {z}"
-    if prediction.meaning == "probabilities":
-        return (plane > threshold * 255).astype(np.uint8)
-    if plane.dtype.kind == "f":
-        if not (np.isfinite(plane).all() and plane.min() >= 0 and plane.max() <= 1):
-            raise BadInputError(
-                f"{where} holds {plane.min():g} to {plane.max():g}, expected probabilities from 0 to 1; give labels as whole numbers"
-            )
-        return (plane > threshold).astype(np.uint8)
-    if foreground is not None:
-        plane = (plane == foreground).astype(np.uint8)
-    check_classes(plane, where)
-    return plane
+def _voxel_warning(prediction: Volume, truth: Volume) -> tuple[str, ...]:
+    """Say so when both state a voxel size and these differ by more than 1 %."""
+    ours, theirs = prediction.voxel_nm, truth.voxel_nm
+    if ours is None or theirs is None or all(abs(a - b) <= 0.01 * b for a, b in zip(ours, theirs, strict=True)):
+        return ()
+    sizes = [" x ".join(f"{side:g}" for side in size) for size in (ours, theirs)]
+    return (
+        f"{prediction.source} has voxels of {sizes[0]} nm, {truth.source} of {sizes[1]} nm (z, y, x), expected the same; "
+        "check that both show the same volume",
+    )

@@ -1,9 +1,12 @@
 """Inspect: what a model's stem is, or what was understood of a volume."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
@@ -13,7 +16,8 @@ from evenslice.model.origin import library_call
 from evenslice.model.spec import Foreign, Model
 from evenslice.verbs.models import model_of
 from evenslice.volume.array import Volume
-from evenslice.volume.files import open_volume
+from evenslice.volume.files import READ, open_volume, split_container
+from evenslice.volume.ngff import in_store
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,15 @@ class Inspected:
         The volume, or None.
     certificate
         The response to the reversal as measured now, or None if that was not asked for.
+    values
+        Lowest and highest value of the middle slice of a volume; None for a model, or where no value is a number.
     """
 
     model: Model | None
     stems: tuple[dict[str, Any], ...]
     volume: Volume | None
     certificate: Certificate | None
+    values: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it (schema evenslice.inspect/1)."""
@@ -44,6 +51,9 @@ class Inspected:
                 "dtype": str(self.volume.dtype),
                 "voxel_nm": None if self.volume.voxel_nm is None else list(self.volume.voxel_nm),
                 "meaning": self.volume.meaning,
+                "range": None if self.values is None else list(self.values),
+                "size_bytes": math.prod(self.volume.shape) * self.volume.dtype.itemsize,
+                "facts": dict(self.volume.facts),
             }
         else:
             assert self.model is not None
@@ -96,11 +106,20 @@ def inspect(
         If it is neither.
     """
     if form_of(source) is None:
-        if not Path(source).exists() and not Path(str(source).partition(":")[0] or " ").exists():
+        file = split_container(source)[0]
+        if not file.exists() and not in_store(file):
             raise BadInputError(
-                f"{source} does not exist, expected a model (.safetensors, .pt2, .onnx or package.module:callable) or a volume (a TIFF "
-                "stack or a folder of images); check the name"
+                f"{source} does not exist, expected a model (.safetensors, .pt2, .onnx or package.module:callable) or a volume "
+                f"({READ}); check the name"
             )
-        return Inspected(None, (), open_volume(source), None)
+        volume = open_volume(source)
+        return Inspected(None, (), volume, None, _middle_range(volume))
     model = model_of(source, slices, mean, std)
     return Inspected(model, tuple(stem_record(model)), None, certify(model, seed=seed) if verify else None)
+
+
+def _middle_range(volume: Volume) -> tuple[float, float] | None:
+    """Return the lowest and highest finite value of the middle slice: whole numbers stay whole."""
+    plane = volume.slice_at(volume.shape[0] // 2)
+    finite = plane[np.isfinite(plane)]
+    return (finite.min().item(), finite.max().item()) if finite.size else None

@@ -1,27 +1,90 @@
-"""Segment: open, plan tiles, predict slice after slice, write."""
+"""Segment: decide how, predict block after block, make objects, and give the result its name; a killed run can be gone on with."""
 
-from collections.abc import Iterator
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.model.predict import classes_of
+from evenslice.model.checkpoint import save_model
 from evenslice.model.spec import Foreign, Model
-from evenslice.model.streaming import normalisation_of, plan_slice, predict_slices
-from evenslice.progress import Progress, Step, silent
-from evenslice.verbs.choices import VolumeLike, check_threshold, device_of, parse_roi, volume_of
+from evenslice.model.streaming import normalisation_of
+from evenslice.progress import Progress, silent
+from evenslice.verbs.choices import VolumeLike, device_of, fingerprint, parse_roi, spans_of, trained_slices, volume_of
 from evenslice.verbs.models import ModelLike, check_segments, model_of, normalised_by
-from evenslice.volume.array import Volume
+from evenslice.verbs.segment_cluster import cluster_run, do_pieces
+from evenslice.verbs.segment_finish import Run, finish
+from evenslice.verbs.segment_job import Instances, Job, Output, work_folder
+from evenslice.verbs.segment_plan import Plan, Wishes, identity_of, make_plan
+from evenslice.verbs.segment_work import PREDICT, Work, prepare
+from evenslice.volume.along import along, turned
+from evenslice.volume.array import Volume, VoxelSize
 from evenslice.volume.files import check_volume_name
-from evenslice.volume.tiff import write_tiff
-from evenslice.volume.writing import check_writable
+from evenslice.volume.ledger import Ledger, open_ledger
+from evenslice.volume.normalisation import estimate
+from evenslice.volume.writing import check_store_writable, check_writable
 
-Output = Literal["labels", "probabilities"]
-OUTPUTS: tuple[Output, ...] = ("labels", "probabilities")
+VOXEL_TOLERANCE = 0.02
+WORTH_KEEPING_S = 60.0
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What a run did.
+
+    Attributes
+    ----------
+    path
+        What was written.
+    complete
+        False for a shard that left work to others: nothing is there under ``path`` yet.
+    blocks, blocks_left
+        How many blocks there are, and how many others have still to do.
+    plan
+        How it was done; None for a run that was complete already.
+    objects
+        How many objects there are; None if none were asked for.
+    blank
+        Blank sections and those that stood in for them: {section: [stand-ins]}.
+    trained_slices
+        Slices of what was written that the model was trained on: [[start, stop], ...].
+    warnings
+        What the user should know.
+    """
+
+    path: Path
+    complete: bool
+    blocks: int
+    blocks_left: int = 0
+    plan: Plan | None = None
+    objects: int | None = None
+    blank: dict[str, list[int]] = field(default_factory=dict)
+    trained_slices: list[list[int]] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+
+    def __fspath__(self) -> str:
+        """Return the path, so that the result can be opened."""
+        return str(self.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it (schema evenslice.segment/1)."""
+        return {
+            "schema": "evenslice.segment/1",
+            "path": str(self.path),
+            "complete": self.complete,
+            "blocks": self.blocks,
+            "blocks_left": self.blocks_left,
+            "plan": None if self.plan is None else self.plan.to_dict(),
+            "objects": self.objects,
+            "blank": self.blank,
+            "trained_slices": self.trained_slices,
+            "warnings": list(self.warnings),
+        }
 
 
 def segment(
@@ -32,96 +95,275 @@ def segment(
     output: Output = "labels",
     threshold: float = 0.5,
     tile: int | None = None,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    memory: float | None = None,
     tta: Literal["none", "reversal"] | None = None,
     roi: str | None = None,
+    axis: Literal["z", "y", "x"] = "z",
+    normalisation: Literal["model", "volume"] = "model",
+    instances: Instances = "none",
+    min_size: int = 1,
+    voxel_nm: Sequence[float] | None = None,
+    scheduler: str | None = None,
+    shard: str | None = None,
+    resume: bool = False,
+    slices: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    seed: int = 0,
     device: str = "auto",
     force: bool = False,
     progress: Progress = silent,
-) -> Path:
-    """Segment a volume slice by slice and write a TIFF stack of the same voxel size.
+) -> Segmented:
+    """Segment a volume of any size, and write it with its voxel size.
 
     Parameters
     ----------
     model
-        A model or the path of a model file.
+        A model or the name of one, in any form.
     volume
         A volume, an array (z, y, x) or a path.
     out
-        Name ending in ``.tif``.
+        ``OUT.zarr``: OME-Zarr with probabilities (c, z, y, x) and ``labels/segmentation``. ``OUT.tif``: one of them.
     output
-        ``labels``: class numbers, uint8. ``probabilities``: of the foreground, uint8 with 255 for 1.
+        What a TIFF holds. ``labels``: class numbers, uint8, or objects. ``probabilities``: of the foreground, uint8, 255 for 1.
     threshold
         Probability above which a voxel is foreground, 0..1.
     tile
-        Side of a tile with its halo in pixels; None for whole slices where they are not larger than 2048.
+        Side of a tile with its halo, pixels; None for whole slices where they fit into ``memory``.
+    precision
+        ``fp32``, ``bf16``, or ``auto``: bfloat16 where the processor has matrix instructions for it.
+    memory
+        GB that the process may use; None for half of what is free.
     tta
         ``reversal``: average over each window and its reversal; ``none``: do not; None: as the model's record says.
     roi
-        ``Z0:Z1,Y0:Y1,X0:X1``, None for all.
+        ``Z0:Z1,Y0:Y1,X0:X1``, None for all. What lies around it in the volume is seen.
+    axis
+        Slice along this axis; for isotropic volumes.
+    normalisation
+        ``model``: the model's own numbers. ``volume``: mean and std of this volume.
+    instances
+        ``components``: connected components of each class (faces touch). ``watershed``: the model predicts boundaries, labels
+        are what they enclose.
+    min_size
+        Objects of fewer voxels are dropped.
+    voxel_nm
+        Voxel size (z, y, x) in nm, where the file does not state it or is wrong; watersheds measure distances by it.
+    scheduler
+        Address of a Dask scheduler whose workers see the same files; ``model`` and ``volume`` are names then.
+    shard
+        ``I/N``: do the I-th of N parts; whoever finishes last completes the result.
+    resume
+        Go on with a killed run of the same options.
+    slices, mean, std
+        Of a foreign model, as ``audit`` takes them.
+    seed
+        Of where mean and std of a volume are measured.
     device, force, progress
         ``auto``, ``cpu`` or ``cuda``; whether to overwrite; how to show the progress.
 
     Returns
     -------
-    Path
-        What was written.
+    Segmented
+        What was written (it can be opened like a path), and how.
 
     Raises
     ------
     BadInputError
-        If something given cannot be used; nothing is written then.
+        If something given cannot be used. What was done before it is kept for ``resume``; if that is less than a
+        minute's work, nothing is left.
     """
     out = Path(out)
-    check_volume_name(out)
-    check_writable(out, force)
-    model, volume = model_of(model), volume_of(volume)
+    _check_out(out, force, resume or shard is not None)
+    part = _shard(shard, scheduler)
+    sources = {"model": _absolute(model), "volume": _absolute(volume), "slices": slices}
+    if scheduler is not None and sources["volume"] is None:
+        raise BadInputError("a volume in memory was given, expected a path that the workers can open; save it first")
+    model, volume = model_of(model, slices, mean, std), volume_of(volume)
+    if voxel_nm is not None:
+        volume = replace(volume, voxel_nm=_voxel_size(voxel_nm))
+    job_options: dict[str, Any] = {
+        "output": output,
+        "threshold": threshold,
+        "tile": tile,
+        "precision": precision,
+        "memory": memory,
+    }
+    job_options |= {
+        "voxel_nm": volume.voxel_nm,
+        "axis": axis,
+        "normalisation": normalisation,
+        "instances": instances,
+        "min_size": min_size,
+    }
     check_segments(model)
-    _check_options(model, output, threshold)
-    if isinstance(model.spec, Foreign):
-        model = normalised_by(model, volume, 0)
-    normalisation_of(model)
     model = model.with_tta(model.tta if tta is None else tta)
-    box = parse_roi(roi, volume.shape)
-    shape = tuple(part.stop - part.start for part in box)
-    plan_slice(shape[1], shape[2], tile)
-    where = device_of(device)
-    model.module.eval().to(where)
-    slices = predict_slices(model, volume, box, where, tile)
-    with progress("segmenting", shape[0]) as step:
-        meaning = "probabilities" if output == "probabilities" else "intensity"
-        planes = _planes(slices, output, threshold, step)
-        write_tiff(out, planes, (shape[0], shape[1], shape[2]), np.dtype(np.uint8), volume.voxel_nm, meaning)
-    return out
+    job = _job(model, volume, out, roi, job_options)
+    if _is_complete(out, job) and (resume or part) and not work_folder(out).exists():
+        return Segmented(out, True, 0)
+    if not work_folder(out).exists():
+        _check_out(out, force, False)
+
+    def choose(folder: Path) -> dict[str, Any]:
+        plan = _plan(model, volume, job, mean is not None, seed, device_of(device))
+        prepare(folder, job, plan, volume, model.spec.classes)
+        if scheduler is not None and sources["model"] is None:
+            sources["model"] = str((folder / "model.safetensors").resolve())
+            save_model(folder / "model.safetensors", model)
+        return {"plan": plan.to_dict(), "sources": sources}
+
+    ledger = open_ledger(work_folder(out), job.to_dict(), choose, resume or part is not None, force)
+    work = Work(ledger, model, volume)
+    warnings = _warnings(model, volume, job, normalisation, mean is not None)
+    name = "run" if part is None else f"shard-{part[0]}-of-{part[1]}"
+    with ledger.holding(name, out), _kept(ledger, out, part is not None), _runs(work, scheduler, progress) as run:
+        left = ledger.left(PREDICT, _mine(len(work.blocks), part))
+        if left:
+            run(PREDICT, left, "segmenting")
+        others = len(ledger.left(PREDICT, range(len(work.blocks))))
+        if others:
+            return Segmented(out, False, len(work.blocks), others, work.plan, warnings=warnings)
+        return _finished(work, out, run, progress, warnings)
 
 
-def _check_options(model: Model, output: str, threshold: float) -> None:
-    if output not in OUTPUTS:
-        raise BadInputError(f"the output {output!r} is unknown, expected {' or '.join(OUTPUTS)}; choose one")
-    if output == "probabilities" and model.spec.classes > 1:
+def _finished(work: Work, out: Path, run: Run, progress: Progress, warnings: tuple[str, ...]) -> Segmented:
+    """Complete a run, if nobody else does it at the moment."""
+    trained = _trained(work)
+    noted = {"trained_slices": trained, "asked": work.job.to_dict()}
+    count = len(work.blocks)
+    with work.ledger.waiting_for("finish"):
+        if not work.ledger.folder.exists():  # another shard was faster
+            return Segmented(out, True, count, 0, work.plan, None, {}, trained, warnings)
+        if work.store.exists():
+            found = finish(work, out, noted, run, progress)
+            work.ledger.done("finish", 0, found)
+        found = next(work.ledger.records("finish", 1), {"objects": None, "blank": {}})
+        work.ledger.remove()
+    return Segmented(out, True, count, 0, work.plan, found["objects"], found["blank"], trained, warnings)
+
+
+@contextmanager
+def _runs(work: Work, scheduler: str | None, progress: Progress) -> Iterator[Run]:
+    """Give what does pieces of work: this process, or a cluster."""
+    if scheduler is not None:
+        with cluster_run(scheduler, work.ledger.folder, progress) as run:
+            yield run
+        return
+
+    def here(stage: str, left: list[int], label: str) -> None:
+        with progress(label, len(left)) as step:
+            do_pieces(work, stage, left, step)
+
+    yield here
+
+
+@contextmanager
+def _kept(ledger: Ledger, out: Path, shared: bool) -> Iterator[None]:
+    """Keep what is done when something fails, and say so; a run that has only begun is removed, unless others take part."""
+    try:
+        yield
+    except (BadInputError, OSError) as error:
+        if not ledger.folder.exists():
+            raise
+        if not shared and ledger.age_s() < WORTH_KEEPING_S:
+            ledger.remove()
+            raise
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        what = f"no space is left for {out}, expected more; free some" if full else str(error)
+        raise BadInputError(f"{what}; what is done is kept in {ledger.folder}: then go on with --resume") from error
+
+
+def _check_out(out: Path, force: bool, join: bool) -> None:
+    check_volume_name(out)
+    check = check_store_writable if out.suffix == ".zarr" else check_writable
+    check(out, force or join)
+
+
+def _voxel_size(sides: Sequence[float]) -> VoxelSize:
+    if len(sides) != 3:
         raise BadInputError(
-            f"the model has {model.spec.classes} classes, expected one for probabilities in a TIFF; use --output labels"
+            f"the voxel size has {len(sides)} numbers, expected three of nm (z, y, x); write for example 50,4,4"
         )
-    check_threshold(threshold)
-    if model.size is not None:
-        raise BadInputError(
-            f"the network takes {model.size[0]} x {model.size[1]} pixels only, expected one that takes any size; export it with "
-            "dynamic height and width"
+    return float(sides[0]), float(sides[1]), float(sides[2])
+
+
+def _shard(text: str | None, scheduler: str | None) -> tuple[int, int] | None:
+    """Read ``I/N``."""
+    if text is None:
+        return None
+    if scheduler is not None:
+        raise BadInputError("--shard and --scheduler were both given, expected one of them; leave one out")
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise BadInputError(f"--shard is {text!r}, expected I/N with I from 1 to N, such as 1/4; write it so")
+    return int(index), int(count)
+
+
+def _mine(count: int, part: tuple[int, int] | None) -> range:
+    """Return the blocks of a shard: neighbours in reading order."""
+    if part is None:
+        return range(count)
+    index, parts = part
+    return range(count * (index - 1) // parts, count * index // parts)
+
+
+def _absolute(source: Any) -> str | None:
+    """Return a name that means the same in another process; None for what has none."""
+    if not isinstance(source, (str, Path)):
+        return None
+    name, at, file = str(source).partition("@")
+    if at:
+        return f"{name}@{os.path.abspath(file)}"  # noqa: PTH100 (a name with a part inside of a file is no Path)
+    return os.path.abspath(name) if ":" not in name or "/" in name else name  # noqa: PTH100
+
+
+def _job(model: Model, volume: Volume, out: Path, roi: str | None, options: dict[str, Any]) -> Job:
+    z, y, x = ((part.start, part.stop) for part in parse_roi(roi, volume.shape))
+    to: Literal["zarr", "tif"] = "zarr" if out.suffix == ".zarr" else "tif"
+    job = Job(identity_of(model), fingerprint(volume), to, (z, y, x), tta=model.tta, **options)
+    job.check_model(model)
+    along(volume, job.axis)
+    return job
+
+
+def _plan(model: Model, volume: Volume, job: Job, given: bool, seed: int, device: torch.device) -> Plan:
+    if job.normalisation == "volume" and not given:
+        model = model.with_facts(normalisation=estimate(volume, seed)).with_tta(job.tta)
+    elif isinstance(model.spec, Foreign):
+        model = normalised_by(model, volume, seed)
+    wishes = Wishes(job.tile, job.precision, job.memory, device)
+    return make_plan(model, along(volume, job.axis), turned(job.box, job.axis), normalisation_of(model), wishes)
+
+
+def _trained(work: Work) -> list[list[int]]:
+    """Return the slices of what is written that the model was trained on."""
+    box = work.job.box[0]
+    return spans_of(sorted(z - box.start for z in trained_slices(work.model, work.volume) if box.start <= z < box.stop))
+
+
+def _warnings(model: Model, volume: Volume, job: Job, normalisation: str, given: bool) -> tuple[str, ...]:
+    found = []
+    trained, here = model.training.get("voxel_nm"), turned(volume.voxel_nm, job.axis) if volume.voxel_nm else None
+    if trained and here and any(abs(a - b) > VOXEL_TOLERANCE * a for a, b in zip(trained, here, strict=True)):
+        sizes = [" x ".join(f"{side:g}" for side in voxel) for voxel in (here, trained)]
+        found.append(
+            f"the voxels of {volume.source} are {sizes[0]} nm (z, y, x as sliced), the model was trained on {sizes[1]} nm: "
+            "resample one of them if this is more than a detail"
         )
+    if isinstance(model.spec, Foreign) and model.normalisation is None and normalisation == "model":
+        found.append(
+            "the model has no normalisation, so the mean and std of the volume were used; give --mean and --std if you know them"
+        )
+    return tuple(found)
 
 
-def _planes(
-    slices: Iterator[NDArray[np.float32]], output: Output, threshold: float, step: Step
-) -> Iterator[NDArray[Any]]:
-    for probability in slices:
-        if output == "probabilities":
-            yield np.rint(probability[0] * 255).astype(np.uint8)
-        else:
-            yield classes_of(torch.from_numpy(probability)[None], threshold)[0].numpy()
-        step()
+def _is_complete(out: Path, job: Job) -> bool:
+    """Whether a store is the result of this very job."""
+    import json
 
-
-def predicted_classes(model: Model, volume: Volume, zs: list[int], device: torch.device) -> Iterator[NDArray[np.uint8]]:
-    """Predict the classes (y, x) of some slices of a volume, one after the other."""
-    box = parse_roi(None, volume.shape)
-    for probability in predict_slices(model, volume, box, device, zs=zs):
-        yield classes_of(torch.from_numpy(probability)[None])[0].numpy()
+    try:
+        noted = json.loads((out / "zarr.json").read_text())["attributes"]["evenslice"]["asked"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(noted == json.loads(json.dumps(job.to_dict())))

@@ -18,11 +18,20 @@ from evenslice.learn.patches import PatchSource
 from evenslice.learn.split import split_slices
 from evenslice.model.build import build_model
 from evenslice.model.checkpoint import check_model_name, load_model, read_about, save_model
+from evenslice.model.predict import classes_of
 from evenslice.model.spec import Model
 from evenslice.model.stem import Init, Tie
+from evenslice.model.streaming import predict_slices
 from evenslice.progress import Progress, silent
-from evenslice.verbs.choices import VolumeLike, check_same_shape, device_of, fingerprint, parse_span, volume_of
-from evenslice.verbs.segment import predicted_classes
+from evenslice.verbs.choices import (
+    VolumeLike,
+    check_same_shape,
+    device_of,
+    fingerprint,
+    parse_span,
+    spans_of,
+    volume_of,
+)
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.writing import check_writable
@@ -157,7 +166,8 @@ def validate(model: Model, volume: Volume, source: PatchSource, zs: list[int], d
     """Segment some slices and compare them with their targets; labels to be ignored are left out."""
     size = max(2, model.spec.classes)
     table = np.zeros((size, size), np.int64)
-    for z, guess in zip(zs, predicted_classes(model, volume, zs, device), strict=True):
+    for z, probability in zip(zs, predict_slices(model, volume, zs, device), strict=True):
+        guess = classes_of(torch.from_numpy(probability)[None])[0].numpy()
         plane = source.labels.slice_at(z)
         keep = np.ones(plane.shape, bool) if source.ignore is None else plane != source.ignore
         table += confusion(guess[keep], source.target.apply(plane)[keep], size)
@@ -199,22 +209,12 @@ def _provenance(volume: Volume, source: PatchSource, zs: list[int], recipe: Reci
         "fingerprint": fingerprint(volume),
         "labels": fingerprint(source.labels),
         "voxel_nm": volume.voxel_nm,
-        "slices": _spans(seen),
-        "validation": _spans(zs),
+        "slices": spans_of(seen),
+        "validation": spans_of(zs),
         "target": source.target.kind,
         "recipe": asdict(recipe) | {"weights": Path(recipe.weights).name},
         "versions": {name: version(name) for name in ("evenslice", "torch", "timm", "segmentation-models-pytorch")},
     }
-
-
-def _spans(zs: list[int]) -> list[list[int]]:
-    spans: list[list[int]] = []
-    for z in zs:
-        if spans and spans[-1][1] == z:
-            spans[-1][1] = z + 1
-        else:
-            spans.append([z, z + 1])
-    return spans
 
 
 class _Run:

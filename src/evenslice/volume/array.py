@@ -1,8 +1,8 @@
 """A greyscale volume: axes z, y, x, a voxel size, and pixels that are read only when asked for."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,8 @@ class Volume:
         Where it came from, for messages.
     meaning
         ``"intensity"`` or ``"labels"``, or ``"probabilities"`` when a file of ours says that 255 stands for 1.
+    facts
+        What the reader understood of the file, in words: ``format``, ``dataset``, ``levels``, ``chunks``, ``compression``.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class Volume:
     voxel_nm: tuple[float, float, float] | None = None
     source: str = "array"
     meaning: str = "intensity"
+    facts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what is not a greyscale volume."""
@@ -105,21 +108,26 @@ def as_volume(source: "Volume | NDArray[Any]") -> Volume:
 
 def crop(volume: Volume, roi: Roi) -> Volume:
     """Return the box ``roi`` of a volume as a volume of its own, still lazy."""
-    return Volume(_Crop(volume.pixels, roi), volume.voxel_nm, volume.source, volume.meaning)
+    return Volume(_Crop(volume.pixels, roi), volume.voxel_nm, volume.source, volume.meaning, volume.facts)
 
 
 def read_planes(
     plane: Callable[[int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any], key: Any
 ) -> NDArray[Any]:
     """Read a box of lazy slices, one after the other: no more than one whole slice is held beside the box."""
-    z, y, x = _spans(key, shape)
+    z, y, x = spans(key, shape)
     box = np.empty(tuple(part.stop - part.start for part in (z, y, x)), dtype)
     for i, number in enumerate(range(z.start, z.stop)):
         box[i] = plane(number)[y, x]
     return box
 
 
-def _spans(key: Any, shape: tuple[int, ...]) -> Roi:
+def sizes(shape: Sequence[int]) -> str:
+    """Write a shape as people do: 30 x 512 x 512."""
+    return " x ".join(map(str, shape))
+
+
+def spans(key: Any, shape: tuple[int, ...]) -> Roi:
     """Turn plain slices, some of them left out, into starts and stops inside a shape."""
     parts = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:3]
     found = []
@@ -136,16 +144,16 @@ class _Crop:
     """A box inside lazy pixels."""
 
     def __init__(self, pixels: Pixels, roi: Roi) -> None:
-        spans = _spans(roi, pixels.shape)
+        box = spans(roi, pixels.shape)
         self._pixels = pixels
-        self._starts = tuple(span.start for span in spans)
-        self.shape = tuple(span.stop - span.start for span in spans)
+        self._starts = tuple(span.start for span in box)
+        self.shape = tuple(span.stop - span.start for span in box)
         self.dtype = np.dtype(pixels.dtype)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read with plain slices, shifted into the parent."""
         shifted = (
             slice(start + part.start, start + part.stop)
-            for part, start in zip(_spans(key, self.shape), self._starts, strict=True)
+            for part, start in zip(spans(key, self.shape), self._starts, strict=True)
         )
         return np.asarray(self._pixels[tuple(shifted)])

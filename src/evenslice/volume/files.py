@@ -1,5 +1,7 @@
 """Opening and saving volumes: which reader for which path."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +11,26 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, as_volume
-from evenslice.volume.writing import check_writable
+from evenslice.volume.ngff import in_store
+from evenslice.volume.writing import check_store_writable, check_writable
 
 TIFF = (".tif", ".tiff")
+MRC = (".mrc", ".rec", ".map", ".st", ".mrcs")
+PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".7z")
+READ = "a TIFF stack, a folder of images, HDF5 (FILE.h5:/dataset), Zarr, MRC or raw with its .info"
+_HDF5 = re.compile(r"(.+?\.(?:h5|hdf5|hdf|he5))(?::(.*))?", re.IGNORECASE)
 
 
 def open_volume(path: str | Path) -> Volume:
-    """Open a volume lazily: a TIFF stack, or a folder of images (natural sort).
+    """Open a volume lazily.
+
+    A TIFF stack, a folder of images (natural sort), HDF5, Zarr v2 and v3, OME-Zarr 0.4 and 0.5, MRC, or raw with a
+    text file ``.info`` beside it.
 
     Parameters
     ----------
     path
-        The file or folder.
+        The file or folder. ``FILE.h5:/dataset`` and ``STORE.zarr/array`` choose inside a container.
 
     Returns
     -------
@@ -32,49 +42,107 @@ def open_volume(path: str | Path) -> Volume:
     BadInputError
         If there is no such file, the format is unknown, or it does not hold a greyscale volume.
     """
-    path = Path(path)
-    if not path.exists():
-        raise BadInputError(f"{path} does not exist, expected a TIFF stack or a folder of images; check the path")
-    if path.is_dir():
+    file, dataset = split_container(path)
+    if not file.exists() and not in_store(file):
+        raise BadInputError(f"{file} does not exist, expected {READ}; check the path")
+    if not file.is_file() and (in_store(file) or (file.suffix.lower() == ".zarr" and _is_bare_store(file))):
+        from evenslice.volume.zarrstore import open_zarr
+
+        return open_zarr(file)
+    if file.is_dir():
+        _refuse_other_stores(file)
         from evenslice.volume.images import open_images
 
-        return open_images(path)
-    if path.suffix.lower() in TIFF:
+        return open_images(file)
+    return _open_file(file, dataset)
+
+
+def split_container(path: str | Path) -> tuple[Path, str | None]:
+    """Split ``FILE.h5:/dataset`` into file and dataset; any other path stays whole."""
+    found = _HDF5.fullmatch(str(path))
+    return (Path(found[1]), found[2]) if found and not Path(path).exists() else (Path(path), None)
+
+
+def _open_file(file: Path, dataset: str | None) -> Volume:
+    ending = file.suffix.lower()
+    if ending in TIFF:
         from evenslice.volume.tiff import open_tiff
 
-        return open_tiff(path)
-    raise BadInputError(
-        f"{path} has the unknown ending {path.suffix or '(none)'!r}, expected .tif, .tiff or a folder of images; convert it"
-    )
+        return open_tiff(file)
+    if _HDF5.fullmatch(file.name):
+        from evenslice.volume.hdf5 import open_hdf5
+
+        return open_hdf5(file, dataset)
+    if ending in MRC:
+        from evenslice.volume.mrc import open_mrc
+
+        return open_mrc(file)
+    if ending == ".raw":
+        from evenslice.volume.raw import open_raw
+
+        return open_raw(file)
+    if ending in PACKED:
+        raise BadInputError(f"{file} is packed ({ending}), expected the volume itself; decompress it first")
+    raise BadInputError(f"{file} has the unknown ending {file.suffix or '(none)'!r}, expected {READ}; convert it")
+
+
+def _is_bare_store(folder: Path) -> bool:
+    """Whether a folder named .zarr holds no images but folders, as a store without group metadata does."""
+    return folder.is_dir() and not any(inner.is_file() for inner in folder.iterdir())
+
+
+def _refuse_other_stores(folder: Path) -> None:
+    """Raise for the kinds of chunked stores that are recognised but not read."""
+    advice = "expected Zarr; convert it to OME-Zarr"
+    if (folder / "attributes.json").is_file() or folder.suffix.lower() == ".n5":
+        raise BadInputError(
+            f"{folder} is an N5 store, {advice}, for example with zarr-python and its N5 reader or z5py"
+        )
+    info = folder / "info"
+    if info.is_file():
+        try:
+            scales = "scales" in json.loads(info.read_bytes())
+        except (ValueError, TypeError):
+            scales = False
+        if scales:
+            raise BadInputError(
+                f"{folder} is a neuroglancer precomputed volume, {advice}, for example with cloud-volume or tensorstore"
+            )
 
 
 def check_volume_name(path: Path) -> None:
     """Raise ``BadInputError`` unless a volume can be saved under this name."""
-    if path.suffix.lower() not in TIFF:
+    if path.suffix.lower() not in (*TIFF, ".zarr"):
         raise BadInputError(
-            f"{path} has the unknown ending {path.suffix or '(none)'!r}, expected .tif or .tiff to write to; rename it"
+            f"{path} has the unknown ending {path.suffix or '(none)'!r}, expected .tif, .tiff or .zarr to write to; rename it"
         )
 
 
 def save_volume(
     path: str | Path, volume: Volume | NDArray[Any], voxel_nm: tuple[float, float, float] | None = None
 ) -> None:
-    """Save a volume (z, y, x) as a TIFF stack, slice by slice, with its voxel size.
+    """Save a volume (z, y, x) with its voxel size, part by part: a TIFF stack, or OME-Zarr 0.5 with its pyramid.
 
-    The file appears under its name only when it is complete; an existing one is replaced.
+    The file or store appears under its name only when it is complete; an existing one is replaced.
 
     Raises
     ------
     BadInputError
-        If the name does not end in ``.tif`` or ``.tiff``, or its folder does not exist.
+        If the name does not end in ``.tif``, ``.tiff`` or ``.zarr``, or its folder does not exist.
     """
-    from evenslice.volume.tiff import write_tiff
-
     volume, path = as_volume(volume), Path(path)
     if voxel_nm is not None:
         volume = replace(volume, voxel_nm=voxel_nm)
     check_volume_name(path)
+    dtype = np.dtype(np.uint8) if volume.dtype == np.bool_ else volume.dtype.newbyteorder("=")
+    if path.suffix.lower() == ".zarr":
+        from evenslice.volume.omezarr import write_image
+
+        check_store_writable(path, force=True)
+        write_image(path, volume, dtype)
+        return
+    from evenslice.volume.tiff import write_tiff
+
     check_writable(path, force=True)
     slices = (volume.slice_at(z) for z in range(volume.shape[0]))
-    dtype = np.dtype(np.uint8) if volume.dtype == np.bool_ else volume.dtype
     write_tiff(path, slices, volume.shape, dtype, volume.voxel_nm, volume.meaning)

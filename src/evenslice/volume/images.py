@@ -12,6 +12,7 @@ from PIL import Image
 
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, read_planes
+from evenslice.volume.cache import LastUsed
 from evenslice.volume.tiff import read_image
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".pgm", ".webp")
@@ -43,20 +44,23 @@ def open_images(folder: Path) -> Volume:
         raise BadInputError(
             f"the folder {folder} holds images of several kinds ({', '.join(kinds)}), expected one; move the others out"
         )
-    return Volume(_ImagePixels(sorted(files, key=lambda f: (natural_key(f.name), f.name))), None, str(folder))
+    pixels = _ImagePixels(sorted(files, key=lambda f: (natural_key(f.name), f.name)))
+    facts = {"format": f"folder of {kinds[0][1:].upper()} images", "files": str(len(files))}
+    return Volume(pixels, None, str(folder), facts=facts)
 
 
 class _ImagePixels:
-    """Slices read from image files on demand."""
+    """Slices read from image files on demand; decoded ones are kept while they fit in a small cache."""
 
     def __init__(self, files: list[Path]) -> None:
         self._files = files
         first = _read_grey(files[0])
         self.shape = (len(files), *first.shape)
         self.dtype = first.dtype
+        self._cache = LastUsed(self._plane)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        return read_planes(self._plane, self.shape, self.dtype, key)
+        return read_planes(self._cache.get, self.shape, self.dtype, key)
 
     def _plane(self, z: int) -> NDArray[Any]:
         plane = _read_grey(self._files[z])

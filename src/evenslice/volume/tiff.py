@@ -1,12 +1,11 @@
 """TIFF stacks: plain, BigTIFF, tiled or compressed, read slice by slice; written with their voxel size."""
 
 import contextlib
+import itertools
 import logging
 import math
 import struct
-import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,17 @@ import tifffile
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, read_planes
+from evenslice.volume.array import Volume, VoxelSize, read_planes, sizes, spans
+from evenslice.volume.cache import LastUsed
+from evenslice.volume.units import UNIT_NM
 from evenslice.volume.writing import written_beside
 
-CACHE_BYTES = 256 * 2**20
+LARGE_PAGE_BYTES = 64 * 2**20
 BIG = 2**32 - 2**25
 IMAGEJ_CHANNELS = 7
 WRITABLE = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 MEANINGS = ("intensity", "labels", "probabilities")
 _TYPE_BYTES = np.array([0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8, 0])  # by TIFF type; 0: unknown
-_UNIT_NM = {
-    "nm": 1.0,
-    "nanometer": 1.0,
-    "um": 1e3,
-    "µm": 1e3,
-    "\\u00b5m": 1e3,
-    "micron": 1e3,
-    "micrometer": 1e3,
-    "mm": 1e6,
-    "pm": 1e-3,
-    "å": 0.1,
-}
-VoxelSize = tuple[float, float, float]
 
 
 def open_tiff(path: Path) -> Volume:
@@ -52,7 +40,7 @@ def open_tiff(path: Path) -> Volume:
         note = _note(file)
         _check_stack(file, series, path, flat=note is not None)
         meaning = note if note in MEANINGS else "intensity"
-        return Volume(_TiffPixels(file, series, path), _voxel_size(file), str(path), meaning)
+        return Volume(_TiffPixels(file, series, path), _voxel_size(file), str(path), meaning, _facts(file, series))
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -177,7 +165,7 @@ def _stated_planes(file: tifffile.TiffFile, area: int) -> int:
 
 
 class _TiffPixels:
-    """The slices of a TIFF series; decoded ones are kept while they fit in a small cache."""
+    """The slices of a TIFF series; decoded ones, or the parts of large ones, are kept while they fit in a small cache."""
 
     def __init__(self, file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
         height, width = (series.shape[series.axes.index(n)] for n in "YX")
@@ -186,8 +174,7 @@ class _TiffPixels:
         self._path = path
         self._pages = [page for page in series.pages if page is not None]
         self._per_page = self.shape[0] // len(self._pages)
-        self._lock = threading.Lock()
-        self._cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._cache = LastUsed(self._decoded)
         # A file is mapped rather than decoded when its voxels lie in it as they are.
         offset = series.dataoffset
         order = file.byteorder + self.dtype.str[1:]
@@ -200,24 +187,78 @@ class _TiffPixels:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         if self._map is not None:
             return np.asarray(self._map[key], self.dtype)
+        if self._in_parts():
+            return self._read_parts(*spans(key, self.shape))
         return read_planes(self._plane, self.shape, self.dtype, key)
 
     def _plane(self, z: int) -> NDArray[Any]:
         number, part = divmod(z, self._per_page)
-        with self._lock:
-            if number in self._cache:
-                self._cache.move_to_end(number)
-                return np.asarray(self._cache[number][part])
-            try:
-                page = self._pages[number].asarray().reshape(self._per_page, *self.shape[1:])
-            except Exception as error:  # codecs raise types of their own
-                raise BadInputError(
-                    f"slice {z} of {self._path} cannot be decoded ({error}), expected a whole file; copy or export it again"
-                ) from error
-            self._cache[number] = page
-            while len(self._cache) > 1 and sum(p.nbytes for p in self._cache.values()) > CACHE_BYTES:
-                self._cache.popitem(last=False)
-            return np.asarray(page[part])
+        return np.asarray(self._cache.get((number, None))[part])
+
+    def _in_parts(self) -> bool:
+        """Whether pages are so large that only the strips or tiles that touch a box are decoded."""
+        page: Any = self._pages[0].keyframe
+        grey = page.samplesperpixel == 1 and page.imagedepth == 1 and self._per_page == 1
+        return bool(grey and math.prod(page.shape) * self.dtype.itemsize > LARGE_PAGE_BYTES)
+
+    def _read_parts(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
+        """Read a box from the strips or tiles that touch it."""
+        page: Any = self._pages[0].keyframe
+        high, wide = page.chunks[-2:]
+        across = -(-self.shape[2] // wide)
+        box = np.empty((z.stop - z.start, y.stop - y.start, x.stop - x.start), self.dtype)
+        if not box.size:
+            return box
+        rows, columns = range(y.start // high, -(-y.stop // high)), range(x.start // wide, -(-x.stop // wide))
+        for number in range(z.start, z.stop):
+            for row, column in itertools.product(rows, columns):
+                part = self._cache.get((number, row * across + column))
+                top, left = row * high, column * wide
+                y0, y1 = max(top, y.start), min(top + high, y.stop)
+                x0, x1 = max(left, x.start), min(left + wide, x.stop)
+                box[number - z.start, y0 - y.start : y1 - y.start, x0 - x.start : x1 - x.start] = part[
+                    y0 - top : y1 - top, x0 - left : x1 - left
+                ]
+        return box
+
+    def _decoded(self, key: tuple[int, int | None]) -> NDArray[Any]:
+        """Decode a page (slices, y, x), or one strip or tile (y, x) of it."""
+        number, segment = key
+        page = self._pages[number]
+        try:
+            if segment is None:
+                return np.asarray(page.asarray().reshape(self._per_page, *self.shape[1:]))
+            return self._decoded_part(page, segment)
+        except Exception as error:  # codecs raise types of their own
+            raise BadInputError(
+                f"slice {number * self._per_page} of {self._path} cannot be decoded ({error}), expected a whole file; copy or export it again"
+            ) from error
+
+    def _decoded_part(self, page: Any, segment: int) -> NDArray[Any]:
+        keyframe = page.keyframe
+        (found,) = page.parent.filehandle.read_segments(
+            page.dataoffsets[segment : segment + 1], page.databytecounts[segment : segment + 1], [segment]
+        )
+        tables = {}
+        if keyframe.compression in (6, 7, 34892, 33007):  # JPEG keeps its tables apart
+            tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
+        part, _, shape = keyframe.decode(*found, **tables)
+        if part is None:
+            return np.full(shape[1:3], keyframe.nodata, self.dtype)
+        return np.ascontiguousarray(part.reshape(part.shape[-3:-1]), self.dtype)
+
+
+def _facts(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> dict[str, str]:
+    """Say in words what kind of TIFF it is."""
+    page: Any = file.pages.first
+    kind = "OME-TIFF" if file.is_ome else "ImageJ TIFF" if file.is_imagej else "TIFF"
+    facts = {
+        "format": f"{kind}, BigTIFF" if file.is_bigtiff else kind,
+        "compression": page.compression.name.lower() if page.compression != 1 else "none",
+    }
+    if page.is_tiled:
+        facts["chunks"] = f"tiles of {sizes(page.chunks[-2:])}"
+    return facts
 
 
 def _note(file: tifffile.TiffFile) -> str | None:
@@ -239,7 +280,7 @@ def _voxel_size(file: tifffile.TiffFile) -> VoxelSize | None:
             size = _ome_voxel_size(file.ome_metadata)
         elif file.imagej_metadata:
             meta = file.imagej_metadata
-            unit = _UNIT_NM[str(meta["unit"]).lower()]
+            unit = UNIT_NM[str(meta["unit"]).lower()]
             across = [file.pages.first.tags[name].value for name in ("YResolution", "XResolution")]
             y, x = (unit * below / above for above, below in across)
             size = float(meta["spacing"]) * unit, y, x
@@ -254,7 +295,7 @@ def _ome_image(xml: str) -> dict[str, Any]:
 def _ome_voxel_size(xml: str) -> VoxelSize:
     pixels = _ome_image(xml)["Pixels"]
     z, y, x = (
-        float(pixels[f"PhysicalSize{n}"]) * _UNIT_NM[str(pixels.get(f"PhysicalSize{n}Unit", "µm")).lower()]
+        float(pixels[f"PhysicalSize{n}"]) * UNIT_NM[str(pixels.get(f"PhysicalSize{n}Unit", "µm")).lower()]
         for n in "ZYX"
     )
     return z, y, x

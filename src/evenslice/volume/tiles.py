@@ -1,66 +1,221 @@
-"""Tiles: how a slice is cut so that every pixel is computed with its surroundings and written once."""
+"""Tiles and blocks: how a volume is cut so that every voxel is computed with its surroundings and written once."""
 
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
+from evenslice.volume.array import Roi
+
+Area = tuple[slice, slice]
+CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a slice.
+    """A part of a slice that goes through the network at once.
 
     Attributes
     ----------
     core
-        (y, x) of what this tile is responsible for, in the volume; the cores of a plan cover the slice exactly once.
+        (y, x) in the volume of what this tile contributes to.
     read
-        (y, x) of what is read: the core and its halo, cut at the edges of the volume.
+        (y, x) in the volume of what is read: the core and its surroundings.
+    weights
+        Along y and along x of the core, how much this tile counts where tiles are blended: the weights of all tiles sum to 1
+        at every pixel. None: it alone is responsible.
     """
 
-    core: tuple[slice, slice]
-    read: tuple[slice, slice]
+    core: Area
+    read: Area
+    weights: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     @property
-    def inside(self) -> tuple[slice, slice]:
+    def inside(self) -> Area:
         """Where the core lies in what was read."""
-        (cy, cx), (ry, rx) = self.core, self.read
-        return (
-            slice(cy.start - ry.start, cy.stop - ry.start),
-            slice(cx.start - rx.start, cx.stop - rx.start),
-        )
+        return within(self.core, self.read)
 
 
-def plan_tiles(height: int, width: int, tile: int, halo: int) -> list[Tile]:
-    """Cut a slice into tiles of at most ``tile`` pixels a side including the halo, in reading order.
+@dataclass(frozen=True)
+class Block:
+    """A box that is computed and written as one, by whoever it falls to.
+
+    Attributes
+    ----------
+    core
+        (z, y, x) in the volume; the cores of a plan cover its box exactly once.
+    tiles
+        What its slices are computed from.
+    """
+
+    core: Roi
+    tiles: tuple[Tile, ...]
+
+    @cached_property
+    def read(self) -> Area:
+        """(y, x) of all that is read of each slice."""
+        ys, xs = ([tile.read[axis] for tile in self.tiles] for axis in (0, 1))
+        return _hull(ys), _hull(xs)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How slices are cut: chosen once for a run.
+
+    Attributes
+    ----------
+    tile
+        Largest (y, x) of what goes through the network at once, pixels.
+    halo
+        Pixels read around each core and thrown away; a multiple of ``stride``.
+    overlap
+        Pixels over which neighbouring tiles are blended; 0 where the halo makes tiles exact.
+    stride
+        What is read starts at multiples of it, so that a tile is sampled like the whole slice.
+    """
+
+    tile: tuple[int, int]
+    halo: int
+    overlap: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        """Refuse tiles with nothing left in them."""
+        low = min(self.tile)
+        if low - 2 * self.halo < 1 or low - self.overlap < 1:
+            lost = f"halo of {self.halo}" if self.halo else f"overlap of {self.overlap}"
+            raise BadInputError(
+                f"a tile of {low} pixels has nothing left inside its {lost}; expected more than {2 * self.halo or self.overlap}, "
+                "use a larger --tile"
+            )
+
+
+def within(inner: Area, outer: Area) -> Area:
+    """Return where ``inner`` lies in ``outer``."""
+    y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+    return y, x
+
+
+def plan_blocks(shape: tuple[int, int, int], roi: Roi, cut: Cut, depth: int, side: int) -> list[Block]:
+    """Cut a box of a volume into blocks, and each into tiles, in reading order.
 
     Parameters
     ----------
-    height, width
-        The slice, pixels.
-    tile
-        Largest side of what is read at once, pixels.
-    halo
-        Pixels read around each core and thrown away.
+    shape
+        Of the volume (z, y, x): what is read around the box lies in it.
+    roi
+        The box to compute.
+    cut
+        How slices are cut.
+    depth
+        Slices a block, at most.
+    side
+        Largest side of a block where tiles are blended, pixels; elsewhere a block is one tile.
 
-    Raises
-    ------
-    BadInputError
-        If nothing is left of a tile within its halo.
+    Returns
+    -------
+    list of Block
+        Their starts are multiples of ``depth`` and of ``block_side`` from the start of the box.
     """
-    rows, columns = _spans(height, tile, halo), _spans(width, tile, halo)
-    return [Tile((core_y, core_x), (read_y, read_x)) for core_y, read_y in rows for core_x, read_x in columns]
+    z, y, x = roi
+    axes = [_axis(size, part, cut, n, side) for size, part, n in zip(shape[1:], (y, x), cut.tile, strict=True)]
+    areas = [
+        ((cy, cx), tuple(_tile(a, b) for a in row for b in column)) for cy, row in axes[0] for cx, column in axes[1]
+    ]
+    return [
+        Block((slice(start, min(z.stop, start + depth)), *core), tiles)
+        for start in range(z.start, z.stop, depth)
+        for core, tiles in areas
+    ]
 
 
-def _spans(size: int, tile: int, halo: int) -> list[tuple[slice, slice]]:
-    if size <= tile:
-        return [(slice(0, size), slice(0, size))]
-    step = tile - 2 * halo
-    if step < 1:
-        raise BadInputError(
-            f"a tile of {tile} pixels has nothing left inside its halo of {halo}; expected more than {2 * halo}, use a larger --tile"
-        )
-    spans = []
-    for start in range(0, size, step):
-        stop = min(size, start + step)
-        spans.append((slice(start, stop), slice(max(0, start - halo), min(size, stop + halo))))
-    return spans
+def block_side(size: int, span: slice, cut: Cut, tile: int, side: int) -> int:
+    """Return the step between blocks along y or x, pixels; all of the span where one block is enough.
+
+    Parameters
+    ----------
+    size
+        Of the axis.
+    span
+        What is computed of it.
+    cut, tile, side
+        As for ``plan_blocks``; ``tile`` is that of this axis.
+    """
+    length = int(span.stop - span.start)
+    if cut.overlap:
+        return min(length, side)
+    if size <= tile or length + 2 * cut.halo <= tile:
+        return length
+    step = tile - 2 * cut.halo
+    chunk = step // _chunks_along(step)
+    unit = max(16, cut.stride)
+    return (chunk // unit * unit if chunk >= unit else chunk) * _chunks_along(step)
+
+
+def chunk_side(step: int) -> int:
+    """Return the side of chunks, pixels: about 256, so that blocks which begin at multiples of ``step`` share none."""
+    return step // _chunks_along(step)
+
+
+def _chunks_along(step: int) -> int:
+    return max(1, round(step / CHUNK))
+
+
+Piece = tuple[slice, slice, NDArray[np.float32] | None]  # core, read, weights along one axis
+
+
+def _axis(size: int, span: slice, cut: Cut, tile: int, side: int) -> list[tuple[slice, list[Piece]]]:
+    """Cut one axis into the spans of blocks, each with the pieces that it is computed from."""
+    cores = _steps(span, block_side(size, span, cut, tile, side))
+    if not cut.overlap:
+        return [(core, [(core, _around(core, size, cut), None)]) for core in cores]
+    if size <= tile:  # one run sees all of the axis
+        return [(core, [(core, slice(0, size), None)]) for core in cores]
+    reads, weights = _ramps(size, tile, cut.overlap)
+    blocks = []
+    for core in cores:
+        pieces: list[Piece] = []
+        for read, weight in zip(reads, weights, strict=True):
+            low, high = max(read.start, core.start), min(read.stop, core.stop)
+            if low < high:
+                pieces.append((slice(low, high), read, weight[low - read.start : high - read.start]))
+        blocks.append((core, pieces))
+    return blocks
+
+
+def _steps(span: slice, step: int) -> list[slice]:
+    return [slice(start, min(span.stop, start + step)) for start in range(span.start, span.stop, step)]
+
+
+def _around(core: slice, size: int, cut: Cut) -> slice:
+    """Return a core with its halo, from one multiple of the stride to another, cut at the edges of the volume."""
+    low = max(0, core.start - cut.halo) // cut.stride * cut.stride
+    high = -(-(core.stop + cut.halo) // cut.stride) * cut.stride
+    return slice(low, min(size, high))
+
+
+def _ramps(size: int, tile: int, overlap: int) -> tuple[list[slice], list[NDArray[np.float32]]]:
+    """Return evenly spread tiles of one axis and their weights: linear ramps that sum to 1 at every pixel."""
+    count = -(-(size - overlap) // (tile - overlap))
+    starts = np.linspace(0, size - tile, count).round().astype(int)
+    inner = np.minimum(np.arange(tile) + 0.5, tile - np.arange(tile) - 0.5)
+    ramp = np.minimum(inner / overlap, 1.0)
+    total = np.zeros(size)
+    for start in starts:
+        total[start : start + tile] += ramp
+    reads = [slice(int(s), int(s) + tile) for s in starts]
+    return reads, [(ramp / total[read]).astype(np.float32) for read in reads]
+
+
+def _tile(row: Piece, column: Piece) -> Tile:
+    (cy, ry, wy), (cx, rx, wx) = row, column
+    if wy is None and wx is None:
+        return Tile((cy, cx), (ry, rx))
+    ones = [np.ones(c.stop - c.start, np.float32) if w is None else w for c, w in ((cy, wy), (cx, wx))]
+    return Tile((cy, cx), (ry, rx), (ones[0], ones[1]))
+
+
+def _hull(spans: list[slice]) -> slice:
+    return slice(min(s.start for s in spans), max(s.stop for s in spans))

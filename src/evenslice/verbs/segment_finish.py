@@ -1,0 +1,99 @@
+"""The end of a run of ``segment``: when all blocks are predicted, objects, pyramid, and the name it was asked to have."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evenslice.progress import Progress
+from evenslice.verbs.segment_objects import Objects
+from evenslice.verbs.segment_work import PREDICT, Work
+from evenslice.volume.pyramid import build_pyramid, count_chunks
+from evenslice.volume.tiff import write_tiff
+
+Run = Callable[[str, list[int], str], None]  # stage, pieces, label
+
+
+def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress: Progress) -> dict[str, Any]:
+    """Do what comes after the last block, and give the result its name.
+
+    Parameters
+    ----------
+    work
+        The run.
+    out
+        What to write; replaced if it exists.
+    attributes
+        To note in an OME-Zarr store.
+    run
+        Does pieces of a stage.
+    progress
+        How to show the progress.
+
+    Returns
+    -------
+    dict
+        ``objects`` (a number, or None) and ``blank`` sections with what stood in for them.
+    """
+    objects = make_objects(work, run)
+    blank = _blanks(work)
+    if work.job.to == "tif":
+        dtype = work.labels.dtype if work.job.keeps_labels else np.dtype(np.uint8)
+        meaning = "intensity" if work.job.keeps_labels else "probabilities"
+        with progress("writing", work.job.shape[0]) as step:
+            write_tiff(out, _told(work.planes(), step), work.job.shape, np.dtype(dtype), work.volume.voxel_nm, meaning)
+    else:
+        _make_pyramids(work, attributes, progress)
+        _give_name(work.store, out)
+    return {"objects": objects, "blank": blank}
+
+
+def make_objects(work: Work, run: Run) -> int | None:
+    """Go through the stages of the objects that are left; return how many objects there are, None if none were asked for."""
+    objects = Objects(work)
+    every = range(len(objects.boxes)) if objects.stages else range(0)
+    for number, stage in enumerate(objects.stages):
+        if not work.ledger.is_done("begin", number):
+            objects.begin(stage)
+            work.ledger.done("begin", number)
+        left = work.ledger.left(stage, every)
+        if left:
+            run(stage, left, f"objects: {stage}")
+    return objects.count() if objects.stages else None
+
+
+def _make_pyramids(work: Work, attributes: dict[str, Any], progress: Progress) -> None:
+    import zarr
+
+    voxel = list(work.volume.voxel_nm or (1.0, 1.0, 1.0))
+    kinds = ((work.probabilities, [1.0, *voxel], "czyx"), (work.labels, voxel, "zyx"))
+    total = sum(count_chunks(array.shape, array.chunks, size, axes) for array, size, axes in kinds)
+    with progress("pyramid", total) as step:
+        for group, labels in ((work.store, False), (work.store / "labels" / "segmentation", True)):
+            build_pyramid(group, labels, step)
+    noted = zarr.open_group(str(work.store), mode="r+").attrs
+    noted["evenslice"] = {"meaning": "probabilities"} | attributes
+
+
+def _give_name(store: Path, out: Path) -> None:
+    old = store.with_name("old.zarr")
+    if out.exists():
+        out.replace(old)
+    store.replace(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _blanks(work: Work) -> dict[str, list[int]]:
+    found: dict[int, set[int]] = {}
+    for record in work.ledger.records(PREDICT, len(work.blocks)):
+        for n, used in record["blank"].items():
+            found.setdefault(int(n), set()).update(used)
+    return {str(n): sorted(found[n]) for n in sorted(found)}
+
+
+def _told(items: Any, step: Any) -> Any:
+    for item in items:
+        yield item
+        step()

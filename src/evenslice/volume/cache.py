@@ -1,0 +1,120 @@
+"""What was decoded last is kept, so that windows that overlap do not decode the same bytes again."""
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenslice.volume.array import spans
+
+CACHE_BYTES = 256 * 2**20
+Span = tuple[int, int]
+Read = Callable[[slice, slice, slice], NDArray[Any]]
+
+
+class LastUsed:
+    """Decoded pieces, each under its key; those used longest ago are dropped. Safe to use from several threads.
+
+    Parameters
+    ----------
+    load
+        Decodes the piece of a key. Only one is decoded at a time.
+    limit
+        Bytes to keep at most; one piece is kept whatever its size.
+    """
+
+    def __init__(self, load: Callable[[Any], NDArray[Any]], limit: int | None = None) -> None:
+        self._load = load
+        self._limit = CACHE_BYTES if limit is None else limit
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+
+    def get(self, key: Hashable) -> NDArray[Any]:
+        """Return the piece of a key: the kept one, not to be changed, or decoded now."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            piece = self._kept[key] = self._load(key)
+            while len(self._kept) > 1 and self.nbytes > self._limit:
+                self._kept.popitem(last=False)
+            return piece
+
+    def held(self) -> list[Any]:
+        """Return the keys of what is kept."""
+        with self._lock:
+            return list(self._kept)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return sum(piece.nbytes for piece in self._kept.values())
+
+
+class ChunkedPixels:
+    """Lazy pixels (z, y, x) of a file in chunks: a row of chunks over a box is decoded once for all its slices.
+
+    Parameters
+    ----------
+    shape, dtype
+        Of the volume.
+    chunk
+        Sizes (z, y, x) of one chunk, or None for a file that need not be decoded.
+    read
+        Reads a box of the file.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], chunk: tuple[int, int, int] | None, read: Read
+    ) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(dtype).newbyteorder("=")
+        self._chunk = chunk
+        self._read = read
+        self._slabs = LastUsed(self._slab)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read a box of contiguous slices."""
+        z, y, x = spans(key, self.shape)
+        box = np.empty((z.stop - z.start, y.stop - y.start, x.stop - x.start), self.dtype)
+        if not box.size:
+            return box
+        if self._chunk is None:
+            return self._decoded(z, y, x)
+        deep, high, wide = self._chunk
+        area = (_aligned(y, high, self.shape[1]), _aligned(x, wide, self.shape[2]))
+        if deep * math.prod(part.stop - part.start for part in area) * self.dtype.itemsize > CACHE_BYTES // 2:
+            return self._decoded(z, y, x)  # two rows of chunks would not fit, and a window can need two
+        for row in range(z.start // deep, -(-z.stop // deep)):
+            low = row * deep
+            (y0, _), (x0, _) = key = self._kept_area(low, *area)
+            slab = self._slabs.get((low, *key))
+            first, last = max(low, z.start), min(low + deep, z.stop)
+            box[first - z.start : last - z.start] = slab[
+                first - low : last - low, y.start - y0 : y.stop - y0, x.start - x0 : x.stop - x0
+            ]
+        return box
+
+    def _kept_area(self, low: int, y: slice, x: slice) -> tuple[Span, Span]:
+        """Return an area of this row of chunks that is kept already and holds a box, else the box itself."""
+        for row, (y0, y1), (x0, x1) in self._slabs.held():
+            if row == low and y0 <= y.start and y.stop <= y1 and x0 <= x.start and x.stop <= x1:
+                return (y0, y1), (x0, x1)
+        return (y.start, y.stop), (x.start, x.stop)
+
+    def _slab(self, key: tuple[int, Span, Span]) -> NDArray[Any]:
+        assert self._chunk is not None
+        low, y, x = key
+        return self._decoded(slice(low, min(low + self._chunk[0], self.shape[0])), slice(*y), slice(*x))
+
+    def _decoded(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
+        return np.ascontiguousarray(self._read(z, y, x), self.dtype)
+
+
+def _aligned(part: slice, chunk: int, size: int) -> slice:
+    """Widen a span to whole chunks."""
+    return slice(part.start // chunk * chunk, min(-(-part.stop // chunk) * chunk, size))

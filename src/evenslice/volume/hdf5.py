@@ -1,0 +1,196 @@
+"""HDF5: one dataset of a file, FILE.h5:/dataset."""
+
+import contextlib
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from evenslice.errors import BadInputError
+from evenslice.volume.array import Volume, sizes
+from evenslice.volume.cache import ChunkedPixels
+from evenslice.volume.units import stated_size
+
+_FILTERS = {32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2", 32000: "lzf", 4: "szip"}
+MOST_NAMED = 8
+
+
+def open_hdf5(path: Path, dataset: str | None = None) -> Volume:
+    """Open a dataset of an HDF5 file lazily as a volume (z, y, x).
+
+    Parameters
+    ----------
+    path
+        The file.
+    dataset
+        Name of the dataset; None: the only one that can be a volume. Axes of size 1 beyond three are dropped.
+
+    Raises
+    ------
+    BadInputError
+        If the file is not whole HDF5, there is no such dataset or more than one, or it cannot be read as a volume.
+    """
+    with contextlib.suppress(ImportError):
+        import hdf5plugin  # type: ignore[import-not-found]  # noqa: F401  # registers more compressions, where installed
+    try:
+        file = h5py.File(path, "r", locking="best-effort")
+    except Exception as error:
+        raise BadInputError(
+            f"{path} cannot be read as HDF5 ({_first_line(error)}), expected a whole HDF5 file; copy or download it again"
+        ) from error
+    with contextlib.ExitStack() as stack:
+        stack.callback(file.close)
+        try:
+            found = _only_dataset(file, path) if not (dataset or "").strip("/") else _named(file, path, str(dataset))
+            volume = _volume_of(found, path)
+        except BadInputError:
+            raise
+        except Exception as error:  # damaged metadata raises types of its own
+            raise BadInputError(
+                f"{path} is damaged ({_first_line(error)}), expected a whole HDF5 file; copy or download it again"
+            ) from error
+        weakref.finalize(volume.pixels, file.close)
+        stack.pop_all()
+    return volume
+
+
+def _candidates(file: h5py.File) -> list[Any]:
+    """Return the datasets that can be volumes; links out of the file are not followed, and each is seen once."""
+    found: list[Any] = []
+
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "buif" and _kept_axes(item.shape) is not None:
+            found.append(item)
+
+    file.visititems(look)
+    return found
+
+
+def _kept_axes(shape: tuple[int, ...] | None) -> list[int] | None:
+    """Return which three axes are left of a dataset when those of size 1 are dropped, None if it is no volume."""
+    if shape is None or not 3 <= len(shape) <= 5 or 0 in shape:
+        return None
+    if len(shape) == 3:
+        return [0, 1, 2]
+    kept = [axis for axis, size in enumerate(shape) if size > 1]
+    return kept if len(kept) == 3 else None
+
+
+def _listed(datasets: list[Any]) -> str:
+    names = [f"{item.name} ({sizes(item.shape)} {item.dtype})" for item in datasets[:MOST_NAMED]]
+    return ", ".join(names) + (f" and {len(datasets) - MOST_NAMED} more" if len(datasets) > MOST_NAMED else "")
+
+
+def _only_dataset(file: h5py.File, path: Path) -> Any:
+    found = _candidates(file)
+    if not found:
+        raise BadInputError(
+            f"{path} holds no dataset of three axes of numbers, expected a volume with axes z, y, x; check the file"
+        )
+    if len(found) > 1:
+        raise BadInputError(
+            f"{path} holds {len(found)} volumes: {_listed(found)}, expected one; choose it as {path}:{found[0].name}"
+        )
+    return found[0]
+
+
+def _named(file: h5py.File, path: Path, name: str) -> Any:
+    try:
+        item = file[name]
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        raise BadInputError(
+            f"{path} holds no dataset {name}, expected one of: {_listed(_candidates(file)) or 'none is a volume'}; choose one of these"
+        ) from error
+    if item.file.filename != file.filename:
+        other = item.file.filename
+        item.file.close()
+        raise BadInputError(
+            f"{path}:{name} is a link into another file ({other}), expected a dataset in this one; give that file instead"
+        )
+    if not isinstance(item, h5py.Dataset):
+        inside = [d for d in _candidates(file) if d.name.startswith(f"/{name.strip('/')}/")]
+        if len(inside) == 1:
+            return inside[0]
+        raise BadInputError(
+            f"{path}:{name} is a group, expected a dataset; choose one of: {_listed(inside) or 'none in it is a volume'}"
+        )
+    return item
+
+
+def _volume_of(item: Any, path: Path) -> Volume:
+    source = f"{path}:{item.name}"
+    axes = _kept_axes(item.shape)
+    if axes is None:
+        raise BadInputError(
+            f"{source} has the shape {item.shape}, expected a volume with axes z, y, x; save one channel and time, or choose another dataset"
+        )
+    _check_stored(item, source)
+    _check_order(item, axes, source)
+    plist, chunk = item.id.get_create_plist(), item.chunks
+    names = [plist.get_filter(n)[3].decode() for n in range(plist.get_nfilters())]
+    facts = {
+        "format": "HDF5",
+        "dataset": item.name,
+        "chunks": "none (contiguous)" if chunk is None else sizes(chunk),
+        "compression": ", ".join(names) or "none",
+    }
+
+    def read(*box: slice) -> NDArray[Any]:
+        key: list[Any] = [0] * len(item.shape)
+        for axis, part in zip(axes, box, strict=True):
+            key[axis] = part
+        try:
+            return np.asarray(item[tuple(key)])
+        except Exception as error:
+            where = ", ".join(f"{part.start}:{part.stop}" for part in box)
+            raise BadInputError(
+                f"{source} cannot be read at [{where}] ({_first_line(error)}), expected a whole file; copy or download it again"
+            ) from error
+
+    shape = tuple(item.shape[axis] for axis in axes)
+    cells = None if chunk is None else (chunk[axes[0]], chunk[axes[1]], chunk[axes[2]])
+    dtype = np.dtype(np.bool_) if item.dtype.kind == "b" else item.dtype
+    return Volume(ChunkedPixels(shape, dtype, cells, read), stated_size(item.attrs), source, facts=facts)
+
+
+def _check_stored(item: Any, source: str) -> None:
+    """Raise unless the voxels lie in this file, in a form that can be decoded here."""
+    if item.is_virtual or item.external:
+        files = sorted(
+            {v.file_name for v in item.virtual_sources()} if item.is_virtual else {e[0] for e in item.external}
+        )
+        kind = "a virtual dataset put together from" if item.is_virtual else "stored in"
+        raise BadInputError(
+            f"{source} is {kind} other files ({', '.join(files[:3])}), expected the voxels in the file itself; copy them into one dataset"
+        )
+    plist = item.id.get_create_plist()
+    for number in range(plist.get_nfilters()):
+        code, _, _, name = plist.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            name = _FILTERS.get(code, name.decode(errors="replace") or "unknown")
+            raise BadInputError(
+                f"{source} is compressed with {name} (HDF5 filter {code}), which is not installed; expected gzip, lzf or none: "
+                "install the package hdf5plugin, or save the dataset with gzip"
+            )
+
+
+def _check_order(item: Any, axes: list[int], source: str) -> None:
+    """Raise if the file names its axes (ilastik's ``axistags``, or dimension labels) in another order than z, y, x."""
+    names = [dimension.label for dimension in item.dims]
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        names = [axis["key"] for axis in json.loads(item.attrs["axistags"])["axes"]]
+    if len(names) != len(item.shape):
+        return
+    order = "".join(names[axis].lower() for axis in axes)
+    if sorted(order) == ["x", "y", "z"] and order != "zyx":
+        raise BadInputError(
+            f"{source} has axes in the order {', '.join(order)}, expected z, y, x; transpose it and save it again"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,229 @@
+"""What evaluate adds to counting: objects, boundaries, slices, boxes, files of segment."""
+
+import json
+
+import numpy as np
+import pytest
+
+import evenslice.verbs.score_classes
+import evenslice.verbs.score_objects
+from evenslice.errors import BadInputError
+from evenslice.labels.bands import bands
+from evenslice.verbs.evaluate import evaluate
+from evenslice.verbs.predictions import open_prediction, trained_spans
+from evenslice.volume.array import Volume
+
+INSTANCES = {"as_": "instances"}
+
+
+def row(*values):
+    return np.array(values).reshape(1, 1, -1)
+
+
+TRUTH = row(0, 0, 1, 1, 1, 1, 2, 2)
+FOUND = row(5, 0, 5, 5, 5, 6, 6, 6)
+
+
+def test_objects_by_hand():
+    found = evaluate(FOUND, TRUTH, **INSTANCES)
+    assert found.partition.adapted_rand_error == pytest.approx(1 - 2 * (6 + 2) / (14 + 12))
+    assert found.matching.matched[50] == 2  # 3 of 5 and 2 of 3
+    assert found.dice == pytest.approx(2 * 6 / (6 + 7))
+    assert found.iou == pytest.approx(6 / 7)
+    assert (found.voxels, found.ignore) == (8, 0)
+    as_json = json.loads(json.dumps(found.to_dict()))
+    assert as_json["schema"] == "evenslice.scores/1"
+    assert as_json["as"] == "instances"
+    assert as_json["objects"] == {"truth": 2, "prediction": 2}
+    assert as_json["voi"] == pytest.approx(as_json["voi_split"] + as_json["voi_merge"])
+    assert as_json["boundary_f"] is None and as_json["threshold"] is None
+    assert set(as_json) == set(evaluate(TRUTH, TRUTH).to_dict())
+
+
+def test_what_is_left_out_of_object_scores():
+    usual, told = evaluate(FOUND, TRUTH, **INSTANCES), evaluate(FOUND, TRUTH, ignore=0, **INSTANCES)
+    assert usual == told
+    every = evaluate(FOUND, TRUTH, ignore=None, **INSTANCES)
+    assert every.partition.adapted_rand_error == pytest.approx(1 - 2 * (3 * 2 + 2) / ((2 + 12 + 2) + (12 + 6)))
+    assert every.matching == usual.matching
+    other = evaluate(FOUND, TRUTH, ignore=2, **INSTANCES)
+    assert (other.voxels, other.matching.truth_objects) == (6, 1)
+    assert other.partition == evaluate(FOUND[..., :6], TRUTH[..., :6], ignore=None, **INSTANCES).partition
+    assert evaluate(TRUTH, np.where(TRUTH == 0, -1, TRUTH), ignore=-1, **INSTANCES).partition.voi == 0
+
+
+@pytest.mark.parametrize("label", [-1, 60000])
+def test_a_label_left_out_need_not_be_a_class(label):
+    assert evaluate(TRUTH, np.where(TRUTH == 0, label, TRUTH), ignore=label).dice == 1
+
+
+def test_an_empty_truth_has_no_object_scores():
+    found = evaluate(TRUTH, TRUTH * 0, **INSTANCES).to_dict()
+    assert [found[key] for key in ("dice", "f1", "adapted_rand_error", "voi", "panoptic_quality")] == [None] * 5
+    assert found["objects"] == {"truth": 0, "prediction": 2}
+
+
+def test_the_size_of_boxes_changes_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, (5, 7, 1)).repeat(6, axis=2)
+    found = np.where(rng.random(truth.shape) < 0.2, 0, truth)
+    options = [{"tolerance": 1}, {"roi": "1:4,2:7,0:5", "ignore": 2}, INSTANCES, {**INSTANCES, "roi": "0:3,:,1:4"}]
+    whole = [evaluate(found, truth, **o) for o in options]
+    for most in (1, 12, 50, 100):
+        for module in (evenslice.verbs.score_classes, evenslice.verbs.score_objects):
+            monkeypatch.setattr(module, "bands", lambda shape, halo=0, _=0, most=most: bands(shape, halo, most))
+        assert [evaluate(found, truth, **o) for o in options] == whole
+
+
+class Lazy:
+    """Pixels that remember the largest box that was read."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.largest = array, array.shape, array.dtype, 0
+
+    def __getitem__(self, key):
+        part = self.array[key]
+        self.largest = max(self.largest, part.size)
+        return part
+
+
+@pytest.mark.parametrize("as_", ["semantic", "instances"])
+def test_a_volume_is_never_read_whole(monkeypatch, as_):
+    import evenslice.labels.targets
+
+    monkeypatch.setattr(evenslice.verbs.score_classes, "MOST_VOXELS", 500)
+    for module in (evenslice.labels.targets, evenslice.verbs.score_objects):
+        monkeypatch.setattr(module, "bands", lambda shape: bands(shape, most=500))
+    lazy = [Lazy(np.ones((30, 40, 50), np.uint8)) for _ in range(2)]
+    evaluate(*map(Volume, lazy), as_=as_, tolerance=1)
+    assert all(0 < one.largest <= 500 + 2 * 2 * 50 for one in lazy)
+
+
+def test_scores_of_each_slice_carry_the_place_in_the_volume():
+    truth = np.zeros((4, 2, 2), np.uint8)
+    truth[1:, 0] = 1
+    found = truth.copy()
+    found[3, 0, 0] = 0
+    per_slice = evaluate(found, truth, roi="1:4,:,:").per_slice
+    assert per_slice[0] == {"z": 1, "dice": 1, "iou": 1}
+    assert per_slice[2] == {"z": 3, "dice": pytest.approx(2 / 3), "iou": 0.5}
+    assert evaluate(found, truth).to_dict()["per_slice"][0] == {"z": 0, "dice": None, "iou": None}
+
+
+def test_boundaries_within_the_tolerance():
+    truth = np.zeros((2, 20, 20), np.uint8)
+    truth[:, 5:15, 5:15] = 1
+    moved = np.roll(truth, 2, axis=2)
+    assert evaluate(moved, truth).boundary.mean == 1
+    near = evaluate(moved, truth, tolerance=1).to_dict()
+    assert near["boundary_f"] == near["per_class"]["1"]["boundary_f"] < 1
+    assert near["tolerance"] == 1
+    ignored = np.where(np.arange(20) > 9, 9, truth)
+    assert evaluate(truth, ignored, ignore=9).boundary.mean == 1
+    classes = evaluate(truth * 2, np.where(np.arange(20) < 10, truth, truth * 2), tolerance=0).boundary.per_class
+    assert classes[1] == 0 < classes[2] < 1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "options", "message"),
+    [
+        (
+            FOUND / 9,
+            TRUTH,
+            INSTANCES,
+            "array holds numbers of type float64, expected objects as whole numbers; give labels",
+        ),
+        (FOUND, TRUTH / 1.0, INSTANCES, "expected objects as whole numbers"),
+        (Volume(FOUND, meaning="probabilities"), TRUTH, INSTANCES, "array holds probabilities, expected objects"),
+        (FOUND, -TRUTH, INSTANCES, "the truth holds the negative label -2"),
+        (-FOUND, TRUTH, INSTANCES, "the prediction holds the negative label -6"),
+        (FOUND, TRUTH, {"as_": "both"}, "scores as 'both' are unknown, expected semantic or instances"),
+        (FOUND, TRUTH, {"tolerance": -1}, "the tolerance is -1, expected 0 to 100 pixels"),
+        (FOUND, TRUTH, {"tolerance": float("nan")}, "the tolerance is nan"),
+        (row(*range(300)), row(*range(300)), {}, "holds more than 255 labels.*use --as instances"),
+        (
+            row(0, 1, 2),
+            row(0, 1, 400),
+            {},
+            "holds values 0 to 400, expected class numbers 0 to 255; for objects use --as",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_said(prediction, truth, options, message):
+    with pytest.raises(BadInputError, match=message):
+        evaluate(prediction, truth, **options)
+
+
+def test_a_truth_of_very_many_objects_is_refused_at_the_first_box(monkeypatch):
+    lazy = Lazy(np.arange(4000, dtype=np.uint32).reshape(10, 20, 20))
+    monkeypatch.setattr("evenslice.labels.targets.bands", lambda shape: bands(shape, most=400))
+    read = []
+    monkeypatch.setattr(Lazy, "__getitem__", lambda self, key: read.append(key) or self.array[key])
+    with pytest.raises(BadInputError, match="--as instances"):
+        evaluate(np.zeros(lazy.shape, np.uint8), Volume(lazy))
+    assert len(read) == 1
+
+
+def test_many_classes_are_doubted():
+    many = row(*range(60))
+    assert (
+        "array holds 59 classes; if these are objects, compare them with --as instances"
+        in evaluate(many, many).warnings
+    )
+    assert evaluate(TRUTH, TRUTH).warnings == ()
+
+
+def test_voxels_of_another_size_are_doubted():
+    truth, near, other = (Volume(TRUTH, (30.0, side, side)) for side in (6.0, 6.05, 6.1))
+    assert evaluate(near, truth).warnings == evaluate(FOUND, truth).warnings == ()
+    for options in ({}, INSTANCES):
+        [warning] = evaluate(other, truth, **options).warnings
+        assert warning.startswith(
+            "array has voxels of 30 x 6.1 x 6.1 nm, array of 30 x 6 x 6 nm (z, y, x), expected the same"
+        )
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A folder that looks like a store of segment, and what would be opened of it."""
+    folder = tmp_path / "s.zarr"
+    (folder / "labels" / "segmentation").mkdir(parents=True)
+    (folder / "0").mkdir()
+    (folder / "0" / "zarr.json").write_text(json.dumps({"shape": [1, 9, 1, 8]}))
+    noted = {"attributes": {"ome": {}, "evenslice": {"trained_slices": [[0, 3], [5, 7]]}}}
+    (folder / "zarr.json").write_text(json.dumps(noted))
+    monkeypatch.setattr("evenslice.verbs.predictions.volume_of", lambda path: opened.append(path) or whole)
+    opened, whole = [], Volume(np.repeat(TRUTH, 9, axis=0))
+    return folder, opened, whole
+
+
+def test_of_a_store_the_fitting_part_is_taken(store):
+    folder, opened, _ = store
+    labels = folder / "labels" / "segmentation"
+    open_prediction(folder, "instances")
+    open_prediction(str(folder), "semantic")
+    (folder / "0" / "zarr.json").write_text(json.dumps({"shape": [3, 9, 1, 8]}))
+    open_prediction(folder, "semantic")
+    open_prediction(labels, "semantic")
+    assert opened == [labels, folder, labels, labels]
+
+
+def test_slices_that_the_model_was_trained_on_are_named(store):
+    folder, _, whole = store
+    found = evaluate(folder, whole, roi="2:6,:,:")
+    assert found.trained_slices == ((2, 3), (5, 6))
+    assert (
+        "the model was trained on 2 of the 4 slices looked at (z 2:3, 5:6); its scores there say little"
+        in found.warnings[0]
+    )
+    assert found.to_dict()["trained_slices"] == [[2, 3], [5, 6]]
+    assert evaluate(folder / "labels" / "segmentation", whole, **INSTANCES).trained_slices == ((0, 3), (5, 7))
+    assert evaluate(folder, whole, roi="7:9,:,:").warnings == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"attributes": {"evenslice": {"trained_slices": []}}}', '{"attributes": 3}']
+)
+def test_a_store_that_says_nothing_is_taken_as_it_is(store, text):
+    (store[0] / "zarr.json").write_text(text)
+    assert trained_spans(store[0]) == []
