@@ -1,5 +1,6 @@
 """The objects of a run of ``segment``: components or neurons, in stages of boxes that may be done in any order, by anyone."""
 
+import shutil
 from functools import cached_property
 from typing import Any, cast
 
@@ -66,6 +67,7 @@ class Objects:
         else:
             last = "flood" if "flood" in self.stages else "label"
             numbering = self._joined(last, self._work.job.min_size)
+            shutil.rmtree(self._work.store / "labels", ignore_errors=True)  # of a process that was killed here
             make_labels(self._work.store, self._shape, numbering.table.dtype.name, self._voxel, self._chunks)
 
     def piece(self, stage: str, index: int) -> None:

@@ -28,6 +28,7 @@ MOST_DEPTH = 16
 FEWEST_BLOCKS = 8
 LOOK = 1.4  # side of the picture on which tiles are compared with a whole one, tiles
 LARGEST_LOOK = 2048
+SMALL_LOOK = 512  # where there are no tiles to compare
 GPU_PIXELS = 2**22
 
 
@@ -212,7 +213,7 @@ def _measured(plan: Plan, exact: Runner, model: Model, volume: Volume, roi: Roi,
     tiled = plan.cut.tile != volume.shape[1:]
     if not (rough or tiled) or model.size is not None:
         return plan
-    side = int(min(LOOK * max(plan.cut.tile), pixels**0.5, LARGEST_LOOK))
+    side = int(min(LOOK * max(plan.cut.tile) if tiled else SMALL_LOOK, pixels**0.5, LARGEST_LOOK))
     picture = _middle(volume, roi, model.slices, side)
     _, height, width = picture.shape
     everything = Plan(Cut((height, width), 0, 0, plan.cut.stride), 1, BLEND_SIDE, exact.settings, plan.normalisation)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evenslice.model.fusing import fused
 from evenslice.model.predict import classes_of
 from evenslice.model.runner import Runner
 from evenslice.model.spec import Model
@@ -44,7 +45,7 @@ class Work:
     def __init__(self, ledger: Ledger, model: Model, volume: Volume) -> None:
         self.ledger = ledger
         self.job, self.plan = Job.from_dict(ledger.manifest["asked"]), Plan.from_dict(ledger.manifest["chosen"]["plan"])
-        self.model = model.with_facts(normalisation=self.plan.normalisation).with_tta(self.job.tta)
+        self.model = fused(model.with_facts(normalisation=self.plan.normalisation).with_tta(self.job.tta))
         self.volume = replace(volume, voxel_nm=self.job.voxel_nm)
         self.store = store_of(ledger.folder)
 

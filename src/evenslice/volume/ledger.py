@@ -111,18 +111,22 @@ def open_ledger(
     Raises
     ------
     BadInputError
-        If a run is there that must not be joined, or has another ``asked``.
+        If a run is there that must not be joined, or has another ``asked``; or something that is no run.
     """
     if folder.exists() and not folder.is_dir():
         raise BadInputError(f"{folder} is a file, expected no file of that name, for the state of the run; move it")
+    names = {item.name for item in folder.iterdir()} if folder.exists() else set()
+    if names and not names & {"manifest.json", "plan.lock"}:
+        raise BadInputError(
+            f"{folder} holds no run, expected no folder of that name, for the state of the run; move it"
+        )
     asked = json.loads(json.dumps(asked))
     folder.mkdir(exist_ok=True)
     lock = FileLock(folder / "plan.lock", timeout=PATIENCE_S)
     with lock:
         if (folder / "manifest.json").exists() and not force:
             return _joined(folder, asked, join)
-        if (folder / "manifest.json").exists():
-            _clear(folder)
+        _clear(folder)  # also of what a process left that was killed here
         try:
             chosen = choose(folder)
             manifest = json.dumps({"asked": asked, "chosen": chosen}, indent=2)
@@ -157,12 +161,13 @@ def _short(value: Any) -> str:
 
 
 def _clear(folder: Path) -> None:
-    ledger = Ledger(folder)
-    for lock in folder.glob("*.lock"):
-        if lock.stem != "plan":
-            with ledger.holding(lock.stem, folder):  # nobody works here any more
-                pass
-    (folder / "manifest.json").unlink()  # first: without it there is no run
+    if (folder / "manifest.json").exists():
+        ledger = Ledger(folder)
+        for lock in folder.glob("*.lock"):
+            if lock.stem != "plan":
+                with ledger.holding(lock.stem, folder):  # nobody works here any more
+                    pass
+        (folder / "manifest.json").unlink()  # first: without it there is no run
     for item in folder.iterdir():
         if item.suffix != ".lock":
             shutil.rmtree(item) if item.is_dir() else item.unlink()

@@ -42,8 +42,7 @@ class Sections:
         A section stays where no good one lies within 8, and so does a blank centre.
         """
         index = [int(n) for n in neighbours(z, slices, self.volume.shape[0])]
-        reach = slices // 2
-        return [n if n == z or not self.blank(n) else self._nearest(n, s - reach) for s, n in enumerate(index)]
+        return [n if n == z or not self.blank(n) else self._nearest(n, n - z) for n in index]
 
     def _nearest(self, z: int, side: int) -> int:
         outward = 1 if side > 0 else -1

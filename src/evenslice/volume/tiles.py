@@ -156,7 +156,7 @@ def block_side(size: int, span: slice, cut: Cut, tile: int, side: int) -> int:
 
 def chunk_side(step: int) -> int:
     """Return the side of chunks, pixels: about 256, so that blocks which begin at multiples of ``step`` share none."""
-    return step // _chunks_along(step)
+    return step // next(count for count in range(_chunks_along(step), 0, -1) if step % count == 0)
 
 
 def _chunks_along(step: int) -> int:
