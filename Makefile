@@ -41,10 +41,19 @@ format: $(VENV)/.ready  ## Put the code into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.ready  ## Measure speed and stems beside the peers
+$(VENV)/.bench: $(VENV)/.ready
+	@if $(BIN)/uv --version >/dev/null 2>&1; \
+	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --group bench; \
+	 else $(BIN)/python -m pip install --quiet --group bench; fi
+	@touch $@
+
+bench: $(VENV)/.bench  ## Measure speed, memory and stems beside the peers
 	$(BIN)/python benchmarks/attribution.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/stems.py
+	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/segment.py
+	$(BIN)/python benchmarks/memory.py
 
 clean:  ## Remove what was installed and made
 	rm -rf $(VENV) evenslice-demo build dist src/*.egg-info
