@@ -46,7 +46,15 @@ def darkness() -> Model:
 
 def work(folder: Path, verb: str) -> None:
     if verb == "segment":
-        segment(darkness(), folder / "in.zarr", folder / "o.zarr", instances="components", min_size=1000, precision="fp32", force=True)
+        segment(
+            darkness(),
+            folder / "in.zarr",
+            folder / "o.zarr",
+            instances="components",
+            min_size=1000,
+            precision="fp32",
+            force=True,
+        )
     elif verb == "evaluate":
         evaluate(folder / "o.zarr", folder / "o.zarr" / "labels" / "segmentation", as_="instances")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -79,7 +79,9 @@ def whole_slices(model, volume: np.ndarray, rounds: int, folder: Path) -> None:
         for precision in ("fp32", "bf16"):
             runs = {
                 "bare": lambda p=precision: bare(model, p, windows),
-                "segment": lambda p=precision: segment(model, folder / "in.tif", folder / "o.zarr", precision=p, force=True),
+                "segment": lambda p=precision: segment(
+                    model, folder / "in.tif", folder / "o.zarr", precision=p, force=True
+                ),
                 "monai": lambda p=precision: [monai(model, w, p) for w in windows[:4]],
             }
             for name, run in runs.items():
@@ -97,9 +99,13 @@ def whole_slices(model, volume: np.ndarray, rounds: int, folder: Path) -> None:
     for name, value in speed.items():
         print(f"  {name:14s} {value:6.2f} Mvoxel/s")
     for precision in ("fp32", "bf16"):
-        print(f"whole slices, disk to disk / bare network, {precision}: {speed[f'segment {precision}'] / speed[f'bare {precision}']:.2f}")
+        print(
+            f"whole slices, disk to disk / bare network, {precision}: {speed[f'segment {precision}'] / speed[f'bare {precision}']:.2f}"
+        )
     for precision in ("fp32", "bf16"):
-        print(f"segment / MONAI in the same precision and layout, {precision}: {speed[f'segment {precision}'] / speed[f'monai {precision}']:.2f}")
+        print(
+            f"segment / MONAI in the same precision and layout, {precision}: {speed[f'segment {precision}'] / speed[f'monai {precision}']:.2f}"
+        )
     print(f"segment / MONAI, default against default: {speed['segment bf16'] / speed['monai default']:.2f}")
 
 
@@ -110,7 +116,9 @@ def differences(model, volume: np.ndarray, folder: Path) -> None:
     segment(model, folder / "one.tif", folder / "t.zarr", precision="fp32", tile=512, force=True)
     ours = open_volume(folder / "t.zarr").slice_at(1)
     theirs = monai(model, window, None)[0, 0]
-    print(f"largest difference to a whole slice: evenslice in tiles of 512 {np.abs(ours - whole).max():.1e}, MONAI {np.abs(theirs - whole).max():.1e}")
+    print(
+        f"largest difference to a whole slice: evenslice in tiles of 512 {np.abs(ours - whole).max():.1e}, MONAI {np.abs(theirs - whole).max():.1e}"
+    )
 
 
 def tiles(model, count: int, rounds: int, folder: Path) -> None:
@@ -122,7 +130,11 @@ def tiles(model, count: int, rounds: int, folder: Path) -> None:
             start = time.perf_counter()
             done = segment(model, folder / "large.tif", folder / "l.zarr", precision=precision, memory=2.0, force=True)
             took = time.perf_counter() - start
-            reads = [tile.read for block in done.plan.blocks(volume.shape, (slice(0, 1), slice(0, 4096), slice(0, 4096))) for tile in block.tiles]
+            reads = [
+                tile.read
+                for block in done.plan.blocks(volume.shape, (slice(0, 1), slice(0, 4096), slice(0, 4096)))
+                for tile in block.tiles
+            ]
             sizes = [(y.stop - y.start, x.stop - x.start) for y, x in reads]
             computed = sum(a * b for a, b in sizes)
             parts = [Normalisation((128.0,), (40.0,), "file").apply(volume[None, :3, :a, :b]) for a, b in sizes]

@@ -218,7 +218,10 @@ def _interval(interval: Interval | None) -> str:
 def print_segmented(done: Segmented) -> None:
     """Print how a volume was segmented, and where the result is."""
     if not done.complete:
-        print(f"{done.path}: {done.blocks_left} of {done.blocks} blocks are left to other shards")
+        left = (
+            f"{done.blocks_left} of {done.blocks} blocks are" if done.blocks_left else "what comes after the blocks is"
+        )
+        print(f"{done.path}: {left} left to other shards")
         return
     table = Table(show_header=False)
     if done.plan is not None:

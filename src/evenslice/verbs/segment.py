@@ -221,6 +221,8 @@ def segment(
         left = ledger.left(PREDICT, _mine(len(work.blocks), part))
         if left:
             run(PREDICT, left, "segmenting")
+        if not ledger.folder.exists():  # another shard has completed it in the meantime
+            return Segmented(out, True, len(work.blocks), 0, work.plan, warnings=warnings)
         others = len(ledger.left(PREDICT, range(len(work.blocks))))
         if others:
             return Segmented(out, False, len(work.blocks), others, work.plan, warnings=warnings)
@@ -228,13 +230,13 @@ def segment(
 
 
 def _finished(work: Work, out: Path, run: Run, progress: Progress, warnings: tuple[str, ...]) -> Segmented:
-    """Complete a run, if nobody else does it at the moment."""
+    """Complete a run, unless another shard is about it."""
     trained = _trained(work)
     noted = {"trained_slices": trained, "asked": work.job.to_dict()}
     count = len(work.blocks)
-    with work.ledger.waiting_for("finish"):
-        if not work.ledger.folder.exists():  # another shard was faster
-            return Segmented(out, True, count, 0, work.plan, None, {}, trained, warnings)
+    with work.ledger.trying("finish") as held:
+        if not held:
+            return Segmented(out, False, count, 0, work.plan, warnings=warnings)
         if work.store.exists():
             found = finish(work, out, noted, run, progress)
             work.ledger.done("finish", 0, found)

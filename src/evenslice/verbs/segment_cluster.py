@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _hand_out(
     waiting = iter(left)
     with progress(label, len(left)) as step:
         ahead = WAITING * max(1, sum(client.nthreads().values()))
-        first = [_submit(client, folder, stage, index) for index, _ in zip(waiting, range(ahead), strict=False)]
+        first = [_submit(client, folder, stage, index) for index in islice(waiting, ahead)]
         tasks = distributed.as_completed(first, loop=client.loop)
         for task in tasks:
             _result(task, distributed)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evenslice.volume.array import spans
 
 CACHE_BYTES = 256 * 2**20
+SLABS_BYTES = 64 * 2**20
 Span = tuple[int, int]
 Read = Callable[[slice, slice, slice], NDArray[Any]]
 
@@ -24,11 +25,13 @@ class LastUsed:
     load
         Decodes the piece of a key. Only one is decoded at a time.
     limit
-        Bytes to keep at most; one piece is kept whatever its size.
+        Bytes to keep at most.
+    least
+        So many pieces are kept whatever their size.
     """
 
-    def __init__(self, load: Callable[[Any], NDArray[Any]], limit: int | None = None) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[Any], NDArray[Any]], limit: int | None = None, least: int = 1) -> None:
+        self._load, self._least = load, least
         self._limit = CACHE_BYTES if limit is None else limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
@@ -40,7 +43,7 @@ class LastUsed:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             piece = self._kept[key] = self._load(key)
-            while len(self._kept) > 1 and self.nbytes > self._limit:
+            while len(self._kept) > self._least and self.nbytes > self._limit:
                 self._kept.popitem(last=False)
             return piece
 
@@ -75,7 +78,7 @@ class ChunkedPixels:
         self.dtype = np.dtype(dtype).newbyteorder("=")
         self._chunk = chunk
         self._read = read
-        self._slabs = LastUsed(self._slab)
+        self._slabs = LastUsed(self._slab, SLABS_BYTES, least=2)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read a box of contiguous slices."""

@@ -62,23 +62,28 @@ class Ledger:
         return time.time() - (self.folder / "manifest.json").stat().st_mtime
 
     @contextmanager
-    def holding(self, name: str, out: Path) -> Iterator[None]:
-        """Hold a lock of the run, or raise ``BadInputError`` if another process does."""
+    def trying(self, name: str) -> Iterator[bool]:
+        """Try to hold a lock of the run; give whether that succeeded."""
         lock = FileLock(self.folder / f"{name}.lock")
         try:
             lock.acquire(timeout=0)
-        except Timeout as error:
-            raise BadInputError(
-                f"another process works on {out} ({name}), expected none; wait for it, or choose another name"
-            ) from error
+        except Timeout:
+            yield False
+            return
         try:
-            yield
+            yield True
         finally:
             lock.release()
 
-    def waiting_for(self, name: str) -> FileLock:
-        """Return a lock of the run that waits until it is free."""
-        return FileLock(self.folder / f"{name}.lock", timeout=PATIENCE_S)
+    @contextmanager
+    def holding(self, name: str, out: Path) -> Iterator[None]:
+        """Hold a lock of the run, or raise ``BadInputError`` if another process does."""
+        with self.trying(name) as held:
+            if not held:
+                raise BadInputError(
+                    f"another process works on {out} ({name}), expected none; wait for it, or choose another name"
+                )
+            yield
 
     def remove(self) -> None:
         """Remove the folder; what is left of it if that is cut short is no run any more."""

@@ -1,0 +1,82 @@
+"""What the tests of segment share: quick networks, runs to compare, and the command line in another process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from torch import nn
+
+from evenslice import cli
+from evenslice.model.spec import Model, Spec
+from evenslice.volume.normalisation import Normalisation
+
+NORM = Normalisation((128.0,), (40.0,), "file")
+
+
+def blurring(slices=3, classes=1, reach=1, **facts):
+    """A network of one convolution whose answer depends on place, order and surroundings: quick, and nothing is symmetric."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(slices, classes, 2 * reach + 1, padding=reach)
+    conv.weight.data *= 3
+    return Model(conv.eval(), Spec(slices=slices, classes=classes), NORM, stride=1, **facts)
+
+
+def arrays_of(store):
+    """All arrays of a store by their path, as numpy has them."""
+    store = Path(store)
+    names = sorted(
+        str(file.parent.relative_to(store)) for file in store.rglob("zarr.json") if (file.parent / "c").exists()
+    )
+    return {name: np.asarray(zarr.open_array(str(store / name), mode="r")[:]) for name in names}
+
+
+def files_of(store):
+    """All files of a store and what they hold, byte for byte."""
+    return {str(file.relative_to(store)): file.read_bytes() for file in Path(store).rglob("*") if file.is_file()}
+
+
+def assert_same(one, two):
+    """Two stores hold the same, byte for byte."""
+    one, two = files_of(one), files_of(two)
+    assert sorted(one) == sorted(two)
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+def run(*words):
+    """Run the command line here, and return how it exits."""
+    try:
+        cli.main([str(word) for word in words])
+    except SystemExit as stop:
+        return stop.code
+    raise AssertionError("the command line did not exit")
+
+
+def started(*words, **options):
+    """Start the command line in another process."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    return subprocess.Popen([sys.executable, "-m", "evenslice", *map(str, words)], **options)
+
+
+def manifest_of(out):
+    """What the folder of a run says."""
+    return json.loads((Path(f"{out}.run") / "manifest.json").read_text())
+
+
+def identity():
+    """A network that answers with the grey value as probability, 255 for 1."""
+    conv = nn.Conv2d(3, 1, 1, bias=False)
+    conv.weight.data[:] = torch.tensor([0.0, 1.0, 0.0])[None, :, None, None]
+
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x):
+            return (self.conv(x) / 255).clamp(1e-4, 1 - 1e-4).logit()
+
+    return Model(Linear().eval(), Spec(), Normalisation((0.0,), (1.0,), "file"), stride=1)
