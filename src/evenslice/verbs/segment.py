@@ -18,7 +18,7 @@ from evenslice.progress import Progress, silent
 from evenslice.verbs.choices import VolumeLike, device_of, fingerprint, parse_roi, spans_of, trained_slices, volume_of
 from evenslice.verbs.models import ModelLike, check_segments, model_of, normalised_by
 from evenslice.verbs.segment_cluster import cluster_run, do_pieces
-from evenslice.verbs.segment_finish import Run, finish
+from evenslice.verbs.segment_finish import FINISH, Run, finish
 from evenslice.verbs.segment_job import Instances, Job, Output, work_folder
 from evenslice.verbs.segment_plan import Plan, Wishes, identity_of, make_plan
 from evenslice.verbs.segment_work import PREDICT, Work, prepare
@@ -224,6 +224,8 @@ def segment(
         if not ledger.folder.exists():  # another shard has completed it in the meantime
             return Segmented(out, True, len(work.blocks), 0, work.plan, warnings=warnings)
         others = len(ledger.left(PREDICT, range(len(work.blocks))))
+        if others and part is None:
+            raise BadInputError(f"{others} blocks were not done by the workers, expected all; go on with --resume")
         if others:
             return Segmented(out, False, len(work.blocks), others, work.plan, warnings=warnings)
         return _finished(work, out, run, progress, warnings)
@@ -238,9 +240,8 @@ def _finished(work: Work, out: Path, run: Run, progress: Progress, warnings: tup
         if not held:
             return Segmented(out, False, count, 0, work.plan, warnings=warnings)
         if work.store.exists():
-            found = finish(work, out, noted, run, progress)
-            work.ledger.done("finish", 0, found)
-        found = next(work.ledger.records("finish", 1), {"objects": None, "blank": {}})
+            finish(work, out, noted, run, progress)
+        found = next(work.ledger.records(FINISH, 1))
         work.ledger.remove()
     return Segmented(out, True, count, 0, work.plan, found["objects"], found["blank"], trained, warnings)
 

@@ -13,11 +13,12 @@ from evenslice.verbs.segment_work import PREDICT, Work
 from evenslice.volume.pyramid import build_pyramid, count_chunks
 from evenslice.volume.tiff import write_tiff
 
+FINISH = "finish"
 Run = Callable[[str, list[int], str], None]  # stage, pieces, label
 
 
-def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress: Progress) -> dict[str, Any]:
-    """Do what comes after the last block, and give the result its name.
+def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress: Progress) -> None:
+    """Do what comes after the last block, note what was found, and give the result its name.
 
     Parameters
     ----------
@@ -31,14 +32,8 @@ def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress
         Does pieces of a stage.
     progress
         How to show the progress.
-
-    Returns
-    -------
-    dict
-        ``objects`` (a number, or None) and ``blank`` sections with what stood in for them.
     """
-    objects = make_objects(work, run)
-    blank = _blanks(work)
+    found = {"objects": make_objects(work, run), "blank": _blanks(work)}
     if work.job.to == "tif":
         dtype = work.labels.dtype if work.job.keeps_labels else np.dtype(np.uint8)
         meaning = "intensity" if work.job.keeps_labels else "probabilities"
@@ -46,8 +41,9 @@ def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress
             write_tiff(out, _told(work.planes(), step), work.job.shape, np.dtype(dtype), work.volume.voxel_nm, meaning)
     else:
         _make_pyramids(work, attributes, progress)
+    work.ledger.done(FINISH, 0, found)  # before the store has its name: a kill in between loses nothing
+    if work.job.to == "zarr":
         _give_name(work.store, out)
-    return {"objects": objects, "blank": blank}
 
 
 def make_objects(work: Work, run: Run) -> int | None:
