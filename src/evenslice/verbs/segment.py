@@ -1,7 +1,6 @@
 """Segment: decide how, predict block after block, make objects, and give the result its name; a killed run can be gone on with."""
 
 import errno
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,14 +19,20 @@ from evenslice.verbs.models import ModelLike, check_segments, model_of, normalis
 from evenslice.verbs.segment_cluster import cluster_run, do_pieces
 from evenslice.verbs.segment_finish import FINISH, Run, finish
 from evenslice.verbs.segment_job import Instances, Job, Output, work_folder
+from evenslice.verbs.segment_options import (
+    blocks_of_shard,
+    check_out,
+    is_complete,
+    name_anywhere,
+    shard_of,
+    voxel_size_of,
+)
 from evenslice.verbs.segment_plan import Plan, Wishes, identity_of, make_plan
 from evenslice.verbs.segment_work import PREDICT, Work, prepare
 from evenslice.volume.along import along, turned
-from evenslice.volume.array import Volume, VoxelSize
-from evenslice.volume.files import check_volume_name
+from evenslice.volume.array import Volume
 from evenslice.volume.ledger import Ledger, open_ledger
 from evenslice.volume.normalisation import estimate
-from evenslice.volume.writing import check_store_writable, check_writable
 
 VOXEL_TOLERANCE = 0.02
 WORTH_KEEPING_S = 60.0
@@ -175,14 +180,14 @@ def segment(
         minute's work, nothing is left.
     """
     out = Path(out)
-    _check_out(out, force, resume or shard is not None)
-    part = _shard(shard, scheduler)
-    sources = {"model": _absolute(model), "volume": _absolute(volume), "slices": slices}
+    check_out(out, force, resume or shard is not None)
+    part = shard_of(shard, scheduler)
+    sources = {"model": name_anywhere(model), "volume": name_anywhere(volume), "slices": slices}
     if scheduler is not None and sources["volume"] is None:
         raise BadInputError("a volume in memory was given, expected a path that the workers can open; save it first")
     model, volume = model_of(model, slices, mean, std), volume_of(volume)
     if voxel_nm is not None:
-        volume = replace(volume, voxel_nm=_voxel_size(voxel_nm))
+        volume = replace(volume, voxel_nm=voxel_size_of(voxel_nm))
     job_options: dict[str, Any] = {
         "output": output,
         "threshold": threshold,
@@ -200,10 +205,10 @@ def segment(
     check_segments(model)
     model = model.with_tta(model.tta if tta is None else tta)
     job = _job(model, volume, out, roi, job_options)
-    if _is_complete(out, job) and (resume or part) and not work_folder(out).exists():
+    if is_complete(out, job) and (resume or part) and not work_folder(out).exists():
         return Segmented(out, True, 0)
     if not work_folder(out).exists():
-        _check_out(out, force, False)
+        check_out(out, force, False)
 
     def choose(folder: Path) -> dict[str, Any]:
         plan = _plan(model, volume, job, mean is not None, seed, device_of(device))
@@ -218,7 +223,7 @@ def segment(
     warnings = _warnings(model, volume, job, normalisation, mean is not None)
     name = "run" if part is None else f"shard-{part[0]}-of-{part[1]}"
     with ledger.holding(name, out), _kept(ledger, out, part is not None), _runs(work, scheduler, progress) as run:
-        left = ledger.left(PREDICT, _mine(len(work.blocks), part))
+        left = ledger.left(PREDICT, blocks_of_shard(len(work.blocks), part))
         if left:
             run(PREDICT, left, "segmenting")
         if not ledger.folder.exists():  # another shard has completed it in the meantime
@@ -277,50 +282,6 @@ def _kept(ledger: Ledger, out: Path, shared: bool) -> Iterator[None]:
         raise BadInputError(f"{what}; what is done is kept in {ledger.folder}: then go on with --resume") from error
 
 
-def _check_out(out: Path, force: bool, join: bool) -> None:
-    check_volume_name(out)
-    check = check_store_writable if out.suffix == ".zarr" else check_writable
-    check(out, force or join)
-
-
-def _voxel_size(sides: Sequence[float]) -> VoxelSize:
-    if len(sides) != 3:
-        raise BadInputError(
-            f"the voxel size has {len(sides)} numbers, expected three of nm (z, y, x); write for example 50,4,4"
-        )
-    return float(sides[0]), float(sides[1]), float(sides[2])
-
-
-def _shard(text: str | None, scheduler: str | None) -> tuple[int, int] | None:
-    """Read ``I/N``."""
-    if text is None:
-        return None
-    if scheduler is not None:
-        raise BadInputError("--shard and --scheduler were both given, expected one of them; leave one out")
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise BadInputError(f"--shard is {text!r}, expected I/N with I from 1 to N, such as 1/4; write it so")
-    return int(index), int(count)
-
-
-def _mine(count: int, part: tuple[int, int] | None) -> range:
-    """Return the blocks of a shard: neighbours in reading order."""
-    if part is None:
-        return range(count)
-    index, parts = part
-    return range(count * (index - 1) // parts, count * index // parts)
-
-
-def _absolute(source: Any) -> str | None:
-    """Return a name that means the same in another process; None for what has none."""
-    if not isinstance(source, (str, Path)):
-        return None
-    name, at, file = str(source).partition("@")
-    if at:
-        return f"{name}@{os.path.abspath(file)}"  # noqa: PTH100 (a name with a part inside of a file is no Path)
-    return os.path.abspath(name) if ":" not in name or "/" in name else name  # noqa: PTH100
-
-
 def _job(model: Model, volume: Volume, out: Path, roi: str | None, options: dict[str, Any]) -> Job:
     z, y, x = ((part.start, part.stop) for part in parse_roi(roi, volume.shape))
     to: Literal["zarr", "tif"] = "zarr" if out.suffix == ".zarr" else "tif"
@@ -359,14 +320,3 @@ def _warnings(model: Model, volume: Volume, job: Job, normalisation: str, given:
             "the model has no normalisation, so the mean and std of the volume were used; give --mean and --std if you know them"
         )
     return tuple(found)
-
-
-def _is_complete(out: Path, job: Job) -> bool:
-    """Whether a store is the result of this very job."""
-    import json
-
-    try:
-        noted = json.loads((out / "zarr.json").read_text())["attributes"]["evenslice"]["asked"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return bool(noted == json.loads(json.dumps(job.to_dict())))

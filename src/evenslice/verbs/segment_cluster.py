@@ -16,7 +16,7 @@ from evenslice.verbs.segment_work import PREDICT, Work
 from evenslice.volume.files import open_volume
 from evenslice.volume.ledger import Ledger
 
-TIMEOUT_S = 30
+TIMEOUT_S = 10
 WAITING = 4  # tasks a thread that are handed out ahead
 _LOCK = threading.Lock()
 _OPEN: dict[tuple[str, int], Work] = {}
