@@ -1,14 +1,17 @@
 """Throughput of `segment`, disk to disk, beside the bare network and beside MONAI's sliding window; one process, alternating.
 
-    python benchmarks/segment.py [--rounds 3] [--slices 24] [--large 4] [--threads N]
+    python benchmarks/segment.py [--rounds 3] [--slices 24] [--large 3] [--threads N]
 
 U-Net on ResNet-18 (four stages), three slices. Slices are 1024 x 1024 (the VNC volume of ../shared where it is there, else noise),
 repeated in z; tiles are measured on slices of 4096 x 4096 with 2 GB of memory. Ratios above 1 are in favour of evenslice.
 """
 
 import argparse
+import resource
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -121,48 +124,58 @@ def differences(model, volume: np.ndarray, folder: Path) -> None:
     )
 
 
-def tiles(model, count: int, rounds: int, folder: Path) -> None:
-    volume = slices(count, 4096)
-    save_volume(folder / "large.tif", volume)
-    for precision in ("fp32", "bf16"):
-        ratios = []
-        for turn in range(rounds + 1):
-            start = time.perf_counter()
-            done = segment(model, folder / "large.tif", folder / "l.zarr", precision=precision, memory=2.0, force=True)
-            took = time.perf_counter() - start
-            reads = [
-                tile.read
-                for block in done.plan.blocks(volume.shape, (slice(0, 1), slice(0, 4096), slice(0, 4096)))
-                for tile in block.tiles
-            ]
-            sizes = [(y.stop - y.start, x.stop - x.start) for y, x in reads]
-            computed = sum(a * b for a, b in sizes)
-            parts = [Normalisation((128.0,), (40.0,), "file").apply(volume[None, :3, :a, :b]) for a, b in sizes]
-            alone = timed(lambda p=precision, w=parts: bare(model, p, w)) * count
-            if turn:
-                ratios.append(alone / took)
-        cut = done.plan.cut
-        print(
-            f"tiles of {cut.tile[0]} with a halo of {cut.halo} ({1 - 4096**2 / computed:.0%} of what is computed is halo), {precision}: "
-            f"disk to disk / bare network over the same tiles {statistics.median(ratios):.2f}"
-        )
+def tiles(folder: Path, count: int, precision: str) -> None:
+    """Run in a process of its own, so that 2 GB are all that there is."""
+    model, norm = network(), Normalisation((128.0,), (40.0,), "file")
+    segment(
+        model,
+        folder / "large.tif",
+        folder / "l.zarr",
+        precision=precision,
+        memory=2.0,
+        roi="0:1,0:1024,0:1024",
+        force=True,
+    )
+    start = time.perf_counter()
+    done = segment(model, folder / "large.tif", folder / "l.zarr", precision=precision, memory=2.0, force=True)
+    took = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    volume = open_volume(folder / "large.tif")
+    one = (slice(0, 1), slice(0, 4096), slice(0, 4096))
+    reads = [tile.read for block in done.plan.blocks(volume.shape, one) for tile in block.tiles]
+    parts = [norm.apply(volume.read((slice(0, 3), *read))[None]) for read in reads]
+    bare(model, precision, parts[:1])
+    alone = timed(lambda: bare(model, precision, parts)) * count
+    computed = sum(part[0, 0].size for part in parts)
+    print(
+        f"tiles of {done.plan.cut.tile[0]} with a halo of {done.plan.cut.halo} ({1 - 4096**2 / computed:.0%} of what is computed is halo), "
+        f"{precision}, peak {peak:.2f} GiB: disk to disk / bare network over the same tiles {alone / took:.2f}",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slices", type=int, default=24)
-    parser.add_argument("--large", type=int, default=4, help="slices of 4096 x 4096; 0 leaves tiles out")
+    parser.add_argument("--large", type=int, default=3, help="slices of 4096 x 4096, 3 or more; 0 leaves tiles out")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.work:
+        tiles(Path(given.work[0]), int(given.work[1]), given.work[2])
+        return
     model, folder = network(), Path(tempfile.mkdtemp())
     try:
         print(f"{given.threads} threads, {given.slices} slices of 1024 x 1024")
         whole_slices(model, slices(given.slices, 1024), given.rounds, folder)
         differences(model, slices(4, 1024), folder)
         if given.large:
-            tiles(model, given.large, max(1, given.rounds // 2), folder)
+            save_volume(folder / "large.tif", slices(max(3, given.large), 4096))
+        for precision in ("fp32", "bf16") if given.large else ():
+            words = ["--work", str(folder), str(max(3, given.large)), precision, "--threads", str(given.threads)]
+            subprocess.run([sys.executable, __file__, *words], check=True)
     finally:
         shutil.rmtree(folder)
 

@@ -67,7 +67,7 @@ def segment(
     from evenslice.report.tables import print_segmented
     from evenslice.verbs.segment import segment as run
 
-    check_json(json, force, *files_of(model), volume, out)
+    check_json(json, force, *files_of(model), volume, out, out.with_name(out.name + ".run"))
     warn_of_code(model)
     with their_prints_aside():
         result = run(

@@ -101,7 +101,7 @@ def test_memory_decides_between_tiles_and_whole_slices(plan_with):
 
 
 def test_too_little_memory_is_said(plan_with):
-    message = r"enough for tiles of \d+ pixels, expected \d+ or more; allow more with --memory"
+    message = r"enough for tiles of \d+ pixels, expected \d+ or more; allow more GB with --memory"
     with pytest.raises(BadInputError, match=message):
         plan_with(1)
     with pytest.raises(BadInputError, match=message):

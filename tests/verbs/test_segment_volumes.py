@@ -158,7 +158,7 @@ def test_a_voxel_size_given_is_written(tmp_path, grey):
     for name in ("s.zarr", "s.tif"):
         segment(blurring(), Volume(grey, (1.0, 2.0, 3.0)), tmp_path / name, voxel_nm=[30, 8, 4])
         assert open_volume(tmp_path / name).voxel_nm == (30.0, 8.0, 4.0)
-    with pytest.raises(BadInputError, match="the voxel size has 2 numbers, expected three"):
+    with pytest.raises(BadInputError, match="the voxel size is 30, 8, expected three"):
         segment(blurring(), grey, tmp_path / "t.zarr", voxel_nm=[30, 8])
 
 

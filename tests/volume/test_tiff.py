@@ -505,3 +505,12 @@ def test_what_was_understood(tmp_path):
     assert facts == {"format": "TIFF", "compression": "adobe_deflate", "chunks": "tiles of 16 x 32"}
     assert open_volume(write(tmp_path / "b.tif", noise(), **OME)).facts == {"format": "OME-TIFF", "compression": "none"}
     assert open_volume(write(tmp_path / "c.tif", noise(), bigtiff=True)).facts["format"] == "TIFF, BigTIFF"
+
+
+@pytest.mark.parametrize("count", [3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_few_slices_saved_without_a_word_are_slices(tmp_path, count, dtype):
+    pixels = np.random.default_rng(0).integers(0, 200, (count, 40, 56)).astype(dtype)
+    tifffile.imwrite(tmp_path / "few.tif", pixels, photometric="rgb", planarconfig="separate")  # its default, warned of
+    found = open_volume(tmp_path / "few.tif")
+    np.testing.assert_array_equal(found.read((slice(None),) * 3), pixels)

@@ -1,5 +1,6 @@
 """Boxes of bounded size that cover a volume: whole slices together while they fit, else bands of rows of one slice."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from evenslice.volume.array import Roi
@@ -36,7 +37,7 @@ class Band:
         return slice(self.rows.start - self.read.start, self.rows.stop - self.read.start)
 
 
-def bands(shape: tuple[int, int, int], halo: int = 0, most: int = MOST_VOXELS) -> list[Band]:
+def bands(shape: tuple[int, int, int], halo: int = 0, most: int = MOST_VOXELS) -> Iterator[Band]:
     """Cut a volume into boxes of at most ``most`` voxels (at least one row), slice after slice.
 
     Parameters
@@ -51,12 +52,10 @@ def bands(shape: tuple[int, int, int], halo: int = 0, most: int = MOST_VOXELS) -
     depth, height, width = shape
     rows = min(height, max(1, most // width))
     thick = max(1, most // (height * width)) if rows == height else 1
-    return [
-        Band(
-            slice(z, min(depth, z + thick)),
-            slice(y, min(height, y + rows)),
-            slice(max(0, y - halo), min(height, y + rows + halo)),
-        )
-        for z in range(0, depth, thick)
-        for y in range(0, height, rows)
-    ]
+    for z in range(0, depth, thick):
+        for y in range(0, height, rows):
+            yield Band(
+                slice(z, min(depth, z + thick)),
+                slice(y, min(height, y + rows)),
+                slice(max(0, y - halo), min(height, y + rows + halo)),
+            )

@@ -40,7 +40,7 @@ def form_of(source: str | Path) -> Form | None:
     ending = Path(text).suffix.lower()
     if ending in _ENDINGS and not _CALLABLE.match(text):
         return _ENDINGS[ending]
-    if _CALLABLE.match(text) and not Path(text).exists():
+    if _CALLABLE.match(text) and not Path(text).exists() and not Path(text.partition(":")[0]).is_file():
         return "callable"
     _check_no_pickle(text)
     return None

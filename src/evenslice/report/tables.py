@@ -215,6 +215,12 @@ def _interval(interval: Interval | None) -> str:
     return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]".replace("[", "(").replace("]", ")")
 
 
+def _why_blended(exact_from: int | None) -> str:
+    if exact_from is None:
+        return "no halo makes this network exact"
+    return f"too small to be exact, as tiles of {exact_from} pixels and more are"
+
+
 def print_segmented(done: Segmented) -> None:
     """Print how a volume was segmented, and where the result is."""
     if not done.complete:
@@ -229,7 +235,7 @@ def print_segmented(done: Segmented) -> None:
         size = " x ".join(map(str, cut.tile))
         table.add_row("network ran on", f"{size} pixels at a time, {settings.precision}, {settings.device}")
         if cut.overlap:
-            table.add_row("tiles", f"blended over {cut.overlap} pixels: no halo makes this network exact")
+            table.add_row("tiles", f"blended over {cut.overlap} pixels: {_why_blended(done.plan.exact_from)}")
         elif cut.halo:
             table.add_row("tiles", f"exact, with a halo of {cut.halo} pixels")
         for name, apart in (

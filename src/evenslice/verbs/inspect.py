@@ -19,6 +19,8 @@ from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
 from evenslice.volume.ngff import in_store
 
+LOOKED_AT = 2048  # pixels a side
+
 
 @dataclass(frozen=True)
 class Inspected:
@@ -119,7 +121,9 @@ def inspect(
 
 
 def _middle_range(volume: Volume) -> tuple[float, float] | None:
-    """Return the lowest and highest finite value of the middle slice: whole numbers stay whole."""
-    plane = volume.slice_at(volume.shape[0] // 2)
+    """Return the lowest and highest finite value of the middle of the middle slice: whole numbers stay whole."""
+    z = volume.shape[0] // 2
+    y, x = (slice(max(0, (n - LOOKED_AT) // 2), (n + LOOKED_AT) // 2) for n in volume.shape[1:])
+    plane = volume.read((slice(z, z + 1), y, x))
     finite = plane[np.isfinite(plane)]
     return (finite.min().item(), finite.max().item()) if finite.size else None

@@ -1,5 +1,6 @@
 """Scoring classes: Dice, IoU and boundaries, gathered slice by slice."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from evenslice.labels.targets import unique_values
 from evenslice.progress import Progress
 from evenslice.volume.array import Roi, Volume, crop
 
+LOOKED_THROUGH = 2**32
 MASKS = {1, 255, 65535}
 MOST_CLASSES_BESIDE_A_MASK = 32
 MANY_CLASSES = 32
@@ -38,7 +40,7 @@ def class_scores(
     """
     tally = _Tally(BoundaryCounter(tolerance), truth.source)
     read = _Reader(prediction, truth, threshold, ignore, box)
-    plan = bands(read.truth.shape, tally.boundary.halo, MOST_VOXELS)
+    plan = list(bands(read.truth.shape, tally.boundary.halo, MOST_VOXELS))
     with progress("evaluating", len(plan)) as step:
         for band in plan:
             guess, real, keep = read(band)
@@ -93,8 +95,9 @@ class _Reader:
     """Reads bands of both volumes as class numbers."""
 
     def __init__(self, prediction: Volume, truth: Volume, threshold: float, ignore: int | None, box: Roi) -> None:
-        self._masks = _mask_values(prediction, truth, ignore)
         self.prediction, self.truth = crop(prediction, box), crop(truth, box)
+        whole = math.prod(truth.shape) <= LOOKED_THROUGH
+        self._masks = _mask_values(*((prediction, truth) if whole else (self.prediction, self.truth)), ignore)
         self._threshold, self._ignore, self._first = threshold, ignore, box[0].start
 
     def __call__(self, band: Band) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_] | None]:
@@ -115,7 +118,7 @@ class _Reader:
 def _mask_values(prediction: Volume, truth: Volume, ignore: int | None) -> tuple[int | None, int | None]:
     """Return the value that means foreground in truth and prediction where they are masks, None where they are classes.
 
-    Looked up in whole volumes, so that a box is read like the volume it lies in.
+    Looked up in whole volumes up to 2^32 voxels, so that a box is read like the volume it lies in; in the box of larger ones.
     """
     values = set(unique_values(truth, ignore, most=MOST_CLASSES)) - {0, ignore}
     if len(values) >= MOST_CLASSES:

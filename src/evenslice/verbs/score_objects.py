@@ -23,7 +23,7 @@ def object_scores(prediction: Volume, truth: Volume, ignore: int | None, progres
     _check_labels(prediction)
     _check_labels(truth)
     counter = PairCounter(ignore or None)
-    plan = bands(truth.shape)
+    plan = list(bands(truth.shape))
     with progress("evaluating", len(plan)) as step:
         for band in plan:
             where = f"{prediction.source} and {truth.source}, slices {band.z.start}:{band.z.stop}"

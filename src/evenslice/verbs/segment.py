@@ -21,7 +21,9 @@ from evenslice.verbs.segment_finish import FINISH, Run, finish
 from evenslice.verbs.segment_job import Instances, Job, Output, work_folder
 from evenslice.verbs.segment_options import (
     blocks_of_shard,
+    check_apart,
     check_out,
+    check_unlike,
     is_complete,
     name_anywhere,
     shard_of,
@@ -182,6 +184,7 @@ def segment(
     out = Path(out)
     check_out(out, force, resume or shard is not None)
     part = shard_of(shard, scheduler)
+    check_apart(out, model, volume)
     sources = {"model": name_anywhere(model), "volume": name_anywhere(volume), "slices": slices}
     if scheduler is not None and sources["volume"] is None:
         raise BadInputError("a volume in memory was given, expected a path that the workers can open; save it first")
@@ -208,7 +211,7 @@ def segment(
     if is_complete(out, job) and (resume or part) and not work_folder(out).exists():
         return Segmented(out, True, 0)
     if not work_folder(out).exists():
-        check_out(out, force, False)
+        check_unlike(out, job, force, resume or part is not None)
 
     def choose(folder: Path) -> dict[str, Any]:
         plan = _plan(model, volume, job, mean is not None, seed, device_of(device))
@@ -271,20 +274,22 @@ def _kept(ledger: Ledger, out: Path, shared: bool) -> Iterator[None]:
     """Keep what is done when something fails, and say so; a run that has only begun is removed, unless others take part."""
     try:
         yield
-    except (BadInputError, OSError) as error:
-        if not ledger.folder.exists():
-            raise
-        if not shared and ledger.age_s() < WORTH_KEEPING_S:
-            ledger.remove()
-            raise
+    except Exception as error:
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         what = f"no space is left for {out}, expected more; free some" if full else str(error)
+        if ledger.folder.exists() and not shared and ledger.age_s() < WORTH_KEEPING_S:
+            ledger.remove()
+            if full:
+                raise BadInputError(what) from error
+            raise
+        if not ((full or isinstance(error, BadInputError | OSError)) and ledger.folder.exists()):
+            raise
         raise BadInputError(f"{what}; what is done is kept in {ledger.folder}: then go on with --resume") from error
 
 
 def _job(model: Model, volume: Volume, out: Path, roi: str | None, options: dict[str, Any]) -> Job:
     z, y, x = ((part.start, part.stop) for part in parse_roi(roi, volume.shape))
-    to: Literal["zarr", "tif"] = "zarr" if out.suffix == ".zarr" else "tif"
+    to: Literal["zarr", "tif"] = "zarr" if out.suffix.lower() == ".zarr" else "tif"
     job = Job(identity_of(model), fingerprint(volume), to, (z, y, x), tta=model.tta, **options)
     job.check_model(model)
     along(volume, job.axis)

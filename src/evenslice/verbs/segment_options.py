@@ -9,22 +9,49 @@ from typing import Any
 from evenslice.errors import BadInputError
 from evenslice.verbs.segment_job import Job
 from evenslice.volume.array import VoxelSize
-from evenslice.volume.files import check_volume_name
+from evenslice.volume.files import check_volume_name, split_container
+from evenslice.volume.ngff import in_store
 from evenslice.volume.writing import check_store_writable, check_writable
+
+SMALLEST_NM, LARGEST_NM = 1e-3, 1e9
 
 
 def check_out(out: Path, force: bool, join: bool) -> None:
     """Raise ``BadInputError`` unless a result can be written under this name; ``join``: something may be there."""
     check_volume_name(out)
-    check = check_store_writable if out.suffix == ".zarr" else check_writable
+    check = check_store_writable if out.suffix.lower() == ".zarr" else check_writable
     check(out, force or join)
+
+
+def check_unlike(out: Path, job: Job, force: bool, join: bool) -> None:
+    """Raise ``BadInputError`` if something is there already that is neither to be replaced nor the result of this very job."""
+    if join and not force and out.exists() and not is_complete(out, job):
+        raise BadInputError(
+            f"{out} exists and is not known as the result of these options, expected an unfinished run or none; choose another name, or "
+            "add --force to start over"
+        )
+    check_out(out, force, is_complete(out, job))
+
+
+def check_apart(out: Path, *inputs: Any) -> None:
+    """Raise ``BadInputError`` if the result would lie in, on or around something that is read."""
+    for source in inputs:
+        if not isinstance(source, (str, Path)):
+            continue
+        for part in (str(source), str(source).partition("@")[2], str(split_container(source)[0])):
+            place, target = Path(part).resolve(), out.resolve()
+            if part and (place == target or target in place.parents or (place in target.parents and in_store(place))):
+                raise BadInputError(
+                    f"{out} is read by this command ({source}), expected a place of its own; choose another name"
+                )
 
 
 def voxel_size_of(sides: Sequence[float]) -> VoxelSize:
     """Return three numbers of nm (z, y, x)."""
-    if len(sides) != 3:
+    if len(sides) != 3 or not all(SMALLEST_NM <= side <= LARGEST_NM for side in sides):
+        told = ", ".join(f"{side:g}" for side in sides)
         raise BadInputError(
-            f"the voxel size has {len(sides)} numbers, expected three of nm (z, y, x); write for example 50,4,4"
+            f"the voxel size is {told}, expected three numbers of nm (z, y, x); write for example 50,4,4"
         )
     return float(sides[0]), float(sides[1]), float(sides[2])
 

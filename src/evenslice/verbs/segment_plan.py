@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ BLOCK_BYTES = 64 * 2**20
 MOST_DEPTH = 16
 FEWEST_BLOCKS = 8
 LOOK = 1.4  # side of the picture on which tiles are compared with a whole one, tiles
-LARGEST_LOOK = 2048
+LOOK_TILE = 640  # larger tiles are not compared: what a halo gives does not depend on the tile
 SMALL_LOOK = 512  # where there are no tiles to compare
 GPU_PIXELS = 2**22
 
@@ -47,6 +47,8 @@ class Plan:
     tiles_differ, bf16_differs
         Largest and mean difference of probabilities that was measured on a slice in the middle: of tiles to a whole picture, and
         of bfloat16 to float32; None where it does not apply or could not be measured.
+    exact_from
+        Side of the smallest tile that is exact, where smaller ones were asked for, which are blended; else None.
     """
 
     cut: Cut
@@ -56,6 +58,7 @@ class Plan:
     normalisation: Normalisation
     tiles_differ: tuple[float, float] | None = None
     bf16_differs: tuple[float, float] | None = None
+    exact_from: int | None = None
 
     def blocks(self, shape: tuple[int, int, int], roi: Roi) -> list[Block]:
         """Return the blocks of a box of a volume."""
@@ -127,11 +130,18 @@ def make_plan(model: Model, volume: Volume, roi: Roi, normalisation: Normalisati
     exact = Runner(model, settings)
     pixel = bytes_per_pixel(model)
     budget = _budget(wishes)
-    cut = _cut(model, exact, volume, roi, wishes, budget / pixel)
+    cut, exact_from = _cut(model, exact, volume, roi, wishes, budget / pixel)
     size = math.prod(min(n, t) for n, t in zip(volume.shape[1:], cut.tile, strict=True))
     batch = int(max(1, min(64, GPU_PIXELS // size, budget / pixel // size))) if wishes.device.type == "cuda" else 1
     depth = _depth(model, volume, roi, cut)
-    plan = Plan(cut, depth, BLEND_SIDE, Settings(settings.device, precision, settings.threads, batch), normalisation)
+    plan = Plan(
+        cut,
+        depth,
+        BLEND_SIDE,
+        Settings(settings.device, precision, settings.threads, batch),
+        normalisation,
+        exact_from=exact_from,
+    )
     return _measured(plan, exact, model, volume, roi, budget / pixel)
 
 
@@ -154,7 +164,7 @@ def _check(model: Model, wishes: Wishes) -> None:
         raise BadInputError(
             f"--tile is {wishes.tile}, expected {model.size[0]} x {model.size[1]} as the exported network takes; leave it out"
         )
-    if wishes.memory is not None and wishes.memory <= 0:
+    if wishes.memory is not None and not 0 < wishes.memory < math.inf:
         raise BadInputError(
             f"--memory is {wishes.memory}, expected a number of GB above 0; leave it out for half of what is free"
         )
@@ -169,21 +179,21 @@ def _budget(wishes: Wishes) -> float:
     return max(0.0, wishes.memory * 1e9 - resident() - 3 * BLOCK_BYTES)
 
 
-def _cut(model: Model, exact: Runner, volume: Volume, roi: Roi, wishes: Wishes, pixels: float) -> Cut:
-    """Choose whole slices where they fit, else tiles: with a halo where that is exact, else blended."""
+def _cut(
+    model: Model, exact: Runner, volume: Volume, roi: Roi, wishes: Wishes, pixels: float
+) -> tuple[Cut, int | None]:
+    """Choose whole slices where they fit, else tiles: with a halo where that is exact, else blended; see ``Plan.exact_from``."""
     _, height, width = volume.shape
     whole = all(part.stop - part.start == n for part, n in zip(roi[1:], (height, width), strict=True))
     if model.size is not None:
-        return Cut(model.size, 0, min(model.size) // 4, 1)
+        return Cut(model.size, 0, min(model.size) // 4, 1), None
     if whole and (max(height, width) <= wishes.tile if wishes.tile else height * width <= pixels):
-        return Cut((height, width), 0, 0, model.stride)
+        return Cut((height, width), 0, 0, model.stride), None
     halo = find_halo(exact.logits, model.slices, model.stride, largest=int(pixels**0.5))
     tile = wishes.tile or _tile(pixels, halo, model.stride)
     if halo is None or tile <= 2 * halo + model.stride:
-        halo, overlap = 0, tile // 4
-    else:
-        overlap = 0
-    return Cut((tile, tile), halo, overlap, model.stride)
+        return Cut((tile, tile), 0, tile // 4, model.stride), None if halo is None else 2 * halo + 2 * model.stride
+    return Cut((tile, tile), halo, 0, model.stride), None
 
 
 def _tile(pixels: float, halo: int | None, stride: int) -> int:
@@ -191,7 +201,7 @@ def _tile(pixels: float, halo: int | None, stride: int) -> int:
     least = max(SMALLEST_TILE, 256 if halo is None else 2 * halo + 4 * stride)
     if side < least:
         raise BadInputError(
-            f"the memory allowed is enough for tiles of {max(side, 0)} pixels, expected {least} or more; allow more with --memory"
+            f"the memory allowed is enough for tiles of {max(side, 0)} pixels, expected {least} or more; allow more GB with --memory"
         )
     return side
 
@@ -210,17 +220,21 @@ def _depth(model: Model, volume: Volume, roi: Roi, cut: Cut) -> int:
 def _measured(plan: Plan, exact: Runner, model: Model, volume: Volume, roi: Roi, pixels: float) -> Plan:
     """Compare tiles with a whole picture, and bfloat16 with float32, on a part of the middle slice."""
     rough = plan.settings.precision != "fp32"
-    tiled = plan.cut.tile != volume.shape[1:]
+    cut = plan.cut
+    area = (slice(roi[0].start, roi[0].start + 1), roi[1], roi[2])
+    tiled = sum(len(block.tiles) for block in plan.blocks(volume.shape, area)) > 1
     if not (rough or tiled) or model.size is not None:
         return plan
-    side = int(min(LOOK * max(plan.cut.tile) if tiled else SMALL_LOOK, pixels**0.5, LARGEST_LOOK))
+    small = max(LOOK_TILE, 2 * cut.halo + 8 * cut.stride) // cut.stride * cut.stride
+    cut = replace(cut, tile=(min(small, cut.tile[0]), min(small, cut.tile[1])), overlap=min(cut.overlap, small // 4))
+    side = int(min(LOOK * max(cut.tile) if tiled else SMALL_LOOK, pixels**0.5))
     picture = _middle(volume, roi, model.slices, side)
     _, height, width = picture.shape
     everything = Plan(Cut((height, width), 0, 0, plan.cut.stride), 1, BLEND_SIDE, exact.settings, plan.normalisation)
     whole = _answer(exact, everything, picture)
     values = plan.to_dict()
-    if tiled and (height > plan.cut.tile[0] or width > plan.cut.tile[1]):
-        values["tiles_differ"] = _difference(_answer(exact, plan, picture), whole)
+    if tiled and (height > cut.tile[0] or width > cut.tile[1]):
+        values["tiles_differ"] = _difference(_answer(exact, replace(plan, cut=cut), picture), whole)
     if rough:
         values["bf16_differs"] = _difference(_answer(Runner(model, plan.settings), everything, picture), whole)
     return Plan.from_dict(values)

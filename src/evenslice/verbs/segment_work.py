@@ -63,7 +63,8 @@ class Work:
         BadInputError
             If a section cannot be read or holds NaN; what was written before stays.
         """
-        sections = Sections(along(self.volume, self.job.axis))
+        box = turned(self.job.box, self.job.axis)
+        sections = Sections(along(self.volume, self.job.axis), (box[1], box[2]))
         feed = Feed(sections, self.plan.normalisation, self.model.slices)
         runner = Runner(self.model, self.plan.settings)
         chosen = [self.blocks[index] for index in indices]

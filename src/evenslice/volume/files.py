@@ -42,6 +42,8 @@ def open_volume(path: str | Path) -> Volume:
     BadInputError
         If there is no such file, the format is unknown, or it does not hold a greyscale volume.
     """
+    if not str(path).strip():
+        raise BadInputError(f"the name of a volume is empty, expected {READ}; give a path")
     file, dataset = split_container(path)
     if not file.exists() and not in_store(file):
         raise BadInputError(f"{file} does not exist, expected {READ}; check the path")
@@ -54,6 +56,8 @@ def open_volume(path: str | Path) -> Volume:
         from evenslice.volume.images import open_images
 
         return open_images(file)
+    if not file.is_file():
+        raise BadInputError(f"{file} is a device or pipe, expected {READ}; save it as a file first")
     return _open_file(file, dataset)
 
 

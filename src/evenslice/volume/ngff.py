@@ -71,7 +71,7 @@ def _json(file: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(
             f"{file} is not JSON ({error}), expected Zarr metadata; copy or download the store again"
         ) from error

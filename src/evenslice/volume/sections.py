@@ -15,6 +15,7 @@ from evenslice.volume.windows import neighbours
 GROUP = 16  # sections that are looked at together
 FARTHEST = 8
 PROBES = (0.25, 0.5, 0.75)
+PROBED = 8192  # pixels of a row
 Plane = NDArray[Any]
 
 
@@ -24,11 +25,15 @@ class Sections:
     Parameters
     ----------
     volume
-        Axes (z, y, x); sections are looked at whole, so that the answer does not depend on tiles.
+        Axes (z, y, x).
+    area
+        (y, x) of what is looked at of each section: all that is to be computed, so that the answer does not depend on tiles;
+        None for whole sections.
     """
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, area: Area | None = None) -> None:
         self.volume = volume
+        self._area = area or (slice(0, volume.shape[1]), slice(0, volume.shape[2]))
         self._blank = lru_cache(maxsize=1024)(self._blank_in)
 
     def blank(self, z: int) -> bool:
@@ -51,21 +56,20 @@ class Sections:
 
     def _blank_in(self, group: int) -> frozenset[int]:
         """Look at a few rows of some sections, and at all of those that have one value there."""
-        depth, height, _ = self.volume.shape
-        low, high = group * GROUP, min(depth, (group + 1) * GROUP)
-        rows = [int(part * height) for part in PROBES]
-        found = np.concatenate(
-            [self.volume.read((slice(low, high), slice(y, y + 1), slice(None))) for y in rows], axis=1
-        )
+        (top, bottom), (left, right) = ((part.start, part.stop) for part in self._area)
+        low, high = group * GROUP, min(self.volume.shape[0], (group + 1) * GROUP)
+        rows = [top + int(part * (bottom - top)) for part in PROBES]
+        some = slice(left, min(right, left + PROBED))
+        found = np.concatenate([self.volume.read((slice(low, high), slice(y, y + 1), some)) for y in rows], axis=1)
         flat = found.reshape(high - low, -1)
         suspects = np.flatnonzero((flat == flat[:, :1]).all(1))
         return frozenset(low + int(n) for n in suspects if self._one_value(low + int(n), flat[n, 0]))
 
     def _one_value(self, z: int, value: object) -> bool:
-        height = self.volume.shape[1]
-        step = max(1, 2**24 // self.volume.shape[2])
-        spans = (slice(y, min(height, y + step)) for y in range(0, height, step))
-        return all(bool((self.volume.read((slice(z, z + 1), y, slice(None))) == value).all()) for y in spans)
+        y, x = self._area
+        step = max(1, 2**24 // (x.stop - x.start))
+        spans = (slice(start, min(y.stop, start + step)) for start in range(y.start, y.stop, step))
+        return all(bool((self.volume.read((slice(z, z + 1), rows, x)) == value).all()) for rows in spans)
 
 
 class Feed:

@@ -75,7 +75,10 @@ def _check_stack(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
     """Raise unless a series is one greyscale stack; ``flat``: it is ours, so a single slice is a volume too."""
     axes, shape = series.axes, series.shape
     sizes = dict(zip(axes, shape, strict=True))
-    if sizes.get("S", 1) > 1:
+    stacked = (
+        axes == "SYX" and file.is_shaped
+    )  # tifffile saves 3 or 4 slices without a word about them as samples of one page
+    if sizes.get("S", 1) > 1 and not stacked:
         raise BadInputError(
             f"{path} is a colour image (axes {axes}, shape {shape}), expected greyscale; convert it to 8-bit grey"
         )

@@ -68,10 +68,15 @@ def _open_array(folder: Path, level: Level | None, source: Path) -> Volume:
     chunk = tuple(array.chunks[axis] for axis in kept)
     pixels = ChunkedPixels(volume_shape, dtype, (chunk[0], chunk[1], chunk[2]), _reader(array, kept, folder))
     voxel = level.voxel_nm if level else stated_size(attributes)
-    meaning = level.meaning if level else attributes.get("evenslice", {}).get("meaning")
+    meaning = level.meaning if level else _noted_meaning(attributes)
     return Volume(
         pixels, voxel, str(source), meaning if meaning in MEANINGS else "intensity", _facts(array, level, folder)
     )
+
+
+def _noted_meaning(attributes: Any) -> Any:
+    noted = attributes.get("evenslice")
+    return noted.get("meaning") if isinstance(noted, dict) else None
 
 
 def _reader(array: Any, kept: list[int], folder: Path) -> Any:
