@@ -19,7 +19,7 @@ from evenslice.labels.watershed import FLOOD_HALO, flood_box, seed_distance, see
 
 VOXEL = (50.0, 4.0, 4.0)
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "isbi2012"
-HALOS = ((0, 0, 0), (2, 32, 32), FLOOD_HALO, (8, 64, 64))
+HALOS = ((0, 0, 0), (2, 32, 32), (4, 64, 64), FLOOD_HALO)
 
 
 def boundaries(membranes: np.ndarray) -> np.ndarray:
