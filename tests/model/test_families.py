@@ -93,7 +93,7 @@ def test_a_mirror_stem_does_not_see_the_direction(family, slices):
 def tied_cases():
     """Twenty steps with one S for each family, so that every S is trained on a third of them."""
     for number, family in enumerate(FAMILIES):
-        quick = family.label in QUICK and number % 2 == 0
+        quick = family.label in QUICK and number % 4 == 0
         count = SLICES[number % len(SLICES)]
         marks = () if quick else (pytest.mark.slow,)
         yield pytest.param(family, count, marks=marks, id=f"{family.label.replace(' ', '-')}-{count}")

@@ -109,6 +109,7 @@ def test_a_killed_worker_loses_nothing(place, cluster):
     assert_same("s.zarr", "whole.zarr")
 
 
+@pytest.mark.slow
 def test_no_scheduler_is_said(place):
     err = refused(*place, "s.zarr", "--scheduler", "tcp://127.0.0.1:9")
     assert err.startswith("evenslice: error: no Dask scheduler answers at tcp://127.0.0.1:9 (")

@@ -66,6 +66,7 @@ def test_a_box_of_a_huge_volume_costs_what_a_box_costs(tmp_path, huge):
     assert evaluate(huge, huge, roi=box).voxels == 2 * 64 * 64
 
 
+@pytest.mark.slow
 def test_a_tile_too_small_to_be_exact_is_told(tmp_path, grey, make_model, capsys):
     done = segment(make_model(), np.tile(grey, (1, 3, 2)), tmp_path / "s.zarr", tile=33, precision="fp32")
     assert done.plan.exact_from is not None
