@@ -17,7 +17,8 @@ from verbs.scenes import assert_same, run, started
 
 pytest.importorskip("distributed", reason="the extra dask is not installed")
 
-WORDS = ["--tile", 96, "--instances", "components", "--precision", "fp32"]
+WORDS = ["--instances", "components", "--precision", "fp32"]
+TILES = ["--tile", 96, *WORDS]
 IMPATIENT = """
 import sys
 from evenslice import cli
@@ -45,7 +46,7 @@ def worker(file):
 def place(tmp_path, monkeypatch, make_model):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(1)
-    save_volume("raw.tif", np.uint8(np.clip(rng.normal(128, 60, (8, 48, 97)), 0, 255)))
+    save_volume("raw.tif", np.uint8(np.clip(rng.normal(128, 60, (12, 48, 97)), 0, 255)))
     save_model("m.safetensors", make_model())
     return ["segment", "m.safetensors", "raw.tif"]
 
@@ -97,8 +98,8 @@ def test_a_cluster_gives_what_one_process_gives(place, cluster):
 @pytest.mark.slow
 def test_a_killed_worker_loses_nothing(place, cluster):
     address, workers = cluster
-    assert run(*place, "whole.zarr", *WORDS) == 0
-    with started(*place, "s.zarr", *WORDS, "--scheduler", address) as client:
+    assert run(*place, "whole.zarr", *TILES) == 0
+    with started(*place, "s.zarr", *TILES, "--scheduler", address) as client:
         while len(list(Path("s.zarr.run").glob("done/predict/*/*.json"))) < 3:
             assert client.poll() is None, client.communicate()
             time.sleep(0.005)

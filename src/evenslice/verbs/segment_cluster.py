@@ -17,7 +17,7 @@ from evenslice.volume.files import open_volume
 from evenslice.volume.ledger import Ledger
 
 TIMEOUT_S = 10
-WAITING = 4  # tasks a thread that are handed out ahead
+WAITING = 2  # tasks a thread that are handed out ahead
 _LOCK = threading.Lock()
 _OPEN: dict[tuple[str, int], Work] = {}
 
