@@ -145,6 +145,16 @@ def test_resume_with_nothing_there_begins_and_with_all_there_is_done(tmp_path, g
         segment(blurring(), grey, out, **OPTIONS)
 
 
+def test_what_a_killed_writer_left_is_not_in_the_result(tmp_path, grey, whole, fail, monkeypatch):
+    fail(Work, "_write", 4, Stop())
+    with pytest.raises(Stop):
+        segment(blurring(), grey, tmp_path / "s.zarr", **OPTIONS)
+    monkeypatch.undo()
+    (tmp_path / "s.zarr.run" / "store.zarr" / "0" / "c.0123abcd.partial").write_bytes(b"half a chunk")
+    segment(blurring(), grey, tmp_path / "s.zarr", resume=True, **OPTIONS)
+    assert_same(tmp_path / "s.zarr", whole)
+
+
 def test_force_replaces_only_at_the_end(tmp_path, grey, whole, fail, monkeypatch):
     out = tmp_path / "s.zarr"
     segment(blurring(), grey, out, threshold=0.7)

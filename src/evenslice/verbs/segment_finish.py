@@ -74,6 +74,8 @@ def _make_pyramids(work: Work, attributes: dict[str, Any], progress: Progress) -
 
 
 def _give_name(store: Path, out: Path) -> None:
+    for part in store.rglob("*.partial"):  # zarr's own, of chunks that a killed process was writing
+        part.unlink()
     old = store.with_name("old.zarr")
     if out.exists():
         out.replace(old)
