@@ -53,6 +53,7 @@ bench: $(VENV)/.bench  ## Measure speed, memory and stems beside the peers
 	$(BIN)/python benchmarks/stems.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/segment.py
+	$(BIN)/python benchmarks/watershed.py
 	$(BIN)/python benchmarks/memory.py
 
 clean:  ## Remove what was installed and made
