@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from counting import Counting
 from evenslice.errors import BadInputError
 from evenslice.volume import along as module
 from evenslice.volume.along import along, turned
@@ -10,17 +11,6 @@ from evenslice.volume.array import Volume
 
 ALL = (slice(None),) * 3
 TURNS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0)}
-
-
-class Counting:
-    """Pixels that remember which boxes were read."""
-
-    def __init__(self, pixels):
-        self._pixels, self.shape, self.dtype, self.reads = pixels, pixels.shape, pixels.dtype, []
-
-    def __getitem__(self, key):
-        self.reads.append(key)
-        return self._pixels[key]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from counting import Counting
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
@@ -12,17 +13,6 @@ from evenslice.volume.windows import neighbours, read_window
 
 ONCE = Normalisation((3.7,), (0.3,), "file")
 PER_SLOT = Normalisation((100.0, 128.0, 90.0), (40.0, 30.0, 20.0), "file")
-
-
-class Counting:
-    """Pixels that remember which boxes were read."""
-
-    def __init__(self, pixels):
-        self._pixels, self.shape, self.dtype, self.reads = pixels, pixels.shape, pixels.dtype, []
-
-    def __getitem__(self, key):
-        self.reads.append(key)
-        return self._pixels[key]
 
 
 def noise(depth, blank=(), value=0, shape=(12, 10)):

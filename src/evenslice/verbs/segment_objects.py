@@ -14,7 +14,8 @@ from evenslice.labels.numbering import Numbering, number, same_names
 from evenslice.labels.objects import Local, compact
 from evenslice.labels.watershed import FLOOD_HALO, flood_box, seed_distance, seed_halo, seeds_in
 from evenslice.model.predict import classes_of
-from evenslice.verbs.segment_work import Work, make_labels, opened
+from evenslice.verbs.segment_work import Work, opened
+from evenslice.volume.omezarr import create_labels
 from evenslice.volume.writing import written_beside
 
 STAGES = {"none": (), "components": ("label", "write"), "watershed": ("seed", "place", "flood", "write")}
@@ -68,7 +69,7 @@ class Objects:
             last = "flood" if "flood" in self.stages else "label"
             numbering = self._joined(last, self._work.job.min_size)
             shutil.rmtree(self._work.store / "labels", ignore_errors=True)  # of a process that was killed here
-            make_labels(self._work.store, self._shape, numbering.table.dtype.name, self._voxel, self._chunks)
+            create_labels(self._work.store, self._shape, numbering.table.dtype.name, self._voxel, self._chunks)
 
     def piece(self, stage: str, index: int) -> None:
         """Do one box of a stage and note it."""

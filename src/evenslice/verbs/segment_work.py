@@ -20,7 +20,7 @@ from evenslice.progress import Step
 from evenslice.verbs.segment_job import Job
 from evenslice.verbs.segment_plan import Plan
 from evenslice.volume.along import along, turned
-from evenslice.volume.array import Roi, Volume, VoxelSize
+from evenslice.volume.array import Roi, Volume
 from evenslice.volume.ledger import Ledger
 from evenslice.volume.omezarr import create_image, create_labels
 from evenslice.volume.sections import Feed, Sections
@@ -135,14 +135,7 @@ def prepare(folder: Path, job: Job, plan: Plan, volume: Volume, classes: int) ->
         chunks=(1, *chunks),
     )
     if job.keeps_labels and job.instances == "none":
-        make_labels(store, job.shape, "uint8", volume.voxel_nm, chunks)
-
-
-def make_labels(
-    store: Path, shape: tuple[int, int, int], dtype: str, voxel_nm: VoxelSize | None, chunks: tuple[int, int, int]
-) -> None:
-    """Create the array of labels of a store."""
-    create_labels(store, shape, dtype, voxel_nm, chunks)
+        create_labels(store, job.shape, "uint8", volume.voxel_nm, chunks)
 
 
 def store_of(folder: Path) -> Path:
