@@ -19,7 +19,7 @@ from evenslice.evidence.change import predict_windows, window_scores
 from evenslice.labels.targets import Target
 from evenslice.model.discovery import find_stems
 from evenslice.verbs.demo import CROP, RATE, SHAPE, STEPS, TILE
-from evenslice.verbs.train import Recipe
+from evenslice.learn.recipe import Recipe
 from evenslice.volume.array import Volume
 
 GIVEN = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evenslice import audit, build_model, open_volume, train
 from evenslice.progress import lines
-from evenslice.verbs.train import Recipe
+from evenslice.learn.recipe import Recipe
 from evenslice.volume.normalisation import estimate
 
 FAMILIES = ("ablation", "ablation-copy", "shapley", "gradient", "integrated-gradients")

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from evenslice import evaluate, segment, train
-from evenslice.verbs.train import Recipe
+from evenslice.learn.recipe import Recipe
 
 HELD_OUT = "24:30"
 

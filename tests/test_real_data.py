@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from evenslice import audit, build_model, open_volume, train
+from evenslice.learn.recipe import Recipe
 from evenslice.model.discovery import find_stems
 from evenslice.model.stem import norms_per_slot
-from evenslice.verbs.train import Recipe
 
 ENCODERS = {
     "resnet18": ("unet", 4, "resnet18_conv1-layer3.safetensors", (1.91, 2.17, 1.53)),

@@ -222,9 +222,9 @@ def train(
     traceback: options.Traceback = False,
 ) -> None:
     """Train a 2D+ segmentation model from an RGB-pretrained encoder."""
+    from evenslice.learn.recipe import Recipe
     from evenslice.progress import bar
     from evenslice.report.tables import print_scores
-    from evenslice.verbs.train import Recipe
     from evenslice.verbs.train import train as run
 
     check_json(json, force, volume, labels, out)

@@ -13,9 +13,9 @@ import torch
 
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
+from evenslice.learn.recipe import Recipe
 from evenslice.model.discovery import find_stems
 from evenslice.model.stem import norms_per_slot
-from evenslice.verbs.train import Recipe
 
 QUICK = {"weights": "none", "encoder_depth": 3, "steps": 4, "batch": 2, "crop": 32}
 
@@ -70,7 +70,7 @@ torch.set_num_threads(1)
 from evenslice import train
 from evenslice.learn import fit
 from evenslice.learn.module import Training
-from evenslice.verbs.train import Recipe
+from evenslice.learn.recipe import Recipe
 fit.FEWEST_CHUNK = 2
 step = Training.training_step
 def dying(self, batch, number):
@@ -176,7 +176,7 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_of_a_run_without_state(tmp_path
         ({"slices": 4}, "expected an odd number"),
         ({"validation": "5:99"}, r"--validation is '5:99', expected a part of 0:9"),
         ({"validation": "0:9"}, "leaves none to train on"),
-        ({"target": "magic"}, "target 'magic' is unknown"),
+        ({"target": "magic"}, r"--target is .magic., expected .auto., "),
         ({"encoder": "resnet19"}, "did you mean"),
     ],
 )

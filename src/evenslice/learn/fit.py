@@ -12,23 +12,40 @@ import torch
 
 from evenslice.errors import BadInputError
 from evenslice.learn.module import Training
+from evenslice.learn.recipe import Precision
 from evenslice.progress import Progress, Step
 from evenslice.volume.writing import written_beside
 
 FEWEST_CHUNK = 50
-CHUNKS = 4
+PLUGINS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def chunk_of(steps: int) -> int:
-    """Return how many steps lie between two looks at the validation slices."""
-    return min(steps, max(FEWEST_CHUNK, math.ceil(steps / CHUNKS)))
+def chunk_of(steps: int, looks: int = 4) -> int:
+    """Return how many steps lie between two looks at the validation slices: at least 50."""
+    return min(steps, max(FEWEST_CHUNK, math.ceil(steps / looks)))
+
+
+def precision_of(name: Precision, device: torch.device) -> Precision:
+    """Return what ``auto`` means here: bf16 on a GPU that has it, else fp32.
+
+    Raises
+    ------
+    BadInputError
+        If fp16 is asked for where there is no GPU.
+    """
+    if name == "fp16" and device.type != "cuda":
+        raise BadInputError("--precision is fp16 without a GPU, expected bf16 or fp32 there; use --precision bf16")
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def fit(
     training: Training,
     device: torch.device,
+    precision: Precision,
     checkpoint: Path,
-    after_chunk: Callable[[int], str],
+    after_chunk: Callable[[int, float], str],
     progress: Progress,
     label: str,
 ) -> None:
@@ -38,13 +55,13 @@ def fit(
     ----------
     training
         What to train.
-    device
-        CPU or GPU.
+    device, precision
+        CPU or GPU; ``fp32``, ``bf16`` or ``fp16``.
     checkpoint
         Where the state of the run is kept between chunks.
     after_chunk
-        Called with the number of steps done, after each chunk and before its checkpoint is written; returns a word for
-        the progress bar.
+        Called with the number of steps done and the mean loss since the last call, after each chunk and before its
+        checkpoint is written; returns a word for the progress bar.
     progress, label
         How to show it.
 
@@ -66,6 +83,7 @@ def fit(
         trainer = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
+            precision=PLUGINS[precision],
             max_epochs=math.ceil(left / training.chunk),
             max_steps=left,
             reload_dataloaders_every_n_epochs=1,
@@ -108,9 +126,10 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
 class _Watch(pl.Callback):  # type: ignore[misc]
     """Shows each step, and after each chunk validates and keeps the state."""
 
-    def __init__(self, step: Step, checkpoint: Path, after_chunk: Callable[[int], str]) -> None:
+    def __init__(self, step: Step, checkpoint: Path, after_chunk: Callable[[int, float], str]) -> None:
         self._step, self._checkpoint, self._after_chunk = step, checkpoint, after_chunk
         self._note = ""
+        self._losses: list[float] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Training, outputs: Any, batch: Any, batch_idx: int
@@ -120,9 +139,11 @@ class _Watch(pl.Callback):  # type: ignore[misc]
             raise BadInputError(
                 f"the loss became {loss} at step {pl_module.done}, expected a number; use a smaller --lr"
             )
+        self._losses.append(loss)
         self._step(f"loss {loss:.3f}{self._note}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Training) -> None:
-        self._note = f", {self._after_chunk(pl_module.done)}"
+        self._note = f", {self._after_chunk(pl_module.done, sum(self._losses) / len(self._losses))}"
+        self._losses.clear()
         with written_beside(self._checkpoint) as part:
             torch.save(pl_module.state(), part)

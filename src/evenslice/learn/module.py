@@ -71,7 +71,7 @@ class Training(pl.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Return the loss of one batch."""
         windows, target = batch
-        return segmentation_loss(logits_of(self.network, windows, self.stride), target)
+        return segmentation_loss(logits_of(self.network, windows, self.stride).float(), target)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW with a one-cycle schedule over all steps."""

@@ -7,10 +7,11 @@ from typing import Any
 from evenslice.data.phantom import phantom
 from evenslice.evidence.result import Audit
 from evenslice.labels.metrics import Scores
+from evenslice.learn.recipe import Recipe
 from evenslice.model.stem import Init
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit
-from evenslice.verbs.train import Recipe, train
+from evenslice.verbs.train import train
 from evenslice.volume.array import Volume
 from evenslice.volume.files import save_volume
 

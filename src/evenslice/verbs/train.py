@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import torch
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import certify
 from evenslice.labels.metrics import Scores, confusion, scores_of
-from evenslice.labels.targets import TARGETS, TargetKind, resolve_target
+from evenslice.labels.targets import resolve_target
 from evenslice.learn.patches import PatchSource
+from evenslice.learn.recipe import Precision, Recipe
 from evenslice.learn.split import split_slices
 from evenslice.model.build import build_model
 from evenslice.model.checkpoint import check_model_name, load_model, read_about, save_model
 from evenslice.model.predict import classes_of
 from evenslice.model.spec import Model
-from evenslice.model.stem import Init, Tie
 from evenslice.model.streaming import predict_slices
 from evenslice.progress import Progress, silent
 from evenslice.verbs.choices import (
@@ -34,58 +35,34 @@ from evenslice.verbs.choices import (
 )
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
-from evenslice.volume.writing import check_writable
+from evenslice.volume.writing import check_writable, written_beside
 
 LOOK_SLICES = 8
-SMALLEST_CROP = 32
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train; each field is the option of the same name of ``evenslice train``."""
-
-    arch: str = "unet"
-    encoder: str = "resnet18"
-    encoder_depth: int | None = None
-    weights: str = "imagenet"
-    init: Init = "green"
-    slices: int = 3
-    tie: Tie = "none"
-    reverse_z: bool = False
-    target: TargetKind = "auto"
-    ignore_label: int | None = None
-    validation: str | None = None
-    steps: int = 1000
-    batch: int = 4
-    crop: int = 256
-    lr: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that cannot train."""
-        for name, value, least in (
-            ("steps", self.steps, 1),
-            ("batch", self.batch, 1),
-            ("crop", self.crop, SMALLEST_CROP),
-        ):
-            if value < least:
-                raise BadInputError(f"--{name} is {value}, expected {least} or more; choose a larger number")
-        if not 0 < self.lr < float("inf"):
-            raise BadInputError(f"--lr is {self.lr}, expected a number above 0; use for example 0.001")
-        if self.target not in TARGETS:
-            raise BadInputError(
-                f"the target {self.target!r} is unknown, expected one of {', '.join(TARGETS)}; choose one"
-            )
+Watch = Callable[[Model, int], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What ``train`` made: the best model as saved, its scores on the validation slices, and where the last one lies."""
+    """What ``train`` made.
+
+    Attributes
+    ----------
+    model
+        The network as saved: the best on the validation slices, or the last (``Recipe.keep``).
+    scores
+        Its scores on all validation slices.
+    path, last
+        Where it lies, and where the last state lies.
+    looks
+        What each look at the validation slices saw: ``steps``, mean ``loss`` since the look before, ``dice`` on a few
+        slices, and what ``watch`` returned.
+    """
 
     model: Model
     scores: Scores
     path: Path
     last: Path
+    looks: tuple[dict[str, Any], ...] = ()
 
 
 def train(
@@ -97,6 +74,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     force: bool = False,
+    watch: Watch | None = None,
     label: str = "training",
     progress: Progress = silent,
 ) -> Trained:
@@ -116,6 +94,8 @@ def train(
         How to train; the defaults when None.
     device, resume, force
         ``auto``, ``cpu`` or ``cuda``; whether to go on with a killed run; whether to overwrite.
+    watch
+        Called at every look with the model, in eval mode, and the number of steps done; what it returns is kept with the look.
     label, progress
         What to call it, and how to show the progress.
 
@@ -148,18 +128,22 @@ def train(
         seed=recipe.seed,
     ).with_facts(normalisation=source.normalisation, training=_provenance(volume, source, zs, recipe))
     where = device_of(device)
+    from evenslice.learn.fit import precision_of
+
+    precision = precision_of(recipe.precision, where)
     with _Run(out, recipe, resume, force, model.training) as folder:
-        keeper = _Keeper(model, volume, source, zs, where, folder)
-        _fit(model, source, recipe, where, folder, keeper, label, progress)
-        best = load_model(folder / "best.safetensors")
-        best.module.to(where)
-        scores = validate(best, volume, source, zs, where)
-        certificate = certify(best, seed=recipe.seed, device=where).to_dict()
-        best = best.with_facts(scores={"validation": scores.to_dict()}, certificate=certificate)
-        save_model(out, best)
+        keeper = _Keeper(model, volume, source, zs, where, folder, watch)
+        _fit(model, source, recipe, (where, precision), folder, keeper, label, progress)
+        kept = load_model(folder / f"{recipe.keep}.safetensors")
+        kept.module.to(where)
+        scores = validate(kept, volume, source, zs, where)
+        certificate = certify(kept, seed=recipe.seed, device=where).to_dict()
+        kept = kept.with_facts(scores={"validation": scores.to_dict()}, certificate=certificate)
+        looks = keeper.looks
+        save_model(out, kept)
         last = out.with_suffix(".last.safetensors")
         (folder / "last.safetensors").replace(last)
-    return Trained(best, scores, out, last)
+    return Trained(kept, scores, out, last, looks)
 
 
 def validate(model: Model, volume: Volume, source: PatchSource, zs: list[int], device: torch.device) -> Scores:
@@ -212,7 +196,7 @@ def _provenance(volume: Volume, source: PatchSource, zs: list[int], recipe: Reci
         "slices": spans_of(seen),
         "validation": spans_of(zs),
         "target": source.target.kind,
-        "recipe": asdict(recipe) | {"weights": Path(recipe.weights).name},
+        "recipe": recipe.model_dump() | {"weights": Path(recipe.weights).name},
         "versions": {name: version(name) for name in ("evenslice", "torch", "timm", "segmentation-models-pytorch")},
     }
 
@@ -222,7 +206,7 @@ class _Run:
 
     def __init__(self, out: Path, recipe: Recipe, resume: bool, force: bool, training: dict[str, Any]) -> None:
         self.folder = out.with_name(out.name + ".run")
-        plan = json.dumps(asdict(recipe) | {key: training[key] for key in ("fingerprint", "labels")}, indent=2)
+        plan = json.dumps(recipe.model_dump() | {key: training[key] for key in ("fingerprint", "labels")}, indent=2)
         record = self.folder / "plan.json"
         if self.folder.exists() and not self.folder.is_dir():
             raise BadInputError(
@@ -259,18 +243,36 @@ class _Keeper:
     """After each chunk: validates on a few slices, saves the last state, and the best."""
 
     def __init__(
-        self, model: Model, volume: Volume, source: PatchSource, zs: list[int], device: torch.device, folder: Path
+        self,
+        model: Model,
+        volume: Volume,
+        source: PatchSource,
+        zs: list[int],
+        device: torch.device,
+        folder: Path,
+        watch: Watch | None = None,
     ) -> None:
         picks = np.unique(np.linspace(0, len(zs) - 1, LOOK_SLICES).round().astype(int))
         self._zs = [zs[p] for p in picks]
         self._model, self._volume, self._source, self._device, self._folder = model, volume, source, device, folder
+        self._watch = watch
 
-    def __call__(self, steps: int) -> str:
+    @property
+    def looks(self) -> tuple[dict[str, Any], ...]:
+        """What the looks so far saw, those before a kill included."""
+        file = self._folder / "looks.json"
+        return tuple(json.loads(file.read_text())) if file.exists() else ()
+
+    def __call__(self, steps: int, loss: float) -> str:
         model = self._model
         training = model.module.training
         model.module.eval()
         dice = validate(model, self._volume, self._source, self._zs, self._device).dice
+        seen = {} if self._watch is None else self._watch(model, steps)
         model.module.train(training)
+        earlier = [look for look in self.looks if look["steps"] < steps]
+        with written_beside(self._folder / "looks.json") as part:
+            part.write_text(json.dumps([*earlier, {"steps": steps, "loss": loss, "dice": dice, **seen}]))
         state = model.with_facts(training=model.training | {"steps": steps}, scores={"dice": dice})
         save_model(self._folder / "last.safetensors", state)
         best = self._folder / "best.safetensors"
@@ -283,7 +285,7 @@ def _fit(
     model: Model,
     source: PatchSource,
     recipe: Recipe,
-    device: torch.device,
+    on: tuple[torch.device, Precision],
     folder: Path,
     keeper: _Keeper,
     label: str,
@@ -292,8 +294,8 @@ def _fit(
     from evenslice.learn.fit import chunk_of, fit
     from evenslice.learn.module import Training
 
-    steps, chunk = recipe.steps, chunk_of(recipe.steps)
+    steps, chunk = recipe.steps, chunk_of(recipe.steps, recipe.looks)
     training = Training(
         model.module, model.stride, source, steps=steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed, chunk=chunk
     )
-    fit(training, device, folder / "state.ckpt", keeper, progress, label)
+    fit(training, *on, folder / "state.ckpt", keeper, progress, label)
