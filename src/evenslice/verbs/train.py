@@ -95,7 +95,8 @@ def train(
     device, resume, force
         ``auto``, ``cpu`` or ``cuda``; whether to go on with a killed run; whether to overwrite.
     watch
-        Called at every look with the model, in eval mode, and the number of steps done; what it returns is kept with the look.
+        Called before the first step and at every look with the model, in eval mode, and the number of steps done; what it
+        returns is kept with the look.
     label, progress
         What to call it, and how to show the progress.
 
@@ -133,6 +134,7 @@ def train(
     precision = precision_of(recipe.precision, where)
     with _Run(out, recipe, resume, force, model.training) as folder:
         keeper = _Keeper(model, volume, source, zs, where, folder, watch)
+        keeper.begin()
         _fit(model, source, recipe, (where, precision), folder, keeper, label, progress)
         kept = load_model(folder / f"{recipe.keep}.safetensors")
         kept.module.to(where)
@@ -263,6 +265,20 @@ class _Keeper:
         file = self._folder / "looks.json"
         return tuple(json.loads(file.read_text())) if file.exists() else ()
 
+    def begin(self) -> None:
+        """Watch the model before the first step, unless the run goes on."""
+        if self._watch is None or (self._folder / "state.ckpt").exists():
+            return
+        self._model.module.eval()
+        seen = self._watch(self._model, 0)
+        self._model.module.train()
+        self._note({"steps": 0, "loss": None, "dice": None, **seen})
+
+    def _note(self, look: dict[str, Any]) -> None:
+        earlier = [one for one in self.looks if one["steps"] < look["steps"]]
+        with written_beside(self._folder / "looks.json") as part:
+            part.write_text(json.dumps([*earlier, look]))
+
     def __call__(self, steps: int, loss: float) -> str:
         model = self._model
         training = model.module.training
@@ -270,9 +286,7 @@ class _Keeper:
         dice = validate(model, self._volume, self._source, self._zs, self._device).dice
         seen = {} if self._watch is None else self._watch(model, steps)
         model.module.train(training)
-        earlier = [look for look in self.looks if look["steps"] < steps]
-        with written_beside(self._folder / "looks.json") as part:
-            part.write_text(json.dumps([*earlier, {"steps": steps, "loss": loss, "dice": dice, **seen}]))
+        self._note({"steps": steps, "loss": loss, "dice": dice, **seen})
         state = model.with_facts(training=model.training | {"steps": steps}, scores={"dice": dice})
         save_model(self._folder / "last.safetensors", state)
         best = self._folder / "best.safetensors"
