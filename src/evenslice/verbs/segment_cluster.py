@@ -53,10 +53,8 @@ def _opened(folder: Path) -> Work:
 
 
 @contextmanager
-def cluster_run(address: str, folder: Path, progress: Progress) -> Iterator[Run]:
-    """Connect to a scheduler, and give what does the pieces of a stage on its workers.
-
-    A worker that dies loses nothing: what it had is done again by another.
+def connected(address: str) -> Iterator[tuple[Any, Any]]:
+    """Connect to a scheduler that has workers; give the package ``distributed`` and the client.
 
     Raises
     ------
@@ -80,6 +78,21 @@ def cluster_run(address: str, folder: Path, progress: Progress) -> Iterator[Run]
             client.wait_for_workers(1, timeout=TIMEOUT_S)
         except TimeoutError as error:
             raise BadInputError(f"the scheduler at {address} has no workers, expected some; start them") from error
+        yield distributed, client
+
+
+@contextmanager
+def cluster_run(address: str, folder: Path, progress: Progress) -> Iterator[Run]:
+    """Connect to a scheduler, and give what does the pieces of a stage on its workers.
+
+    A worker that dies loses nothing: what it had is done again by another.
+
+    Raises
+    ------
+    BadInputError
+        As ``connected``.
+    """
+    with connected(address) as (distributed, client):
 
         def run(stage: str, left: list[int], label: str) -> None:
             _hand_out(distributed, client, str(folder.resolve()), stage, left, label, progress)
@@ -97,7 +110,7 @@ def _hand_out(
         first = [_submit(client, folder, stage, index) for index in islice(waiting, ahead)]
         tasks = distributed.as_completed(first, loop=client.loop)
         for task in tasks:
-            _result(task, distributed)
+            outcome(task, distributed)
             step()
             index = next(waiting, None)
             if index is not None:
@@ -108,11 +121,12 @@ def _submit(client: Any, folder: str, stage: str, index: int) -> Any:
     return client.submit(do_remotely, folder, stage, [index], pure=False)
 
 
-def _result(task: Any, distributed: Any) -> None:
+def outcome(task: Any, distributed: Any) -> Any:
+    """Return what a task returned, or raise ``BadInputError`` if workers died on it again and again."""
     try:
-        task.result()
+        return task.result()
     except distributed.KilledWorker as error:
         raise BadInputError(
             f"several workers died one after the other on the same piece ({error}), expected workers with enough memory; give them more, "
-            "and go on with --resume"
+            "and run it again"
         ) from error

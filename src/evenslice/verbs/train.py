@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import certify
 from evenslice.labels.metrics import Scores, confusion, scores_of
-from evenslice.labels.targets import resolve_target
+from evenslice.labels.targets import Target, resolve_target
 from evenslice.learn.patches import PatchSource
 from evenslice.learn.recipe import Precision, Recipe
 from evenslice.learn.split import split_slices
@@ -150,13 +150,26 @@ def train(
 
 def validate(model: Model, volume: Volume, source: PatchSource, zs: list[int], device: torch.device) -> Scores:
     """Segment some slices and compare them with their targets; labels to be ignored are left out."""
+    return score_slices(model, volume, source.labels, source.target, zs, device, source.ignore)
+
+
+def score_slices(
+    model: Model,
+    volume: Volume,
+    labels: Volume,
+    target: Target,
+    zs: Sequence[int],
+    device: torch.device,
+    ignore: int | None = None,
+) -> Scores:
+    """Segment some slices of a volume and compare them with what the labels mean; the label ``ignore`` is left out."""
     size = max(2, model.spec.classes)
     table = np.zeros((size, size), np.int64)
     for z, probability in zip(zs, predict_slices(model, volume, zs, device), strict=True):
         guess = classes_of(torch.from_numpy(probability)[None])[0].numpy()
-        plane = source.labels.slice_at(z)
-        keep = np.ones(plane.shape, bool) if source.ignore is None else plane != source.ignore
-        table += confusion(guess[keep], source.target.apply(plane)[keep], size)
+        plane = labels.slice_at(z)
+        keep = np.ones(plane.shape, bool) if ignore is None else plane != ignore
+        table += confusion(guess[keep], target.apply(plane)[keep], size)
     return scores_of(table)
 
 

@@ -1,0 +1,136 @@
+"""The folder of a study: a folder a cell with its row, locks of the operating system, and the table of all rows.
+
+Any number of processes, on one machine or on several that share the folder, may work on it at the same time.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from evenslice.errors import BadInputError
+from evenslice.verbs.study_plan import Cell, Plan
+from evenslice.volume.writing import written_beside
+
+PATIENCE_S = 600.0
+FIRST = ("arch", "encoder", "weights", "init", "tie", "dataset", "target", "seed", "dice", "iou")
+MEASURED = ("mirror_index", "mirror_low", "mirror_high")
+Row = dict[str, Any]
+
+
+class StudyFolder:
+    """Where a study keeps what is done.
+
+    Parameters
+    ----------
+    path
+        The folder, made when missing.
+    plan
+        The study.
+
+    Raises
+    ------
+    BadInputError
+        If the folder holds something else, or another study.
+    """
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path, self._plan = path, plan
+        if path.exists() and not path.is_dir():
+            raise BadInputError(f"{path} is a file, expected a folder for --out; choose another name")
+        if not path.resolve().parent.is_dir():
+            raise BadInputError(
+                f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
+            )
+        name = path / "name.txt"
+        if path.is_dir() and any(path.iterdir()) and not name.exists():
+            raise BadInputError(
+                f"{path} is not empty and holds no study, expected a new folder for --out; choose another"
+            )
+        if name.exists() and name.read_text().strip() != plan.table.name:
+            raise BadInputError(
+                f"{path} holds the study {name.read_text().strip()!r}, expected {plan.table.name!r}; choose another folder for --out"
+            )
+        (path / "cells").mkdir(parents=True, exist_ok=True)
+        with written_beside(name) as part:
+            part.write_text(plan.table.name + "\n")
+
+    def of(self, cell: Cell) -> Path:
+        """Return the folder of a cell."""
+        return self.path / "cells" / cell.name
+
+    def row(self, cell: Cell) -> Row | None:
+        """Return the row of a cell, None while it is pending."""
+        try:
+            return dict(json.loads((self.of(cell) / "row.json").read_text()))
+        except OSError:
+            return None
+
+    def pending(self, retry: bool = False) -> list[Cell]:
+        """Return the cells that have no row; with ``retry`` those that failed, too."""
+        rows = ((cell, self.row(cell)) for cell in self._plan.cells)
+        return [cell for cell, row in rows if row is None or (retry and row["failure"])]
+
+    @contextmanager
+    def claiming(self, cell: Cell) -> Iterator[bool]:
+        """Try to be the one that works on a cell; give whether that succeeded. A killed process gives it up."""
+        self.of(cell).mkdir(exist_ok=True)
+        lock = FileLock(self.path / "cells" / f"{cell.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def keep(self, cell: Cell, row: Row) -> None:
+        """Write the row of a cell."""
+        with written_beside(self.of(cell) / "row.json") as part:
+            part.write_text(json.dumps(row, indent=2) + "\n")
+
+    def rows(self) -> list[Row]:
+        """Return the rows that there are, in the order of the study file."""
+        return [row for cell in self._plan.cells if (row := self.row(cell)) is not None]
+
+    def curves(self) -> list[Row]:
+        """Return what the looks of the cells during training saw."""
+        found = []
+        for cell in self._plan.cells:
+            file, row = self.of(cell) / "curve.json", self.row(cell)
+            if row is not None and not row["failure"] and file.exists():
+                keys = ("treatment", "network", "dataset", "target", "seed")
+                found.append({key: row[key] for key in keys} | {"points": json.loads(file.read_text())})
+        return found
+
+    @contextmanager
+    def tables_held(self) -> Iterator[None]:
+        """Hold the right to write what belongs to all cells."""
+        with FileLock(self.path / "tables.lock", timeout=PATIENCE_S):
+            yield
+
+    def write_rows(self, rows: Sequence[Row]) -> None:
+        """Write rows.csv: one line a cell, the columns of all cells."""
+        with written_beside(self.path / "rows.csv") as part:
+            part.write_text(as_csv(rows))
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Write rows as CSV: what identifies them, scores and shares first; numbers in full, nothing where there is none."""
+    slots = max((row.get("slices") or 0 for row in rows), default=0)
+    shares = [f"share_{slot}" for slot in range(slots)]
+    first = [*FIRST, *shares, *MEASURED, "seconds", "failure"]
+    before = [f"{name}_before" for name in (*shares, *MEASURED)]
+    rest = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*first, *before)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*first, *before, *rest], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+    return text.getvalue()
