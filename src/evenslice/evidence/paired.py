@@ -59,7 +59,7 @@ class Mean:
         """Return the two-sided p of the hypothesis that the mean is 0."""
         if self.error == 0:
             return 0.0 if self.value else 1.0
-        return min(1.0, 2 * self.p_above(0.0)) if self.value > 0 else min(1.0, 2 * self.reflected().p_above(0.0))
+        return 2 * (self if self.value > 0 else self.reflected()).p_above(0.0)
 
     def reflected(self) -> "Mean":
         """Return the mean of the negated values."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from evenslice.progress import Progress, silent
 from evenslice.verbs.study_cell import run_cell
-from evenslice.verbs.study_data import Data, check_data
+from evenslice.verbs.study_data import Data, check_data, is_made, make_data
 from evenslice.verbs.study_findings import Findings, findings_of
 from evenslice.verbs.study_folder import Row, StudyFolder
 from evenslice.verbs.study_plan import Cell, Plan, read_study
@@ -97,8 +97,11 @@ def study(
         If the file cannot be used, data are missing, or the folder holds something else. What fails in a cell is a row.
     """
     plan = read_study(file)
-    data = check_data(plan)
+    data = check_data(plan, Path(out))
     folder = StudyFolder(Path(out), plan)
+    with folder.tables_held():
+        for name in filter(lambda name: is_made(plan, name), data):
+            make_data(data[name])
     pending = folder.pending(retry)
     with progress(f"study {plan.table.name}", len(plan.cells)) as step:
         for _ in range(len(plan.cells) - len(pending)):

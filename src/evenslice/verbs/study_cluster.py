@@ -32,4 +32,4 @@ def do_remotely(name: str, file: str, out: str, device: str, retry: bool) -> str
 
     plan = read_study(file)
     cell = next(one for one in plan.cells if one.name == name)
-    return do_cell(StudyFolder(Path(out), plan), plan, cell, data_of(plan, cell.dataset), device, retry)
+    return do_cell(StudyFolder(Path(out), plan), plan, cell, data_of(plan, cell.dataset, Path(out)), device, retry)

@@ -1,13 +1,18 @@
-"""The data of a study's cells: a table of the user's own, or a public data set by name, found in its folder."""
+"""The data of a study's cells: a table of the user's own, a public data set by name, or the phantom, made on the spot."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from evenslice.data.phantom import phantom
 from evenslice.data.registry import Dataset, dataset, default_folder
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import TargetKind
 from evenslice.verbs.study_plan import Plan
-from evenslice.volume.files import open_volume, split_container
+from evenslice.volume.array import Volume
+from evenslice.volume.files import open_volume, save_volume, split_container
+
+PHANTOM = "phantom"
+SHAPE = (40, 128, 128)
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class Data:
         return [open_volume(path).shape for path in (self.raw, self.test_raw) if path is not None]
 
 
-def data_of(plan: Plan, name: str) -> Data:
-    """Find the data of a name: a table of the study file, else a public data set.
+def data_of(plan: Plan, name: str, out: Path) -> Data:
+    """Find the data of a name: a table of the study file, the ``phantom`` in the study's folder ``out``, else a public data set.
 
     Raises
     ------
@@ -57,6 +62,8 @@ def data_of(plan: Plan, name: str) -> Data:
         If neither knows the name, or a table is incomplete.
     """
     own = plan.table.datasets.get(name)
+    if own is None and name == PHANTOM:
+        return Data(str(out / PHANTOM / "raw.tif"), str(out / PHANTOM / "membranes.tif"), target="foreground")
     if own is None:
         return _public(dataset(name), folder_of(plan, name))
     if (own.test_raw is None) != (own.test_labels is None):
@@ -87,16 +94,31 @@ def _public(known: Dataset, folder: Path) -> Data:
     return Data(raw, labels, None, str(folder / test.raw), str(folder / test.labels), known.target)
 
 
-def check_data(plan: Plan) -> dict[str, Data]:
+def check_data(plan: Plan, out: Path) -> dict[str, Data]:
     """Return the data of all cells by name, or raise ``BadInputError`` that names what is missing and how to get it."""
-    found = {name: data_of(plan, name) for name in dict.fromkeys(cell.dataset for cell in plan.cells)}
+    found = {name: data_of(plan, name, out) for name in dict.fromkeys(cell.dataset for cell in plan.cells)}
     for name, data in found.items():
-        missing = data.missing()
+        missing = [] if is_made(plan, name) else data.missing()
         if missing:
             raise BadInputError(
                 f"{name} is not complete ({missing[0]} does not exist), expected its files; {advice(plan, name)}"
             )
     return found
+
+
+def is_made(plan: Plan, name: str) -> bool:
+    """Whether the data of a name are not found but made: the phantom."""
+    return name == PHANTOM and name not in plan.table.datasets
+
+
+def make_data(data: Data) -> None:
+    """Write the phantom where it is to lie, unless it lies there."""
+    if not data.missing():
+        return
+    made, folder = phantom(SHAPE), Path(data.raw).parent
+    folder.mkdir(exist_ok=True)
+    save_volume(data.raw, Volume(made.raw, made.voxel_nm))
+    save_volume(data.labels, Volume(made.membranes, made.voxel_nm))
 
 
 def advice(plan: Plan, name: str) -> str:

@@ -16,7 +16,8 @@ from evenslice.model.build import build_model
 from evenslice.model.predict import logits_of
 from evenslice.progress import Progress, silent
 from evenslice.verbs.choices import device_of
-from evenslice.verbs.study_data import Data, advice, data_of
+from evenslice.verbs.study_data import SHAPE as PHANTOM_SHAPE
+from evenslice.verbs.study_data import Data, advice, data_of, is_made
 from evenslice.verbs.study_plan import Cell, Plan, read_study
 
 SIDE, BATCH, ROUNDS = 128, 2, 2
@@ -66,7 +67,7 @@ class Estimate:
         return asdict(self)
 
 
-def estimate_study(file: str | Path, device: str = "auto", progress: Progress = silent) -> Estimate:
+def estimate_study(file: str | Path, out: str | Path, device: str = "auto", progress: Progress = silent) -> Estimate:
     """Resolve every cell of a study, and estimate what it takes.
 
     Each network is built without weights and takes two training steps of 2 x 128 x 128, scaled to the pixels of its batches.
@@ -79,7 +80,7 @@ def estimate_study(file: str | Path, device: str = "auto", progress: Progress = 
     """
     plan = read_study(file)
     where = device_of(device)
-    data = {name: data_of(plan, name) for name in dict.fromkeys(cell.dataset for cell in plan.cells)}
+    data = {name: data_of(plan, name, Path(out)) for name in dict.fromkeys(cell.dataset for cell in plan.cells)}
     groups: dict[str, list[Cell]] = {}
     for cell in plan.cells:
         groups.setdefault(cell.network, []).append(cell)
@@ -157,8 +158,8 @@ def _timed(network: torch.nn.Module, stride: int, recipe: Recipe, where: torch.d
 
 
 def _data(plan: Plan, name: str, found: Data) -> DataEstimate:
-    missing = tuple(found.missing())
-    shapes = tuple(found.shapes()) if not missing else ()
+    missing = () if is_made(plan, name) else tuple(found.missing())
+    shapes = (PHANTOM_SHAPE,) if is_made(plan, name) else tuple(found.shapes()) if not missing else ()
     if missing and name not in plan.table.datasets:
         shapes = (dataset(name).shape,)
     cells = sum(cell.dataset == name for cell in plan.cells)

@@ -72,9 +72,13 @@ class StudyFolder:
             return None
 
     def pending(self, retry: bool = False) -> list[Cell]:
-        """Return the cells that have no row; with ``retry`` those that failed, too."""
+        """Return the cells that have no row, those of the first seeds first; with ``retry`` those that failed, too.
+
+        An unfinished study so holds whole repetitions.
+        """
         rows = ((cell, self.row(cell)) for cell in self._plan.cells)
-        return [cell for cell, row in rows if row is None or (retry and row["failure"])]
+        left = [cell for cell, row in rows if row is None or (retry and row["failure"])]
+        return sorted(left, key=lambda cell: cell.recipe.seed)
 
     @contextmanager
     def claiming(self, cell: Cell) -> Iterator[bool]:

@@ -1,0 +1,246 @@
+"""Running studies: rows, failures, going on, sharing a folder, and what the rows say together."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from evenslice import save_volume
+from evenslice.errors import BadInputError
+from evenslice.learn.settings import checked
+from evenslice.verbs.study import study
+from evenslice.verbs.study_findings import findings_of
+from evenslice.verbs.study_folder import as_csv
+from evenslice.verbs.study_plan import StudyTable
+
+TEXT = """
+name = "tiny"
+[train]
+weights = "none"
+encoder_depth = 3
+steps = 2
+batch = 2
+crop = 32
+looks = 1
+[audit]
+windows = 8
+tile = 32
+[datasets.grey]
+raw = "raw.tif"
+labels = "labels.tif"
+test = "7:9"
+[[grid]]
+dataset = "grey"
+init = ["rgb", "green"]
+seed = [0, 1]
+"""
+CONTRACT = "arch,encoder,weights,init,tie,dataset,target,seed,dice,iou,share_0,share_1,share_2,mirror_index,mirror_low,mirror_high,seconds,failure"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, grey):
+    monkeypatch.chdir(tmp_path)
+    save_volume("raw.tif", grey)
+    save_volume("labels.tif", (grey > 128).astype(np.uint8))
+    (tmp_path / "s.toml").write_text(TEXT.replace('weights = "none"', 'weights = "bundled"'))
+    return tmp_path
+
+
+def table(folder):
+    """The rows without what a clock says."""
+    with (folder / "rows.csv").open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_row_a_cell_and_what_they_say_together(place):
+    (place / "s.toml").write_text((place / "s.toml").read_text() + '[[grid]]\ndataset = "grey"\nencoder = "resnet19"\n')
+    found = study("s.toml", "out").to_dict()
+    assert (found["cells"], found["done"], found["failed"]) == (5, 5, 1)
+    rows = table(place / "out")
+    assert (place / "out" / "rows.csv").read_text().splitlines()[0].startswith(CONTRACT)
+    assert [(row["init"], row["seed"]) for row in rows[:4]] == [
+        ("rgb", "0"),
+        ("rgb", "1"),
+        ("green", "0"),
+        ("green", "1"),
+    ]
+    assert "resnet19" in rows[4]["failure"]
+    assert rows[4]["dice"] == ""
+    for row in rows[:4]:
+        assert row["failure"] == ""
+        assert sum(float(row[f"share_{slot}"]) for slot in range(3)) == pytest.approx(1)
+        assert float(row["mirror_low"]) <= float(row["mirror_index"]) <= float(row["mirror_high"])
+        assert 0 <= float(row["iou"]) <= float(row["dice"]) <= 1
+        assert row["target"] == "foreground"
+    before = {row["treatment"]: float(row["mirror_index_before"]) for row in rows[:4]}
+    assert before["green"] == pytest.approx(0, abs=1e-6)
+    assert abs(before["rgb"]) > 0.05  # the bundled encoder leans to blue
+    assert {one["treatment"] for one in found["comparisons"]} == {"green"}
+    assert [claim["name"] for claim in found["claims"]] == ["persists", "restores", "keeps accuracy"]
+    curve = found["curves"][0]["points"]
+    assert [point["steps"] for point in curve] == [0, 2]
+    assert curve[0]["mirror_index"] == float(rows[0]["mirror_index_before"])
+    assert curve[-1]["mirror_index"] == float(rows[0]["mirror_index"])
+    assert list((place / "out").rglob("*.safetensors")) == []
+    assert json.loads((place / "out" / "study.json").read_text())["rows"] == json.loads(json.dumps(found["rows"]))
+
+
+def test_only_pending_cells_run_and_failures_on_request(place):
+    text = (place / "s.toml").read_text()
+    (place / "s.toml").write_text(
+        text.replace('init = ["rgb", "green"]\nseed = [0, 1]', 'init = "green"\nencoder = "resnet19"')
+    )
+    study("s.toml", "out")
+    (place / "out" / "cells").chmod(0o755)
+    first = table(place / "out")
+    assert "resnet19" in first[0]["failure"]
+    row_file = next((place / "out" / "cells").glob("*/row.json"))
+    written = row_file.stat().st_mtime_ns
+    study("s.toml", "out")
+    assert row_file.stat().st_mtime_ns == written
+    study("s.toml", "out", retry=True)
+    assert row_file.stat().st_mtime_ns > written
+    assert table(place / "out") == first
+
+
+def test_a_folder_of_something_else_is_refused(place):
+    study_text = (place / "s.toml").read_text()
+    (place / "other").mkdir()
+    (place / "other" / "file").write_text("mine")
+    with pytest.raises(BadInputError, match="holds no study, expected a new folder"):
+        study("s.toml", "other")
+    (place / "taken").mkdir()
+    (place / "taken" / "name.txt").write_text("large\n")
+    with pytest.raises(BadInputError, match="holds the study 'large', expected 'tiny'"):
+        study("s.toml", "taken")
+    (place / "s.toml").write_text(study_text.replace('"raw.tif"', '"none.tif"'))
+    with pytest.raises(BadInputError, match=r"grey is not complete \(.*none.tif does not exist"):
+        study("s.toml", "out")
+    assert sorted(p.name for p in place.iterdir()) == ["labels.tif", "other", "raw.tif", "s.toml", "taken"]
+
+
+RUN = """
+import sys
+import torch
+torch.set_num_threads(1)
+from evenslice.verbs.study import study
+study("s.toml", sys.argv[1])
+"""
+
+
+def start(out):
+    return subprocess.Popen([sys.executable, "-c", RUN, out], env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_gives_the_same_table(place):
+    (place / "s.toml").write_text((place / "s.toml").read_text().replace("steps = 2", "steps = 60"))
+    study("s.toml", "whole")
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        process = start("killed")
+        time.sleep(float(rng.uniform(4, 12)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    study("s.toml", "killed")
+    assert table(place / "killed") == table(place / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_folder(place):
+    study("s.toml", "alone")
+    together = [start("shared"), start("shared")]
+    assert [process.wait() for process in together] == [0, 0]
+    study("s.toml", "shared")
+    assert table(place / "shared") == table(place / "alone")
+    assert len(list((place / "shared" / "cells").glob("*/row.json"))) == 4
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_share_the_cells(place):
+    distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+    study("s.toml", "alone")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        study("s.toml", "shared", scheduler=cluster.scheduler_address)
+    assert table(place / "shared") == table(place / "alone")
+
+
+def row(treatment, seed, index, dice, dataset="a", network="unet"):
+    facts = {"treatment": treatment, "network": network, "dataset": dataset, "seed": seed, "failure": ""}
+    return facts | {
+        "context": f"{network}{dataset}{seed}",
+        "mirror_index": index,
+        "mirror_index_before": 2 * index,
+        "dice": dice,
+        "iou": dice / 2,
+    }
+
+
+def found(rows, **changes):
+    text = {"name": "x", "grid": [{"dataset": "a"}]} | changes
+    return findings_of(rows, checked(StudyTable, text, "x"))
+
+
+def test_findings_by_hand():
+    rows = [row("rgb", s, i, d) for s, (i, d) in enumerate([(-0.2, 0.8), (-0.22, 0.81), (-0.18, 0.79)])]
+    rows += [row("green", s, i, d) for s, (i, d) in enumerate([(0.01, 0.802), (-0.01, 0.808), (0.0, 0.791)])]
+    result = found(rows)
+    lean = {(one.treatment, one.when): one for one in result.lean if one.network == "all"}
+    assert lean["rgb", "after"].value == pytest.approx(-0.2)
+    assert lean["rgb", "before"].value == pytest.approx(-0.4)
+    assert (lean["rgb", "after"].verdict, lean["green", "after"].verdict) == ("leans", "even")
+    change = {one.outcome: one for one in result.comparisons}
+    assert change["lean"].value == pytest.approx(np.mean([0.01 - 0.2, 0.01 - 0.22, 0 - 0.18]))
+    assert change["lean"].verdict == "lower"
+    assert change["dice"].value == pytest.approx(np.mean([0.002, -0.002, 0.001]))
+    assert change["dice"].verdict == "equivalent"
+    assert change["dice"].p_signflip == 1.0  # no other signs bring the sum of 2, -2 and 1 nearer to 0
+    assert {claim.name: claim.verdict for claim in result.claims} == {
+        "persists": "yes",
+        "restores": "yes",
+        "keeps accuracy": "yes",
+    }
+
+
+def test_findings_against_the_claims_are_said():
+    rows = [row("rgb", s, 0.001 * s, 0.8 + 0.001 * s) for s in range(3)]
+    rows += [row("green", s, 0.2 + 0.001 * s, 0.7 + 0.002 * s) for s in range(3)]
+    assert [claim.verdict for claim in found(rows).claims] == ["no", "no", "no"]
+
+
+def test_few_or_no_cells_decide_nothing():
+    rows = [row("rgb", 0, -0.2, 0.8), row("green", 0, 0.0, 0.8)]
+    result = found(rows)
+    assert [claim.verdict for claim in result.claims] == ["undecided"] * 3
+    json.dumps(result.to_dict(), allow_nan=False)
+    assert [claim.verdict for claim in found([]).claims] == ["undecided"] * 3
+
+
+def test_pairs_are_of_what_shares_the_rest_and_data_sets_are_blocks():
+    rows = [row("rgb", 0, -0.2, 0.8, "a"), row("rgb", 1, -0.2, 0.8, "a"), row("rgb", 0, -0.1, 0.5, "b")]
+    rows += [row("green", 0, 0.0, 0.81, "a"), row("green", 1, 0.0, 0.83, "a"), row("green", 0, 0.0, 0.6, "b")]
+    rows += [row("green", 7, 0.0, 0.1, "b")]
+    dice = next(one for one in found(rows).comparisons if one.outcome == "dice")
+    assert (dice.cells, dice.datasets, dice.value) == (3, 2, pytest.approx((0.02 + 0.1) / 2))
+
+
+def test_comparisons_are_adjusted_over_the_treatments():
+    rows = [row(t, s, v + 0.01 * s, 0.8) for t, v in (("rgb", -0.3), ("green", 0.05), ("mean", 0.06)) for s in range(4)]
+    lean = [one for one in found(rows).comparisons if one.outcome == "lean"]
+    smaller, larger = sorted(one.p for one in lean)
+    assert sorted(one.p_holm for one in lean) == pytest.approx(sorted([2 * smaller, max(2 * smaller, larger)]))
+
+
+def test_models_of_more_slices_have_more_columns():
+    rows = [{"arch": "unet", "slices": 3, "share_0": 0.5}, {"arch": "fpn", "slices": 5, "share_4": 0.1, "failure": ""}]
+    text = as_csv(rows).splitlines()
+    assert "share_0,share_1,share_2,share_3,share_4,mirror_index" in text[0]
+    assert text[0].split(",").count("share_0") == 1
