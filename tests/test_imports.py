@@ -20,6 +20,8 @@ TORCH_FREE = [
     "evidence/summary.py",
     "evidence/sequential.py",
     "evidence/lag.py",
+    "evidence/paired.py",
+    "data",
 ]
 SOURCE = Path(evenslice.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))

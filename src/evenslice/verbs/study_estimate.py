@@ -109,8 +109,9 @@ def _network(name: str, cells: Sequence[Cell], where: torch.device) -> NetworkEs
         for kind in {(cell.recipe.slices, cell.recipe.init, cell.recipe.tie): cell for cell in cells}.values():
             network, stride = _built(kind.recipe)
         seconds = _timed(network.to(where), stride, recipe, where)
-    except BadInputError as error:
-        return NetworkEstimate(name, len(cells), 0, 0.0, ", ".join(weights), str(error))
+    except Exception as error:  # networks raise kinds of their own
+        told = str(error) if isinstance(error, BadInputError) else f"{type(error).__name__}: {error}"
+        return NetworkEstimate(name, len(cells), 0, 0.0, ", ".join(weights), told)
     parameters = sum(p.numel() for p in network.parameters())
     return NetworkEstimate(name, len(cells), parameters, seconds, ", ".join(Path(w).name for w in weights))
 

@@ -123,15 +123,16 @@ class Cell:
     def context(self) -> str:
         """What two cells share that are compared with each other, all but the treatment, as a short name."""
         treated = {"init", "tie", "reverse_z", "weights", "augment"}
-        rest = self.recipe.model_dump(exclude=treated | set(OWN))
+        rest = self.recipe.model_dump(exclude=treated | set(OWN), exclude_defaults=True)
         text = json.dumps([self.network, self.dataset, rest], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
     def name(self) -> str:
-        """A name for its folder: readable, and no two cells of any study share it."""
-        asked = self.recipe.model_dump(exclude={"weights"}) | {"weights": self.weights}
-        text = json.dumps([asked, self.dataset, self.audit.model_dump()], sort_keys=True, default=str)
+        """A name for its folder: readable, and no two cells of any study share it; what is left to defaults does not count."""
+        asked = self.recipe.model_dump(exclude={"weights"}, exclude_defaults=True) | {"weights": self.weights}
+        audit = self.audit.model_dump(exclude_defaults=True)
+        text = json.dumps([asked, self.dataset, audit], sort_keys=True, default=str)
         words = [self.recipe.arch, self.recipe.encoder, self.treatment, self.dataset, f"seed{self.recipe.seed}"]
         plain = "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words)
         return f"{plain[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
