@@ -10,6 +10,7 @@ import typer
 
 from evenslice import cli_options as options
 from evenslice.cli_audit import audit
+from evenslice.cli_data import data_app
 from evenslice.cli_evaluate import evaluate
 from evenslice.cli_segment import segment
 from evenslice.cli_train import train
@@ -190,3 +191,4 @@ def fix(
 app.command()(train)
 app.command()(segment)
 app.command()(evaluate)
+app.add_typer(data_app, name="data")

@@ -31,7 +31,7 @@ SNEMI3D = Dataset(
     voxel_nm=(30.0, 6.0, 6.0),
     target="boundary",
     split="official: the training volume and the test volume of the challenge",
-    terms="CC BY 4.0 (Zenodo record 7142003)",
+    terms="CC BY 4.0",
     citation=(
         "Kasthuri et al. 2015, Saturated reconstruction of a volume of neocortex, Cell 162(3):648-661; "
         "data: doi 10.5281/zenodo.7142003"
@@ -65,7 +65,7 @@ LUCCHI = Dataset(
     voxel_nm=(5.0, 5.0, 5.0),
     target="foreground",
     split="official: the training volume and the test volume",
-    terms="the repository that serves it is labelled MIT; neither page that describes the data states terms for the data itself",
+    terms="none stated for the data that we know of; the repository that serves it is labelled MIT",
     citation=(
         "Casser, Kang, Pfister, Haehn 2018, Fast mitochondria detection for connectomics, arXiv 1812.06024 (labels); "
         "Lucchi, Li, Fua 2013, Learning for structured prediction using approximate subgradient descent with working sets, CVPR (images)"
