@@ -31,7 +31,7 @@ def weights_of(path):
 
 def test_best_and_last_are_kept_and_nothing_else(tmp_path, grey, labels):
     result = train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK))
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["m.last.safetensors", "m.safetensors"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["m.last.safetensors", "m.log.csv", "m.safetensors"]
     assert result.last == tmp_path / "m.last.safetensors"
     model = load_model(result.path)
     assert model.training["slices"] == [[0, 5]]  # centres 0 to 3 and the neighbour of the last
@@ -104,6 +104,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, grey, labels, monkeyp
         assert all(torch.equal(one[k], other[k]) for k in one)
     assert sorted(f.name for f in tmp_path.iterdir() if f.name.startswith("killed")) == [
         "killed.last.safetensors",
+        "killed.log.csv",
         "killed.safetensors",
     ]
 

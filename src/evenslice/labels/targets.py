@@ -1,5 +1,6 @@
 """What a network is trained to predict, made from a volume of labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,11 @@ class Target:
 
     kind: Literal["foreground", "boundary", "classes"]
     classes: int
+
+    @property
+    def reach(self) -> int:
+        """How many pixels beyond a part of a slice decide what its targets are."""
+        return 1 if self.kind == "boundary" else 0
 
     def apply(self, labels: NDArray[Any]) -> NDArray[np.uint8]:
         """Turn labels (..., y, x) into targets 0..classes-1 (or 0/1), same shape."""
@@ -66,8 +72,8 @@ def boundaries(labels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(edge, np.uint8)
 
 
-def resolve_target(labels: Volume, kind: TargetKind, ignore: int | None = None) -> Target:
-    """Decide what the labels mean, apart from the label to ignore.
+def resolve_target(labels: Volume | Sequence[Volume], kind: TargetKind, ignore: int | None = None) -> Target:
+    """Decide what the labels of a volume, or of several together, mean, apart from the label to ignore.
 
     ``auto``: 0/1 is foreground, 3 to 8 contiguous values from 0 are classes; anything else must be said.
 
@@ -76,10 +82,12 @@ def resolve_target(labels: Volume, kind: TargetKind, ignore: int | None = None) 
     BadInputError
         If the labels are not whole numbers, cannot be told, or hold nothing to learn.
     """
-    values = [v for v in unique_values(labels, ignore) if v != ignore]
+    volumes = [labels] if isinstance(labels, Volume) else list(labels)
+    values = sorted({v for one in volumes for v in unique_values(one, ignore)} - {ignore})
+    source = volumes[0].source + (f" (with {len(volumes) - 1} more)" if len(volumes) > 1 else "")
     if len(values) < 2:
         raise BadInputError(
-            f"{labels.source} holds only the value {values[0] if values else ignore}, expected background and foreground; check the labels"
+            f"{source} holds only the value {values[0] if values else ignore}, expected background and foreground; check the labels"
         )
     contiguous = values == list(range(len(values)))
     if kind == "auto":
@@ -89,20 +97,20 @@ def resolve_target(labels: Volume, kind: TargetKind, ignore: int | None = None) 
             kind = "classes"
         else:
             raise BadInputError(
-                f"{labels.source} holds {len(values)} values ({values[0]} to {values[-1]}), expected 0/1 or 3 to 8 contiguous classes; "
+                f"{source} holds {len(values)} values ({values[0]} to {values[-1]}), expected 0/1 or 3 to 8 contiguous classes; "
                 "say what they mean with --target foreground, boundary or classes"
             )
     if kind == "foreground" and values[0] != 0:
         raise BadInputError(
-            f"{labels.source} holds no label 0 (values {values[0]} to {values[-1]}), expected background and foreground; check the labels"
+            f"{source} holds no label 0 (values {values[0]} to {values[-1]}), expected background and foreground; check the labels"
         )
     if kind == "classes" and len(values) > MOST_VALUES:
         raise BadInputError(
-            f"{labels.source} holds {len(values)} values, expected at most {MOST_VALUES} classes; for instances use --target boundary"
+            f"{source} holds {len(values)} values, expected at most {MOST_VALUES} classes; for instances use --target boundary"
         )
     if kind == "classes" and not contiguous:
         raise BadInputError(
-            f"{labels.source} holds the values {values[:8]}, expected classes 0, 1, 2, ... without gaps; renumber them"
+            f"{source} holds the values {values[:8]}, expected classes 0, 1, 2, ... without gaps; renumber them"
         )
     return Target(kind, len(values) if kind == "classes" and len(values) > 2 else 1)
 

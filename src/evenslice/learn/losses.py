@@ -1,12 +1,34 @@
-"""Losses for foreground and classes: cross-entropy plus soft Dice."""
+"""Losses for foreground and classes: cross-entropy, soft Dice, and their sum."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from evenslice.errors import BadInputError
+from evenslice.learn.recipe import Loss, Recipe
 
-def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Sum of (binary) cross-entropy and 1 - soft Dice (Milletari et al. 2016, doi:10.1109/3DV.2016.79).
+
+def check_loss(recipe: Recipe, classes: int) -> None:
+    """Raise ``BadInputError`` if the loss of a recipe, or its weights of classes, are not for so many output channels."""
+    if "bce" in recipe.loss and classes > 1:
+        raise BadInputError(
+            f"--loss is {recipe.loss!r} for {classes} classes, expected a loss of several; use {recipe.loss.replace('bce', 'ce')}"
+        )
+    weights, wanted = recipe.class_weights, max(2, classes)
+    if weights is not None and len(weights) != wanted:
+        raise BadInputError(
+            f"--class-weights holds {len(weights)} numbers, expected {wanted}: one for the background and one a class; write them so"
+        )
+    if weights is not None and recipe.loss == "dice":
+        raise BadInputError(
+            "--class-weights is given and --loss is 'dice', expected a loss with cross-entropy; use for example ce+dice"
+        )
+
+
+def segmentation_loss(
+    logits: Tensor, target: Tensor, kind: Loss = "ce+dice", weights: list[float] | None = None
+) -> Tensor:
+    """Sum of (binary) cross-entropy and 1 - soft Dice (Milletari et al. 2016, doi:10.1109/3DV.2016.79), or one of them.
 
     Parameters
     ----------
@@ -14,6 +36,10 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
         (B, C, y, x); C = 1 for foreground.
     target
         (B, y, x), class numbers; -1 where no loss is taken.
+    kind
+        ``ce`` or ``bce``, ``dice``, or a sum; ``bce`` is ``ce`` of one class.
+    weights
+        How much a pixel counts in the cross-entropy, by its true class, the background first; alike when None.
 
     Returns
     -------
@@ -23,16 +49,33 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     valid = target >= 0
     if not valid.any():
         return logits.sum() * 0.0
+    parts, terms = kind.split("+"), []
+    if parts[0] != "dice":
+        terms.append(_entropy(logits, target, valid, None if weights is None else logits.new_tensor(weights)))
+    if parts[-1] == "dice":
+        terms.append(_dice(logits, target, valid))
+    return terms[0] + terms[1] if len(terms) == 2 else terms[0]
+
+
+def _entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean cross-entropy over the valid pixels, weighted by their classes."""
+    if logits.shape[1] > 1:
+        return functional.cross_entropy(logits, target, weights, ignore_index=-1)
+    flat, truth = logits[:, 0][valid], (target > 0).to(logits.dtype)[valid]
+    if weights is None:
+        return functional.binary_cross_entropy_with_logits(flat, truth)
+    each = weights[(truth > 0).long()]
+    return functional.binary_cross_entropy_with_logits(flat, truth, each, reduction="sum") / each.sum()
+
+
+def _dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     if logits.shape[1] == 1:
-        truth = (target > 0).to(logits.dtype)
-        entropy = functional.binary_cross_entropy_with_logits(logits[:, 0][valid], truth[valid])
-        probability, hot = logits.sigmoid(), truth[:, None]
+        probability, hot = logits.sigmoid(), (target > 0).to(logits.dtype)[:, None]
     else:
-        entropy = functional.cross_entropy(logits, target, ignore_index=-1)
         probability = logits.softmax(1)[:, 1:]
         hot = torch.stack([(target == c).to(logits.dtype) for c in range(1, logits.shape[1])], 1)
     keep = valid[:, None].to(logits.dtype)
-    return entropy + dice_loss(probability * keep, hot * keep)
+    return dice_loss(probability * keep, hot * keep)
 
 
 def dice_loss(probability: Tensor, truth: Tensor, smooth: float = 1.0) -> Tensor:

@@ -1,6 +1,7 @@
 """Patches: random crops of windows with their targets, the same for the same seed whatever ran before."""
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,9 +10,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from evenslice.labels.targets import Target
+from evenslice.learn.augment import apply_sections, draw_sections, read_sections
+from evenslice.learn.em import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, check_finite
 from evenslice.volume.windows import read_window
+
+
+class Source(Protocol):
+    """What patches are drawn from."""
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Sides (y, x) of a patch in pixels."""
+
+    def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Draw one patch: window (S, y, x) normalised, target (y, x) with -1 where no loss is taken."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,10 @@ class PatchSource:
         Whether half of the windows are reversed, before normalisation.
     ignore
         Label that no loss is taken on, or None.
+    turns
+        Whether patches are flipped and turned.
+    em
+        How strongly sections are changed, not at all when None.
     """
 
     volume: Volume
@@ -47,23 +65,56 @@ class PatchSource:
     normalisation: Normalisation
     reverse_z: bool = False
     ignore: int | None = None
+    turns: bool = True
+    em: EM | None = None
 
     def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Draw one patch: window (S, y, x) normalised, target (y, x) with -1 where no loss is taken."""
         z = int(rng.choice(self.centres))
         (_, height, width), (tall, wide) = self.volume.shape, self.crop
-        y, x = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-        place = slice(y, y + tall), slice(x, x + wide)
-        window = read_window(self.volume, z, self.slices, *place)
-        check_finite(window, f"{self.volume.source} around slice {z}")
-        labels = self.labels.read((slice(z, z + 1), *place))[0]
+        return self._cut(rng, z, int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1)))
+
+    def draw_around(
+        self, rng: np.random.Generator, z: int, y: int, x: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Draw the patch that has a voxel in its middle, or as near to it as the volume allows."""
+        sizes = zip((y, x), self.crop, self.volume.shape[1:], strict=True)
+        return self._cut(rng, z, *(min(max(0, at - side // 2), size - side) for at, side, size in sizes))
+
+    def target_at(self, z: slice, y: slice, x: slice) -> NDArray[np.int64]:
+        """Return the targets of a box (z, y, x) as they are in the whole slices, -1 where no loss is taken."""
+        _, height, width = self.volume.shape
+        rows, columns = _widened(y, self.target.reach, height), _widened(x, self.target.reach, width)
+        labels = self.labels.read((z, rows, columns))
         target = self.target.apply(labels).astype(np.int64)
         if self.ignore is not None:
             target[labels == self.ignore] = -1
+        return target[:, y.start - rows.start : y.stop - rows.start, x.start - columns.start : x.stop - columns.start]
+
+    def _cut(self, rng: np.random.Generator, z: int, y: int, x: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        place = slice(y, y + self.crop[0]), slice(x, x + self.crop[1])
+        window = self._window(rng, z, *place)
+        target = self.target_at(slice(z, z + 1), *place)[0]
         if self.reverse_z and rng.random() < 0.5:
             window = window[::-1]
-        window, target = turn(window, target, int(rng.integers(8)))
+        if self.turns:
+            window, target = turn(window, target, int(rng.integers(8)))
         return self.normalisation.apply(window.copy()), target.copy()  # torch takes no turned views
+
+    def _window(self, rng: np.random.Generator, z: int, y: slice, x: slice) -> NDArray[Any]:
+        where = f"{self.volume.source} around slice {z}"
+        if self.em is None:
+            window = read_window(self.volume, z, self.slices, y, x)
+            check_finite(window, where)
+            return window
+        sections = draw_sections(rng, self.slices, self.em)
+        window = read_sections(self.volume, z, y, x, sections)
+        check_finite(window, where)
+        return apply_sections(window, sections, self.normalisation.mean[0], self.normalisation.std[0], rng)
+
+
+def _widened(part: slice, reach: int, size: int) -> slice:
+    return slice(max(0, part.start - reach), min(size, part.stop + reach))
 
 
 def turn(
@@ -82,7 +133,7 @@ def turn(
 class Patches(Dataset[tuple[Tensor, Tensor]]):
     """A finite stretch of an endless, seeded stream of patches; item i is the same in every run."""
 
-    def __init__(self, source: PatchSource, seed: int, first: int, count: int) -> None:
+    def __init__(self, source: Source, seed: int, first: int, count: int) -> None:
         self.source, self.seed, self.first, self.count = source, seed, first, count
 
     def __len__(self) -> int:
@@ -91,7 +142,11 @@ class Patches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return window (S, y, x) and target (y, x)."""
+        window, target = self.drawn(index)
+        return torch.from_numpy(window), torch.from_numpy(target)
+
+    def drawn(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return window (S, y, x) and target (y, x) as arrays."""
         if not 0 <= index < self.count:
             raise IndexError(f"patch {index}, expected one of 0 to {self.count - 1}")
-        window, target = self.source.draw(np.random.default_rng([self.seed, self.first + index]))
-        return torch.from_numpy(window), torch.from_numpy(target)
+        return self.source.draw(np.random.default_rng([self.seed, self.first + index]))

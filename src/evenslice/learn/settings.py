@@ -19,6 +19,7 @@ class Settings(BaseModel):
 
 Kind = TypeVar("Kind", bound=Settings)
 OPTIONS = "--"  # stands before the names of options, as the place in a file does before keys
+_KINDS = {"str", "int", "float", "bool"}
 _TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -59,12 +60,13 @@ def explained(error: ValidationError, kind: type[Settings], prefix: str) -> str:
     """Say the first thing that is wrong, and how many more there are; ``prefix`` stands before the key."""
     errors = error.errors()
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    more = f" ({len(errors) - 1} more after it)" if len(errors) > 1 else ""
+    others = len({tuple(_place(e)) for e in errors}) - 1
+    more = f" ({others} more after it)" if others else ""
     return _said(first, kind, prefix) + more
 
 
 def _said(error: ErrorDetails, kind: type[Settings], prefix: str) -> str:
-    place = [part for part in error["loc"] if not (isinstance(part, str) and "[" in part)]
+    place = _place(error)
     key = prefix + ".".join(map(str, place)).replace("_", "-" if prefix == OPTIONS else "_")
     if error["type"] == "extra_forbidden":
         known = sorted(_fields(kind, place[:-1]))
@@ -81,6 +83,11 @@ def _said(error: ErrorDetails, kind: type[Settings], prefix: str) -> str:
             f"{key} is {error['input']!r}, expected {wanted}; {f'did you mean {close[0]}?' if close else 'choose one'}"
         )
     return f"{key} is {error['input']!r}, expected {_wanted(error)}; correct it"
+
+
+def _place(error: ErrorDetails) -> list[Any]:
+    """Return the keys that lead to what is wrong; what pydantic adds for the kinds that a key may hold is left out."""
+    return [part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part in _KINDS))]
 
 
 def _wanted(error: ErrorDetails) -> str:

@@ -76,6 +76,7 @@ def run_demo(
         out = folder / f"{init}.safetensors"
         trained = train(raw, membranes, out, recipe, device=device, label=f"training {init}", progress=progress)
         trained.last.unlink()
+        trained.log.unlink()
         found = audit(
             trained.model,
             raw,

@@ -1,0 +1,131 @@
+"""What goes wrong with sections under the microscope, done to raw windows: first drawn, then applied.
+
+Every slot draws for itself and by the same law, apart from the centre, which is never lost nor shifted: reversing the
+windows does not change how often anything happens to a side.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from evenslice.learn.em import EM
+from evenslice.volume.array import Volume
+from evenslice.volume.windows import read_window
+
+Lost = Literal["", "blank", "copy"]
+FARTHEST = 3.0  # sigmas of the blur
+
+
+@dataclass(frozen=True)
+class Section:
+    """What happens to one slice of a window.
+
+    Attributes
+    ----------
+    shift
+        (y, x) in pixels.
+    blur
+        Sigma in pixels.
+    gain, offset
+        Factor on the distance from the mean; what is added, in standard deviations.
+    noise
+        Deviation of the noise in standard deviations.
+    lost
+        ``blank``: it becomes the mean grey value; ``copy``: a copy of the centre.
+    """
+
+    shift: tuple[int, int] = (0, 0)
+    blur: float = 0.0
+    gain: float = 1.0
+    offset: float = 0.0
+    noise: float = 0.0
+    lost: Lost = ""
+
+
+def draw_sections(rng: np.random.Generator, slices: int, em: EM) -> tuple[Section, ...]:
+    """Draw what happens to each of the S slices of a window."""
+    return tuple(_section(rng, em, centre=slot == slices // 2) for slot in range(slices))
+
+
+def _section(rng: np.random.Generator, em: EM, centre: bool) -> Section:
+    far = em.shift.size
+    section = Section(
+        (int(rng.integers(-far, far + 1)), int(rng.integers(-far, far + 1))) if _hit(rng, em.shift) else (0, 0),
+        em.blur.size * rng.random() if _hit(rng, em.blur) else 0.0,
+        1.0 + em.contrast.size * rng.uniform(-1, 1) if _hit(rng, em.contrast) else 1.0,
+        em.brightness.size * rng.uniform(-1, 1) if _hit(rng, em.brightness) else 0.0,
+        em.noise.size * rng.random() if _hit(rng, em.noise) else 0.0,
+        ("blank" if rng.random() < em.missing.blank else "copy") if _hit(rng, em.missing) else "",
+    )
+    return Section((0, 0), section.blur, section.gain, section.offset, section.noise) if centre else section
+
+
+def _hit(rng: np.random.Generator, change: Any) -> bool:
+    return bool(rng.random() < change.probability)
+
+
+def read_sections(volume: Volume, z: int, y: slice, x: slice, sections: tuple[Section, ...]) -> NDArray[np.generic]:
+    """Read a window (S, y, x) around slice ``z`` with its slices shifted; beyond the edge the volume is mirrored."""
+    far = max(abs(step) for section in sections for step in section.shift)
+    if not far:
+        return read_window(volume, z, len(sections), y, x)
+    spans, beyond = [], [(0, 0)]
+    for part, size in zip((y, x), volume.shape[1:], strict=True):
+        low, high = part.start - far, part.stop + far
+        spans.append(slice(max(0, low), min(size, high)))
+        beyond.append((max(0, -low), max(0, high - size)))
+    wide = np.pad(read_window(volume, z, len(sections), *spans), beyond, mode="symmetric")
+    tall, broad = y.stop - y.start, x.stop - x.start
+    corners = [(far + section.shift[0], far + section.shift[1]) for section in sections]
+    return np.stack([plane[a : a + tall, b : b + broad] for plane, (a, b) in zip(wide, corners, strict=True)])
+
+
+def apply_sections(
+    window: NDArray[Any], sections: tuple[Section, ...], mean: float, std: float, rng: np.random.Generator
+) -> NDArray[Any]:
+    """Change the grey values of a raw window.
+
+    Parameters
+    ----------
+    window
+        (S, y, x), of the type of its volume.
+    sections
+        What to do; their shifts were made when the window was read.
+    mean, std
+        Of the training slices, in raw intensities.
+    rng
+        Draws the noise.
+
+    Returns
+    -------
+    array
+        (S, y, x) as real numbers; whole and within the range of the type where that was whole.
+    """
+    out = window.astype(np.result_type(window.dtype, np.float32))
+    for slot, section in enumerate(sections):
+        out[slot] = _changed(out[slot], section, mean, std, rng)
+    for slot, section in enumerate(sections):
+        if section.lost:
+            out[slot] = mean if section.lost == "blank" else out[len(out) // 2]
+    return _within(out, window.dtype)
+
+
+def _changed(plane: NDArray[Any], section: Section, mean: float, std: float, rng: np.random.Generator) -> NDArray[Any]:
+    if section.blur:
+        plane = gaussian_filter(plane, section.blur, mode="nearest", truncate=FARTHEST)
+    if section.gain != 1 or section.offset:
+        plane = (plane - mean) * section.gain + (mean + section.offset * std)
+    if section.noise:
+        plane = plane + section.noise * std * rng.standard_normal(plane.shape, np.float32)
+    return plane
+
+
+def _within(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Round and clip to what a type of whole numbers can hold."""
+    if dtype.kind == "f":
+        return values
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return np.asarray(np.clip(np.rint(values), low, high))

@@ -1,0 +1,45 @@
+"""The log of a run: a CSV with a row a step, which is the same whether the run was interrupted or not."""
+
+from pathlib import Path
+
+from evenslice.volume.writing import written_beside
+
+HEAD = "steps,loss,lr,dice\n"
+OFTEN = 50
+
+
+class Log:
+    """Writes rows to a CSV file: ``steps`` done, ``loss``, ``lr`` and, where the validation slices were looked at, ``dice``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    done
+        Steps done before: rows beyond them, and a last one cut off, are what a killed run had not kept, and are dropped.
+    """
+
+    def __init__(self, path: Path, done: int) -> None:
+        self._path = path
+        self._rows: list[tuple[int, str, str, str]] = []
+        lines = path.read_text().splitlines(keepends=True)[1:] if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= done]
+        with written_beside(path) as part:
+            part.write_text(HEAD + "".join(kept))
+
+    def step(self, steps: int, loss: float, lr: float) -> None:
+        """Note a step; its row is written with a later one, or by ``look``."""
+        if len(self._rows) == OFTEN:
+            self._write()
+        self._rows.append((steps, f"{loss:.9g}", f"{lr:.9g}", ""))
+
+    def look(self, dice: float | None) -> None:
+        """Note what the validation slices gave after the last step, and write all rows."""
+        if dice is not None:
+            self._rows[-1] = (*self._rows[-1][:3], f"{dice:.9g}")
+        self._write()
+
+    def _write(self) -> None:
+        with self._path.open("a") as file:
+            file.writelines(f"{','.join(map(str, row))}\n" for row in self._rows)
+        self._rows.clear()

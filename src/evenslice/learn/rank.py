@@ -1,0 +1,38 @@
+"""The process of one device after the first, ``python -m evenslice.learn.rank``: its job comes by the standard input."""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+
+from evenslice.errors import BadInputError
+
+
+def main() -> None:
+    """Do the job, and end with the process that gave it, whatever ended that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    job, ranks = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    code = 0
+    try:
+        job(ranks)
+    except BadInputError as error:
+        print(error)
+        code = 2
+    except BaseException:
+        print(traceback.format_exc())
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
