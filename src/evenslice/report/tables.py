@@ -11,7 +11,8 @@ from evenslice.evidence.certificate import Certificate
 from evenslice.evidence.result import Audit
 from evenslice.evidence.stats import Interval
 from evenslice.labels.metrics import Scores
-from evenslice.report.verdict import sentence, slot_names
+from evenslice.report import study_cells, study_words
+from evenslice.report.verdict import confidence, sentence, slot_names
 from evenslice.verbs.demo import Demo
 from evenslice.verbs.inspect import Inspected
 from evenslice.verbs.segment import Segmented
@@ -256,3 +257,43 @@ def print_segmented(done: Segmented) -> None:
     if table.row_count:
         Console().print(table)
     print(done.path)
+
+
+def print_study(study: Mapping[str, Any]) -> None:
+    """Print a study (schema ``evenslice.study/1``): its claims in sentences, and a line a treatment and network."""
+    console = Console()
+    for claim in study.get("claims") or []:
+        console.print(
+            f"[bold]{escape(study_words.question(claim))}[/] {study_words.sign(claim).word.capitalize()}.",
+            highlight=False,
+        )
+        console.print(f"  {escape(str(claim.get('sentence') or ''))}", highlight=False)
+    if study.get("lean"):
+        console.print(_leans(study))
+    if told := study_words.progress(study):
+        console.print(told, highlight=False)
+    for row in study_cells.failures(study):
+        what = f"{row.get('network')}, {row.get('treatment')}, {study_cells.cell_name(row)}"
+        console.print(escape(f"failed: {what}: {row.get('failure') or 'nothing was measured'}"), highlight=False)
+
+
+def _leans(study: Mapping[str, Any]) -> Table:
+    """Make a line a treatment and network."""
+    lean = study_cells.lean_of(study)
+    title = f"Mean mirror index before and after training ({confidence(study)} intervals); Dice, lowest to highest cell"
+    table = Table("treatment", "network", "before", "after", "verdicts", "Dice", "n", title=title)
+    table.columns[0].overflow = table.columns[1].overflow = "fold"
+    rows = study_cells.finished(study)
+    for treatment, network in dict.fromkeys((treatment, network) for treatment, network, _ in lean):
+        before, after = (lean.get((treatment, network, when), {}) for when in ("before", "after"))
+        own = [r for r in rows if r.get("treatment") == treatment and network in ("all", r.get("network"))]
+        table.add_row(
+            escape(treatment),
+            escape(network),
+            study_words.signed(before.get("value")),
+            f"{study_words.signed(after.get('value'))} ({study_words.signed_interval(after.get('low'), after.get('high'))})",
+            ", ".join(study_words.lean_badge(found or None).word for found in (before, after)),
+            study_words.spread([row.get("dice") for row in own]),
+            str(len(own)),
+        )
+    return table
