@@ -187,9 +187,7 @@ def _receive(place: _Place, meter: _Meter) -> None:
 
 def _write(part: Path, answer: Answer, meter: _Meter) -> None:
     size = answer.start
-    with part.open("r+b" if size else "wb") as file:
-        file.seek(size)
-        file.truncate()
+    with part.open("ab" if size else "wb") as file:
         while piece := read(answer, PIECE):
             if size // ROOM < (size + len(piece)) // ROOM:
                 check_room(part.parent, len(piece))
