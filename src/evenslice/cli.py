@@ -13,6 +13,7 @@ from evenslice.cli_audit import audit
 from evenslice.cli_data import data_app
 from evenslice.cli_evaluate import evaluate
 from evenslice.cli_segment import segment
+from evenslice.cli_study import study
 from evenslice.cli_train import train
 from evenslice.cli_writing import (
     check_json,
@@ -191,4 +192,5 @@ def fix(
 app.command()(train)
 app.command()(segment)
 app.command()(evaluate)
+app.command()(study)
 app.add_typer(data_app, name="data")

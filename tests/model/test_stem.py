@@ -336,3 +336,15 @@ def test_a_constant_for_the_last_channel_alone_is_named():
 
     with pytest.raises(BadInputError, match=r"its own constants before the stem 'conv' .scale 1, 1, 2"):
         uniform_stem(Scaled(), 3, "mean")
+
+
+def test_baking_a_copy_leaves_the_original_tied():
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    mirror_stem(network, 3, "mirror")
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = network(x)
+    copied = bake_stem(copy.deepcopy(network))
+    assert torch.equal(network(x), before)
+    assert torch.equal(copied(x), before)
+    assert not any("parametrizations" in name for name, _ in copied.named_modules())
+    assert any("parametrizations" in name for name, _ in network.named_modules())

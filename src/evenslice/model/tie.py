@@ -58,5 +58,13 @@ def bake_stem(module: nn.Module) -> nn.Module:
     """Replace ties by the plain weights they stand for, in place, and return the network."""
     for layer in module.modules():
         if tie_of(layer) != "none":
+            _give_own_class(layer)
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     return module
+
+
+def _give_own_class(layer: nn.Module) -> None:
+    """Part a layer from its deep copies: torch takes the weight out of the class of a layer, which copies share."""
+    shared = type(layer)
+    held = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    layer.__class__ = type(shared.__name__, shared.__bases__, held)

@@ -1,0 +1,54 @@
+"""The command ``evenslice study``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evenslice import cli_options as options
+from evenslice.cli_writing import check_json, command_line, write_json
+
+
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="Grids of what varies, and what all share.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the study; an unfinished one is gone on with, by several processes too.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Resolve every cell, and print sizes, a time estimate and missing data.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run the cells that failed again.")] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run the cells on the workers of a Dask cluster.")
+    ] = None,
+    device: options.Device = options.DeviceName.auto,
+    json: options.Json = None,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Train, audit and score every cell of a grid, and compare them: the paper's experiment."""
+    from evenslice.progress import lines
+    from evenslice.report.study_page import write_study_page
+    from evenslice.report.tables import print_study
+    from evenslice.verbs.study import study as run
+
+    check_json(json, force, file, out)
+    if dry_run:
+        _dry(file, out, device.value, json)
+        return
+    result = run(file, out, device=device.value, retry=retry, scheduler=scheduler, progress=lines).to_dict()
+    write_study_page(out / "report.html", result, command_line())
+    write_json(json, result)
+    if json != "-":
+        print_study(result)
+        print(f"The page: {out / 'report.html'}")
+
+
+def _dry(file: Path, out: Path, device: str, json: str | None) -> None:
+    from evenslice.report.study_estimate import print_estimate
+    from evenslice.verbs.study_estimate import estimate_study
+
+    result = estimate_study(file, out, device)
+    write_json(json, result.to_dict())
+    if json != "-":
+        print_estimate(result)
