@@ -14,7 +14,7 @@ from evenslice.cli_data import data_app
 from evenslice.cli_evaluate import evaluate
 from evenslice.cli_segment import segment
 from evenslice.cli_study import study
-from evenslice.cli_train import train
+from evenslice.cli_train import TrainCommand, train
 from evenslice.cli_writing import (
     check_json,
     command_line,
@@ -189,7 +189,7 @@ def fix(
             print_audit(found)
 
 
-app.command()(train)
+app.command(cls=TrainCommand)(train)
 app.command()(segment)
 app.command()(evaluate)
 app.command()(study)

@@ -1,18 +1,96 @@
 """The command ``evenslice train``."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from evenslice import cli_options as options
 from evenslice.cli_writing import check_json, write_json
+from evenslice.errors import BadInputError
+
+BETWEEN = "\0"  # between the two paths of --more, which no path holds
+
+
+class PrecisionName(StrEnum):
+    """In which numbers a network is trained."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class ScheduleName(StrEnum):
+    """How the learning rate changes."""
+
+    one_cycle = "one-cycle"
+    cosine = "cosine"
+    constant = "constant"
+
+
+class LossName(StrEnum):
+    """What is made small."""
+
+    bce = "bce"
+    ce = "ce"
+    dice = "dice"
+    bce_dice = "bce+dice"
+    ce_dice = "ce+dice"
+
+
+class AugmentName(StrEnum):
+    """What is done to patches."""
+
+    flips = "flips"
+    none = "none"
+    em = "em"
+
+
+class KeepName(StrEnum):
+    """Which state is saved under the name asked for."""
+
+    best = "best"
+    last = "last"
+
+
+class TrainCommand(TyperCommand):
+    """The command, with an option that takes two paths and may be repeated, which the parser does not know."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the two paths after each ``--more``."""
+        return list(super().parse_args(ctx, paired(args)))
+
+
+def paired(words: list[str], name: str = "--more") -> list[str]:
+    """Join the two words after each ``name`` into one."""
+    left, found = list(words), []
+    while left:
+        found.append(left.pop(0))
+        if found[-1] == name:
+            if len(left) < 2 or any(word.startswith("--") for word in left[:2]):
+                raise BadInputError(
+                    f"{name} needs two paths, expected VOLUME LABELS after it; write for example {name} b.tif b_labels.tif"
+                )
+            found.append(left.pop(0) + BETWEEN + left.pop(0))
+    return found
 
 
 def train(
+    ctx: typer.Context,
     volume: options.VolumePath,
     labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Labels of the same shape.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The model, .safetensors.")],
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--more", metavar="VOLUME LABELS", help="Another volume to train on; repeatable."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="Settings: keys are these options with _ for -; options win over it."),
+    ] = None,
     arch: Annotated[
         str, typer.Option(help="unet, unetplusplus, fpn, deeplabv3plus, segformer, upernet or dpt.")
     ] = "unet",
@@ -30,12 +108,41 @@ def train(
     target: Annotated[options.TargetName, typer.Option(help="What the labels mean.")] = options.TargetName.auto,
     ignore_label: Annotated[int | None, typer.Option(help="Label that is not learnt from.")] = None,
     validation: Annotated[
-        str | None, typer.Option(metavar="Z0:Z1", help="Slices to validate on; the last 20 % if not given.")
+        str | None,
+        typer.Option(metavar="Z0:Z1", help="Slices of each volume to validate on; the last 20 % if not given."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
-    batch: Annotated[int, typer.Option(help="Patches a step.")] = 4,
+    batch: Annotated[int, typer.Option(help="Patches a step, of all devices together.")] = 4,
     crop: Annotated[int, typer.Option(help="Side of a patch in pixels.")] = 256,
-    lr: Annotated[float, typer.Option(help="Largest learning rate of the one-cycle schedule.")] = 1e-3,
+    lr: Annotated[float, typer.Option(help="Largest learning rate.")] = 1e-3,
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="How the rate changes; cosine: a linear warm-up, then down along a cosine.")
+    ] = ScheduleName.one_cycle,
+    warmup: Annotated[float, typer.Option(help="Part of the steps in which the cosine schedule rises.")] = 0.1,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.01,
+    clip: Annotated[
+        float | None, typer.Option(metavar="X", help="Largest norm of the gradient; any if not given.")
+    ] = None,
+    loss: Annotated[LossName, typer.Option(help="bce is ce of one class.")] = LossName.ce_dice,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="What a pixel of each class counts in the cross-entropy, background first."),
+    ] = None,
+    balance: Annotated[
+        float, typer.Option(help="Part of the patches centred on a foreground class, the classes drawn evenly.")
+    ] = 0.0,
+    augment: Annotated[
+        AugmentName, typer.Option(help="em: flips, and what goes wrong with sections ([em] in FILE.toml).")
+    ] = AugmentName.flips,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="bf16 and fp16 keep float32 weights; auto is bf16 on a GPU that has it.")
+    ] = PrecisionName.auto,
+    devices: Annotated[int, typer.Option(help="GPUs that share each batch; processes with --device cpu.")] = 1,
+    looks: Annotated[int, typer.Option(help="How often the validation slices are looked at.")] = 4,
+    patience: Annotated[
+        int | None, typer.Option(metavar="N", help="End after N looks without a better Dice; never early if not given.")
+    ] = None,
+    keep: Annotated[KeepName, typer.Option(help="Which state OUT is, by validation Dice.")] = KeepName.best,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")] = False,
     seed: options.Seed = 0,
     device: options.Device = options.DeviceName.auto,
@@ -44,31 +151,49 @@ def train(
     traceback: options.Traceback = False,
 ) -> None:
     """Train a 2D+ segmentation model from an RGB-pretrained encoder."""
-    from evenslice.learn.recipe import Recipe
+    from evenslice.learn.config import TrainFile, read_config
     from evenslice.progress import bar
     from evenslice.report.tables import print_scores
     from evenslice.verbs.train import train as run
 
-    check_json(json, force, volume, labels, out)
-    recipe = Recipe(
-        arch=arch,
-        encoder=encoder,
-        encoder_depth=encoder_depth,
-        weights=weights,
-        init=init.value,
-        slices=slices,
-        tie=tie.value,
-        reverse_z=reverse_z,
-        target=target.value,
-        ignore_label=ignore_label,
-        validation=validation,
-        steps=steps,
-        batch=batch,
-        crop=crop,
-        lr=lr,
-        seed=seed,
+    file = TrainFile() if config is None else read_config(config)
+    others = [(one.volume, one.labels) for one in file.more] + [pair_of(text) for text in more or []]
+    check_json(json, force, config, volume, labels, out, *(Path(path) for pair in others for path in pair))
+    recipe = file.recipe(**given(ctx))
+    result = run(
+        [str(volume), *(path for path, _ in others)],
+        [str(labels), *(path for _, path in others)],
+        out,
+        recipe,
+        device=device.value,
+        resume=resume,
+        force=force,
+        progress=bar,
     )
-    result = run(volume, labels, out, recipe, device=device.value, resume=resume, force=force, progress=bar)
     write_json(json, result.scores.to_dict())
     if json != "-":
+        done = result.looks[-1]["steps"]
+        if done < recipe.steps:
+            print(f"stopped after {done} of {recipe.steps} steps: no better Dice in {recipe.patience} looks")
         print_scores(result.scores, f"{out} on the validation slices")
+
+
+def pair_of(text: str) -> tuple[str, str]:
+    """Split what ``paired`` joined."""
+    volume, labels = text.split(BETWEEN)
+    return volume, labels
+
+
+def given(ctx: typer.Context) -> dict[str, Any]:
+    """Return the fields of the recipe that were given as options, as the recipe has them."""
+    from evenslice.learn.recipe import Recipe
+
+    found: dict[str, Any] = {}
+    for name in Recipe.model_fields:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            value = ctx.params[name]
+            found[name] = value.value if isinstance(value, StrEnum) else value
+    if isinstance(found.get("class_weights"), str):
+        found["class_weights"] = options.numbers(found["class_weights"], "--class-weights")
+    return found

@@ -99,7 +99,8 @@ def fit(
     BadInputError
         If the state cannot be read, or the loss is no longer a number.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     ranks = ranks or Ranks()
     state = folder / STATE
     earlier = _read_state(state) if state.exists() else None

@@ -9,6 +9,7 @@ import torch
 
 from evenslice.evidence.certificate import certify
 from evenslice.labels.metrics import Scores
+from evenslice.learn.devices import check_devices
 from evenslice.learn.mixture import Mixture
 from evenslice.learn.recipe import Precision, Recipe
 from evenslice.model.build import build_model
@@ -103,17 +104,16 @@ def train(
     last, log = out.with_suffix(LAST), out.with_suffix(LOG)
     for path in (out, last, log):
         check_writable(path, force)
+    where = device_of(device)
+    check_devices(recipe.devices, where, device)
     given, truth = _listed(volume), _listed(labels)
     plan = plan_training([volume_of(one) for one in given], [volume_of(one) for one in truth], recipe)
     model = _built(plan, recipe)
-    where = device_of(device)
     from evenslice.learn.fit import LOG as ROWS
     from evenslice.learn.fit import precision_of
     from evenslice.learn.held import held_sources
-    from evenslice.learn.ranks import check_devices
 
     precision = precision_of(recipe.precision, where)
-    check_devices(recipe.devices, where, device)
     with Run(out, recipe, resume, force, model.training) as folder:
         mixture = held_sources(plan.mixture, recipe, free_memory() // recipe.devices)
         validation = plan.validating(mixture)

@@ -1,0 +1,16 @@
+"""How many devices there are to train on."""
+
+import torch
+
+from evenslice.errors import BadInputError
+
+
+def check_devices(count: int, device: torch.device, asked: str) -> None:
+    """Raise ``BadInputError`` if there are fewer devices than asked for; several on the CPU must be asked for by name."""
+    if count == 1 or (device.type == "cpu" and asked == "cpu"):
+        return
+    found = torch.cuda.device_count() if device.type == "cuda" else 0
+    if found < count:
+        raise BadInputError(
+            f"--devices is {count} and {found} GPUs were found, expected as many; use fewer, or --device cpu for processes without a GPU"
+        )
