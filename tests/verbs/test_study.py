@@ -45,6 +45,7 @@ CONTRACT = "arch,encoder,weights,init,tie,dataset,target,seed,dice,iou,share_0,s
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, grey):
+    """A folder with a volume and a study of four cells."""
     monkeypatch.chdir(tmp_path)
     save_volume("raw.tif", grey)
     save_volume("labels.tif", (grey > 128).astype(np.uint8))
@@ -59,26 +60,22 @@ def table(folder):
 
 
 def test_a_row_a_cell_and_what_they_say_together(place):
-    (place / "s.toml").write_text((place / "s.toml").read_text() + '[[grid]]\ndataset = "grey"\nencoder = "resnet19"\n')
+    text = (place / "s.toml").read_text().replace("seed = [0, 1]", "seed = 0")
+    (place / "s.toml").write_text(text + '[[grid]]\ndataset = "grey"\nencoder = "resnet19"\n')
     found = study("s.toml", "out").to_dict()
-    assert (found["cells"], found["done"], found["failed"]) == (5, 5, 1)
+    assert (found["cells"], found["done"], found["failed"]) == (3, 3, 1)
     rows = table(place / "out")
     assert (place / "out" / "rows.csv").read_text().splitlines()[0].startswith(CONTRACT)
-    assert [(row["init"], row["seed"]) for row in rows[:4]] == [
-        ("rgb", "0"),
-        ("rgb", "1"),
-        ("green", "0"),
-        ("green", "1"),
-    ]
-    assert "resnet19" in rows[4]["failure"]
-    assert rows[4]["dice"] == ""
-    for row in rows[:4]:
+    assert [row["init"] for row in rows[:2]] == ["rgb", "green"]
+    assert "resnet19" in rows[2]["failure"]
+    assert rows[2]["dice"] == ""
+    for row in rows[:2]:
         assert row["failure"] == ""
         assert sum(float(row[f"share_{slot}"]) for slot in range(3)) == pytest.approx(1)
         assert float(row["mirror_low"]) <= float(row["mirror_index"]) <= float(row["mirror_high"])
         assert 0 <= float(row["iou"]) <= float(row["dice"]) <= 1
         assert row["target"] == "foreground"
-    before = {row["treatment"]: float(row["mirror_index_before"]) for row in rows[:4]}
+    before = {row["treatment"]: float(row["mirror_index_before"]) for row in rows[:2]}
     assert before["green"] == pytest.approx(0, abs=1e-6)
     assert abs(before["rgb"]) > 0.05  # the bundled encoder leans to blue
     assert {one["treatment"] for one in found["comparisons"]} == {"green"}
@@ -89,6 +86,31 @@ def test_a_row_a_cell_and_what_they_say_together(place):
     assert curve[-1]["mirror_index"] == float(rows[0]["mirror_index"])
     assert list((place / "out").rglob("*.safetensors")) == []
     assert json.loads((place / "out" / "study.json").read_text())["rows"] == json.loads(json.dumps(found["rows"]))
+
+
+@pytest.mark.slow
+def test_a_public_data_set_is_found_in_its_folder_and_scored_on_its_own_test_volume(place, grey, monkeypatch):
+    import h5py
+
+    monkeypatch.setenv("EVENSLICE_DATA", str(place / "data"))
+    text = (place / "s.toml").read_text().replace('dataset = "grey"', 'dataset = "SNEMI3D"')
+    (place / "s.toml").write_text(text.replace('["rgb", "green"]', '"green"').replace("[0, 1]", "0"))
+    folder = place / "data" / "snemi3d"
+    folder.mkdir(parents=True)
+    neurons = (
+        np.kron(np.arange(1, 13, dtype=np.uint32).reshape(3, 4), np.ones((9, 24, 24), np.uint32))[:9, :64, :96] + 70000
+    )
+    for name in ("train", "test"):
+        save_volume(folder / f"{name}-input.tif", grey)
+    save_volume(folder / "train-labels.tif", neurons)
+    with h5py.File(folder / "test-labels.h5", "w") as file:
+        file["main"] = neurons[:, ::-1]
+    [row] = study("s.toml", "out").rows
+    assert (row["failure"], row["target"], row["dataset"]) == ("", "boundary", "SNEMI3D")
+    assert 0 < row["dice"] < 1
+    (folder / "test-labels.h5").unlink()
+    with pytest.raises(BadInputError, match=r"test-labels.h5 does not exist\), .*evenslice data fetch 'SNEMI3D' --to"):
+        study("s.toml", "out")
 
 
 def test_only_pending_cells_run_and_failures_on_request(place):
