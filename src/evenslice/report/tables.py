@@ -284,7 +284,10 @@ def _leans(study: Mapping[str, Any]) -> Table:
     table = Table("treatment", "network", "before", "after", "verdicts", "Dice", "n", title=title)
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     rows = study_cells.finished(study)
+    one = len({network for _, network, _ in lean} - {"all"}) == 1
     for treatment, network in dict.fromkeys((treatment, network) for treatment, network, _ in lean):
+        if one and network == "all":  # says what the line of the one network says
+            continue
         before, after = (lean.get((treatment, network, when), {}) for when in ("before", "after"))
         own = [r for r in rows if r.get("treatment") == treatment and network in ("all", r.get("network"))]
         table.add_row(

@@ -118,7 +118,7 @@ def _leans(rows: Sequence[Row], table: StudyTable) -> list[Lean]:
 
 def _lean(name: str, network: str, when: str, mean: Mean, p_holm: float, table: StudyTable) -> Lean:
     low, high = mean.interval(table.confidence)
-    margin = table.audit.margin
+    low, high, margin = max(low, -1.0), min(high, 1.0), table.audit.margin  # an index lies there; NaN stays
     verdict = "undecided"
     if low > margin or high < -margin:
         verdict = "leans"
