@@ -49,7 +49,7 @@ def run_cell(cell: Cell, data: Data, folder: Path, device: str, keep_model: bool
     try:
         found = _run(cell, data, folder, device)
         failure = ""
-    except (BadInputError, RuntimeError, OSError, MemoryError, ValueError) as error:
+    except Exception as error:  # whatever a network or a file raises is a row, and the study goes on
         found, failure = {}, _reason(error)
     if not keep_model:
         for file in folder.glob("model*.safetensors"):
