@@ -5,7 +5,7 @@ from rich.table import Table
 
 from evenslice.verbs.study_estimate import Estimate
 
-HOUR = 3600.0
+MINUTE, HOUR = 60.0, 3600.0
 
 
 def print_estimate(found: Estimate) -> None:
@@ -24,6 +24,6 @@ def print_estimate(found: Estimate) -> None:
         shapes = "; ".join(" x ".join(map(str, shape)) for shape in data.shapes) or "not known"
         table.add_row(data.name, str(data.cells), shapes, f"missing: {data.advice}" if data.missing else "here")
     console.print(table)
-    print(
-        f"About {found.seconds / HOUR:.1f} hours in one process on this machine ({found.device}), measured on small steps."
-    )
+    long = found.seconds > 2 * HOUR
+    time = f"{found.seconds / HOUR:.1f} hours" if long else f"{max(1, round(found.seconds / MINUTE))} minutes"
+    print(f"About {time} in one process on this machine ({found.device}), measured on small steps.")
