@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evenslice.learn.losses import dice_loss, segmentation_loss
+from evenslice.errors import BadInputError
+from evenslice.learn.losses import check_loss, dice_loss, segmentation_loss
+from evenslice.learn.recipe import Recipe
 
 
 def draw(classes: int, seed: int = 0, side: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,3 +94,48 @@ def test_two_classes_and_one_logit_agree():
     logits, target = draw(1)
     both = torch.cat([torch.zeros_like(logits), logits], 1)
     assert segmentation_loss(both, target).item() == pytest.approx(segmentation_loss(logits, target).item())
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("weights", [None, "some"])
+def test_a_sum_is_the_sum_of_its_parts(classes, weights):
+    logits, target = draw(classes)
+    target[0, 0] = -1
+    weights = None if weights is None else [0.5, 2.0, 7.0][: max(2, classes)]
+    whole, entropy, dice = (
+        segmentation_loss(logits, target, kind, weights).item() for kind in ("ce+dice", "ce", "dice")
+    )
+    assert whole == pytest.approx(entropy + dice, rel=1e-12)
+    assert min(entropy, dice) > 0
+    assert segmentation_loss(logits, target, weights=weights).item() == whole
+    assert segmentation_loss(logits, target, "bce+dice", weights).item() == whole
+    assert dice == segmentation_loss(logits, target, "dice").item()
+
+
+def test_entropy_with_weights_by_hand():
+    logits = torch.tensor([[[[0.0, math.log(3), 5.0]]]], dtype=torch.float64)
+    target = torch.tensor([[[1, 0, -1]]])
+    expected = (3 * math.log(2) + 1 * math.log(4)) / 4
+    assert segmentation_loss(logits, target, "bce", [1.0, 3.0]).item() == pytest.approx(expected)
+    both = torch.cat([torch.zeros_like(logits), logits], 1)
+    assert segmentation_loss(both, target, "ce", [1.0, 3.0]).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("classes", "settings", "message"),
+    [
+        (3, {"loss": "bce"}, "--loss is 'bce' for 3 classes, .*; use ce$"),
+        (3, {"loss": "bce+dice"}, r"use ce\+dice$"),
+        (3, {"class_weights": [1.0, 2.0]}, "holds 2 numbers, expected 3"),
+        (1, {"class_weights": [1.0]}, "holds 1 numbers, expected 2"),
+        (1, {"class_weights": [1.0, 2.0], "loss": "dice"}, "expected a loss with cross-entropy"),
+    ],
+)
+def test_a_loss_that_does_not_fit_the_classes_is_said(classes, settings, message):
+    with pytest.raises(BadInputError, match=message):
+        check_loss(Recipe(**settings), classes)
+
+
+def test_losses_that_fit_pass():
+    check_loss(Recipe(loss="bce", class_weights=[1.0, 2.0]), 1)
+    check_loss(Recipe(class_weights=[1.0, 2.0, 3.0]), 3)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from evenslice.labels.targets import Target
+from evenslice.labels.targets import Target, boundaries
+from evenslice.learn.em import EM
 from evenslice.learn.patches import Patches, PatchSource, turn
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
@@ -154,3 +155,53 @@ def test_the_label_to_ignore_becomes_minus_1(ignore):
         labels = raw.ravel()[window[1]]
         expected = np.where(labels == ignore, -1, labels > 0) if ignore is not None else labels > 0
         np.testing.assert_array_equal(target, expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64", "int32", "int64"])
+@pytest.mark.parametrize("ignore", [None, 70_001, -1])
+def test_the_boundaries_of_a_patch_are_those_of_the_whole_slice(dtype, ignore):
+    """Also where another instance begins just beyond the edge of the patch."""
+    numbers = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 9, (DEPTH, 7, 8)), 3, 1), 3, 2)
+    raw = (
+        numbers[:, :HEIGHT, :WIDTH] * (10_000 if dtype != "uint16" else 7_000) + (numbers[:, :HEIGHT, :WIDTH] > 0)
+    ).astype(dtype)
+    raw[numbers[:, :HEIGHT, :WIDTH] == 0] = 0
+    whole = boundaries(raw).astype(int)
+    if ignore is not None:
+        whole[raw == ignore] = -1
+    made = source(labels=Volume(raw), target=Target("boundary", 1), ignore=ignore, crop=(5, 5))
+    edges = 0
+    for window, target in patches(made, 60):
+        np.testing.assert_array_equal(target, whole.ravel()[window[1]])
+        edges += (target != boundaries(raw.ravel()[window[1]]))[target >= 0].sum()
+    assert edges > 20  # what the patch alone would have missed
+
+
+@pytest.mark.parametrize("reverse_z", [False, True])
+def test_patches_that_are_not_turned_lie_as_they_do_in_the_volume(reverse_z):
+    for _, target in patches(source(turns=False, reverse_z=reverse_z), 30):
+        assert way(target) == (WIDTH, 1)
+
+
+def test_augmented_patches_keep_their_targets_and_their_centre_in_place():
+    em = EM(
+        **{name: {"probability": 0.0} for name in ("brightness", "contrast", "blur", "noise", "missing")},
+        shift={"probability": 1.0, "size": 3},
+    )
+    moved = 0
+    for (window, target), (plain, _) in zip(patches(source(em=em)), patches(source(turns=False)), strict=True):
+        np.testing.assert_array_equal(window[1], target)
+        moved += (window[0] % PLANE != target % PLANE).any()
+        assert {int(z) for z in window[0].ravel() // PLANE} <= set(range(DEPTH))
+        assert plain.shape == window.shape
+    assert moved > 50
+
+
+def test_augmentation_is_seeded_by_the_patch_and_normalised_after():
+    em = EM(missing={"probability": 1.0, "blank": 1.0})
+    made = source(em=em, normalisation=Normalisation((500.0,), (20.0,)))
+    one, again, other = (Patches(made, seed, 0, 3)[2][0] for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert not one[[0, 2]].any()
+    assert one[1].any()
