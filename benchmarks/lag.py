@@ -17,9 +17,9 @@ from evenslice import audit, train
 from evenslice.data.phantom import phantom
 from evenslice.evidence.change import predict_windows, window_scores
 from evenslice.labels.targets import Target
+from evenslice.learn.recipe import Recipe
 from evenslice.model.discovery import find_stems
 from evenslice.verbs.demo import CROP, RATE, SHAPE, STEPS, TILE
-from evenslice.learn.recipe import Recipe
 from evenslice.volume.array import Volume
 
 GIVEN = {

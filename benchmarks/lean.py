@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 from evenslice import audit, build_model, open_volume, train
-from evenslice.progress import lines
 from evenslice.learn.recipe import Recipe
+from evenslice.progress import lines
 from evenslice.volume.normalisation import estimate
 
 FAMILIES = ("ablation", "ablation-copy", "shapley", "gradient", "integrated-gradients")
