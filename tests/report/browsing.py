@@ -41,9 +41,10 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def close(self):
-        os.close(self._out)
-        self._process.terminate()
+        self._session = None
+        self.call("Browser.close")
         self._process.wait(PATIENCE_S)
+        os.close(self._out)
         os.close(self._in)
 
     def call(self, method, **values):

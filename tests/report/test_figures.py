@@ -115,6 +115,15 @@ def test_the_finding_draws_pooled_means_cells_and_dice(small):
     assert low < min(cells) < max(cells) < high
 
 
+def test_data_sets_have_a_marker_and_a_line_each(whole):
+    axis = finding_figure(whole).axes[3]
+    for marker, dataset in (("o", "ISBI 2012"), ("s", "VNC")):
+        group = study_cells.groups_of(whole)[0]
+        expected = [row["dice"] for name in group.treatments for row in group.of(name) if row["dataset"] == dataset]
+        assert list(marks(axis, marker)[:, 0]) == expected
+    assert not set(marks(axis, "o")[:, 1]) & set(marks(axis, "s")[:, 1])
+
+
 def test_wide_intervals_do_not_shrink_the_cells():
     found = study(NETWORKS[:1], ("ISBI 2012",), seeds=2, treatments=("rgb", "green"), five=False)
     before = finding_figure(found).axes[2].get_xlim()

@@ -126,6 +126,7 @@ def test_numbers_below_zero_are_sorted_as_numbers_and_words_as_words(browser, wr
     assert numbers[0] < 0 < numbers[-1]
     browser.ask("[...document.querySelectorAll('th button')].find((one) => one.textContent === 'Treatment').click()")
     assert column(browser, 1) == sorted(row["treatment"] for row in found["rows"])
+    assert browser.ask("document.querySelectorAll('#cells-table th[aria-sort]').length") == 1
 
 
 def test_the_table_is_plain_and_whole_without_scripts(browser, written, found):

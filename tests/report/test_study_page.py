@@ -150,7 +150,12 @@ def test_every_comparison_and_every_lean_is_in_a_table(page, whole):
     for one in [*whole["comparisons"], *whole["lean"]]:
         assert f"{study_words.signed(one['value'])} {study_words.signed_interval(one['low'], one['high'])}" in text
     for one in whole["comparisons"]:
-        assert study_words.comparison_badge(one).word in text
+        ps = " ".join(study_words.p_words(one[key]) for key in ("p", "p_holm", "p_signflip"))
+        same = "– –" if one["margin"] is None else "0.01 0.021 (0.021)"
+        ends = study_words.signed_interval(one["low"], one["high"])
+        badge = study_words.comparison_badge(one)
+        told = f"{ends} {ps} {same} {one['cells']} {one['datasets']} {badge.symbol} {badge.word}"
+        assert told.replace("\u00a0", " ") in text
 
 
 def test_a_study_that_is_not_finished_says_so_on_top(whole, page):
@@ -279,6 +284,13 @@ def test_the_finding_writes_the_pooled_index_and_draws_dice(small):
         assert float(dot.get("cx")) == pytest.approx(780 + 210 * (row["dice"] - low) / (high - low), abs=0.06)
 
 
+def test_control_characters_in_names_leave_the_drawings_readable():
+    row = cell("unet a", "r\x00g\x1bb", "d\x07", 0)
+    found = {"control": "rgb", "rows": [row], "margin": 0.05}
+    chart = finding_chart(study_cells.groups_of(found)[0], shared(found), "i")
+    assert "rgb" in "".join(drawn(chart).itertext())
+
+
 def test_a_slope_joins_before_and_after(small):
     chart = slope_chart(study_cells.groups_of(small)[0], shared(small), "i")
     lines = [one.get("points") for one in drawn(chart).iter("polyline")]
@@ -321,7 +333,8 @@ def test_curves_are_a_line_a_cell_in_each_panel(small):
     lines = list(drawn(chart).iter("polyline"))
     assert len(lines) == 3 * len(small["curves"])
     assert [line.get("points").count(",") for line in lines] == [4] * 8 + [5] * 4
-    assert {line.get("stroke") for line in lines} == {looks["rgb"].colour, looks["green"].colour}
+    drawn_as = {(line.get("stroke"), line.get("stroke-dasharray")) for line in lines}
+    assert drawn_as == {(looks["rgb"].colour, None), (looks["green"].colour, "6 2")}
     without = [{**one, "points": [{"steps": 0, "loss": 1.0}, {"steps": 5, "loss": 0.5}]} for one in panel.curves]
     chart = curve_chart(panels_of(without)[0], looks, (-0.2, 0.1), None, "i")
     assert chart.count("not looked at during training") == 2
@@ -424,6 +437,9 @@ def test_the_terminal_shows_the_claims_and_a_line_a_treatment_and_network(whole,
             assert f"{study_words.signed(one['value'])} ({ends})" in shown
     lines = [line for line in shown.splitlines() if line.startswith("│ ")]
     assert len(lines) == len(whole["lean"]) // 2
+    scores = [row["dice"] for row in whole["rows"] if row["treatment"] == "green" and not row["failure"]]
+    every = next(line for line in lines if line.split("│")[1:3] == [" green          ", " all                      "])
+    assert f" {fixed(min(scores))} to {fixed(max(scores))} │ {len(scores)} " in every
     assert "This study is not finished" in shown
     assert "failed: unet resnet18, green, ISBI 2012, foreground, seed 1: out of GPU memory" in shown
 
