@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from evenslice.errors import BadInputError
 from evenslice.verbs.study_plan import Cell, Plan
+from evenslice.volume.ledger import held_if_free
 from evenslice.volume.writing import written_beside
 
 PATIENCE_S = 600.0
@@ -84,16 +85,8 @@ class StudyFolder:
     def claiming(self, cell: Cell) -> Iterator[bool]:
         """Try to be the one that works on a cell; give whether that succeeded. A killed process gives it up."""
         self.of(cell).mkdir(exist_ok=True)
-        lock = FileLock(self.path / "cells" / f"{cell.name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with held_if_free(self.path / "cells" / f"{cell.name}.lock") as held:
+            yield held
 
     def keep(self, cell: Cell, row: Row) -> None:
         """Write the row of a cell."""

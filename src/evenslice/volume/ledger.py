@@ -64,16 +64,8 @@ class Ledger:
     @contextmanager
     def trying(self, name: str) -> Iterator[bool]:
         """Try to hold a lock of the run; give whether that succeeded."""
-        lock = FileLock(self.folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with held_if_free(self.folder / f"{name}.lock") as held:
+            yield held
 
     @contextmanager
     def holding(self, name: str, out: Path) -> Iterator[None]:
@@ -93,6 +85,21 @@ class Ledger:
 
     def _place(self, stage: str, index: int) -> Path:
         return self.folder / "done" / stage / f"{index // FAN:06d}" / f"{index % FAN:03d}.json"
+
+
+@contextmanager
+def held_if_free(path: Path) -> Iterator[bool]:
+    """Try to hold a lock file; give whether that succeeded. A killed process holds none."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def open_ledger(
