@@ -162,6 +162,14 @@ def test_effects_lie_where_they_were_measured(whole):
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["green", "random weights, mirror tie"]
 
 
+def test_differences_of_nothing_look_like_nothing(small):
+    tiny = [one | {"value": -0.0004, "low": -0.0006, "high": -0.0002} for one in small["comparisons"]]
+    for axis in effects_figure(small | {"comparisons": tiny}).axes:
+        low, high = axis.get_xlim()
+        assert high - low >= 0.0199
+        assert low < -0.0006 < 0 < high
+
+
 def test_missing_numbers_leave_gaps_not_errors(small, tmp_path):
     found = study(NETWORKS[:1], ("ISBI 2012",), seeds=2, treatments=("rgb", "green"), five=False)
     found["rows"][0] |= {"dice": None, "share_0": None, "mirror_index_before": None}

@@ -350,6 +350,16 @@ def test_treatments_differ_in_colour_dash_and_marker_and_the_control_is_first():
     assert len(study_cells.looks_of([str(number) for number in range(30)])) == 30
 
 
+def test_the_usual_treatments_look_the_same_in_every_study():
+    every = study_cells.looks_of(["rgb", "green", "mean", "random weights", "rgb, reverse-z"])
+    some = study_cells.looks_of(["rgb", "own", "rgb, reverse-z"])
+    assert some["rgb, reverse-z"] == every["rgb, reverse-z"]
+    assert some["own"] == every["green"]
+    other = study_cells.looks_of(["green", "rgb"])
+    assert other["green"] == every["rgb"]
+    assert other["rgb"] == every["green"]
+
+
 @pytest.mark.parametrize(
     "mixing",
     [

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LEAST_SPAN = 0.02  # of a scale of differences: what is nothing shall look like nothing
+
 __all__ = ["effects_figure", "finding_figure", "save_figure", "steps_figure"]
 
 
@@ -256,6 +258,11 @@ def _effects(axis: "Axes", found: Sequence[Row], lines: Sequence[str]) -> None:
     axis.set_title(title)
     axis.set_xlabel(f"difference in {short} from {found[0].get('control')}\n← {lower}    {higher} →")
     axis.tick_params(axis="y", length=0)
+    ends = _numbers(
+        [0.0, *margins, *(-m for m in margins), *(one.get(k) for one in found for k in ("value", "low", "high"))]
+    )
+    spare = max(0.06 * (max(ends) - min(ends)), (LEAST_SPAN - max(ends) + min(ends)) / 2)
+    axis.set_xlim(min(ends) - spare, max(ends) + spare)
     axis.locator_params(axis="x", nbins=5)
 
 

@@ -1,5 +1,6 @@
 """The cells of a study in the order to draw them: groups, names, what each measured, and how each treatment looks."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from evenslice.report.verdict import is_number
 
 ALL = "all"
+USUAL = ("rgb", "green", "mean", "random weights", "rgb, reverse-z")
 SHAPES = ("circle", "square", "triangle", "diamond", "wedge")
 COLOURS = ("#1f242b", "#00805d", "#b0468e", "#b06f00", "#4a86ff", "#8a3b12", "#4b2e83")
 DASHES: tuple[tuple[int, ...], ...] = ((), (6, 2), (2, 2), (8, 2, 2, 2), (4, 1), (10, 3), (5, 2, 1, 2, 1, 2))
@@ -115,11 +117,20 @@ def treatments_of(study: Mapping[str, Any]) -> list[str]:
 
 
 def looks_of(treatments: Sequence[str]) -> dict[str, Look]:
-    """Choose how each treatment is drawn; colours, dashes and markers each tell them apart, the control is black."""
-    return {
-        name: Look(COLOURS[n % len(COLOURS)], DASHES[n % len(DASHES)], SHAPES[n % len(SHAPES)])
-        for n, name in enumerate(treatments)
-    }
+    """Choose how each treatment is drawn; colours, dashes and markers each tell them apart, the control is black.
+
+    Against ``rgb`` the treatments of the paper look the same in every study, whichever of them it has.
+    """
+    places = (
+        {name: n for n, name in enumerate(USUAL) if name in treatments} if treatments[:1] == list(USUAL[:1]) else {}
+    )
+    free = (n for n in itertools.count() if n not in places.values())
+    places |= {name: next(free) for name in treatments if name not in places}
+    return {name: _look(places[name]) for name in treatments}
+
+
+def _look(place: int) -> Look:
+    return Look(COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], SHAPES[place % len(SHAPES)])
 
 
 def shapes_of(datasets: Sequence[str]) -> dict[str, str]:
