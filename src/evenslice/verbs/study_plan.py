@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import TargetKind
-from evenslice.learn.recipe import Recipe
+from evenslice.learn.recipe import Precision, Recipe
 from evenslice.learn.settings import Settings, checked, read_toml
 
 DATASET = "dataset"
@@ -66,7 +66,7 @@ class StudyTable(Settings):
     dice_margin: Part = 0.01
     confidence: Part = 0.95
     keep_models: bool = False
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     train: dict[str, Any] = Field(default_factory=dict)
     audit: AuditTable = AuditTable()
     datasets: dict[str, DatasetTable] = Field(default_factory=dict)
@@ -109,8 +109,7 @@ class Cell:
         words: list[str] = ["random weights" if recipe.weights == "none" else recipe.init]
         words += [f"{recipe.tie} tie"] if recipe.tie != "none" else []
         words += ["reverse-z"] if recipe.reverse_z else []
-        augment = getattr(recipe, "augment", "flips")
-        words += [f"augment {augment}"] if augment != "flips" and "augment" in self.varied else []
+        words += [f"augment {recipe.augment}"] if recipe.augment != "flips" and "augment" in self.varied else []
         return ", ".join(words)
 
     @property
