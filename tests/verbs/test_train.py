@@ -79,26 +79,34 @@ def dying(self, batch, number):
     return step(self, batch, number)
 Training.training_step = dying
 raw = np.load(sys.argv[1])
-train(raw, (raw > 128).astype(np.uint8), sys.argv[2], Recipe(weights="none", encoder_depth=3, steps=8, batch=2, crop=32, seed=3))
+train(raw, (raw > 128).astype(np.uint8), sys.argv[2], Recipe(**eval(sys.argv[3])))
 """
+MUCH = {"schedule": "cosine", "clip": 1.0, "augment": "em", "balance": 0.5, "patience": 3, "loss": "bce+dice"}
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, grey, labels, monkeypatch):
+@pytest.mark.parametrize(
+    "settings", [pytest.param({}, id="plain"), pytest.param(MUCH, id="much", marks=pytest.mark.slow)]
+)
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, grey, labels, monkeypatch, settings):
     from evenslice.learn import fit
 
     monkeypatch.setattr(fit, "FEWEST_CHUNK", 2)
     np.save(tmp_path / "raw.npy", grey)
     killed, whole = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors"
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "raw.npy"), str(killed)]
+    settings = QUICK | {"steps": 8, "seed": 3} | settings
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "raw.npy"), str(killed), repr(settings)]
     died = subprocess.run(command, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert died.returncode == -signal.SIGKILL
     assert not killed.exists()
     assert (tmp_path / "killed.safetensors.run" / "state.ckpt").exists()
-    recipe = Recipe(**QUICK | {"steps": 8}, seed=3)
+    recipe = Recipe(**settings)
     with pytest.raises(BadInputError, match="holds an unfinished run"):
         train(grey, labels, killed, recipe)
-    train(grey, labels, killed, recipe, resume=True)
-    train(grey, labels, whole, recipe)
+    parts = train(grey, labels, killed, recipe, resume=True)
+    once = train(grey, labels, whole, recipe)
+    assert parts.looks == once.looks
+    assert parts.log.read_bytes() == once.log.read_bytes()
+    assert parts.scores == once.scores
     for end in (".safetensors", ".last.safetensors"):
         one, other = (weights_of(path.with_suffix(end)) for path in (killed, whole))
         assert all(torch.equal(one[k], other[k]) for k in one)

@@ -1,6 +1,8 @@
 """What a process of another device needs to train along: all of it can be sent to that process."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +49,14 @@ class Job:
     precision: Precision
     folder: Path
 
-    def __call__(self, ranks: Ranks) -> None:
-        """Train along."""
+    def __call__(self, ranks: Ranks) -> Callable[[], None]:
+        """Open everything, and return what trains along."""
         network = rebuild(self.spec)
         if self.spec.tie != "none":
             mirror_stem(network, self.spec.slices, self.spec.tie)
         mixture = held_sources(self.mixture, self.recipe, free_memory() // ranks.count)
         training = Training(network.train(), self.stride, mixture, self.recipe, self.chunk, ranks.rank)
-        fit(training, torch.device(self.device), self.precision, self.folder, _unseen, ranks)
+        return partial(fit, training, torch.device(self.device), self.precision, self.folder, _unseen, ranks)
 
 
 def _unseen(steps: int, loss: float, rate: float) -> Seen:

@@ -8,6 +8,7 @@ import threading
 import traceback
 
 from evenslice.errors import BadInputError
+from evenslice.learn.ranks import READY
 
 
 def main() -> None:
@@ -17,14 +18,17 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = 0
     try:
-        job(ranks)
+        train = job(ranks)
+        os.write(sys.stdout.fileno(), READY)
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads on
+        train()
     except BadInputError as error:
-        print(error)
+        print(error, file=sys.stderr)
         code = 2
     except BaseException:
-        print(traceback.format_exc())
+        print(traceback.format_exc(), file=sys.stderr)
         code = 1
-    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 

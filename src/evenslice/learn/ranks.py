@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,8 @@ from evenslice.errors import BadInputError
 
 HOST = "127.0.0.1"
 GRACE_S = 60.0
+PATIENCE = timedelta(days=7)  # the other devices wait while the first looks at the validation slices
+READY = b"ready\n"
 
 
 class Ranks(ClusterEnvironment):  # type: ignore[misc]
@@ -87,7 +90,9 @@ def strategy_of(ranks: Ranks) -> Any:
     """Return how Lightning trains: gradients are averaged over the devices if there are several."""
     if ranks.count == 1:
         return "auto"
-    return DDPStrategy(static_graph=True)  # which lets parts of a network stay unused, and says nothing of it
+    return DDPStrategy(
+        static_graph=True, timeout=PATIENCE
+    )  # which lets parts of a network stay unused, and says nothing of it
 
 
 def free_port() -> int:
@@ -104,7 +109,7 @@ def crew(job: Any, count: int) -> Iterator[Ranks]:
     Parameters
     ----------
     job
-        What ``evenslice.learn.rank`` does, with the ranks it is to have; pickled.
+        Called with its ranks by ``evenslice.learn.rank`` to open what it needs, gives what trains; sent pickled.
     count
         How many devices there are, the first included.
 
@@ -121,24 +126,29 @@ def crew(job: Any, count: int) -> Iterator[Ranks]:
     if count == 1:
         yield Ranks()
         return
-    port, threads = free_port(), torch.get_num_threads()
+    port, threads, alarm = free_port(), torch.get_num_threads(), _Alarm()
     torch.set_num_threads(max(1, threads // count))
     with tempfile.TemporaryDirectory() as folder:
         errors = [Path(folder) / f"{rank}.txt" for rank in range(1, count)]
         members = []
         try:
             for rank, file in enumerate(errors, 1):
-                members.append(_Member(_packed(job, Ranks(rank, count, port)), file))
+                members.append(_Member(_packed(job, Ranks(rank, count, port)), file, alarm))
+            for member in members:
+                member.wait_until_ready()
             yield Ranks(0, count, port)
             for member in members:
                 member.process.wait(GRACE_S)
         except BaseException as error:
+            with contextlib.suppress(KeyboardInterrupt):
+                alarm.off()
             patience = GRACE_S if isinstance(error, RuntimeError) else 0.0  # one that lost another hears of it first
             failures = [said for member in members if (said := member.failure(patience / 10))]
             if failures:
                 raise BadInputError(failures[0]) from error
             raise
         finally:
+            alarm.off()
             for member in members:
                 member.end()
             if torch.distributed.is_initialized():
@@ -155,11 +165,31 @@ def _packed(job: Any, ranks: Ranks) -> bytes:
         ) from error
 
 
+class _Alarm:
+    """Interrupts the training here, once at most, and not when it is ending anyway."""
+
+    def __init__(self) -> None:
+        self._lock, self._on = threading.Lock(), True
+
+    def ring(self) -> bool:
+        """Interrupt, if nothing else did; say whether."""
+        with self._lock:
+            rings, self._on = self._on, False
+            if rings:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return rings
+
+    def off(self) -> None:
+        """Ring no more."""
+        with self._lock:
+            self._on = False
+
+
 class _Member:
     """A process of one device; when it fails, the training here is interrupted, and it ends when this process does."""
 
-    def __init__(self, job: bytes, errors: Path) -> None:
-        self._errors, self._ending = errors, False
+    def __init__(self, job: bytes, errors: Path, alarm: _Alarm) -> None:
+        self._errors, self._alarm, self._ended = errors, alarm, threading.Event()
         found = str(Path(evenslice.__file__).parent.parent)
         paths = os.pathsep.join(part for part in (found, os.environ.get("PYTHONPATH")) if part)
         threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -167,7 +197,7 @@ class _Member:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "evenslice.learn.rank"],
                 stdin=subprocess.PIPE,
-                stdout=file,
+                stdout=subprocess.PIPE,
                 stderr=file,
                 env=os.environ | {"PYTHONPATH": paths} | threads,
             )
@@ -177,9 +207,17 @@ class _Member:
         pipe.flush()
         threading.Thread(target=self._watch, daemon=True).start()
 
+    def wait_until_ready(self) -> None:
+        """Wait until the process has opened what it needs: one that fails before it meets the others would keep them waiting."""
+        assert self.process.stdout is not None
+        if self.process.stdout.readline() != READY:
+            raise RuntimeError("a process did not get ready")
+
     def _watch(self) -> None:
-        if self.process.wait() and not self._ending:
-            signal.raise_signal(signal.SIGINT)
+        """Interrupt the training if the process fails; what does not hear that is waiting for it in the library, and is ended."""
+        if self.process.wait() and self._alarm.ring() and not self._ended.wait(GRACE_S):
+            print(f"evenslice: error: {self.failure(0)}", file=sys.stderr, flush=True)
+            os._exit(2)
 
     def failure(self, patience: float) -> str | None:
         """Return what the process says if it failed, waiting some seconds for its end."""
@@ -196,9 +234,10 @@ class _Member:
 
     def end(self) -> None:
         """End the process."""
-        self._ending = True
+        self._ended.set()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()

@@ -78,11 +78,13 @@ def fingerprint(volume: Volume) -> str:
 
 
 def trained_slices(model: Model, volume: Volume) -> set[int]:
-    """Return which slices of this volume the model was trained on; empty for another volume."""
+    """Return which slices of this volume the model was trained on, alone or with others; empty for another volume."""
     training = model.training
-    if not training or training.get("fingerprint") != fingerprint(volume):
+    if not training:
         return set()
-    return {z for start, stop in training["slices"] for z in range(start, stop)}
+    own = fingerprint(volume)
+    known = [record for record in training.get("volumes", [training]) if record.get("fingerprint") == own]
+    return {z for record in known for start, stop in record["slices"] for z in range(start, stop)}
 
 
 def spans_of(zs: list[int]) -> list[list[int]]:

@@ -1,0 +1,156 @@
+"""The command train: options and settings file are one recipe, several volumes, the example of the docs."""
+
+import inspect
+import json
+import re
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evenslice import cli, load_model, save_volume
+from evenslice.cli_train import paired, train
+from evenslice.errors import BadInputError
+from evenslice.learn.recipe import Recipe
+from evenslice.verbs import train as verb
+
+DOC = Path(__file__).resolve().parent.parent / "docs" / "training.md"
+TINY = ["--weights", "none", "--encoder-depth", 3, "--steps", 2, "--batch", 2, "--crop", 32]
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(word) for word in words])
+    return stop.value.code
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, grey):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "em").mkdir()
+    for name in ("raw", "em/second"):
+        save_volume(f"{name}.tif", grey)
+        save_volume(f"{name}_labels.tif", (grey > 128).astype(np.uint8))
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the verb was asked for; nothing is trained."""
+    calls = []
+
+    def stop(volumes, labels, out, recipe, **options):
+        calls.append((volumes, labels, recipe, options))
+        raise BadInputError("stopped")
+
+    monkeypatch.setattr(verb, "train", stop)
+    return calls
+
+
+def test_the_options_are_the_recipe_with_its_defaults():
+    options = inspect.signature(train).parameters
+    for name, field in Recipe.model_fields.items():
+        if name == "em":
+            continue
+        default = options[name].default
+        assert (default.value if isinstance(default, StrEnum) else default) == field.default, name
+
+
+def test_nothing_said_is_the_default(place, asked):
+    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors") == 2
+    assert asked == [(["raw.tif"], ["raw_labels.tif"], Recipe(), asked[0][3])]
+
+
+def test_options_win_over_the_file_and_the_file_over_the_defaults(place, asked):
+    Path("em/a.toml").write_text(
+        "steps = 7\nlr = 1\ninit = 'mean'\nreverse_z = true\naugment = 'em'\nweights = 'w.safetensors'\n"
+        "em.noise = {size = 1}\n[[more]]\nvolume = 'second.tif'\nlabels = 'second_labels.tif'\n"
+    )
+    words = [
+        "--steps",
+        1000,
+        "--init",
+        "green",
+        "--loss",
+        "ce",
+        "--class-weights",
+        "1,2.5",
+        "--clip",
+        1,
+        "--patience",
+        3,
+    ]
+    more = ["--more", "b.tif", "b_labels.tif", "--more", "c.tif", "c_labels.tif"]
+    run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--config", "em/a.toml", *words, *more)
+    volumes, labels, recipe, _ = asked[0]
+    assert volumes == ["raw.tif", "em/second.tif", "b.tif", "c.tif"]
+    assert labels == ["raw_labels.tif", "em/second_labels.tif", "b_labels.tif", "c_labels.tif"]
+    file = {"lr": 1, "reverse_z": True, "augment": "em", "weights": "em/w.safetensors", "em": {"noise": {"size": 1}}}
+    assert recipe == Recipe(**file, loss="ce", class_weights=[1, 2.5], clip=1, patience=3)
+
+
+BAD = [
+    ("--config none.toml", "none.toml does not exist, expected a TOML file of settings"),
+    ("--config bad.toml", "bad.toml: stesp is unknown, expected one of"),
+    ("--more raw.tif", "--more needs two paths, expected VOLUME LABELS after it"),
+    ("--more raw.tif --steps 2", "--more needs two paths"),
+    ("--more raw.tif none.tif", "none.tif does not exist"),
+    ("--batch 3 --devices 2", "--batch is 3 for 2 devices, expected a multiple of 2"),
+    ("--device auto --batch 64 --devices 64", "--devices is 64 and "),
+    ("--balance 2", "--balance is 2.0, expected 1.0 or less"),
+    ("--class-weights 1,x", "--class-weights is '1,x', expected one number"),
+    ("--schedule linear", "Invalid value for '--schedule'"),
+    ("--loss bce+dice --class-weights 1,2,3", "--class-weights holds 3 numbers, expected 2"),
+    ("--json raw.tif --force", "which this command reads or writes already"),
+    ("--json bad.toml --config bad.toml --force", "bad.toml"),
+    ("--validation 0:99", "--validation is '0:99', expected a part of 0:9"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_what_is_wrong_is_one_line_and_nothing_is_left(place, capfd, line, message):
+    Path("bad.toml").write_text("stesp = 3")
+    before = sorted(place.rglob("*"))
+    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", *line.split()) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("evenslice: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert sorted(place.rglob("*")) == before
+
+
+def test_two_paths_become_one_word():
+    assert paired(["a", "--more", "b", "c", "d"]) == ["a", "--more", "b\0c", "d"]
+    assert paired([]) == []
+
+
+def test_the_example_of_the_docs_trains(place, capfd):
+    (example,) = re.findall(r"```toml\n(.*?)```", DOC.read_text(), re.DOTALL)
+    Path("em/train.toml").write_text(example)
+    words = ["--config", "em/train.toml", *TINY, "--device", "cpu", "--json", "scores.json"]
+    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", *words) == 0
+    recipe = load_model("m.safetensors").training["recipe"]
+    assert (recipe["steps"], recipe["augment"], recipe["schedule"]) == (2, "em", "cosine")
+    assert len(load_model("m.safetensors").training["volumes"]) == 2
+    assert json.loads(Path("scores.json").read_text())["dice"] is not None
+    assert Path("m.log.csv").read_text().startswith("steps,loss,lr,dice\n1,")
+
+
+def test_the_docs_name_every_option_and_every_key():
+    text = DOC.read_text()
+    for name in Recipe.model_fields:
+        assert f"`{name}`" in text, name
+    for name, table in Recipe().em:
+        assert f"`{name}`" in text, name
+        assert all(f"{key}`" in text for key in type(table).model_fields)
+
+
+def test_an_early_end_is_said(place, capfd, monkeypatch):
+    from evenslice.learn import fit
+
+    monkeypatch.setattr(fit, "FEWEST_CHUNK", 1)
+    words = [*TINY, "--steps", 5, "--looks", 5, "--patience", 1, "--lr", 1e-30]
+    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", *words) == 0
+    assert "stopped after 2 of 5 steps: no better Dice in 1 looks" in capfd.readouterr().out

@@ -1,0 +1,176 @@
+"""Training on several volumes, on rare classes, on instances; what is logged, and when it ends early."""
+
+import numpy as np
+import pytest
+
+from evenslice import load_model, save_volume, train
+from evenslice.errors import BadInputError
+from evenslice.learn import fit
+from evenslice.learn.recipe import Recipe
+from evenslice.verbs.choices import fingerprint, trained_slices
+from evenslice.verbs.train_plan import plan_training, provenance
+from evenslice.verbs.train_run import looks_since_best
+from evenslice.volume.array import Volume
+
+QUICK = {"weights": "none", "encoder_depth": 3, "steps": 2, "batch": 2, "crop": 32}
+
+
+@pytest.fixture
+def labels(grey):
+    return (grey > 128).astype(np.uint8)
+
+
+@pytest.fixture
+def other(grey):
+    """A second volume, of another size and brightness."""
+    return (grey[1:8, :40, ::-1] // 2).astype(np.uint8)
+
+
+def volumes(*arrays):
+    return [Volume(array, source=f"{n}.tif") for n, array in enumerate(arrays)]
+
+
+def test_several_volumes_are_trained_on_and_each_is_known_again(tmp_path, grey, labels, other):
+    save_volume(tmp_path / "a.tif", grey, (50.0, 4.0, 4.0))
+    save_volume(tmp_path / "b.tif", other)
+    marks = (other > 64).astype(np.uint8)
+    given = [tmp_path / "a.tif", tmp_path / "b.tif"], [labels, marks]
+    found = train(*given, tmp_path / "m.safetensors", Recipe(**QUICK, balance=0.5))
+    model = load_model(found.path)
+    first, second = model.training["volumes"]
+    assert {key: model.training[key] for key in first} == first
+    assert (first["volume"], second["volume"]) == ("a.tif", "b.tif")
+    assert (first["voxel_nm"], second["voxel_nm"]) == ([50.0, 4.0, 4.0], None)
+    assert (first["slices"], first["validation"]) == ([[0, 5]], [[7, 9]])
+    assert (second["slices"], second["validation"]) == ([[0, 4]], [[6, 7]])
+    assert trained_slices(model, Volume(grey)) == set(range(5))
+    assert trained_slices(model, Volume(other)) == set(range(4))
+    assert trained_slices(model, Volume(grey[::-1].copy())) == set()
+    pixels = np.concatenate([grey[:4].ravel(), other[:3].ravel()]).astype(float)
+    assert model.normalisation.mean == pytest.approx((pixels.mean(),), rel=1e-12)
+    assert model.normalisation.std == pytest.approx((pixels.std(),), rel=1e-12)
+    assert found.scores.voxels == labels[7:].size + marks[6:].size
+
+
+def test_one_volume_is_recorded_as_ever_and_a_list_of_one_is_the_same(grey, labels):
+    recipe = Recipe(**QUICK)
+    record = provenance(plan_training(volumes(grey), volumes(labels), recipe), recipe)
+    assert "volumes" not in record
+    assert record["fingerprint"] == fingerprint(Volume(grey))
+
+
+def test_what_labels_mean_is_decided_of_all_together(grey, labels, other):
+    classes = np.digitize(grey, [100, 150]).astype(np.uint8)
+    marks = (other > 64).astype(np.uint8)
+    for first, kind, count in [(classes, "classes", 3), (labels, "foreground", 1)]:
+        plan = plan_training(volumes(grey, other), volumes(first, marks), Recipe(**QUICK))
+        assert {source.target.kind for source in plan.mixture.sources} == {kind}
+        assert plan.first.target.classes == count
+
+
+@pytest.mark.parametrize(
+    ("validation", "expected"),
+    [(None, [[7, 8], [6]]), ("0:2", [[0, 1], [0, 1]]), (["0:1", "5:7"], [[0], [5, 6]])],
+)
+def test_each_volume_is_split_for_itself(grey, labels, other, validation, expected):
+    recipe = Recipe(**QUICK, validation=validation)
+    plan = plan_training(volumes(grey, other), volumes(labels, (other > 64).astype(np.uint8)), recipe)
+    assert [list(zs) for zs in plan.validation] == expected
+    for source, zs in zip(plan.mixture.sources, plan.validation, strict=True):
+        assert min(abs(a - b) for a in source.centres for b in zs) == 4
+
+
+def test_patches_fit_the_smallest_volume(grey, labels, other):
+    plan = plan_training(
+        volumes(grey, other), volumes(labels, (other > 64).astype(np.uint8)), Recipe(**QUICK | {"crop": 60})
+    )
+    assert {source.crop for source in plan.mixture.sources} == {(40, 60)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validation": ["0:2"]}, "--validation names slices of 1 volumes, expected 2"),
+        ({"validation": "4:8"}, "--validation is '4:8', expected a part of 0:7"),
+        ({"loss": "bce"}, "--loss is 'bce' for 3 classes"),
+        ({"class_weights": [1.0, 1.0]}, "--class-weights holds 2 numbers, expected 3"),
+        ({"target": "boundary", "ignore_label": 0, "balance": 1.0, "validation": "0:1"}, "hold no foreground"),
+    ],
+)
+def test_settings_that_do_not_fit_the_volumes_are_said(grey, other, change, message):
+    marks = np.digitize(grey, [100, 150]).astype(np.uint8), np.zeros_like(other)
+    if "target" in change:
+        marks = tuple(np.repeat(np.arange(len(m), dtype=np.uint8), m[0].size).reshape(m.shape) for m in marks)
+    with pytest.raises(BadInputError, match=message):
+        plan_training(volumes(grey, other), volumes(*marks), Recipe(**QUICK | change))
+
+
+def test_each_volume_needs_its_labels(tmp_path, grey, labels):
+    with pytest.raises(BadInputError, match="2 volumes and 1 of labels were given"):
+        train([grey, grey], labels, tmp_path / "m.safetensors", Recipe(**QUICK))
+    with pytest.raises(BadInputError, match=r"1.tif has shape \(9, 64, 96\), expected \(5, 64, 96\) like 1.tif"):
+        plan_training(volumes(grey, grey[:5]), volumes(labels, labels), Recipe(**QUICK))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", ["uint64", pytest.param("int32", marks=pytest.mark.slow)])
+def test_boundaries_are_learnt_of_instances_with_large_numbers(tmp_path, grey, dtype):
+    blocks = np.arange(9 * 8 * 12).reshape(9, 8, 12) * 1000 + 70_000
+    instances = np.repeat(np.repeat(blocks, 8, 1), 8, 2).astype(dtype)
+    instances[:, 20:22] = 0
+    found = train(grey, instances, tmp_path / "m.safetensors", Recipe(**QUICK, target="boundary", ignore_label=71_000))
+    assert found.model.training["target"] == "boundary"
+    assert found.model.spec.classes == 1
+    assert found.scores.per_class[1]["voxels"] == 2 * np.count_nonzero(edge_of_blocks())
+
+
+def edge_of_blocks():
+    """The boundary of one slice by hand: both sides of every step of the grid, and the rows of label 0."""
+    y, x = np.mgrid[:64, :96]
+    rows = (y % 8 == 7) & (y < 63) | (y % 8 == 0) & (y > 0)
+    columns = (x % 8 == 7) & (x < 95) | (x % 8 == 0) & (x > 0)
+    zero = (y == 20) | (y == 21)
+    return rows | columns | zero
+
+
+def test_training_ends_after_looks_without_a_better_dice(tmp_path, grey, labels, monkeypatch):
+    monkeypatch.setattr(fit, "FEWEST_CHUNK", 1)
+    recipe = Recipe(**QUICK | {"steps": 9, "looks": 9, "lr": 1e-30}, patience=2, precision="fp32")
+    found = train(grey, labels, tmp_path / "m.safetensors", recipe)
+    dice = [look["dice"] for look in found.looks]
+    assert len(dice) == looks_since_best([*found.looks]) + dice.index(max(dice)) + 1
+    assert looks_since_best([*found.looks]) == 2
+    assert found.looks[-1]["steps"] == len(dice) < 9
+    rows = found.log.read_text().splitlines()
+    assert [float(row.split(",")[3]) for row in rows[1:]] == pytest.approx(dice)
+    assert [look["lr"] for look in found.looks] == pytest.approx([float(row.split(",")[2]) for row in rows[1:]])
+    assert found.model.training["steps"] <= len(dice)
+
+
+def test_looks_since_the_best_are_counted_from_where_it_was_first_seen():
+    def since(*dice):
+        return looks_since_best([{"steps": n, "dice": d} for n, d in enumerate(dice)])
+
+    assert since(0.9, 0.1) == 0
+    assert since(None, 0.5, 0.4) == 1
+    assert since(None, 0.5, 0.5, 0.5) == 2
+    assert since(None, None, 0.0) == 1
+    assert since(None, 0.1, 0.3, 0.2, 0.31) == 0
+
+
+def test_a_log_is_overwritten_only_if_asked(tmp_path, grey, labels):
+    (tmp_path / "m.log.csv").write_text("mine")
+    with pytest.raises(BadInputError, match=r"m.log.csv exists.*--force"):
+        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK))
+    assert (tmp_path / "m.log.csv").read_text() == "mine"
+
+
+def test_more_devices_than_there_are_is_said_at_once(tmp_path, grey, labels, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(BadInputError, match="--devices is 2 and 0 GPUs were found"):
+        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK, devices=2))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(BadInputError, match="--devices is 2 and 1 GPUs were found"):
+        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK, devices=2), device="cuda")
+    assert list(tmp_path.iterdir()) == []
