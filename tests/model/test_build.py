@@ -5,11 +5,15 @@ import pickle
 import pytest
 import timm
 import torch
+from pairs import PAIRS, UNSUPPORTED, check_pair, refusal_of
 from safetensors.torch import save_file
 
-from evenslice import build_model
+from evenslice import build_model, load_model, save_model
 from evenslice.errors import BadInputError
+from evenslice.model.build import build_network, stride_of
 from evenslice.model.discovery import find_stems
+from evenslice.model.predict import logits_of
+from evenslice.model.spec import Spec
 from evenslice.model.stem import norms_per_slot
 
 
@@ -42,6 +46,11 @@ def weights(tmp_path_factory):
         ("unet", "efficientnet_b0", 4),
         ("unet", "smp:resnet18", 3),
         ("dpt", "vit_tiny_patch16_224", None),
+        ("dpt", "test_vit", 1),
+        ("unetplusplus", "test_resnet", 2),
+        ("deeplabv3plus", "test_resnet", 3),
+        ("segformer", "smp:mit_b0", 3),
+        ("upernet", "test_convnext", 3),
     ],
 )
 def test_networks_give_logits_of_the_window_s_size(arch, encoder, depth):
@@ -139,7 +148,27 @@ def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, conten
         ({"arch": "vnet"}, "architecture 'vnet' is unknown, expected one of unet, "),
         ({"encoder": "resnet19"}, "encoder 'resnet19' is unknown, .* did you mean resnet"),
         ({"encoder": "smp:resnet19"}, "encoder 'smp:resnet19' is unknown"),
-        ({"arch": "dpt", "encoder": "resnet18"}, "dpt cannot be built on the encoder 'resnet18'"),
+        (
+            {"arch": "dpt", "encoder": "resnet18"},
+            "dpt cannot be built on the encoder 'resnet18', expected a vision transformer such as vit_tiny",
+        ),
+        ({"encoder": "test_vit"}, "unet cannot be built on the encoder 'test_vit' .*; use dpt with it, or"),
+        (
+            {"arch": "unetplusplus", "encoder": "smp:mit_b0"},
+            "unetplusplus cannot be built .*; use unet, fpn, segformer or upernet with it",
+        ),
+        (
+            {"encoder": "levit_128s"},
+            "unet cannot be built on the encoder 'levit_128s' .*; choose another encoder, such as",
+        ),
+        (
+            {"arch": "fpn", "encoder": "test_convnext", "encoder_depth": 4},
+            "fpn cannot be built on so few stages .* larger",
+        ),
+        (
+            {"arch": "unetplusplus", "encoder_depth": 1},
+            "encoder depth 1 cannot be built, expected 2 to 5 for unetplusplus",
+        ),
         (
             {"weights": "nowhere.safetensors"},
             "nowhere.safetensors do not exist, expected a file, 'imagenet', 'bundled' or 'none'",
@@ -147,7 +176,7 @@ def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, conten
         ({"weights": "bundled", "encoder": "resnet34"}, "bundled weights are for the encoder resnet18"),
         ({"slices": 4}, "4 slices were asked for, expected an odd number"),
         ({"classes": 0}, "0 classes"),
-        ({"encoder_depth": 9}, "cannot be built"),
+        ({"encoder_depth": 9}, "the encoder depth 9 cannot be built, expected 1 to 5 for unet"),
     ],
 )
 def test_what_cannot_be_built_is_said(options, message):
@@ -164,3 +193,76 @@ def test_offline_the_error_names_the_other_weights(monkeypatch):
     monkeypatch.setattr(smp, "create_model", unreachable)
     with pytest.raises(BadInputError, match=r"cannot be fetched .* use --weights bundled, or --weights FILE"):
         build_model()
+
+
+@pytest.mark.parametrize(
+    ("arch", "encoder", "depth"),
+    [
+        (arch, encoder, depth)
+        for arch, encoder, depths in [
+            ("unet", "test_resnet", (1, 2, 3, 4, 5)),
+            ("unetplusplus", "test_resnet", (2, 3, 4, 5)),
+            ("fpn", "test_resnet", (3, 4, 5)),
+            ("deeplabv3plus", "test_resnet", (3, 4, 5)),
+            ("segformer", "test_resnet", (3, 4, 5)),
+            ("upernet", "test_resnet", (3, 4, 5)),
+            ("dpt", "test_vit", (1, 2, 3, 4)),
+        ]
+        for depth in depths
+    ],
+)
+def test_any_depth_answers_at_the_window_s_size(arch, encoder, depth):
+    network = build_network(Spec(arch, encoder, depth), pretrained=False).eval()
+    with torch.no_grad():
+        assert network(torch.randn(1, 3, 64, 96)).shape == (1, 1, 64, 96)
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_patches_of_14_pixels_take_any_window(depth):
+    """DPT of segmentation-models-pytorch alone scales 14 by factors that it rounds, and fails on every window."""
+    spec = Spec("dpt", "test_vit", depth, options={"patch_size": 14, "img_size": 140})
+    network = build_network(spec, pretrained=False).eval()
+    assert stride_of(network) == 28
+    for size in ((56, 84), (64, 50)):
+        with torch.no_grad():
+            assert logits_of(network, torch.randn(1, 3, *size), 28).shape == (1, 1, *size)
+
+
+def test_the_answer_of_patches_of_14_pixels_lies_over_the_window():
+    """A bright square far from the middle is answered to where it is."""
+    spec = Spec("dpt", "test_vit", 2, options={"patch_size": 14, "img_size": 140})
+    torch.manual_seed(0)
+    network = build_network(spec, pretrained=False).eval()
+    x = torch.zeros(1, 3, 280, 280)
+    y = x.clone()
+    y[..., 196:224, 56:84] = 3.0
+    with torch.no_grad():
+        change = (network(y) - network(x)).abs()[0, 0]
+    change = change.clamp_min(change.quantile(0.99)) - change.quantile(0.99)
+    where = [float((change.sum(1 - axis) * torch.arange(280)).sum() / change.sum()) for axis in (0, 1)]
+    assert where == pytest.approx([210, 70], abs=14)
+
+
+@pytest.mark.slow
+def test_an_encoder_of_one_size_says_which(tmp_path):
+    model = build_model("unet", "hiera_tiny_224", weights="none", encoder_depth=3)
+    assert (model.stride, model.size) == (224, (224, 224))
+    with pytest.raises(
+        BadInputError, match="hiera_tiny_224 got windows of 448 x 448, expected 224 x 224; use --crop 224, or an"
+    ):
+        logits_of(model.module, torch.zeros(1, 3, 256, 256), model.stride)
+    save_model(tmp_path / "m.safetensors", model)
+    assert load_model(tmp_path / "m.safetensors").size == (224, 224)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "encoder"), [pair for pair in PAIRS if pair not in UNSUPPORTED])
+def test_every_pair_that_is_supported_works(arch, encoder):
+    assert check_pair(arch, encoder).reversal < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "encoder"), UNSUPPORTED)
+def test_every_other_pair_names_what_would_work(arch, encoder):
+    said = refusal_of(arch, encoder)
+    assert UNSUPPORTED[arch, encoder] in said and "\n" not in said

@@ -1,7 +1,7 @@
 """Building networks: always at three channels, as pretrained; then the stem is widened to the slices."""
 
-import difflib
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,25 @@ import torch
 from torch import nn
 
 from evenslice.errors import BadInputError
+from evenslice.model.encoders import (
+    ARCHITECTURE,
+    ARCHS,
+    OPTIONS_BY_MODULE,
+    advice,
+    arch_options,
+    architecture_of,
+    check_stages,
+    library_name,
+    module_of,
+)
+from evenslice.model.hub import is_of_the_hub, refusal
+from evenslice.model.pretrained import BUNDLED_DEPTH, pretrained
+from evenslice.model.sizes import even_scales, note_size, size_of, stride_of
 from evenslice.model.spec import Model, Spec
 from evenslice.model.stem import Init, Tie, mirror_stem, uniform_stem
-from evenslice.model.weights import BUNDLED, BUNDLED_DEPTH, load_encoder, read_weights
+from evenslice.model.weights import load_encoder
 
-ARCHS = ("unet", "unetplusplus", "fpn", "deeplabv3plus", "segformer", "upernet", "dpt")
-UNET_CHANNELS = (256, 128, 64, 32, 16)
-FACTS = {"pad_type": str, "img_size": int}
-FORMAT_BYTES = 120
+__all__ = ["ARCHS", "best_layout", "build_model", "build_network", "rebuild", "size_of", "stride_of"]
 
 
 def build_model(
@@ -38,13 +49,13 @@ def build_model(
     arch
         ``unet``, ``unetplusplus``, ``fpn``, ``deeplabv3plus``, ``segformer``, ``upernet`` or ``dpt``.
     encoder
-        A timm name such as ``resnet18``, or ``smp:NAME``.
+        A timm name such as ``resnet18`` or ``resnet18.tv_in1k``, ``smp:NAME``, or ``hf-hub:OWNER/NAME``.
     slices
         S, odd, 1 to 9.
     classes
         Output channels: 1 for foreground, else the number of classes with background.
     weights
-        ``imagenet`` (from the hub), ``bundled`` (our small ResNet-18, three stages), ``none``, or a file.
+        ``imagenet`` (from the hub), ``hf-hub:OWNER/NAME``, ``bundled`` (our small ResNet-18, three stages), ``none``, or a file.
     init, tie
         See ``uniform_stem`` and ``mirror_stem``.
     encoder_depth
@@ -63,29 +74,21 @@ def build_model(
         If a name is unknown, the weights do not fit, or the hub cannot be reached.
     """
     weights = str(weights)
-    state: dict[str, torch.Tensor] | None = None
-    facts: dict[str, str] = {}
     if weights == "bundled":
-        if encoder != "resnet18":
-            raise BadInputError(
-                f"the bundled weights are for the encoder resnet18, found {encoder!r}; use --encoder resnet18 or other weights"
-            )
         encoder_depth = encoder_depth or BUNDLED_DEPTH
-        state, facts = read_weights(BUNDLED)
-    elif weights not in ("imagenet", "none"):
-        state, facts = read_weights(Path(weights))
-    options = {name: kind(facts[name]) for name, kind in FACTS.items() if name in facts}
-    spec = Spec(arch, encoder, encoder_depth, slices, classes, init, tie, options)
     with torch.random.fork_rng(devices=[]):
+        start = pretrained(encoder, weights)
+        spec = Spec(arch, start.encoder, encoder_depth, slices, classes, init, tie, start.options)
         torch.manual_seed(seed)
-        network = build_network(spec, pretrained=weights == "imagenet")
-        if state is not None:
-            load_encoder(_encoder_body(network), state, weights)
+        network = build_network(spec, pretrained=start.by_library)
+        if start.state is not None:
+            whole = None if encoder.startswith("smp:") else partial(_whole, spec)
+            load_encoder(_encoder_body(network), start.state, weights, whole, start.facts)
         uniform_stem(network, slices, init)
     if tie != "none":
         mirror_stem(network, slices, tie)
     network = network.to(memory_format=best_layout(network))
-    return Model(network, spec, stride=stride_of(network))
+    return Model(network, spec, stride=stride_of(network), size=size_of(network))
 
 
 def rebuild(spec: Spec) -> nn.Module:
@@ -99,12 +102,9 @@ def build_network(spec: Spec, pretrained: bool) -> nn.Module:
     """Build the three-channel network of a spec with segmentation-models-pytorch."""
     import segmentation_models_pytorch as smp
 
-    if spec.arch not in ARCHS:
-        raise BadInputError(
-            f"the architecture {spec.arch!r} is unknown, expected one of {', '.join(ARCHS)}; choose one"
-        )
-    name = _encoder_name(spec.encoder)
-    options = dict(spec.options) | _arch_options(spec)
+    encoder = architecture_of(spec)
+    options = _own_options(spec) | arch_options(spec)
+    name = library_name(encoder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -117,17 +117,32 @@ def build_network(spec: Spec, pretrained: bool) -> nn.Module:
                 **options,
             )
     except Exception as error:  # the libraries below raise kinds of their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:FORMAT_BYTES]
-        if pretrained and _is_network_error(error):
-            raise BadInputError(
-                f"the weights of {spec.encoder} cannot be fetched from the hub ({reason}), expected a connection; "
-                "use --weights bundled, or --weights FILE with weights you have"
-            ) from error
+        if pretrained and is_of_the_hub(error):
+            raise refusal(error, spec.encoder) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise BadInputError(
-            f"{spec.arch} cannot be built on the encoder {spec.encoder!r} ({reason}), expected a pair that "
-            "segmentation-models-pytorch supports; choose another encoder or --encoder-depth"
+            f"{spec.arch} cannot be built on the encoder {encoder!r} ({reason}), expected a pair that "
+            f"segmentation-models-pytorch supports; {advice(spec.arch, encoder)}"
         ) from error
+    check_stages(network, spec.arch, encoder)
+    if spec.arch == "dpt":
+        even_scales(network)
+    note_size(network, encoder, options)
     return network
+
+
+def _own_options(spec: Spec) -> dict[str, Any]:
+    return {name: value for name, value in spec.options.items() if name != ARCHITECTURE}
+
+
+def _whole(spec: Spec) -> nn.Module:
+    """Return the whole network of timm that the encoder of a spec is a part of."""
+    import timm
+
+    encoder = architecture_of(spec)
+    sizes = _own_options(spec) | OPTIONS_BY_MODULE.get(module_of(encoder), {})
+    whole: nn.Module = timm.create_model(library_name(encoder).removeprefix("tu-"), **sizes)
+    return whole
 
 
 def best_layout(network: nn.Module) -> torch.memory_format:
@@ -136,59 +151,8 @@ def best_layout(network: nn.Module) -> torch.memory_format:
     return torch.contiguous_format if mixed else torch.channels_last
 
 
-def stride_of(network: nn.Module) -> int:
-    """Return what height and width must be multiples of."""
-    stride = getattr(getattr(network, "encoder", None), "output_stride", 32)
-    stride = int(stride) if isinstance(stride, int) else 32
-    return (
-        2 * stride if type(network).__name__ == "DPT" else stride
-    )  # DPT halves its grid of patches and doubles it again
-
-
-def _encoder_name(encoder: str) -> str:
-    import timm
-    from segmentation_models_pytorch.encoders import get_encoder_names
-
-    if encoder.startswith("smp:"):
-        native, known = encoder.removeprefix("smp:"), get_encoder_names()
-        if native in known:
-            return native
-    else:
-        native, known = encoder.removeprefix("tu-"), timm.list_models()
-        if timm.is_model(native.split(".")[0]) or native.startswith("hf-hub:"):
-            return f"tu-{native}"
-    close = difflib.get_close_matches(native, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()"
-    raise BadInputError(
-        f"the encoder {encoder!r} is unknown, expected a timm name such as resnet18 or smp:NAME; {hint}"
-    )
-
-
-def _arch_options(spec: Spec) -> dict[str, Any]:
-    depth = spec.encoder_depth
-    options: dict[str, Any] = {} if depth is None else {"encoder_depth": depth}
-    if spec.arch in ("unet", "unetplusplus") and depth is not None:
-        options["decoder_channels"] = UNET_CHANNELS[-depth:]
-    if spec.arch == "fpn" and depth == 4:
-        options["upsampling"] = 2
-    if spec.arch == "dpt":
-        options["dynamic_img_size"] = True
-    return options
-
-
 def _encoder_body(network: nn.Module) -> nn.Module:
     encoder = network.encoder
     body = getattr(encoder, "model", encoder)
     assert isinstance(body, nn.Module)
     return body
-
-
-def _is_network_error(error: BaseException | None) -> bool:
-    while error is not None:
-        name = f"{type(error).__module__}.{type(error).__name__}"
-        if isinstance(error, (OSError, ConnectionError, TimeoutError)) or any(
-            k in name for k in ("huggingface_hub", "httpx", "requests")
-        ):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.build import rebuild, stride_of
+from evenslice.model.build import rebuild, size_of, stride_of
 from evenslice.model.discovery import find_stems
 from evenslice.model.foreign import adopt
 from evenslice.model.origin import slot_pattern
@@ -216,7 +216,7 @@ def _ours(path: Path, fields: dict[str, Any]) -> Model:
         raise damaged(path, error) from error
     network = rebuild(spec)
     load_state(network, path)
-    return Model(network, spec, stride=stride_of(network))
+    return Model(network, spec, stride=stride_of(network), size=size_of(network))
 
 
 def _foreign(path: Path, fields: dict[str, Any], network: nn.Module | None) -> Model:

@@ -22,10 +22,11 @@ def bytes_per_pixel(model: Model) -> float:
     if model.size is not None:
         return UNSEEN
     device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
-    x = torch.zeros(1, model.slices, SIDE, SIDE, device=device)
+    side = -(-SIDE // model.stride) * model.stride
+    x = torch.zeros(1, model.slices, side, side, device=device)
     with torch.inference_mode(False), torch.no_grad(), _Alive() as alive:
         model.module(x)
-    return alive.most / SIDE**2 * SLACK if alive.most else UNSEEN
+    return alive.most / side**2 * SLACK if alive.most else UNSEEN
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,19 +1,27 @@
 """Pretrained encoder weights: read from a file, matched to an encoder strictly."""
 
+import argparse
+import inspect
 import re
-from collections.abc import Mapping
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
+from evenslice.model.likeness import likeness
 
 BUNDLED = Path(__file__).parent / "bundled" / "resnet18_conv1-layer2.safetensors"
 BUNDLED_DEPTH = 3
-_FLATTENED = re.compile(r"^([A-Za-z]+)_(\d+)\.")
+WRAPPERS = ("state_dict", "model", "state_dict_ema", "teacher")
+COPIES = ("student", "encoder_k", "momentum")  # the lesser of two encoders in one file
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -39,12 +47,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 state: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 facts = dict(file.metadata() or {})
         else:
-            state, facts = torch.load(path, map_location="cpu", weights_only=True), {}
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            with _settings_allowed():
+                state, facts = torch.load(path, map_location="cpu", weights_only=True), {}
+    except Exception as error:  # safetensors and torch raise kinds of their own, among them of pickle
         raise _unreadable(path, error) from error
-    except Exception as error:  # torch raises pickle errors of its own kinds
-        raise _unreadable(path, error) from error
-    for wrapper in ("state_dict", "model", "state_dict_ema"):
+    for wrapper in WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -54,66 +61,197 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, facts
 
 
+def _settings_allowed() -> AbstractContextManager[Any]:
+    """Let torch read a plain namespace of settings beside tensors, as DINO, MAE and MoCo write it."""
+    allowed = getattr(torch.serialization, "safe_globals", None)  # torch 2.5 and later
+    return nullcontext() if allowed is None else cast(AbstractContextManager[Any], allowed([argparse.Namespace]))
+
+
 def _unreadable(path: Path, error: Exception) -> BadInputError:
+    objects = re.search(r"GLOBAL ([\w.]+)", str(error))
     reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    if objects:
+        return BadInputError(
+            f"the weights {path} cannot be read (they hold {objects[1]}, which is not run), expected tensors only; save "
+            "model.state_dict() in their place"
+        )
     return BadInputError(
         f"the weights {path} cannot be read ({reason}), expected safetensors or a torch state dict; copy them again"
     )
 
 
-def load_encoder(encoder: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_encoder(
+    encoder: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    whole: Callable[[], nn.Module] | None = None,
+    facts: Mapping[str, str] | None = None,
+) -> None:
     """Load weights into an encoder in place: every tensor of the encoder must be found, with its shape.
 
-    timm's feature networks wrap or flatten the names of the full network (``model.``, ``stages_0.``); both spellings
-    are looked up. Position embeddings of another image size are resampled. What the encoder does not have, such as a
-    classifier, is left out.
+    Prefixes (``encoder.``, ``module.encoder_q.``, ``teacher.backbone.``, ...) are found out, and timm's feature networks, which
+    wrap or flatten the names of the full network (``model.``, ``stages_0.``), are looked through. What does not fit then is given
+    to timm's own conversion, which resamples position embeddings and tables of another image size and knows the names that the
+    authors of a network used. What the encoder does not have, such as a classifier, is left out.
+
+    Parameters
+    ----------
+    encoder
+        timm's network, or an encoder of segmentation-models-pytorch.
+    state
+        Tensors by name.
+    source
+        What to call the weights.
+    whole
+        Makes the network of timm that the encoder is a part of; None for an encoder that is not timm's.
+    facts
+        What the file says about itself.
 
     Raises
     ------
     BadInputError
         If a tensor is missing or has another shape; the encoder is then unchanged.
     """
-    wanted = encoder.state_dict()
-    loaded, missing = {}, []
-    for name, tensor in wanted.items():
-        key = next((k for k in _spellings(name) if k in state), None)
-        if key is not None:
-            loaded[name] = _fitted(name, state[key], tensor, encoder, source)
-        elif name.endswith("num_batches_tracked"):
-            loaded[name] = tensor
-        else:
-            missing.append(name)
-    if missing:
-        parts = sorted({".".join(name.removeprefix("model.").split(".")[:2]) for name in missing})
-        raise BadInputError(
-            f"the weights {source} lack {len(missing)} of the {len(wanted)} tensors of the encoder ({', '.join(parts[:4])}"
-            f"{', ...' if len(parts) > 4 else ''}), expected all; name the encoder they were made for, or fewer stages with --encoder-depth"
-        )
+    wanted, spare = encoder.state_dict(), _classifiers(encoder)
+    state = _under_prefix(state, wanted)
+    loaded, problem = _matched(wanted, state, spare)
+    if problem:
+        converted = _converted(state, encoder, whole)
+        again, remaining = _matched(wanted, _under_prefix(converted, wanted), spare) if converted else (loaded, problem)
+        if converted and not remaining:
+            loaded, problem, state = again, "", dict(converted)
+    problem = problem or _too_much(state, wanted, whole)
+    if problem:
+        like = likeness(state, facts or {})
+        seem = f"they seem to be for {like}; " if like else ""
+        raise BadInputError(f"the weights {source} {problem}; {seem}{_advice(problem)}")
     encoder.load_state_dict(loaded)
 
 
-def _spellings(name: str) -> list[str]:
-    bare = name.removeprefix("model.")
-    return [
-        name,
-        bare,
-        *(_FLATTENED.sub(r"\1.\2.", n) for n in (name, bare)),
-        f"encoder.{name}",
-        f"backbone.{bare}",
-        f"module.{bare}",
-    ]
-
-
-def _fitted(name: str, found: Tensor, wanted: Tensor, encoder: nn.Module, source: str) -> Tensor:
-    if found.shape == wanted.shape:
-        return found
-    if name.endswith("pos_embed") and found.ndim == 3 and found.shape[-1] == wanted.shape[-1]:
-        from timm.layers import resample_abs_pos_embed
-
-        prefix = int(getattr(getattr(encoder, "model", encoder), "num_prefix_tokens", 1))
-        side = round((wanted.shape[1] - prefix) ** 0.5)
-        resampled: Tensor = resample_abs_pos_embed(found, [side, side], num_prefix_tokens=prefix)
-        return resampled
-    raise BadInputError(
-        f"the weights {source} hold {name} of shape {tuple(found.shape)}, expected {tuple(wanted.shape)}; name the encoder they were made for"
+def _advice(problem: str) -> str:
+    if problem.startswith("have a stem"):
+        return "use weights that were trained on colour photographs"
+    return "name the encoder they were made for" + (
+        ", or fewer stages with --encoder-depth" if problem.startswith("lack") else ""
     )
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("model.").replace("_", ".")
+
+
+def _under_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under the prefix that fits most names of the encoder, without it."""
+    names = {_plain(name) for name in wanted}
+    fits = Counter(prefix for key in state for prefix in _prefixes(key) if _plain(key[len(prefix) :]) in names)
+    if not fits:
+        return dict(state)
+    best = max(fits, key=lambda prefix: (fits[prefix], not any(word in prefix for word in COPIES), -len(prefix)))
+    return {key[len(best) :]: tensor for key, tensor in state.items() if key.startswith(best)}
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    yield ""
+    yield from (key[: place + 1] for place, letter in enumerate(key) if letter == ".")
+
+
+def _classifiers(encoder: nn.Module) -> tuple[str, ...]:
+    """Return the layers of an encoder that only classify, which a vision transformer brings along and nobody asks."""
+    cfg = getattr(encoder, "pretrained_cfg", None) or {}
+    named = cfg.get("classifier") or ()
+    return tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))
+
+
+def _matched(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], spare: tuple[str, ...]
+) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors found for an encoder, and what is wrong with them in words, ``""`` if nothing is.
+
+    Those under a name of ``spare``, and counters, stay as they are where none is found that fits.
+    """
+    plain = {_plain(key): key for key in state}
+    loaded, missing, misfit = {}, [], ""
+    for name, tensor in wanted.items():
+        key = name if name in state else plain.get(_plain(name))
+        found = None if key is None else state[key]
+        if found is not None and found.shape == tensor.shape:
+            loaded[name] = found
+        elif name.startswith(spare) or name.endswith("num_batches_tracked"):
+            loaded[name] = tensor
+        elif found is None:
+            missing.append(name)
+        else:
+            misfit = misfit or _misfit(name, found, tensor)
+    if missing:
+        parts = sorted({".".join(name.removeprefix("model.").split(".")[:2]) for name in missing})
+        return loaded, (
+            f"lack {len(missing)} of the {len(wanted)} tensors of the encoder ({', '.join(parts[:4])}"
+            f"{', ...' if len(parts) > 4 else ''}), expected all"
+        )
+    return loaded, misfit
+
+
+def _misfit(name: str, found: Tensor, wanted: Tensor) -> str:
+    if (
+        found.ndim == wanted.ndim == 4
+        and wanted.shape[1] == 3
+        and found.shape[2:] == wanted.shape[2:]
+        and len(found) == len(wanted)
+    ):
+        return f"have a stem of {found.shape[1]} channels ({name}), expected the three of RGB"
+    return f"hold {name} of shape {tuple(found.shape)}, expected {tuple(wanted.shape)}"
+
+
+def _too_much(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whole: Callable[[], nn.Module] | None) -> str:
+    """Say in words that weights are of a deeper network: ResNet-34's hold all that a ResNet-18 wants."""
+    extra = _further(state, wanted)
+    if extra and whole is not None:  # stages that this encoder leaves out are no fault
+        with torch.random.fork_rng(devices=[]):
+            extra = _further(state, whole().state_dict())
+    return (
+        f"hold more than the encoder has ({', '.join(extra[:3])}{', ...' if len(extra) > 3 else ''}), expected the same"
+        if extra
+        else ""
+    )
+
+
+def _further(state: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> list[str]:
+    """Return the parts of weights that go on counting where a known network stops, such as ``layer1.2`` after ``layer1.1``."""
+    modules = {_plain(name[:place]) for name in known for place, letter in enumerate(name) if letter == "."}
+    found = set()
+    for key in state:
+        above = ""
+        for prefix in _prefixes(key):
+            here = prefix.rstrip(".")
+            if here and _plain(here) not in modules:
+                if here.rpartition(".")[2].isdecimal() and _plain(above) in modules:
+                    found.add(here)
+                break
+            above = here
+    return sorted(found)
+
+
+def _converted(
+    state: Mapping[str, Tensor], encoder: nn.Module, whole: Callable[[], nn.Module] | None
+) -> Mapping[str, Tensor] | None:
+    """Return the weights as timm's own loading would make them for a network, or None if it has no way or fails."""
+    model, convert = encoder, _conversion(encoder)
+    if convert is None and whole is not None:
+        with torch.random.fork_rng(devices=[]):
+            model = whole()
+        convert = _conversion(model)
+    if convert is None:
+        return None
+    more = {"adapt_layer_scale": True} if "adapt_layer_scale" in inspect.signature(convert).parameters else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = convert(dict(state), model, **more)
+    except Exception:  # it is written for weights that it knows; the reason is then given by what does not fit
+        return None
+    return found if isinstance(found, Mapping) else None
+
+
+def _conversion(model: nn.Module) -> Callable[..., Any] | None:
+    found = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    return found if callable(found) else None

@@ -1,0 +1,149 @@
+"""Where a network starts from: the encoder to build, how, and the weights to put into it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evenslice.errors import BadInputError
+from evenslice.model.encoders import ARCHITECTURE, library_name, with_tag
+from evenslice.model.hub import HUB, described, weights_file
+from evenslice.model.weights import BUNDLED, BUNDLED_DEPTH, read_weights
+
+__all__ = ["BUNDLED_DEPTH", "Start", "facts_as_options", "pretrained"]
+PADDINGS = ("", "same", "valid")
+LARGEST = 8192
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a network starts from.
+
+    Attributes
+    ----------
+    encoder
+        What to record as its encoder: it names the weights as far as a name can.
+    options
+        What it is built with.
+    state
+        Weights to load, or None.
+    facts
+        What the file of the weights says about itself.
+    by_library
+        Whether timm or segmentation-models-pytorch fetch the weights themselves.
+    """
+
+    encoder: str
+    options: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Tensor] | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    by_library: bool = False
+
+
+def pretrained(encoder: str, weights: str) -> Start:
+    """Find what to start from, fetching or reading weights where these are not fetched by the libraries.
+
+    Parameters
+    ----------
+    encoder, weights
+        See ``build_model``.
+
+    Raises
+    ------
+    BadInputError
+        If the weights cannot be had, or are not for this encoder as far as they say.
+    """
+    options: dict[str, Any] = {}
+    if encoder.startswith(HUB):
+        repository = encoder
+        encoder, options = described(repository)
+        if not encoder:
+            raise BadInputError(
+                f"{repository} does not say which architecture of timm it holds, expected a config.json that does; give the encoder "
+                f"by its timm name, and --weights {repository}"
+            )
+        weights = repository if weights == "imagenet" else weights
+    if weights.startswith(HUB):
+        return _from_hub(encoder, weights)
+    if weights == "imagenet":
+        return Start(with_tag(encoder), options, by_library=True)
+    if weights == "none":
+        return Start(encoder, options)
+    if weights == "bundled" and encoder != "resnet18":
+        raise BadInputError(
+            f"the bundled weights are for the encoder resnet18, found {encoder!r}; use --encoder resnet18 or other weights"
+        )
+    state, facts = read_weights(BUNDLED if weights == "bundled" else Path(weights))
+    return Start(encoder, options | facts_as_options(facts, encoder, weights), state, facts)
+
+
+def _from_hub(encoder: str, repository: str) -> Start:
+    said, options = described(repository)
+    bare = encoder.partition(".")[0]
+    if said and not encoder.startswith("smp:") and said.partition(".")[0] != bare.removeprefix("tu-"):
+        raise BadInputError(
+            f"{repository} holds weights of {said}, expected those of {encoder}; use --encoder {said}, or --encoder {repository}"
+        )
+    library_name(encoder)
+    state, facts = read_weights(weights_file(repository))
+    options |= facts_as_options(facts, encoder, repository)
+    return Start(repository, {ARCHITECTURE: encoder} | options, state, {"timm": said} if said else facts)
+
+
+def facts_as_options(facts: Mapping[str, str], encoder: str, source: str) -> dict[str, Any]:
+    """Return how an encoder is built for what a file says about itself: ``pad_type`` and ``img_size`` (``224`` or ``96,160``).
+
+    An image size is left out where the encoder takes any size anyway; a padding that the encoder does not have is refused, since
+    the weights would compute something else without it.
+
+    Raises
+    ------
+    BadInputError
+        If a fact is not as expected.
+    """
+    options: dict[str, Any] = {}
+    padding, size = facts.get("pad_type"), facts.get("img_size")
+    if padding is not None:
+        if padding not in PADDINGS:
+            raise _bad_fact(source, "pad_type", padding, "'', 'same' or 'valid'")
+        if _takes(encoder, "pad_type", padding):
+            options["pad_type"] = padding
+        elif padding:
+            raise BadInputError(
+                f"the weights {source} state pad_type = {padding!r}, expected an encoder that has it, found {encoder}; name the "
+                "encoder they were made for"
+            )
+    if size is not None:
+        sides = [int(side) for side in size.split(",") if side.strip().isdecimal()]
+        if len(sides) != len(size.split(",")) or len(sides) > 2 or not all(0 < side <= LARGEST for side in sides):
+            raise _bad_fact(source, "img_size", size, "one number of pixels, or two as 96,160")
+        value = sides[0] if len(sides) == 1 else sides
+        if _takes(encoder, "img_size", value):
+            options["img_size"] = value
+    return options
+
+
+def _bad_fact(source: str, name: str, found: str, expected: str) -> BadInputError:
+    return BadInputError(
+        f"the weights {source} state {name} = {found!r} in their metadata, expected {expected}; write them again with the right one"
+    )
+
+
+def _takes(encoder: str, option: str, value: object) -> bool:
+    """Whether timm builds an encoder with an option."""
+    import timm
+
+    name = library_name(encoder)
+    if not name.startswith("tu-"):
+        return False
+    try:
+        with torch.device("meta"):
+            timm.create_model(name.removeprefix("tu-"), **{option: value})
+    except TypeError as error:
+        return option not in str(error)
+    except Exception:  # some networks cannot be built without memory; then building it will tell
+        return True
+    return True

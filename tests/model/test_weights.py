@@ -1,0 +1,268 @@
+"""Weights from files: under whatever prefix, in half precision, of another size, and what is said when they do not fit."""
+
+import argparse
+import datetime
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch.nn.functional import interpolate
+
+from evenslice import build_model
+from evenslice.errors import BadInputError
+from evenslice.model.weights import load_encoder
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return network("test_resnet")
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return network("test_vit")
+
+
+def network(name, seed=5, **options):
+    """A network of timm with weights that no initialisation gives."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = timm.create_model(name, num_classes=3, **options)
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return net
+
+
+def build(weights, arch="unet", encoder="test_resnet", **options):
+    depth = {"unet": 3, "dpt": 1}[arch]
+    return build_model(arch, encoder, weights=weights, init="rgb", **({"encoder_depth": depth} | options))
+
+
+def held(model, net):
+    """Whether the encoder holds every tensor of the network that it has."""
+    state = {key.replace("_", "."): tensor for key, tensor in net.state_dict().items()}
+    found = model.module.encoder.model.state_dict().items()
+    return all(torch.equal(tensor, state[key.replace("_", ".")]) for key, tensor in found if not key.startswith("head"))
+
+
+PREFIXES = {
+    "plain": {"": 0},
+    "torchvision in DataParallel": {"module.": 0},
+    "a model of smp": {"encoder.model.": 0, "decoder.blocks.0.": 1},
+    "MoCo": {"module.encoder_k.": 1, "module.encoder_q.": 0},
+    "DINO": {"student.backbone.": 1, "teacher.backbone.": 0},
+    "BYOL": {"online.backbone.": 0},
+    "a lightning module": {"model.encoder.": 0, "loss.": 1},
+}
+
+
+@pytest.mark.parametrize("parts", PREFIXES.values(), ids=PREFIXES)
+def test_prefixes_are_found_out(parts, resnet):
+    other = network("test_resnet", seed=6)
+    state = {}
+    for prefix, which in parts.items():
+        tensors = list((other if which else resnet).state_dict().items())
+        whole = which == 0 or any(word in prefix for word in ("student", "encoder_k"))
+        state |= {prefix + key: tensor for key, tensor in tensors[: None if whole else 5]}
+    encoder = timm.create_model("test_resnet", features_only=True, out_indices=(0, 1, 2))
+    load_encoder(encoder, state, "w")
+    for key, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, resnet.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "teacher"])
+def test_a_checkpoint_of_training_is_opened(tmp_path, resnet, wrapper):
+    state = {f"module.{key}": tensor for key, tensor in resnet.state_dict().items()}
+    torch.save({wrapper: state, "epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
+    assert held(build(tmp_path / "w.pth"), resnet)
+
+
+def test_half_precision_is_widened(tmp_path, vit):
+    state = {key: tensor.half() for key, tensor in vit.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    body = build(tmp_path / "w.safetensors", "dpt", "test_vit").module.encoder.model
+    assert body.pos_embed.dtype == torch.float32
+    assert torch.equal(body.blocks[1].mlp.fc1.weight, state["blocks.1.mlp.fc1.weight"].float())
+
+
+def test_settings_in_a_checkpoint_are_read_over_and_objects_refused(tmp_path, resnet):
+    torch.save({"model": resnet.state_dict(), "args": argparse.Namespace(lr=0.1)}, tmp_path / "w.pth")
+    assert held(build(tmp_path / "w.pth"), resnet)
+    torch.save({"model": resnet.state_dict(), "when": datetime.date(2025, 1, 1)}, tmp_path / "w.pth")
+    with pytest.raises(
+        BadInputError,
+        match=r"cannot be read \(they hold datetime.date, which is not run\), expected tensors only; save model.state_dict\(\)",
+    ):
+        build(tmp_path / "w.pth")
+
+
+# Sizes
+
+
+def by_hand(embedding, prefix, old, new):
+    """A position embedding (1, N, C) on another grid: bicubic, with a filter against aliases, as timm's default is."""
+    tokens = embedding[:, prefix:].reshape(1, *old, -1).movedim(-1, 1)
+    grid = interpolate(tokens, size=new, mode="bicubic", antialias=True)
+    return torch.cat([embedding[:, :prefix], grid.flatten(2).movedim(1, 2)], 1)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "prefix"),
+    [
+        ("test_vit", {}, 1),
+        ("test_vit", {"reg_tokens": 4, "no_embed_class": True}, 0),
+        ("test_vit", {"reg_tokens": 4}, 5),
+        ("test_vit", {"class_token": False, "global_pool": "avg"}, 0),
+        ("deit_tiny_distilled_patch16_224", {"depth": 1, "embed_dim": 48}, 2),
+    ],
+    ids=["class token", "registers apart", "registers within", "no class token", "two tokens"],
+)
+def test_position_embeddings_are_resampled_as_by_hand(encoder, options, prefix):
+    small, large = (network(encoder, img_size=side, **options) for side in (96, 160))
+    expected = by_hand(small.pos_embed, prefix, (6, 6), (10, 10))
+    load_encoder(large, small.state_dict(), "w")
+    assert large.pos_embed.shape == expected.shape and not torch.equal(
+        small.pos_embed, large.pos_embed[:, : 36 + prefix]
+    )
+    assert torch.allclose(large.pos_embed, expected, atol=1e-6)
+    for name in ("cls_token", "reg_token"):
+        if getattr(small, name, None) is not None:
+            assert torch.equal(getattr(large, name), getattr(small, name))
+
+
+def test_registers_are_read_as_the_authors_of_dinov2_write_them():
+    net = network("test_vit", reg_tokens=4, no_embed_class=True)
+    state = net.state_dict() | {"mask_token": torch.zeros(1, 64), "register_tokens": net.reg_token.detach()}
+    del state["reg_token"]
+    of_class = torch.full((1, 1, 64), 0.5)
+    state["pos_embed"] = torch.cat([of_class, net.pos_embed.detach()], 1)
+    fresh = network("test_vit", seed=6, reg_tokens=4, no_embed_class=True)
+    load_encoder(fresh, state, "w")
+    assert torch.equal(fresh.reg_token, net.reg_token) and torch.equal(fresh.pos_embed, net.pos_embed)
+    assert torch.equal(fresh.cls_token, net.cls_token + of_class)
+
+
+def test_a_grid_that_is_not_square_is_stated_by_the_file(tmp_path):
+    net = network("test_vit", img_size=(64, 160))
+    save_file(net.state_dict(), tmp_path / "w.safetensors", {"img_size": "64,160"})
+    model = build(tmp_path / "w.safetensors", "dpt", "test_vit")
+    assert model.spec.options == {"img_size": [64, 160]} and held(model, net)
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(BadInputError, match=r"hold pos_embed of shape \(1, 41, 64\), expected \(1, 101, 64\)"):
+        build(tmp_path / "w.safetensors", "dpt", "test_vit")
+
+
+def test_tables_of_another_window_are_resampled():
+    options = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1), "strict_img_size": False}
+    wide = network("swin_tiny_patch4_window7_224", window_size=8, **options)
+    table = wide.layers[0].blocks[0].attn.relative_position_bias_table
+    with torch.no_grad():
+        table.copy_(torch.linspace(-1, 1, 15)[:, None].expand(15, 15).reshape(-1, 1))
+    narrow = timm.create_model(
+        "swin_tiny_patch4_window7_224", window_size=7, features_only=True, out_indices=(0, 1), **options
+    )
+    found = narrow.layers_0.blocks[0].attn.relative_position_bias_table
+    load_encoder(
+        narrow, wide.state_dict(), "w", lambda: network("swin_tiny_patch4_window7_224", window_size=7, **options)
+    )
+    after = found.view(13, 13)
+    assert torch.allclose(after[6], torch.zeros(13), atol=1e-5) and torch.allclose(after, -after.flip(0), atol=1e-5)
+    assert torch.allclose(after, after[:, :1].expand(13, 13), atol=1e-5) and (after.diff(dim=0) > 0.05).all()
+    assert torch.equal(narrow.layers_1.blocks[0].mlp.fc1.weight, wide.layers[1].blocks[0].mlp.fc1.weight)
+
+
+def test_names_of_the_authors_are_known_to_timm():
+    net = network("convnext_atto")
+    changes = {
+        "stem.": "downsample_layers.0.",
+        ".blocks.": ".",
+        "conv_dw": "dwconv",
+        "mlp.fc1": "pwconv1",
+        "mlp.fc2": "pwconv2",
+    }
+    state = {}
+    for name, tensor in net.state_dict().items():
+        key = name
+        for new, old in changes.items():
+            key = key.replace(new, old)
+        key = (
+            key.replace("stages.1.downsample", "downsample_layers.1")
+            .replace("head.norm", "norm")
+            .replace("head.fc", "head")
+        )
+        state[key] = tensor.flatten(1) if "pwconv" in key and key.endswith("weight") else tensor
+    encoder = timm.create_model("convnext_atto", features_only=True, out_indices=(0, 1))
+    load_encoder(encoder, state, "w", lambda: network("convnext_atto"))
+    assert torch.equal(encoder.stages_1.downsample[1].weight, net.stages[1].downsample[1].weight)
+    assert torch.equal(encoder.stages_1.blocks[0].mlp.fc1.weight, net.stages[1].blocks[0].mlp.fc1.weight)
+
+
+# What does not fit
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "facts", "words"),
+    [
+        ("resnet34", {}, {}, "they seem to be for resnet34; name the encoder"),
+        ("resnet50", {}, {}, "they seem to be for resnet50; name"),
+        ("test_vit", {}, {}, "a vision transformer of 6 blocks, width 64, patch 16; name"),
+        ("convnext_atto", {}, {}, "a ConvNeXt or a relative; name"),
+        ("mobilenetv3_small_050", {}, {}, "an EfficientNet or MobileNet of timm; name"),
+        ("test_resnet", {}, {"timm": "my_resnet"}, "they seem to be for my_resnet; name"),
+    ],
+)
+def test_weights_say_what_they_seem_to_be_for(name, options, facts, words):
+    encoder = timm.create_model("resnet18", features_only=True)
+    before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
+    state = timm.create_model(name, **options).state_dict()
+    with pytest.raises(BadInputError, match=words) as caught:
+        load_encoder(encoder, state, "w.pth", facts=facts)
+    assert "\n" not in str(caught.value) and "the weights w.pth" in str(caught.value)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in encoder.state_dict().items())
+
+
+def test_a_stem_of_slices_is_not_taken_for_one_of_colours(resnet):
+    state = resnet.state_dict()
+    name = next(key for key, tensor in state.items() if tensor.ndim == 4)
+    state[name] = torch.randn(state[name].shape[0], 5, *state[name].shape[2:])
+    with pytest.raises(
+        BadInputError, match=r"have a stem of 5 channels .*, expected the three of RGB; .*colour photographs"
+    ):
+        load_encoder(timm.create_model("test_resnet", features_only=True), state, "w")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "facts", "message"),
+    [
+        (
+            "test_vit",
+            {"img_size": "large"},
+            r"state img_size = 'large' in their metadata, expected one number of pixels, or two",
+        ),
+        ("test_vit", {"img_size": "0"}, "state img_size = '0'"),
+        ("test_vit", {"img_size": "64,64,64"}, "state img_size = '64,64,64'"),
+        (
+            "mobilenetv3_small_050",
+            {"pad_type": "round"},
+            "state pad_type = 'round' in their metadata, expected '', 'same' or 'valid'",
+        ),
+        (
+            "test_resnet",
+            {"pad_type": "same"},
+            "state pad_type = 'same', expected an encoder that has it, found test_resnet; name",
+        ),
+        ("smp:resnet18", {"pad_type": "same"}, "expected an encoder that has it, found smp:resnet18"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused_in_a_line(tmp_path, encoder, facts, message):
+    save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors", facts)
+    with pytest.raises(BadInputError, match=message) as caught:
+        build_model(encoder=encoder, weights=tmp_path / "w.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_size_says_nothing_to_an_encoder_of_any_size(tmp_path, resnet):
+    save_file(resnet.state_dict(), tmp_path / "w.safetensors", {"img_size": "160", "pad_type": ""})
+    model = build(tmp_path / "w.safetensors")
+    assert model.spec.options == {} and held(model, resnet)
