@@ -51,6 +51,7 @@ bench: $(VENV)/.bench  ## Measure speed, memory and stems beside the peers
 	$(BIN)/python benchmarks/attribution.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/stems.py
+	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/segment.py
 	$(BIN)/python benchmarks/watershed.py
