@@ -1,4 +1,4 @@
-"""The pairs of architecture and encoder, and what is asked of each; `benchmarks/models.py` prints the table."""
+"""The pairs of architecture and encoder, and what is asked of each."""
 
 import tempfile
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ UNSUPPORTED = {
     },
     **{
         ("deeplabv3plus", encoder): "use unet, fpn, segformer or upernet with it"
-        for encoder in (*STAGED, *BLOCKED, *MIX, *VITS)
+        for encoder in (*STAGED, *BLOCKED)
         if "convnext" not in encoder
     },
     ("unetplusplus", "smp:mit_b0"): "use unet, fpn, segformer or upernet with it",
