@@ -90,9 +90,8 @@ def strategy_of(ranks: Ranks) -> Any:
     """Return how Lightning trains: gradients are averaged over the devices if there are several."""
     if ranks.count == 1:
         return "auto"
-    return DDPStrategy(
-        static_graph=True, timeout=PATIENCE
-    )  # which lets parts of a network stay unused, and says nothing of it
+    # A static graph lets parts of a network stay unused, and says nothing of it.
+    return DDPStrategy(static_graph=True, timeout=PATIENCE)
 
 
 def free_port() -> int:
@@ -138,7 +137,7 @@ def crew(job: Any, count: int) -> Iterator[Ranks]:
                 member.wait_until_ready()
             yield Ranks(0, count, port)
             for member in members:
-                member.process.wait(GRACE_S)
+                member.failure(GRACE_S)
         except BaseException as error:
             with contextlib.suppress(KeyboardInterrupt):
                 alarm.off()
