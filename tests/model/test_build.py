@@ -45,7 +45,7 @@ def weights(tmp_path_factory):
         ("fpn", "resnet18", 4),
         ("unet", "efficientnet_b0", 4),
         ("unet", "smp:resnet18", 3),
-        ("dpt", "vit_tiny_patch16_224", None),
+        pytest.param("dpt", "vit_tiny_patch16_224", None, marks=pytest.mark.slow),
         ("dpt", "test_vit", 1),
         ("unetplusplus", "test_resnet", 2),
         ("deeplabv3plus", "test_resnet", 3),

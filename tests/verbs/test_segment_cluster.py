@@ -88,7 +88,7 @@ def test_a_cluster_gives_what_one_process_gives(place, cluster):
     address, _ = cluster
     with started(*place, "s.zarr", *WORDS, "--scheduler", address, "--json", "told.json") as client:
         assert run(*place, "whole.zarr", *WORDS) == 0  # meanwhile
-        _, err = client.communicate(timeout=120)
+        _, err = client.communicate(timeout=280)
     assert (client.returncode, err) == (0, "")
     assert_same("s.zarr", "whole.zarr")
     assert json.loads(Path("told.json").read_text())["complete"]

@@ -93,7 +93,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, grey, labels, monkeyp
     monkeypatch.setattr(fit, "FEWEST_CHUNK", 2)
     np.save(tmp_path / "raw.npy", grey)
     killed, whole = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors"
-    settings = QUICK | {"steps": 8, "seed": 3} | settings
+    settings = QUICK | MUCH | {"steps": 8, "seed": 3}
     command = [sys.executable, "-c", KILLED, str(tmp_path / "raw.npy"), str(killed), repr(settings)]
     died = subprocess.run(command, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert died.returncode == -signal.SIGKILL
