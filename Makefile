@@ -56,7 +56,6 @@ bench: $(VENV)/.bench  ## Measure speed, memory and stems beside the peers
 	$(BIN)/python benchmarks/segment.py
 	$(BIN)/python benchmarks/watershed.py
 	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/train.py
 
 clean:  ## Remove what was installed and made
 	rm -rf $(VENV) evenslice-demo build dist src/*.egg-info
