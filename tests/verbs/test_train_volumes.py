@@ -116,7 +116,7 @@ def test_each_volume_needs_its_labels(tmp_path, grey, labels):
 @pytest.mark.parametrize("dtype", ["uint64", pytest.param("int32", marks=pytest.mark.slow)])
 def test_boundaries_are_learnt_of_instances_with_large_numbers(tmp_path, grey, dtype):
     blocks = np.arange(9 * 8 * 12).reshape(9, 8, 12) * 1000 + 70_000
-    instances = np.repeat(np.repeat(blocks, 8, 1), 8, 2).astype(np.uint64)
+    instances = np.repeat(np.repeat(blocks, 8, 1), 8, 2).astype(dtype)
     instances[:, 20:22] = 0
     found = train(grey, instances, tmp_path / "m.safetensors", Recipe(**QUICK, target="boundary", ignore_label=71_000))
     assert found.model.training["target"] == "boundary"
