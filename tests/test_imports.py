@@ -10,7 +10,7 @@ import pytest
 import evenslice
 
 ORDER = ["volume", "labels", "data", "model", "evidence", "learn", "verbs", "report", "cli"]
-GROUND = {"errors", "progress"}  # below everything
+GROUND = {"errors", "progress", "__version__"}  # below everything
 TORCH_FREE = [
     "volume",
     "labels",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from evenslice.verbs.evaluate import evaluate
     from evenslice.verbs.fix import fix
     from evenslice.verbs.segment import segment
+    from evenslice.verbs.symmetry import assert_symmetric
     from evenslice.verbs.train import train
     from evenslice.volume.array import Volume
     from evenslice.volume.files import open_volume, save_volume
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Volume",
+    "assert_symmetric",
     "audit",
     "build_model",
     "evaluate",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOMES = {
     "Volume": "evenslice.volume.array",
+    "assert_symmetric": "evenslice.verbs.symmetry",
     "audit": "evenslice.verbs.audit",
     "build_model": "evenslice.model.build",
     "evaluate": "evenslice.verbs.evaluate",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.evidence.arrangements import DESIGNS, Design
@@ -31,7 +32,7 @@ from evenslice.model.spec import Model
 from evenslice.model.streaming import normalisation_of
 from evenslice.progress import Progress, Step, silent
 from evenslice.verbs.choices import VolumeLike, check_same_shape, device_of, parse_roi, trained_slices, volume_of
-from evenslice.verbs.models import ModelLike, check_segments, model_of, normalised_by
+from evenslice.verbs.models import ModelLike, adopted, check_segments, model_of, normalised_by
 from evenslice.volume.array import Roi, Volume
 from evenslice.volume.normalisation import estimate
 
@@ -40,7 +41,7 @@ AUTO: Literal["auto"] = "auto"
 
 
 def audit(
-    model: ModelLike,
+    model: ModelLike | nn.Module,
     volume: VolumeLike,
     *,
     labels: VolumeLike | None = None,
@@ -71,7 +72,8 @@ def audit(
     Parameters
     ----------
     model
-        A model, or any form of one that ``model_of`` takes: a file, or ``package.module:callable``.
+        A model; any form of one that ``model_of`` takes: a file, or ``package.module:callable``; or a network as it is, of
+        which a copy is audited.
     volume
         A volume, an array (z, y, x) or a path.
     labels
@@ -118,7 +120,8 @@ def audit(
     BadInputError
         If something given cannot be used.
     """
-    model, volume = model_of(model, slices, mean, std), volume_of(volume)
+    known = adopted(model, slices) if isinstance(model, nn.Module) else model
+    model, volume = model_of(known, slices, mean, std), volume_of(volume)
     check_segments(model)
     truth = None if labels is None else volume_of(labels)
     _check_options(volume, truth, windows, region, design, margin, confidence)

@@ -1,8 +1,11 @@
 """What a verb accepts as a model, in each of its forms, made ready to run."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import (
@@ -15,6 +18,7 @@ from evenslice.model.checkpoint import (
     read_about,
     save_model,
 )
+from evenslice.model.discovery import check_kind
 from evenslice.model.foreign import adopt, form_of, load_callable
 from evenslice.model.spec import Foreign, Model
 from evenslice.volume.array import Volume
@@ -50,6 +54,18 @@ def model_of(source: ModelLike, slices: int | None = None, mean: Numbers = None,
         raise BadInputError(f"--slices is {slices}, expected {model.slices} as {source} says; leave it out")
     given = given_normalisation(mean, std, model.slices)
     return model if given is None else model.with_facts(normalisation=given).with_tta(model.tta)
+
+
+def adopted(module: nn.Module, slices: int | None = None) -> Model:
+    """Take a network that the user holds: a float32 copy of it on the CPU, in eval mode, and how it is called.
+
+    Raises
+    ------
+    BadInputError
+        If it is no network that can be run and watched.
+    """
+    check_kind(module)
+    return adopt(copy.deepcopy(module).float().cpu().eval(), "callable", type(module).__name__, slices)
 
 
 def name_of(source: ModelLike) -> str:
