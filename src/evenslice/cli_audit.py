@@ -18,7 +18,7 @@ from evenslice.cli_writing import (
 )
 from evenslice.errors import BadInputError
 
-SHOWN = 3
+SHOWN = 6
 
 
 def audit(

@@ -13,7 +13,13 @@ from test_browser import CHROMIUM, QUIET
 START = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
-KEYS = {"Enter": ("Enter", 13, "\r"), "Space": (" ", 32, " "), "Tab": ("Tab", 9, ""), "Down": ("ArrowDown", 40, "")}
+KEYS = {
+    "Enter": ("Enter", 13, "\r"),
+    "Space": (" ", 32, " "),
+    "Tab": ("Tab", 9, ""),
+    "Down": ("ArrowDown", 40, ""),
+    "Up": ("ArrowUp", 38, ""),
+}
 PATIENCE_S = 60
 
 

@@ -165,7 +165,7 @@ def test_tab_goes_from_the_skip_link_to_every_filter(browser, written):
         )
         if reached[-1] == "Show all":
             break
-    assert reached[0] == "Skip to the table of cells"
+    assert reached[0] == "Skip to the results"
     assert reached[-8:] == [
         "Network",
         "Treatment",

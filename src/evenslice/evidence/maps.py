@@ -50,7 +50,7 @@ def writing_maps(path: Path, most: int, voxel_nm: VoxelSize | None, force: bool)
                 arrays.append(create_image(part, shape, "float32", "tcyx", voxel_nm, "attribution", names))
                 dtype = str(look.slices.dtype)
                 arrays.append(create_image(part / "raw", shape, dtype, "tcyx", voxel_nm, "raw", names))
-            arrays[0][len(origins)] = look.attribution
+            arrays[0][len(origins)] = 0.0 if look.attribution is None else look.attribution
             arrays[1][len(origins)] = look.slices
             origins.append(list(look.origin))
 

@@ -118,7 +118,7 @@ def examine(scene: Scene, question: Question, part: list[tuple[Site, Raw]]) -> I
             change=change,
             flipped=flipped,
             lag=_lag(question, both, truths[number]),
-            look=_look(scene, question, site, raw, shown, both),
+            look=_look(scene, question, site, raw, shown, both, truths[number]),
         )
 
 
@@ -209,16 +209,23 @@ def _lag(question: Question, logits: Tensor, truths: NDArray[np.uint8] | None) -
     return lag_parts(classes_of(probabilities_of(logits)).cpu().numpy(), truths, classes)
 
 
-def _look(scene: Scene, question: Question, site: Site, raw: Raw, slots: Tensor | None, logits: Tensor) -> Look:
+def _look(
+    scene: Scene,
+    question: Question,
+    site: Site,
+    raw: Raw,
+    slots: Tensor | None,
+    logits: Tensor,
+    truths: NDArray[np.uint8] | None,
+) -> Look:
     probability = probabilities_of(logits[:1])[0]
     prediction = probability[0] if len(probability) == 1 else probability.argmax(0)
-    here = (slice(site.z, site.z + 1), site.y, site.x)
     return Look(
         label=question.label,
         origin=(site.z, site.y.start, site.x.start),
         slices=raw,
-        attribution=np.zeros(raw.shape, np.float32) if slots is None else slots.float().cpu().numpy(),
+        attribution=None if slots is None else slots.float().cpu().numpy(),
         prediction=prediction.float().cpu().numpy(),
-        truth=None if question.truth is None else question.truth.read(here)[0],
+        truth=None if truths is None else truths[1],
         voxel_nm=scene.volume.voxel_nm,
     )

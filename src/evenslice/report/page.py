@@ -1,22 +1,16 @@
 """One self-contained HTML page about one or more audited models; formatting only, nothing is computed here."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from evenslice.evidence.look import Look
 from evenslice.report import plots, verdict
-
-PICTURE_BYTES = 4_200_000  # of raw pixels on the whole page: under 6 MB once encoded, whatever they hold
-MOST_PIXELS = 512 * 512
+from evenslice.report.rendering import render_html, write_html
+from evenslice.report.viewer import viewer_of
 
 
 @dataclass(frozen=True)
@@ -70,17 +64,6 @@ class Page:
     intro: str = ""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One picture with its caption; ``bar`` is the scale bar (per cent of the width, words) or None."""
-
-    source: str
-    caption: str
-    text: str
-    kind: str
-    bar: tuple[float, str] | None = None
-
-
 def render(page: Page) -> str:
     """Turn a page into HTML that needs no other file and no network.
 
@@ -94,24 +77,29 @@ def render(page: Page) -> str:
     str
         The whole document. Every text that came from outside is escaped.
     """
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined)
-    environment.filters.update(fixed=verdict.fixed, short=verdict.short)
-    environment.globals.update(interval=verdict.interval, badge=verdict.badge, slot_names=verdict.slot_names)
-    source = resources.files("evenslice.report").joinpath("template.html").read_text(encoding="utf-8")
     charts = _charts(page.rows)
     widest = max((len(_shares(row.audit)) for row in page.rows), default=0)
-    return environment.from_string(source).render(
-        page=page,
-        rows=[_row_view(row, number, widest) for number, row in enumerate(page.rows)],
-        slots=verdict.slot_names(widest) if widest else [],
-        charts=charts,
-        chart_width=max((chart["width"] for chart in charts), default=0),
-        strip=_strip(page.rows),
-        looks=_look_views(page.looks),
-        key=plots.colour_key(),
-        pairs=any(int(row.audit.get("slices") or 0) > 3 for row in page.rows),
-        any_iou=any(row.iou is not None for row in page.rows),
-    )
+    rows = [_row_view(row, number, widest) for number, row in enumerate(page.rows)]
+    viewer = viewer_of(page.looks)
+    details = [(view["id"], f"Details: {view['row'].label}" if len(rows) > 1 else "Details") for view in rows]
+    contents = [("summary", "Results"), *([("shares", "Shares")] if charts else [])]
+    values = {
+        "title": page.title,
+        "intro": page.intro,
+        "verdicts": [{"badge": view["badge"], "who": view["row"].label, "what": view["sentence"]} for view in rows],
+        "contents": [*contents, *([("looks", "Windows")] if viewer else []), *details],
+        "facts": page.facts,
+        "command": page.command,
+        "rows": rows,
+        "slots": verdict.slot_names(widest) if widest else [],
+        "charts": charts,
+        "chart_width": max((chart["width"] for chart in charts), default=0),
+        "strip": _strip(page.rows),
+        "viewer": viewer,
+        "pairs": any(int(row.audit.get("slices") or 0) > 3 for row in page.rows),
+        "any_iou": any(row.iou is not None for row in page.rows),
+    }
+    return render_html("audit.html", ["viewer.css"], ["viewer.js"], values)
 
 
 def write_page(page: Page, path: Path) -> None:
@@ -124,13 +112,7 @@ def write_page(page: Page, path: Path) -> None:
     path
         The HTML file. Its folder is made when missing.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(render(page).encode("utf-8", errors="backslashreplace"))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_html(path, render(page))
 
 
 def _shares(audit: Mapping[str, Any]) -> Sequence[Any]:
@@ -219,58 +201,3 @@ def _strip(rows: Sequence[Row]) -> Markup | None:
     three = all(row.audit.get("slices") == 3 for row in rows)
     sides = ("previous", "next") if three else ("earlier slices", "later slices")
     return plots.index_strip(dots, margin if verdict.is_number(margin) else None, sides, "indices")
-
-
-def _look_views(looks: Sequence[Look]) -> list[dict[str, Any]]:
-    """Make the pictures of all windows in one grey scale, small enough for one page."""
-    if not looks:
-        return []
-    limits = plots.grey_limits(look.slices for look in looks)
-    most = min(MOST_PIXELS, PICTURE_BYTES // sum(4 * len(look.slices) + 6 for look in looks))
-    return [_look_view(look, limits, max(most, 1)) for look in looks]
-
-
-def _look_view(look: Look, limits: plots.Limits, most: int) -> dict[str, Any]:
-    slices, height, width = look.slices.shape
-    z, y, x = look.origin
-    importance = plots.strength(look.attribution)
-    named = [(slot, name, f"z {z + slot - (slices - 1) // 2}") for slot, name in enumerate(verdict.slot_names(slices))]
-    bar = plots.scale_bar(width, look.voxel_nm[2]) if look.voxel_nm else None
-    raw = [
-        Picture(plots.grey_png(look.slices[s], limits, most), f"{name}, {at}", f"Raw slice, {name}, {at}", "raw", bar)
-        for s, name, at in named
-    ]
-    laid = [
-        Picture(
-            plots.overlay_png(look.slices[s], importance[s], limits, most),
-            f"importance, {name}",
-            f"Importance laid over the {name} slice, {at}",
-            "laid",
-        )
-        for s, name, at in named
-    ]
-    tall = look.voxel_nm[1] / look.voxel_nm[2] if look.voxel_nm and bar else 1.0
-    return {
-        "label": look.label,
-        "place": f"z {z}, y {y} to {y + height - 1}, x {x} to {x + width - 1}",
-        "raw": raw,
-        "laid": laid,
-        "maps": _maps(look.prediction, look.truth, most),
-        "columns": slices + 1,
-        "aspect": f"{width} / {height * tall:.6g}",
-        "small": width < 100,
-    }
-
-
-def _maps(prediction: NDArray[Any], truth: NDArray[Any] | None, most: int) -> list[Picture]:
-    """Draw prediction and truth alike: both in class colours when the prediction holds class numbers."""
-    both = [prediction] if truth is None else [prediction, truth]
-    whole = bool(np.all(prediction == np.round(prediction)))
-    numbered = whole and not all(plots.is_probability(each) for each in both)
-    maps = []
-    for kind, each in zip(("prediction", "truth"), both, strict=False):
-        grey = plots.is_probability(each) and not numbered
-        scale = "black 0, white 1" if grey else "one colour per number"
-        source = plots.labels_png(each, most, numbered=not grey)
-        maps.append(Picture(source, f"{kind}, {scale}", f"{kind.capitalize()} for the centre slice, {scale}", kind))
-    return maps

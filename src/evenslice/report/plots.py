@@ -1,18 +1,11 @@
-"""Pictures as PNG data URIs and charts as inline SVG; colours are safe for colour-blind readers."""
+"""Charts of shares and mirror indices as inline SVG; colours are safe for colour-blind readers."""
 
-import base64
-import io
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib
-import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
-from PIL import Image
 
 from evenslice.report.verdict import DASH, fixed, interval, is_number, slot_names
 
@@ -22,103 +15,6 @@ CENTRE = "#8b8f96"
 INK, QUIET, GRID = "#1f242b", "#5b636e", "#e3e5e8"
 PITCH, FLOOR = 32, 182.0  # px: bar to bar, and the foot of the bars
 MIDDLE, STRIP = 395.0, 225.0  # px: where the strip's zero is, and how far it reaches to each side
-CLASSES = ("#1b1e23", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#f2f2f2")
-
-Grey = NDArray[np.uint8]
-Limits = tuple[float, float]
-
-
-def grey_limits(stacks: Iterable[NDArray[Any]]) -> Limits:
-    """Find one grey scale for all given slices: their 0.5th to 99.5th percentile."""
-    values = np.concatenate([np.asarray(stack, dtype=np.float64).ravel() for stack in stacks])
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 0.0
-    low, high = np.percentile(values, (0.5, 99.5))
-    return (float(low), float(high)) if high > low else (float(values.min()), float(values.max()))
-
-
-def grey_levels(image: NDArray[Any], limits: Limits) -> Grey:
-    """Map raw intensities to 0..255; a constant image is mid-grey, a missing value is black."""
-    low, high = limits
-    values = np.asarray(image, dtype=np.float64)
-    if not high > low:
-        return np.full(values.shape, 128, dtype=np.uint8)
-    scaled = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0.0, 1.0)
-    return np.round(255 * scaled).astype(np.uint8)
-
-
-def strength(attribution: NDArray[Any]) -> NDArray[np.float64]:
-    """Bring the importance of a whole window to 0..1 with one scale for all its slots."""
-    values = np.clip(np.nan_to_num(np.asarray(attribution, dtype=np.float64), nan=0.0, posinf=0.0), 0.0, None)
-    top = float(np.percentile(values, 99.5)) or float(values.max())
-    return np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values)
-
-
-def overlay(grey: Grey, importance: NDArray[np.float64]) -> Grey:
-    """Lay importance (0..1) over a grey picture in magma; where it is 0 the picture stays as it was."""
-    colour = 255 * matplotlib.colormaps["magma"](0.3 + 0.7 * importance)[..., :3]
-    alpha = 0.92 * importance[..., None] ** 0.75
-    return np.asarray(np.round((1 - alpha) * grey[..., None] + alpha * colour), dtype=np.uint8)
-
-
-def is_probability(values: NDArray[Any]) -> bool:
-    """Tell a map of probabilities or a yes/no mask from a map of class or object numbers."""
-    return bool(np.all(np.isfinite(values))) and float(np.min(values)) >= 0 and float(np.max(values)) <= 1
-
-
-def class_colours(labels: NDArray[Any]) -> Grey:
-    """Colour class or object numbers: 0 dark, negative (ignored) grey, the others in turn."""
-    palette = np.array([[int(code[i : i + 2], 16) for i in (1, 3, 5)] for code in (*CLASSES, CENTRE)], dtype=np.uint8)
-    numbers = np.round(np.nan_to_num(np.asarray(labels, dtype=np.float64), nan=-1.0)).astype(np.int64)
-    turn = np.where(numbers > 0, (numbers - 1) % (len(CLASSES) - 1) + 1, 0)
-    return np.asarray(palette[np.where(numbers < 0, len(CLASSES), turn)])
-
-
-def png(pixels: Grey, most: int, smooth: bool = True) -> str:
-    """Write a picture as a PNG data URI, made smaller when it has more than ``most`` pixels."""
-    image = Image.fromarray(pixels)
-    factor = math.sqrt(most / (image.width * image.height))
-    if factor < 1:
-        size = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
-        image = image.resize(size, Image.Resampling.BOX if smooth else Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def grey_png(image: NDArray[Any], limits: Limits, most: int = 512 * 512) -> str:
-    """Draw one raw slice in the given grey scale."""
-    return png(grey_levels(image, limits), most)
-
-
-def overlay_png(image: NDArray[Any], importance: NDArray[np.float64], limits: Limits, most: int = 512 * 512) -> str:
-    """Draw one raw slice with its importance (0..1) on top."""
-    return png(overlay(grey_levels(image, limits), importance), most)
-
-
-def labels_png(labels: NDArray[Any], most: int = 512 * 512, numbered: bool = False) -> str:
-    """Draw a prediction or a truth: probabilities in grey from 0 to 1, class or object numbers in colours."""
-    if numbered:
-        return png(class_colours(labels), most, smooth=False)
-    return png(grey_levels(labels, (0.0, 1.0)), most)
-
-
-def colour_key() -> str:
-    """Draw the colours of the overlay, from no importance to most, over mid-grey."""
-    ramp = np.tile(np.linspace(0.0, 1.0, 200), (12, 1))
-    return png(overlay(np.full(ramp.shape, 128, dtype=np.uint8), ramp), ramp.size)
-
-
-def scale_bar(width: int, pixel_nm: float) -> tuple[float, str] | None:
-    """Choose a round length of at most a third of the picture: per cent of its width, and the words for it."""
-    if not (math.isfinite(pixel_nm) and pixel_nm > 0):
-        return None
-    third = width * pixel_nm / 3
-    decade = 10.0 ** math.floor(math.log10(third))
-    length = max(step * decade for step in (1, 2, 5) if step * decade <= third)
-    words = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
-    return 100 * length / (width * pixel_nm), words
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,20 @@
 """One self-contained HTML page about a study; formatting only, nothing is computed here."""
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
 from evenslice.report import study_cells as cells
 from evenslice.report import study_words as told
 from evenslice.report import svg
+from evenslice.report.rendering import render_html, write_html
 from evenslice.report.study_cells import ALL, Look, Row
 from evenslice.report.study_curves import curve_chart, index_limits, panels_of
 from evenslice.report.study_effects import effect_chart
 from evenslice.report.study_plots import finding_chart, shared_of, slope_chart
-from evenslice.report.verdict import DASH, confidence, fixed, is_number, short
-from evenslice.volume.writing import written_beside
+from evenslice.report.verdict import DASH, confidence, is_number, short
 
 FILTERS = {"Network": "network", "Treatment": "treatment", "Data set": "dataset", "Target": "target", "Seed": "seed"}
 VERDICT_COLUMN = 10
@@ -36,9 +32,7 @@ def write_study_page(path: Path, study: Mapping[str, Any], command: str) -> None
     command
         The command that makes it again.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_beside(path) as part:
-        part.write_bytes(render_study(study, command).encode("utf-8", errors="backslashreplace"))
+    write_html(path, render_study(study, command))
 
 
 def render_study(study: Mapping[str, Any], command: str) -> str:
@@ -56,49 +50,52 @@ def render_study(study: Mapping[str, Any], command: str) -> str:
     str
         The whole document. Every text that came from outside is escaped.
     """
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined)
-    environment.filters.update(fixed=fixed, short=short, signed=told.signed, cell_name=cells.cell_name, key=_key)
-    environment.globals.update(signed_interval=told.signed_interval, p_words=told.p_words)
-    script, control = _file("study_table.js"), str(study.get("control") or "the control")
-    return environment.from_string(_file("study_template.html")).render(
-        study=study,
-        control=control,
-        command=command,
-        style=Markup(_style()),
-        script=Markup(script),
-        script_hash=_hash(script),
-        confidence=confidence(study),
-        progress=told.progress(study),
-        claims=[_claim(claim, control) for claim in study.get("claims") or []],
-        failures=cells.failures(study),
-        settings=_settings(study),
+    control = str(study.get("control") or "the control")
+    claims = [_claim(claim, control) for claim in study.get("claims") or []]
+    values = {
+        "title": f"Study: {study.get('name') or 'without a name'}",
+        "intro": study.get("title"),
+        "partial": " ".join(
+            [told.progress(study), *([] if claims else ["No claim is decided: no cell is done."])]
+        ).strip(),
+        "verdicts": claims,
+        "verdicts_told": "What the study found",
+        "study": study,
+        "control": control,
+        "command": command,
+        "confidence": confidence(study),
+        "failures": cells.failures(study),
+        "facts": _settings(study),
         **_effects(study),
         **_charts(study),
         **_table(study),
-        leans=_leans(study),
-    )
+        "leans": _leans(study),
+        "signed_interval": told.signed_interval,
+        "p_words": told.p_words,
+    }
+    filters = {"signed": told.signed, "cell_name": cells.cell_name, "key": _key}
+    values["contents"] = _contents(values)
+    return render_html("study.html", ["study.css"], ["study_table.js"], values, filters)
 
 
-def _file(name: str) -> str:
-    return resources.files("evenslice.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _style() -> str:
-    """Return the style of the audit page, which this page shares."""
-    return _file("template.html").partition("<style>")[2].partition("</style>")[0].strip()
-
-
-def _hash(script: str) -> str:
-    """Return the one script that the browser may run, as a content security policy names it."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def _contents(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    parts = [
+        ("effects", "Effects", "effects"),
+        ("finding", "Shares and accuracy", "findings"),
+        ("slopes", "Before and after", "findings"),
+        ("curves", "Learning curves", "curves"),
+    ]
+    there = [(ident, words) for ident, words, key in parts if values[key]]
+    return [*there, ("cells", "Cells"), ("failures", "Failures"), ("method", "Statistics")]
 
 
 def _claim(claim: Row, control: str) -> dict[str, Any]:
+    answer, sentence = told.answer(claim, control), claim.get("sentence") or ""
     return {
         "badge": told.sign(claim),
-        "question": told.question(claim),
-        "answer": told.answer(claim, control),
-        "sentence": claim.get("sentence") or "",
+        "who": told.question(claim),
+        "what": answer or sentence,
+        "figures": sentence if answer else "",
     }
 
 
