@@ -9,7 +9,7 @@ import pytest
 
 import evenslice
 
-ORDER = ["volume", "labels", "data", "model", "evidence", "learn", "verbs", "report", "cli"]
+ORDER = ["volume", "labels", "data", "model", "evidence", "learn", "verbs", "report", "cli", "napari"]
 GROUND = {"errors", "progress", "__version__"}  # below everything
 TORCH_FREE = [
     "volume",

@@ -1,0 +1,144 @@
+"""The maps of an audit as layers: where each slot mattered, on the slices that it is about."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenslice.evidence.look import Look
+from evenslice.evidence.result import Audit
+from evenslice.napari.layers import RESULT, LayerData, LazyArray, placed_like
+from evenslice.report.verdict import confidence, fixed, interval, slot_names
+from evenslice.volume.array import Volume, spans
+
+PLACES = "evenslice_places"
+TOP = 99.5
+BEFORE, CENTRE, AFTER = "magenta", "gray", "green"
+ONE = "magma"
+Shape = tuple[int, int, int]
+Measured = tuple[Shape, NDArray[np.float32]]
+Picture = tuple[tuple[int, int, int], NDArray[Any]]
+
+
+class Pinned:
+    """Pictures (y, x) pinned into an otherwise empty volume (z, y, x), each with its first pixel on a voxel of it.
+
+    Where two lie on one another the larger value counts. What lies outside is cut off. ``empty`` is the value elsewhere; NaN is
+    shown as nothing.
+    """
+
+    def __init__(self, shape: Shape, pictures: Sequence[Picture], empty: float) -> None:
+        self.shape = shape
+        self.dtype = np.result_type(*(picture for _, picture in pictures))
+        self._empty = empty
+        self._pictures = pictures
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Draw a box of it."""
+        z, y, x = spans(key, self.shape)
+        box = np.full((z.stop - z.start, y.stop - y.start, x.stop - x.start), self._empty, self.dtype)
+        for (at, top, left), picture in self._pictures:
+            low, high = max(y.start, top), min(y.stop, top + picture.shape[0])
+            west, east = max(x.start, left), min(x.stop, left + picture.shape[1])
+            if z.start <= at < z.stop and low < high and west < east:
+                place = (at - z.start, slice(low - y.start, high - y.start), slice(west - x.start, east - x.start))
+                box[place] = np.fmax(box[place], picture[low - top : high - top, west - left : east - left])
+        return box
+
+
+def layers_of_audit(audit: Audit, layer: Any) -> list[LayerData]:
+    """Return the maps of the windows that an audit looked at, a layer each slot, and what the model predicted there.
+
+    Every map lies on the slices that its slot holds, and all have one contrast, so that brightness can be compared.
+
+    Parameters
+    ----------
+    audit
+        With its looks.
+    layer
+        What was audited; the maps lie where it lies.
+    """
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    looks = [(look.origin, look.attribution) for look in audit.looks if look.attribution is not None]
+    found: list[LayerData] = []
+    if looks:
+        top = float(np.percentile(np.concatenate([maps.ravel() for _, maps in looks]), TOP)) or 1.0
+        facts = {
+            "contrast_limits": (0.0, top),
+            "colormap": ONE,
+            "blending": "translucent",
+            "rgb": False,
+            **placed_like(layer),
+        }
+        for slot, name in enumerate(slot_names(audit.slices)):
+            ahead = slot - audit.slices // 2
+            places = _map(f"importance of {name}", shape, looks, slot, ahead)
+            noted = {RESULT: "map", PLACES: {"ahead": ahead, **places}}
+            found.append((places["apart"], {"name": f"importance of {name}", **facts, "metadata": noted}, "image"))
+    return [*found, *_predictions(audit.looks, shape, layer)]
+
+
+def _map(name: str, shape: Shape, looks: Sequence[Measured], slot: int, ahead: int) -> dict[str, LazyArray]:
+    """Return the maps of one slot, each on the slice that the slot holds (``apart``) and on the centre slice (``together``)."""
+    found = {}
+    for place, shift in (("apart", ahead), ("together", 0)):
+        pictures = [((o[0] + shift, o[1], o[2]), np.asarray(maps[slot], np.float32)) for o, maps in looks]
+        found[place] = LazyArray(Volume(Pinned(shape, pictures, np.nan), source=name))
+    return found
+
+
+def _predictions(looks: Sequence[Look], shape: Shape, layer: Any) -> list[LayerData]:
+    """Return what was predicted in the windows, hidden at first."""
+    if not looks:
+        return []
+    numbered = any(look.numbered for look in looks)
+    dtype, empty = (np.uint16, 0) if numbered else (np.float32, np.nan)
+    pinned = Pinned(shape, [(look.origin, look.prediction.astype(dtype)) for look in looks], empty)
+    facts = {"name": "prediction", "visible": False, "metadata": {RESULT: "prediction"}, **placed_like(layer)}
+    if numbered:
+        return [(LazyArray(Volume(pinned)), facts, "labels")]
+    return [(LazyArray(Volume(pinned)), {**facts, "contrast_limits": (0.0, 1.0), "rgb": False}, "image")]
+
+
+def show_together(layers: Sequence[Any], together: bool) -> None:
+    """Lay the maps on the centre slice, earlier slots magenta and later ones green (white: alike), or back on their own slices."""
+    covered = False
+    for layer in layers:
+        places = layer.metadata.get(PLACES)
+        if places is None:
+            continue
+        ahead = places["ahead"]
+        layer.data = places["together" if together else "apart"]
+        layer.colormap = (BEFORE if ahead < 0 else AFTER if ahead > 0 else CENTRE) if together else ONE
+        layer.visible = not together or ahead != 0
+        layer.blending = "additive" if together and covered else "translucent"
+        covered = covered or layer.visible
+
+
+def table_of(audit: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return an audit (its JSON) as a table of texts: the head, and a row each method.
+
+    Shares and the mirror index come with their intervals below them.
+    """
+    head = ["method", "mirror index", *slot_names(audit["slices"]), "verdict"]
+    rows = []
+    for name, entry in audit["methods"].items():
+        shares = zip(entry["shares"], entry["shares_low"], entry["shares_high"], strict=True)
+        cells = [f"{fixed(value)}\n{interval(low, high)}" for value, low, high in shares]
+        index = f"{fixed(entry['mirror_index'])}\n{interval(entry['mirror_low'], entry['mirror_high'])}"
+        rows.append([name, index, *cells, str(entry["verdict"])])
+    return head, rows
+
+
+def small_print(audit: Mapping[str, Any]) -> str:
+    """Say on what an audit rests: windows, blocks, intervals, controls."""
+    believed = audit["believed"]
+    controls = (
+        "all controls passed"
+        if believed["passed"]
+        else f"controls failed: {', '.join(believed['failed'])}; do not believe it"
+    )
+    text = f"{audit['windows']} windows in {audit['clusters']} blocks, {confidence(audit)} intervals; {controls}."
+    seen = audit["trained_on"]
+    return f"{text} {seen} of the windows lie on slices that the model was trained on." if seen else text
