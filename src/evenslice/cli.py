@@ -12,6 +12,7 @@ from evenslice import cli_options as options
 from evenslice.cli_audit import audit
 from evenslice.cli_data import data_app
 from evenslice.cli_evaluate import evaluate
+from evenslice.cli_export import export
 from evenslice.cli_segment import segment
 from evenslice.cli_study import study
 from evenslice.cli_train import TrainCommand, train
@@ -193,4 +194,5 @@ app.command(cls=TrainCommand)(train)
 app.command()(segment)
 app.command()(evaluate)
 app.command()(study)
+app.command()(export)
 app.add_typer(data_app, name="data")

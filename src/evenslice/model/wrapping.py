@@ -129,7 +129,8 @@ class Ensemble(Wrapper):
     def forward(self, x: Tensor) -> Tensor:
         """Take normalised windows (B, S, y, x)."""
         mirrored = x.flip(1) * self.scale.to(x) + self.shift.to(x)
-        one, other = self.network(torch.cat([x, mirrored])).chunk(2)
+        both = self.network(torch.cat([x, mirrored]))
+        one, other = both[: x.shape[0]], both[x.shape[0] :]  # chunk would fix the batch of an export
         if one.shape[1] == 1:  # log-odds of the mean probability
             inside = torch.logaddexp(functional.logsigmoid(one), functional.logsigmoid(other))
             return inside - torch.logaddexp(functional.logsigmoid(-one), functional.logsigmoid(-other))

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from evenslice.model.checkpoint import (
 )
 from evenslice.model.discovery import check_kind
 from evenslice.model.foreign import adopt, form_of, load_callable
-from evenslice.model.spec import Foreign, Model
+from evenslice.model.spec import Foreign, Model, Spec
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, estimate
 from evenslice.volume.windows import check_slices
@@ -181,4 +182,14 @@ def _noted(model: Model, about: dict[str, Any]) -> Model:
     facts = facts_of(about, source)
     if "tta" not in about:
         raise damaged(source, "it has no tta")
-    return model.with_facts(**facts).with_tta(about["tta"])
+    return model.with_facts(spec=_with_stem(model.spec, about.get("stem"), source), **facts).with_tta(about["tta"])
+
+
+def _with_stem(spec: Spec | Foreign, noted: Any, source: str) -> Spec | Foreign:
+    """Add to a foreign spec how its stem was made and tied, where the file says so."""
+    if not isinstance(noted, dict):
+        return spec
+    try:
+        return replace(spec, init=noted.get("init", "unknown"), tie=noted.get("tie", "none"))
+    except (TypeError, BadInputError) as error:
+        raise damaged(source, error) from error

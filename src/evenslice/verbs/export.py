@@ -1,0 +1,236 @@
+"""Export: a model as other programs take it, checked in their runtime against torch, with what evenslice knows inside."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evenslice.errors import BadInputError
+from evenslice.evidence.certificate import Certificate, certify
+from evenslice.model.checkpoint import about_of, normalisation_record, stem_record
+from evenslice.model.exchange import AXES, OPSET, Trace, archive_of, graph_of, noted_graph, traces
+from evenslice.model.spec import Foreign, Model
+from evenslice.verbs.export_check import TOLERANCE, difference, run_archive, run_graph
+from evenslice.verbs.export_options import Format, Label, check_installed, check_options, format_of
+from evenslice.verbs.models import ModelLike, check_segments, model_of
+from evenslice.volume.writing import check_writable, written_beside
+
+TILE = 256
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What ``export`` wrote.
+
+    Attributes
+    ----------
+    path, format
+        The file and its format.
+    model
+        The exported network as evenslice reads it again, with what the file says of it.
+    shape
+        (B, S, y, x) of the input, None for what may differ.
+    step
+        Height and width are multiples of it where they may differ.
+    opset
+        Of ONNX; None for torch.export.
+    difference
+        The largest difference from torch on windows of noise, relative to the largest logit of the window.
+    certificate
+        The largest response of the exported network to the reversal.
+    tta
+        ``reversal`` if the graph itself averages over the reversal.
+    warnings
+        What the user should know.
+    """
+
+    path: Path
+    format: Format
+    model: Model
+    shape: tuple[int | None, ...]
+    step: int
+    opset: int | None
+    difference: float
+    certificate: Certificate
+    tta: str
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it (schema evenslice.export/1)."""
+        return {
+            "schema": "evenslice.export/1",
+            "path": str(self.path),
+            "format": self.format,
+            "bytes": self.path.stat().st_size,
+            "slices": self.model.slices,
+            "classes": self.model.spec.classes,
+            "inputs": [{"axes": list(AXES), "shape": list(self.shape), "step": self.step}],
+            "dynamic": [axis for axis, side in zip(AXES, self.shape, strict=True) if side is None],
+            "answers": "probabilities" if self.format == "bioimageio" else "logits",
+            "opset": self.opset,
+            "difference": self.difference,
+            "tolerance": TOLERANCE,
+            "normalisation": normalisation_record(self.model.normalisation),
+            "stems": stem_record(self.model),
+            "certificate": self.certificate.to_dict(),
+            "tta": self.tta,
+            "warnings": list(self.warnings),
+        }
+
+
+def export(
+    model: ModelLike,
+    out: str | Path,
+    *,
+    format: Format | None = None,
+    opset: int | None = None,
+    tile: int = TILE,
+    slices: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    authors: Sequence[str] = (),
+    license: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+) -> Exported:
+    """Write a model in a form that other programs run; the model given is left as it is.
+
+    Parameters
+    ----------
+    model
+        A model of ours, ``package.module:callable``, or a ``.pt2``.
+    out
+        Name ending in ``.onnx``, ``.pt2``, or ``.zip`` for a package of bioimage.io.
+    format
+        ``onnx``, ``torch-export`` or ``bioimageio``; by the ending of ``out`` when None.
+    opset
+        Of ONNX, 16 to 23; 18 when None.
+    tile
+        Height and width where the network takes one size only; where it takes any, one of the sizes that are checked.
+    slices, mean, std
+        Of a foreign model, as ``audit`` takes them; mean and std in raw intensity units.
+    authors, license
+        Names, and the SPDX identifier of a licence, for a package of bioimage.io.
+    seed
+        Of the noise.
+    force
+        Whether to overwrite.
+
+    Returns
+    -------
+    Exported
+        What was written, and how far it is from the original.
+
+    Raises
+    ------
+    BadInputError
+        If something given cannot be used, or what was written answers differently from torch; nothing is left then.
+
+    Notes
+    -----
+    The graph takes slices normalised by the mean and std in the file and answers with logits, in float32. A package of
+    bioimage.io normalises and ends in probabilities by its own steps. A model that answers as the mean over the reversal
+    (``fix --tta reversal``) has that mean in its graph.
+    """
+    out = Path(out)
+    chosen = format_of(model, out, format)
+    check_options(chosen, opset, tile, authors, license)
+    check_writable(out, force)
+    check_installed(chosen)
+    given = model_of(model, slices, mean, std)
+    check_segments(given)
+    if given.normalisation is None:
+        raise BadInputError(
+            "the model has no normalisation, expected a mean and a std in raw intensities for other programs to use; give --mean and --std"
+        )
+    opset = None if chosen == "torch-export" else opset or OPSET
+    trace, data, found = _traced(given, tile, opset, seed, out)
+    with tempfile.TemporaryDirectory() as folder, written_beside(out) as part:
+        file = Path(folder) / ("model.pt2" if opset is None else "weights.onnx")
+        file.write_bytes(data)
+        certificate = certify(model_of(file).with_facts(normalisation=given.normalisation), seed=seed)
+        about = _about(given, trace, chosen, opset, found, certificate)
+        file.write_bytes(archive_of(trace.program, about) if opset is None else noted_graph(data, about, out))
+        read = model_of(file)
+        if chosen == "bioimageio":
+            from evenslice.verbs.export_bioimageio import write_package
+
+            write_package(part, file, given, trace, about, opset or OPSET, Label(out.stem, tuple(authors), license))
+        else:
+            shutil.copyfile(file, part)
+    assert isinstance(read.spec, Foreign)
+    read = read.with_facts(spec=replace(read.spec, source=str(out)))
+    notes = (*_sizes(trace), *_evenness(given, certificate), *_names(chosen, authors, license))
+    return Exported(out, chosen, read, shape_of(trace), trace.step, opset, found, certificate, given.tta, notes)
+
+
+def _traced(model: Model, tile: int, opset: int | None, seed: int, out: Path) -> tuple[Trace, bytes, float]:
+    """Return the first trace that answers like torch, as a file holds it, and how far it is from torch."""
+    worst = float("inf")
+    for trace in traces(model, tile):
+        data = archive_of(trace.program) if opset is None else graph_of(trace, opset, out)
+        run = run_archive(data) if opset is None else run_graph(data)
+        found = difference(model.module, run, trace.shapes, seed)
+        if found <= TOLERANCE:
+            return trace, data, found
+        worst = min(worst, found)
+    raise BadInputError(
+        f"the exported network differs from torch by {worst:.2g} of its largest logit, expected at most {TOLERANCE:g}; nothing was "
+        "written; try another --opset or --format"
+    )
+
+
+def _about(
+    model: Model, trace: Trace, format: Format, opset: int | None, found: float, certificate: Certificate
+) -> dict[str, Any]:
+    """Return what the file says of itself, as JSON has it: what model files say, and how it was exported."""
+    about = about_of(model)
+    if isinstance(model.spec, Foreign):
+        about["spec"]["source"] = Path(model.spec.source).name
+    exported = {
+        "format": format,
+        "shape": shape_of(trace),
+        "step": trace.step,
+        "opset": opset,
+        "difference": found,
+        "tta_in_graph": model.tta,
+        "evenslice": version("evenslice"),
+        "torch": torch.__version__,
+    }
+    about |= {"certificate": certificate.to_dict(), "tta": "none", "export": exported}
+    plain: dict[str, Any] = json.loads(json.dumps(about))
+    return plain
+
+
+def shape_of(trace: Trace) -> tuple[int | None, ...]:
+    """Return the shape (B, S, y, x) of the input of a trace, None for what may differ."""
+    return tuple(None if axis in trace.dynamic else side for axis, side in zip(AXES, trace.shapes[0], strict=True))
+
+
+def _sizes(trace: Trace) -> Iterator[str]:
+    batch, _, height, width = trace.shapes[0]
+    if "y" not in trace.dynamic:
+        yield f"the exported network takes windows of {height} x {width} only; --tile chooses the size where the network leaves it open"
+    if "batch" not in trace.dynamic:
+        yield f"the exported network takes batches of {batch} only"
+
+
+def _evenness(model: Model, certificate: Certificate) -> Iterator[str]:
+    before = (model.certificate or {}).get("symmetric", False)
+    if before and not certificate.symmetric:
+        yield (
+            f"the model was certified even, but the exported network responds to the reversal by {certificate.float32:.2g}, above its "
+            "tolerance; see the certificate"
+        )
+
+
+def _names(format: Format, authors: Sequence[str], license: str | None) -> Iterator[str]:
+    missing = [what for what, given in (("--author", authors), ("--license", license)) if not given]
+    if format == "bioimageio" and missing:
+        yield f"the package names no {' and no '.join(what[2:] for what in missing)}; give {' and '.join(missing)} before you pass it on"
