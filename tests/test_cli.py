@@ -194,7 +194,13 @@ def test_the_whole_way(place, capfd):
     assert scores["schema"] == "evenslice.scores/1"
     assert json.loads((place / "page" / "audit.json").read_text())["schema"] == "evenslice.audit/1"
     assert "<svg" in (place / "page" / "report.html").read_text()
+    assert "Training of new.safetensors" in (place / "new.report.html").read_text()
+    assert "Segmentation seg.tif" in (place / "seg.report.html").read_text()
     assert json.loads((place / "scores.json").read_text())["dice"] is not None
+    (place / "seg.tif").unlink()
+    assert run("segment", "fixed.safetensors", "raw.tif", "seg.tif") == 2
+    assert "seg.report.html exists, expected a new name" in capfd.readouterr().err
+    assert not (place / "seg.tif").exists()
     assert not [f for f in place.iterdir() if f.name.startswith(".") or f.name == "new.safetensors.run"]
 
 

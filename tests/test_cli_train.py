@@ -15,6 +15,7 @@ from evenslice.cli_train import paired, train
 from evenslice.errors import BadInputError
 from evenslice.labels.metrics import scores_of
 from evenslice.learn.recipe import Recipe
+from evenslice.report import training_page
 from evenslice.verbs import train as verb
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "training.md"
@@ -154,6 +155,7 @@ def test_an_early_end_is_said(place, capfd, monkeypatch):
         return SimpleNamespace(scores=scores_of(np.eye(2, dtype=np.int64)), looks=({"steps": 2},))
 
     monkeypatch.setattr(verb, "train", ended)
+    monkeypatch.setattr(training_page, "write_training_page", lambda *_: None)
     assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 5, "--patience", 1) == 0
     assert "stopped after 2 of 5 steps: no better Dice in 1 looks" in capfd.readouterr().out
     assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 2) == 0

@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from evenslice import cli_options as options
-from evenslice.cli_writing import check_json, files_of, their_prints_aside, warn, warn_of_code, write_json
+from evenslice.cli_writing import (
+    check_json,
+    command_line,
+    files_of,
+    their_prints_aside,
+    warn,
+    warn_of_code,
+    write_json,
+)
 
 
 def segment(
@@ -64,10 +72,16 @@ def segment(
 ) -> None:
     """Segment a volume of any size, on one machine or several."""
     from evenslice.progress import bar
+    from evenslice.report.pages import page_beside
+    from evenslice.report.segmentation_page import write_segmentation_page
     from evenslice.report.tables import print_segmented
     from evenslice.verbs.segment import segment as run
+    from evenslice.verbs.segment_looks import segmentation_looks
+    from evenslice.volume.writing import check_writable
 
-    check_json(json, force, *files_of(model), volume, out, out.with_name(out.name + ".run"))
+    page = page_beside(out)
+    check_json(json, force, *files_of(model), volume, out, page, out.with_name(out.name + ".run"))
+    check_writable(page, force or resume or shard is not None)
     warn_of_code(model)
     with their_prints_aside():
         result = run(
@@ -99,6 +113,9 @@ def segment(
         )
     for note in result.warnings:
         warn(note)
+    if result.complete and result.plan is not None and result.slices:
+        looks = segmentation_looks(volume, result, roi=roi, axis=axis.value)
+        write_segmentation_page(page, result, looks, {"model": model, "volume": str(volume)}, command_line())
     write_json(json, result.to_dict())
     if json != "-":
         print_segmented(result)

@@ -8,9 +8,10 @@ import typer
 from typer.core import TyperCommand
 
 from evenslice import cli_options as options
-from evenslice.cli_writing import check_json, write_json
+from evenslice.cli_writing import check_json, command_line, write_json
 from evenslice.errors import BadInputError
 
+SHOWN = 6
 BETWEEN = "\0"  # between the two paths of --more, which no path holds
 
 
@@ -153,13 +154,18 @@ def train(
     """Train a 2D+ segmentation model from an RGB-pretrained encoder."""
     from evenslice.learn.config import TrainFile, read_config
     from evenslice.progress import bar
+    from evenslice.report.pages import page_beside
     from evenslice.report.tables import print_scores
+    from evenslice.report.training_page import write_training_page
     from evenslice.verbs.train import train as run
+    from evenslice.volume.writing import check_writable
 
+    page = page_beside(out)
     file = TrainFile() if config is None else read_config(config)
     others = [(one.volume, one.labels) for one in file.more] + [pair_of(text) for text in more or []]
-    check_json(json, force, config, volume, labels, out, *(Path(path) for pair in others for path in pair))
+    check_json(json, force, config, volume, labels, out, page, *(Path(path) for pair in others for path in pair))
     recipe = file.recipe(**given(ctx))
+    check_writable(page, force or resume)
     result = run(
         [str(volume), *(path for path, _ in others)],
         [str(labels), *(path for _, path in others)],
@@ -168,8 +174,11 @@ def train(
         device=device.value,
         resume=resume,
         force=force,
+        shown=SHOWN,
         progress=bar,
     )
+    facts = {"volume": ", ".join([str(volume), *(path for path, _ in others)])}
+    write_training_page(page, result, facts, command_line())
     write_json(json, result.scores.to_dict())
     if json != "-":
         done = result.looks[-1]["steps"]

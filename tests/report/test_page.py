@@ -244,9 +244,12 @@ def test_numbers_have_colours_and_probabilities_one(make_look):
     html = render(bare(looks=[both]))
     (shown,) = pictures(html, "prediction")
     assert len(np.unique(shown[shown[..., 3] > 0], axis=0)) == 2
-    assert "class or object 2" in html
+    assert "class 2" in html
+    assert "class 3" not in html
     (wrong,) = pictures(html, "error")
     assert np.array_equal(wrong[..., 3] > 0, classes == 2)
+    objects = dataclasses.replace(look, prediction=classes.astype(np.float32) * 1000)
+    assert "objects, in eight colours" in render(bare(looks=[objects]))
     (shown,) = pictures(render(bare(looks=[look])), "prediction")
     assert len(np.unique(shown[..., :3].reshape(-1, 3), axis=0)) == 1
 

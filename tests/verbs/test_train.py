@@ -43,8 +43,17 @@ def test_best_and_last_are_kept_and_nothing_else(tmp_path, grey, labels):
 
 
 def test_it_learns(tmp_path, grey, labels):
-    result = train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK | {"steps": 30, "lr": 3e-3}))
+    result = train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK | {"steps": 30, "lr": 3e-3}), shown=9)
     assert result.scores.dice > 0.85
+    (start, stop) = result.model.training["validation"][0]
+    assert [look.origin[0] for look in result.shown] == list(range(start, stop))
+    right = [np.mean(look.wrong() == 0) for look in result.shown]
+    assert min(right) > 0.8
+    for look in result.shown:
+        z, y, x = look.origin
+        height, width = look.prediction.shape
+        np.testing.assert_array_equal(look.slices[1], grey[z, y : y + height, x : x + width])
+        np.testing.assert_array_equal(look.truth, labels[z, y : y + height, x : x + width])
 
 
 def test_the_same_seed_gives_the_same_model(tmp_path, grey, labels):

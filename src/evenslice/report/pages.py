@@ -8,6 +8,11 @@ from evenslice.report.page import Page, Row, write_page
 from evenslice.verbs.demo import Demo
 
 
+def page_beside(path: Path) -> Path:
+    """Return where the page of a result that is one file or store lies: beside it."""
+    return path.with_suffix(".report.html")
+
+
 def write_demo_page(path: Path, demo: Demo, command: str) -> None:
     """Write the demo's page: both models in one table, and the same window seen by both."""
     page = Page(

@@ -96,7 +96,10 @@ def _keys(looks: Sequence[Look], order: Sequence[str]) -> dict[str, tuple[tuple[
     """Say what the colours of the layers mean; numbered predictions have a colour each."""
     keys = {kind: KEYS[kind] for kind in order if kind in KEYS}
     if "prediction" in keys and any(look.numbered for look in looks):
-        keys["prediction"] = tuple((f"class or object {n}", pictures.CLASSES[n]) for n in (1, 2, 3))
+        most = int(max(look.prediction.max() for look in looks if look.numbered))
+        several = [(f"class {n}", pictures.CLASSES[n]) for n in range(1, min(most, len(pictures.CLASSES) - 1) + 1)]
+        objects = (("objects, in eight colours by turns", pictures.CLASSES[1]),)
+        keys["prediction"] = tuple(several) if most < len(pictures.CLASSES) else objects
     if "error" in keys and not any(look.numbered for look in looks):
         keys["error"] = keys["error"][:2]
     return keys

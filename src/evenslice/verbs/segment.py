@@ -62,6 +62,8 @@ class Segmented:
         Slices of what was written that the model was trained on: [[start, stop], ...].
     warnings
         What the user should know.
+    slices
+        S of the model; 0 for a run that was complete already.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class Segmented:
     blank: dict[str, list[int]] = field(default_factory=dict)
     trained_slices: list[list[int]] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
+    slices: int = 0
 
     def __fspath__(self) -> str:
         """Return the path, so that the result can be opened."""
@@ -251,7 +254,9 @@ def _finished(work: Work, out: Path, run: Run, progress: Progress, warnings: tup
             finish(work, out, noted, run, progress)
         found = next(work.ledger.records(FINISH, 1))
         work.ledger.remove()
-    return Segmented(out, True, count, 0, work.plan, found["objects"], found["blank"], trained, warnings)
+    return Segmented(
+        out, True, count, 0, work.plan, found["objects"], found["blank"], trained, warnings, work.model.slices
+    )
 
 
 @contextmanager

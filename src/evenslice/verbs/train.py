@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from evenslice.evidence.certificate import certify
+from evenslice.evidence.look import Look
 from evenslice.labels.metrics import Scores
 from evenslice.learn.devices import check_devices
 from evenslice.learn.mixture import Mixture
@@ -20,7 +21,7 @@ from evenslice.progress import Progress, silent
 from evenslice.verbs.choices import VolumeLike, device_of, volume_of
 from evenslice.verbs.train_plan import Plan, plan_training, provenance
 from evenslice.verbs.train_run import Keeper, Run, Watch
-from evenslice.verbs.train_score import score_slices, validate
+from evenslice.verbs.train_score import looks_at, score_slices, validate
 from evenslice.volume.writing import check_writable
 
 __all__ = ["Trained", "score_slices", "train", "validate"]
@@ -43,6 +44,8 @@ class Trained:
     looks
         What each look at the validation slices saw: ``steps``, mean ``loss`` since the look before, ``lr`` of the last step,
         ``dice`` on a few slices, and what ``watch`` returned.
+    shown
+        Validation slices to look at, as many as were asked for.
     """
 
     model: Model
@@ -51,6 +54,7 @@ class Trained:
     last: Path
     log: Path
     looks: tuple[dict[str, Any], ...] = ()
+    shown: tuple[Look, ...] = ()
 
 
 def train(
@@ -63,6 +67,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     watch: Watch | None = None,
+    shown: int = 0,
     label: str = "training",
     progress: Progress = silent,
 ) -> Trained:
@@ -86,6 +91,8 @@ def train(
     watch
         Called before the first step and at every look with the model, in eval mode, and the number of steps done; what it
         returns is kept with the look.
+    shown
+        How many validation slices to keep for looking at.
     label, progress
         What to call it, and how to show the progress.
 
@@ -127,10 +134,11 @@ def train(
         certificate = certify(kept, seed=recipe.seed, device=where).to_dict()
         kept = kept.with_facts(scores={"validation": scores.to_dict()}, certificate=certificate)
         looks = keeper.looks
+        seen = looks_at(kept, validation, where, out.stem, shown) if shown else ()
         save_model(out, kept)
         (folder / "last.safetensors").replace(last)
         (folder / ROWS).replace(log)
-    return Trained(kept, scores, out, last, log, looks)
+    return Trained(kept, scores, out, last, log, looks, seen)
 
 
 def _listed(given: Given) -> list[VolumeLike]:

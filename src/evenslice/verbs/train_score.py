@@ -1,4 +1,4 @@
-"""Scores of a model on slices: segment them, and compare with what their labels mean."""
+"""Scores of a model on slices, and some to look at: segment them, and compare with what their labels mean."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evenslice.evidence.look import Look
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import Target
 from evenslice.learn.patches import PatchSource
@@ -13,7 +14,9 @@ from evenslice.model.predict import classes_of
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_slices
 from evenslice.volume.array import Volume
+from evenslice.volume.windows import read_window
 
+SHOWN = 320  # pixels: side of what is kept to look at
 Validation = Sequence[tuple[PatchSource, Sequence[int]]]
 
 
@@ -24,6 +27,31 @@ def validate(model: Model, validation: Validation, device: torch.device) -> Scor
         for source, zs in validation
     )
     return _scores(tables)
+
+
+def looks_at(model: Model, validation: Validation, device: torch.device, label: str, count: int) -> tuple[Look, ...]:
+    """Segment some validation slices of the first volume, evenly spaced, and keep the middle of each to look at."""
+    source, zs = validation[0]
+    chosen = [zs[n] for n in np.unique(np.linspace(0, len(zs) - 1, min(count, len(zs))).round().astype(int))]
+    y, x = (slice((n - min(n, SHOWN)) // 2, (n + min(n, SHOWN)) // 2) for n in source.volume.shape[1:])
+    looks = []
+    for z, probability in zip(chosen, predict_slices(model, source.volume, chosen, device), strict=True):
+        guess = probability[0] if len(probability) == 1 else classes_of(torch.from_numpy(probability)[None])[0].numpy()
+        plane = source.labels.slice_at(z)
+        truth = source.target.apply(plane).astype(np.int64)
+        truth[np.zeros(plane.shape, bool) if source.ignore is None else plane == source.ignore] = -1
+        looks.append(
+            Look(
+                label=label,
+                origin=(z, y.start, x.start),
+                slices=read_window(source.volume, z, model.slices, y, x),
+                attribution=None,
+                prediction=guess[y, x].astype(np.float32),
+                truth=truth[y, x],
+                voxel_nm=source.volume.voxel_nm,
+            )
+        )
+    return tuple(looks)
 
 
 def score_slices(
