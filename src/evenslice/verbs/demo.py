@@ -21,7 +21,7 @@ STEPS = 160
 RATE = 5e-4
 CROP = 128
 TILE = 80
-WINDOWS = 40
+WINDOWS, LOOKS = 40, 3
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def run_demo(
             tile=TILE,
             seed=seed,
             device=device,
+            looks=LOOKS,
             label=init,
             progress=progress,
         )
