@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Where there is a CPU only, more threads than cores slow torch down; two is what CI has.
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: help setup demo test slow lint format bench clean
+.PHONY: help setup demo test test-ui slow lint format bench clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -28,6 +28,16 @@ test: $(VENV)/.ready  ## Check style and types, and run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST)
+
+$(VENV)/.ui: $(VENV)/.ready
+	@if $(BIN)/uv --version >/dev/null 2>&1; \
+	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --group ui; \
+	 else $(BIN)/python -m pip install --quiet --group ui; fi
+	@touch $@
+
+test-ui: $(VENV)/.ui  ## Run the tests that need a browser or Qt, after installing both where that is possible
+	@sh tests/screens.sh $(BIN)/python
+	QT_QPA_PLATFORM=offscreen $(PYTEST) -m "ui and not slow" -n 1
 
 slow: $(VENV)/.ready  ## Run the tests that take minutes
 	$(PYTEST) -m slow

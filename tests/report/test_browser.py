@@ -22,7 +22,7 @@ QUIET = [
     "--virtual-time-budget=2000",
 ]
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = [pytest.mark.ui, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
 
 
 def browse(tmp_path, path, *flags):

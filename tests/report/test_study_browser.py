@@ -9,7 +9,7 @@ from test_browser import CHROMIUM
 
 from evenslice.report.study_page import write_study_page
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = [pytest.mark.ui, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
 
 SHOWN = "[...document.querySelectorAll('#cells-table tbody tr')].filter((row) => row.offsetHeight > 0)"
 COUNT = "document.getElementById('cells-count').textContent"

@@ -9,7 +9,7 @@ from test_browser import CHROMIUM
 
 from evenslice.report.page import Page, Row, write_page
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = [pytest.mark.ui, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
 
 SEEN = """[...document.querySelectorAll('.frame img')].filter((one) => one.checkVisibility({visibilityProperty: true})
   && !one.closest('.on-paper')).map((one) => one.className)"""
