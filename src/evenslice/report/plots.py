@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from evenslice.report import svg
+from evenslice.report.svg import BAND, GRID, INK, QUIET
 from evenslice.report.verdict import DASH, fixed, interval, is_number, slot_names
 
 BEFORE = ("#0072b2", "#4a9bcb", "#86bfdf", "#bbddef")
 AFTER = ("#d55e00", "#e68a45", "#f0b184", "#f8d6bf")
 CENTRE = "#8b8f96"
-INK, QUIET, GRID = "#1f242b", "#5b636e", "#e3e5e8"
 PITCH, FLOOR = 32, 182.0  # px: bar to bar, and the foot of the bars
 MIDDLE, STRIP = 395.0, 225.0  # px: where the strip's zero is, and how far it reaches to each side
 
@@ -77,24 +78,24 @@ def share_bars(title: str, groups: Sequence[Bars], top: float, ident: str) -> Ma
     slots = len(groups[0].shares)
     wide, scale = _group_width(slots), 158 / top
     right = chart_width(groups) - 26
-    svg = _drawing(chart_width(groups), 236, ident, title, _told(groups))
+    drawn = svg.drawing(chart_width(groups), 236, ident, title, _told(groups))
     for tick in range(0, round(top * 10) + 1, 1 if top <= 0.5 else 2):
         y = FLOOR - tick / 10 * scale
-        _line(svg, (36, y), (right, y), GRID)
-        _text(svg, (30, y + 4), f"{tick / 10:.1f}", anchor="end", fill=QUIET)
+        svg.line(drawn, (36, y), (right, y), GRID)
+        svg.words(drawn, (30, y + 4), f"{tick / 10:.1f}", anchor="end", fill=QUIET)
     placed = [(bars, 42 + wide * number + (wide - slots * PITCH) / 2) for number, bars in enumerate(groups)]
     for bars, left in placed:
-        _group_bars(svg, bars, left, scale)
-    _line(svg, (36, FLOOR - scale / slots), (right, FLOOR - scale / slots), INK, "5 4", "even-line")
-    _text(svg, (right + 4, FLOOR - scale / slots + 4), f"1/{slots}", anchor="start", size=11)
+        _group_bars(drawn, bars, left, scale)
+    svg.line(drawn, (36, FLOOR - scale / slots), (right, FLOOR - scale / slots), INK, dash="5 4", css="even-line")
+    svg.words(drawn, (right + 4, FLOOR - scale / slots + 4), f"1/{slots}", anchor="start", size=11)
     for bars, left in placed:
-        _group_values(svg, bars, left, scale)
+        _group_values(drawn, bars, left, scale)
         for line, words in enumerate(_lines(bars.label, wide // 7)):
-            _text(svg, (left + slots * PITCH / 2, 217 + 14 * line), words, weight="600", size=11)
-    return Markup(ET.tostring(svg, encoding="unicode"))
+            svg.words(drawn, (left + slots * PITCH / 2, 217 + 14 * line), words, weight="600", size=11)
+    return svg.markup(drawn)
 
 
-def _group_bars(svg: ET.Element, bars: Bars, left: float, scale: float) -> None:
+def _group_bars(drawn: ET.Element, bars: Bars, left: float, scale: float) -> None:
     """Draw the bars of one method, each with its slot name below and its value as a tooltip."""
     slots = len(bars.shares)
     names = slot_names(slots)
@@ -102,12 +103,12 @@ def _group_bars(svg: ET.Element, bars: Bars, left: float, scale: float) -> None:
         x, tall = left + PITCH * slot, share * scale if is_number(share) else 0.0
         shape = {"class": "bar", "x": f"{x + 3:.1f}", "y": f"{FLOOR - tall:.1f}", "height": f"{tall:.1f}"}
         fill = slot_colour(slot - (slots - 1) // 2)
-        bar = ET.SubElement(svg, "rect", {**shape, "width": f"{PITCH - 6}", "fill": fill})
-        ET.SubElement(bar, "title").text = _clean(f"{bars.label}, {names[slot]}: {fixed(share)}")
-        _text(svg, (x + PITCH / 2, FLOOR + 15), names[slot].replace("previous", "prev"), size=10, fill=QUIET)
+        bar = ET.SubElement(drawn, "rect", {**shape, "width": f"{PITCH - 6}", "fill": fill})
+        ET.SubElement(bar, "title").text = svg.clean(f"{bars.label}, {names[slot]}: {fixed(share)}")
+        svg.words(drawn, (x + PITCH / 2, FLOOR + 15), names[slot].replace("previous", "prev"), size=10, fill=QUIET)
 
 
-def _group_values(svg: ET.Element, bars: Bars, left: float, scale: float) -> None:
+def _group_values(drawn: ET.Element, bars: Bars, left: float, scale: float) -> None:
     """Draw the whiskers and the values of one method over its bars."""
     for slot, share in enumerate(bars.shares):
         x = left + PITCH * (slot + 0.5)
@@ -115,11 +116,11 @@ def _group_values(svg: ET.Element, bars: Bars, left: float, scale: float) -> Non
         peak = max(share if is_number(share) else 0.0, high if is_number(high) else 0.0)
         if is_number(low) and is_number(high):
             foot, head = FLOOR - low * scale, FLOOR - high * scale
-            _line(svg, (x, foot), (x, head), INK, css="whisker")
-            _line(svg, (x - 4, foot), (x + 4, foot), INK)
-            _line(svg, (x - 4, head), (x + 4, head), INK)
+            svg.line(drawn, (x, foot), (x, head), INK, css="whisker")
+            svg.line(drawn, (x - 4, foot), (x + 4, foot), INK)
+            svg.line(drawn, (x - 4, head), (x + 4, head), INK)
         words = f"{share:.2f}" if is_number(share) else DASH
-        _text(svg, (x, FLOOR - peak * scale - 5), words, size=11, halo=True)
+        svg.words(drawn, (x, FLOOR - peak * scale - 5), words, size=11, halo=True)
 
 
 def index_strip(dots: Sequence[Dot], margin: float | None, sides: tuple[str, str], ident: str) -> Markup:
@@ -144,43 +145,43 @@ def index_strip(dots: Sequence[Dot], margin: float | None, sides: tuple[str, str
     places = [30 + 24 * (n + sum(heads[: n + 1])) + 6 * (sum(heads[: n + 1]) - 1) for n in range(len(dots))]
     foot, scale = places[-1] + 18.0, STRIP / reach
     told = "; ".join(f"{d.group} {d.label}: {fixed(d.value)}, interval {interval(d.low, d.high)}" for d in dots)
-    svg = _drawing(MIDDLE + STRIP + 30, foot + 28, ident, "Mirror index with interval", told)
-    _strip_ground(svg, margin, sides, foot, scale)
+    drawn = svg.drawing(MIDDLE + STRIP + 30, foot + 28, ident, "Mirror index with interval", told)
+    _strip_ground(drawn, margin, sides, foot, scale)
     for tick in range(-round(reach / step), round(reach / step) + 1):
         x = MIDDLE + tick * step * scale
-        _line(svg, (x, 26), (x, foot), QUIET if tick == 0 else GRID)
-        _text(svg, (x, foot + 17), f"{tick * step:+.2f}" if tick else "0", fill=QUIET)
+        svg.line(drawn, (x, 26), (x, foot), QUIET if tick == 0 else GRID)
+        svg.words(drawn, (x, foot + 17), f"{tick * step:+.2f}" if tick else "0", fill=QUIET)
     for dot, y, head in zip(dots, places, heads, strict=True):
         if head:
-            _text(svg, (0, y - 20), _cut(dot.group, 24), anchor="start", weight="600")
-        _one_dot(svg, dot, y, scale, margin)
-    return Markup(ET.tostring(svg, encoding="unicode"))
+            svg.words(drawn, (0, y - 20), _cut(dot.group, 24), anchor="start", weight="600")
+        _one_dot(drawn, dot, y, scale, margin)
+    return svg.markup(drawn)
 
 
-def _strip_ground(svg: ET.Element, margin: float | None, sides: tuple[str, str], foot: float, scale: float) -> None:
+def _strip_ground(drawn: ET.Element, margin: float | None, sides: tuple[str, str], foot: float, scale: float) -> None:
     """Draw what lies under the dots: the band that counts as even, and what each side means."""
     if margin:
         band = {"x": f"{MIDDLE - margin * scale:.1f}", "y": "26", "width": f"{2 * margin * scale:.1f}"}
-        ET.SubElement(svg, "rect", {**band, "class": "margin", "height": f"{foot - 26}", "fill": "#e4efe9"})
-        _text(svg, (MIDDLE, 16), f"even, within {margin:g}", fill=QUIET)
-    _text(svg, (MIDDLE - STRIP, 16), f"← leans to {sides[0]}", anchor="start", fill=QUIET)
-    _text(svg, (MIDDLE + STRIP, 16), f"leans to {sides[1]} →", anchor="end", fill=QUIET)
+        ET.SubElement(drawn, "rect", {**band, "class": "margin", "height": f"{foot - 26}", "fill": BAND})
+        svg.words(drawn, (MIDDLE, 16), f"even, within {margin:g}", fill=QUIET)
+    svg.words(drawn, (MIDDLE - STRIP, 16), f"← leans to {sides[0]}", anchor="start", fill=QUIET)
+    svg.words(drawn, (MIDDLE + STRIP, 16), f"leans to {sides[1]} →", anchor="end", fill=QUIET)
 
 
-def _one_dot(svg: ET.Element, dot: Dot, y: float, scale: float, margin: float | None) -> None:
+def _one_dot(drawn: ET.Element, dot: Dot, y: float, scale: float, margin: float | None) -> None:
     """Draw one line of the strip; a dot takes the colour of a side when its interval lies beyond the margin."""
-    _text(svg, (0, y + 4), _cut(dot.label, 24), anchor="start", fill=QUIET)
+    svg.words(drawn, (0, y + 4), _cut(dot.label, 24), anchor="start", fill=QUIET)
     if not is_number(dot.value):
-        _text(svg, (MIDDLE, y + 4), DASH)
+        svg.words(drawn, (MIDDLE, y + 4), DASH)
         return
     colour = INK
     if is_number(dot.low) and is_number(dot.high):
-        _line(svg, (MIDDLE + dot.low * scale, y), (MIDDLE + dot.high * scale, y), INK, css="whisker", width=2)
+        svg.line(drawn, (MIDDLE + dot.low * scale, y), (MIDDLE + dot.high * scale, y), INK, css="whisker", width=2)
         if margin and (dot.low > margin or dot.high < -margin):
             colour = (AFTER if dot.value > 0 else BEFORE)[0]
     place = {"class": "dot", "cx": f"{MIDDLE + dot.value * scale:.1f}", "cy": f"{y:.1f}", "r": "5", "fill": colour}
-    mark = ET.SubElement(svg, "circle", {**place, "stroke": "#fff", "stroke-width": "1"})
-    ET.SubElement(mark, "title").text = _clean(f"{dot.label}: {fixed(dot.value)}")
+    mark = ET.SubElement(drawn, "circle", {**place, "stroke": "#fff", "stroke-width": "1"})
+    ET.SubElement(mark, "title").text = svg.clean(f"{dot.label}: {fixed(dot.value)}")
 
 
 def _told(groups: Sequence[Bars]) -> str:
@@ -190,49 +191,6 @@ def _told(groups: Sequence[Bars]) -> str:
         pairs = zip(slot_names(len(bars.shares)), bars.shares, strict=False)
         told.append(f"{bars.label}: " + ", ".join(f"{name} {fixed(share)}" for name, share in pairs))
     return "; ".join(told)
-
-
-def _drawing(width: float, height: float, ident: str, title: str, told: str) -> ET.Element:
-    """Open a drawing that a screen reader announces by title and description."""
-    size = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}", "height": f"{height:g}"}
-    svg = ET.Element("svg", {**size, "role": "img", "aria-labelledby": f"{ident}-title {ident}-told"})
-    ET.SubElement(svg, "title", {"id": f"{ident}-title"}).text = _clean(title)
-    ET.SubElement(svg, "desc", {"id": f"{ident}-told"}).text = _clean(told)
-    return svg
-
-
-def _line(
-    svg: ET.Element,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    stroke: str,
-    dash: str = "",
-    css: str = "",
-    width: float = 1.2,
-) -> None:
-    shape = {"x1": f"{start[0]:.1f}", "y1": f"{start[1]:.1f}", "x2": f"{end[0]:.1f}", "y2": f"{end[1]:.1f}"}
-    look = {"stroke": stroke, "stroke-width": f"{width:g}", "stroke-dasharray": dash, "class": css}
-    ET.SubElement(svg, "line", {**shape, **{name: value for name, value in look.items() if value}})
-
-
-def _text(
-    svg: ET.Element,
-    place: tuple[float, float],
-    words: str,
-    anchor: str = "middle",
-    fill: str = INK,
-    size: float = 12,
-    weight: str = "400",
-    halo: bool = False,
-) -> None:
-    look = {"text-anchor": anchor, "fill": fill, "font-size": f"{size:g}", "font-weight": weight}
-    look |= {"stroke": "#fff", "stroke-width": "3", "paint-order": "stroke"} if halo else {}
-    ET.SubElement(svg, "text", {"x": f"{place[0]:.1f}", "y": f"{place[1]:.1f}", **look}).text = _clean(words)
-
-
-def _clean(words: str) -> str:
-    """Drop control characters, which no XML may hold."""
-    return "".join(character for character in words if character.isprintable())
 
 
 def _lines(words: str, most: int) -> list[str]:

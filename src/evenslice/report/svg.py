@@ -81,10 +81,13 @@ def markup(svg: ET.Element) -> Markup:
     return Markup(ET.tostring(svg, encoding="unicode"))
 
 
-def line(svg: ET.Element, start: Point, end: Point, stroke: str = INK, width: float = 1.2, dash: str = "") -> None:
+def line(
+    svg: ET.Element, start: Point, end: Point, stroke: str = INK, width: float = 1.2, dash: str = "", css: str = ""
+) -> None:
     """Draw a line."""
     shape = {"x1": _px(start[0]), "y1": _px(start[1]), "x2": _px(end[0]), "y2": _px(end[1]), "stroke": stroke}
-    ET.SubElement(svg, "line", shape | {"stroke-width": f"{width:g}"} | ({"stroke-dasharray": dash} if dash else {}))
+    shape |= {"stroke-width": f"{width:g}"} | ({"stroke-dasharray": dash} if dash else {})
+    ET.SubElement(svg, "line", shape | ({"class": css} if css else {}))
 
 
 def polyline(svg: ET.Element, points: Sequence[Point], stroke: str, width: float = 1.2, dash: str = "") -> None:
@@ -108,9 +111,11 @@ def words(
     fill: str = INK,
     size: float = 12,
     weight: str = "",
+    halo: bool = False,
 ) -> None:
-    """Write words; ``place`` is the foot of their start, middle or end."""
+    """Write words; ``place`` is the foot of their start, middle or end. A halo keeps them legible over lines."""
     look = {"x": _px(place[0]), "y": _px(place[1]), "text-anchor": anchor, "fill": fill, "font-size": f"{size:g}"}
+    look |= {"stroke": "#fff", "stroke-width": "3", "paint-order": "stroke"} if halo else {}
     ET.SubElement(svg, "text", look | ({"font-weight": weight} if weight else {})).text = clean(text)
 
 
