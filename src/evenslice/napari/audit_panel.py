@@ -155,9 +155,10 @@ class AuditPanel(Panel):
         middle = (z, y + look.slices.shape[1] / 2, x + look.slices.shape[2] / 2)
         world = layer.data_to_world(middle)
         self.viewer.dims.set_point(range(len(world)), world)
-        self.viewer.camera.center = world
+        camera = getattr(self.viewer, "scene", self.viewer).camera  # of the scene since napari 0.9
+        camera.center = world
         side = max(look.slices.shape[1] * layer.scale[-2], look.slices.shape[2] * layer.scale[-1])
-        self.viewer.camera.zoom = WINDOW_PX / side
+        camera.zoom = WINDOW_PX / side
 
     def _fill_table(self, head: list[str], rows: list[list[str]]) -> None:
         self.table.setColumnCount(len(head))

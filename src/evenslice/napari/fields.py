@@ -1,6 +1,7 @@
 """What the user fills in: a model, a layer, a line of output; all text is plain."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from qtpy.QtCore import Qt
@@ -93,20 +94,17 @@ class LayerField(QComboBox):
     def __init__(self, layers: Any, kind: Any, none: str | None = None) -> None:
         super().__init__()
         self._layers, self._kind, self._none = layers, kind, none
-        self._events = [layers.events.inserted, layers.events.removed, layers.events.reordered, layers.events.renamed]
-        for event in self._events:
-            event.connect(self._fill)
+        events = layers.events
+        followed = [
+            (event, self._fill) for event in (events.inserted, events.removed, events.reordered, events.renamed)
+        ]
         if none is None:
-            layers.selection.events.active.connect(self._follow)
+            followed.append((layers.selection.events.active, self._follow))
+        for event, callback in followed:
+            event.connect(callback)
+        self.destroyed.connect(partial(_forget, followed))
         self._fill()
         self._follow()
-
-    def forget(self) -> None:
-        """Stop following the viewer."""
-        for event in self._events:
-            event.disconnect(self._fill)
-        if self._none is None:
-            self._layers.selection.events.active.disconnect(self._follow)
 
     def _fill(self, event: Any = None) -> None:
         """List the layers anew, keeping the choice."""
@@ -126,10 +124,16 @@ class LayerField(QComboBox):
 
     def _choose(self, layer: Any) -> None:
         for number in range(self.count()):
-            if layer is not None and self.itemData(number) is layer:
+            if layer is not None and self.itemData(number) == layer:  # which napari may hand over in a wrapper
                 self.setCurrentIndex(number)
 
     @property
     def layer(self) -> Any:
         """The layer chosen, or None."""
         return self.currentData()
+
+
+def _forget(followed: list[tuple[Any, Callable[..., None]]]) -> None:
+    """Stop following a viewer that outlives the field."""
+    for event, callback in followed:
+        event.disconnect(callback)

@@ -32,8 +32,9 @@ class LazyArray:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read what a key of whole numbers and slices, with steps if need be, names."""
-        parts = [part for part in (key if isinstance(key, tuple) else (key,)) if part is not Ellipsis]
-        parts += [slice(None)] * (self.ndim - len(parts))
+        parts = list(key) if isinstance(key, tuple) else [key]
+        at = next((n for n, part in enumerate(parts) if part is Ellipsis), len(parts))
+        parts[at : at + 1] = [slice(None)] * (self.ndim - len(parts) + (at < len(parts)))
         chosen = [range(size)[part] for part, size in zip(parts, self.shape, strict=True)]
         spans = [range(one, one + 1) if isinstance(one, int) else one for one in chosen]
         low = [min(span, default=0) for span in spans]
@@ -71,7 +72,7 @@ def layer_of(volume: Volume, name: str, levels: Sequence[Volume] = ()) -> LayerD
     """
     pyramid = [volume, *levels]
     data: Any = [LazyArray(level) for level in pyramid] if levels else LazyArray(volume)
-    facts: dict[str, Any] = {"name": name, "multiscale": bool(levels)}
+    facts: dict[str, Any] = {"name": name, "multiscale": bool(levels), "axis_labels": ("z", "y", "x")}
     if volume.voxel_nm is not None:
         facts |= {"scale": volume.voxel_nm, "units": ("nm",) * 3}
     if volume.meaning == "labels" and volume.dtype.kind in "bui":
@@ -145,6 +146,7 @@ def placed_like(layer: Any, origin: Sequence[float] = (0, 0, 0)) -> dict[str, An
         "shear": layer.shear,
         "affine": layer.affine,
         "units": layer.units,
+        "axis_labels": layer.axis_labels,
     }
 
 

@@ -1,6 +1,6 @@
 """The maps of an audit as layers: where each slot mattered, on the slices that it is about."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,20 +63,27 @@ def layers_of_audit(audit: Audit, layer: Any) -> list[LayerData]:
     looks = [(look.origin, look.attribution) for look in audit.looks if look.attribution is not None]
     found: list[LayerData] = []
     if looks:
-        top = float(np.percentile(np.concatenate([maps.ravel() for _, maps in looks]), TOP)) or 1.0
+        half = audit.slices // 2
+        tops = {"apart": _top(looks, range(audit.slices)), "together": _top(looks, set(range(audit.slices)) - {half})}
         facts = {
-            "contrast_limits": (0.0, top),
+            "contrast_limits": (0.0, tops["apart"]),
             "colormap": ONE,
             "blending": "translucent",
             "rgb": False,
             **placed_like(layer),
         }
         for slot, name in enumerate(slot_names(audit.slices)):
-            ahead = slot - audit.slices // 2
+            ahead = slot - half
             places = _map(f"importance of {name}", shape, looks, slot, ahead)
-            noted = {RESULT: "map", PLACES: {"ahead": ahead, **places}}
+            noted = {RESULT: "map", PLACES: {"ahead": ahead, "tops": tops, **places}}
             found.append((places["apart"], {"name": f"importance of {name}", **facts, "metadata": noted}, "image"))
     return [*found, *_predictions(audit.looks, shape, layer)]
+
+
+def _top(looks: Sequence[Measured], slots: Collection[int]) -> float:
+    """Return what is white in the maps of some slots: nearly all of their values lie below."""
+    values = [maps[slot].ravel() for _, maps in looks for slot in slots]
+    return (float(np.percentile(np.concatenate(values), TOP)) if values else 0.0) or 1.0
 
 
 def _map(name: str, shape: Shape, looks: Sequence[Measured], slot: int, ahead: int) -> dict[str, LazyArray]:
@@ -108,8 +115,9 @@ def show_together(layers: Sequence[Any], together: bool) -> None:
         places = layer.metadata.get(PLACES)
         if places is None:
             continue
-        ahead = places["ahead"]
-        layer.data = places["together" if together else "apart"]
+        ahead, place = places["ahead"], "together" if together else "apart"
+        layer.data = places[place]
+        layer.contrast_limits = (0.0, places["tops"][place])
         layer.colormap = (BEFORE if ahead < 0 else AFTER if ahead > 0 else CENTRE) if together else ONE
         layer.visible = not together or ahead != 0
         layer.blending = "additive" if together and covered else "translucent"
