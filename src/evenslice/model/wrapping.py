@@ -98,8 +98,9 @@ class Tensors(Wrapper):
 def _batches(x: Tensor, batch: int | None) -> Iterator[tuple[Tensor, int]]:
     """Yield windows in batches of the one size that is taken, the last filled up, and how many of each are meant."""
     for part in (x,) if batch is None else torch.split(x, batch):
-        missing = 0 if batch is None else batch - len(part)
-        yield (torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part), len(part)
+        count = part.shape[0]  # not len, which would fix the batch of an export
+        missing = 0 if batch is None else batch - count
+        yield (torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part), count
 
 
 class Ensemble(Wrapper):

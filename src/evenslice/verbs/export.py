@@ -153,10 +153,11 @@ def export(
     trace, data, found = _traced(given, tile, opset, seed, out)
     with tempfile.TemporaryDirectory() as folder, written_beside(out) as part:
         file = Path(folder) / ("model.pt2" if opset is None else "weights.onnx")
-        file.write_bytes(data)
-        certificate = certify(model_of(file).with_facts(normalisation=given.normalisation), seed=seed)
-        about = _about(given, trace, chosen, opset, found, certificate)
-        file.write_bytes(archive_of(trace.program, about) if opset is None else noted_graph(data, about, out))
+        about = _about(given, trace, chosen, opset, found)
+        _write(file, trace, data, about, opset)
+        certificate = certify(model_of(file), seed=seed)
+        about["certificate"] = certificate.to_dict()
+        _write(file, trace, data, about, opset)
         read = model_of(file)
         if chosen == "bioimageio":
             from evenslice.verbs.export_bioimageio import write_package
@@ -186,9 +187,11 @@ def _traced(model: Model, tile: int, opset: int | None, seed: int, out: Path) ->
     )
 
 
-def _about(
-    model: Model, trace: Trace, format: Format, opset: int | None, found: float, certificate: Certificate
-) -> dict[str, Any]:
+def _write(file: Path, trace: Trace, data: bytes, about: dict[str, Any], opset: int | None) -> None:
+    file.write_bytes(archive_of(trace.program, about) if opset is None else noted_graph(data, about, file))
+
+
+def _about(model: Model, trace: Trace, format: Format, opset: int | None, found: float) -> dict[str, Any]:
     """Return what the file says of itself, as JSON has it: what model files say, and how it was exported."""
     about = about_of(model)
     if isinstance(model.spec, Foreign):
@@ -203,7 +206,7 @@ def _about(
         "evenslice": version("evenslice"),
         "torch": torch.__version__,
     }
-    about |= {"certificate": certificate.to_dict(), "tta": "none", "export": exported}
+    about |= {"certificate": None, "tta": "none", "export": exported}
     plain: dict[str, Any] = json.loads(json.dumps(about))
     return plain
 
@@ -231,6 +234,7 @@ def _evenness(model: Model, certificate: Certificate) -> Iterator[str]:
 
 
 def _names(format: Format, authors: Sequence[str], license: str | None) -> Iterator[str]:
-    missing = [what for what, given in (("--author", authors), ("--license", license)) if not given]
+    missing = {"author": "--author"} if not authors else {}
+    missing |= {"licence": "--license"} if license is None else {}
     if format == "bioimageio" and missing:
-        yield f"the package names no {' and no '.join(what[2:] for what in missing)}; give {' and '.join(missing)} before you pass it on"
+        yield f"the package names no {' and no '.join(missing)}; give {' and '.join(missing.values())} before you pass it on"

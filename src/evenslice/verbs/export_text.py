@@ -1,5 +1,6 @@
 """The text that goes with a package: what the slices are, what normalises them, and what is known of its evenness."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from evenslice.model.spec import Model
@@ -84,12 +85,18 @@ def _evenness(about: dict[str, Any]) -> str:
 
 
 def _training(model: Model) -> str:
+    facts, scores = model.training, model.scores.get("validation") or {}
     known = {
-        "volume": model.training.get("volume"),
-        "slices trained on": model.training.get("slices"),
-        "slices held out": model.training.get("validation"),
-        "voxel size in nm (z, y, x)": model.training.get("voxel_nm"),
-        "scores on the held-out slices": model.scores or None,
+        "volume": facts.get("volume"),
+        "slices trained on": _spans(facts.get("slices")),
+        "slices held out": _spans(facts.get("validation")),
+        "voxel size in nm (z, y, x)": facts.get("voxel_nm"),
+        "Dice on the slices held out": scores.get("dice"),
+        "IoU on the slices held out": scores.get("iou"),
     }
     lines = [f"- {name}: {value}" for name, value in known.items() if value is not None]
     return "\n".join(lines) if lines else "Nothing was recorded."
+
+
+def _spans(spans: Sequence[Sequence[int]] | None) -> str | None:
+    return None if spans is None else ", ".join(f"{low}:{high}" for low, high in spans)

@@ -22,6 +22,7 @@ from evenslice.model.checkpoint import (
 from evenslice.model.discovery import check_kind
 from evenslice.model.foreign import adopt, form_of, load_callable
 from evenslice.model.spec import Foreign, Model, Spec
+from evenslice.model.wrapping import Answer
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, estimate
 from evenslice.volume.windows import check_slices
@@ -182,7 +183,11 @@ def _noted(model: Model, about: dict[str, Any]) -> Model:
     facts = facts_of(about, source)
     if "tta" not in about:
         raise damaged(source, "it has no tta")
-    return model.with_facts(spec=_with_stem(model.spec, about.get("stem"), source), **facts).with_tta(about["tta"])
+    spec = _with_stem(model.spec, about.get("stem"), source)
+    if about.get("export") and isinstance(model.module, Answer) and isinstance(spec, Foreign):
+        model.module.probabilities = False  # export writes logits, also where they all happen to lie in 0..1
+        spec = replace(spec, answers="logits")
+    return model.with_facts(spec=spec, **facts).with_tta(about["tta"])
 
 
 def _with_stem(spec: Spec | Foreign, noted: Any, source: str) -> Spec | Foreign:
