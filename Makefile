@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Where there is a CPU only, more threads than cores slow torch down; two is what CI has.
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-ui slow lint format bench clean
+.PHONY: help setup demo test test-ui slow lint format bench docs clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -67,5 +67,14 @@ bench: $(VENV)/.bench  ## Measure speed, memory and stems beside the peers
 	$(BIN)/python benchmarks/watershed.py
 	$(BIN)/python benchmarks/memory.py
 
+$(VENV)/.docs: $(VENV)/.ready
+	@if $(BIN)/uv --version >/dev/null 2>&1; \
+	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --group docs; \
+	 else $(BIN)/python -m pip install --quiet --group docs; fi
+	@touch $@
+
+docs: $(VENV)/.docs  ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:  ## Remove what was installed and made
-	rm -rf $(VENV) evenslice-demo build dist src/*.egg-info
+	rm -rf $(VENV) evenslice-demo site build dist src/*.egg-info

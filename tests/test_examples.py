@@ -6,10 +6,56 @@ from pathlib import Path
 
 import pytest
 
-from evenslice import save_volume
+from evenslice import save_model, save_volume
 from evenslice.data.phantom import phantom
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def run(name, *words):
+    """Run an example in a process of its own and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_example_is_short():
+    for file in EXAMPLES.glob("*.py"):
+        assert len(file.read_text().splitlines()) < 60, file.name
+
+
+@pytest.mark.slow
+def test_a_network_of_timm_is_patched():
+    out = run("patch_timm.py", "--steps", 3)
+    assert float(out.split("changes by ")[1].split()[0]) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_model_is_audited_in_continuous_integration():
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", EXAMPLES / "audit_in_ci.py"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+@pytest.mark.slow
+def test_train_and_segment(tmp_path):
+    out = run("train_and_segment.py", tmp_path, "--steps", 3, "--crop", 32, "--size", 96)
+    assert "another stack: Dice 0." in out
+    assert "verdict: " in out
+    assert (tmp_path / "audit.json").exists()
+
+
+@pytest.mark.slow
+def test_a_cluster(tmp_path, make_model):
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    save_volume(tmp_path / "raw.tif", phantom((9, 64, 64)).raw)
+    save_model(tmp_path / "model.safetensors", make_model())
+    out = run("cluster.py", tmp_path / "model.safetensors", tmp_path / "raw.tif", tmp_path / "out.zarr")
+    assert out.startswith("2 workers, ")
+    assert (tmp_path / "out.zarr" / "labels" / "segmentation").is_dir()
 
 
 @pytest.mark.slow
