@@ -40,7 +40,7 @@ def _vit():
 
 
 MAKERS = {"smp": _smp, "timm": _timm, "torchvision": _torchvision, "segformer": _segformer, "vit": _vit}
-QUICK = {"smp", "segformer", "vit"}  # test_families.py proves one of each library in the default run
+QUICK = {"segformer", "vit"}  # test_families.py proves one of each library in the default run
 EACH = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else (pytest.mark.slow,)) for name in MAKERS]
 )

@@ -80,6 +80,17 @@ class Scores:
     trained_slices: tuple[tuple[int, int], ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def _repr_html_(self) -> str:
+        from evenslice.report.notebook import scores_html
+
+        return scores_html(self)
+
+    def plot(self) -> Any:
+        """Draw Dice and IoU per class and slice, and for objects F1 at every threshold: a matplotlib figure."""
+        from evenslice.report.notebook import scores_figure
+
+        return scores_figure(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as JSON can hold them (schema evenslice.scores/1); what was not asked for is null."""
         outlines = {} if self.boundary is None else self.boundary.per_class

@@ -1,5 +1,6 @@
 """How the figures for papers and documents look, and how they are written: the same input gives the same file."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,22 @@ def styled() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
+
+
+def blank(width: float, height: float) -> "Figure":
+    """Return an empty figure of so many inches that a notebook shows by itself; the state of pyplot is left alone."""
+    from matplotlib.figure import Figure
+
+    class Drawing(Figure):
+        """A figure with its picture."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            with styled():
+                self.savefig(buffer, format="png", metadata=ENDINGS[".png"], facecolor="white")
+            return buffer.getvalue()
+
+    return Drawing(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: "Figure", path: str | Path) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenslice.errors import BadInputError
 from evenslice.report import study_cells as cells
-from evenslice.report.figure_style import MARKS, WIDTH, save_figure, styled
+from evenslice.report.figure_style import MARKS, WIDTH, blank, save_figure, styled
 from evenslice.report.plots import slot_colour
 from evenslice.report.study_cells import Group, Row
 from evenslice.report.study_curves import panels_of
@@ -40,14 +40,12 @@ def finding_figure(study: Mapping[str, Any]) -> "Figure":
     BadInputError
         If no cell is finished.
     """
-    from matplotlib.figure import Figure
-
     groups = cells.groups_of(study)
     if not groups:
         raise _nothing("finished cell")
     lines = [len(group.treatments) for group in groups]
     with styled():
-        figure = Figure(figsize=(WIDTH, 0.75 + sum(0.62 + 0.25 * n for n in lines)), layout="constrained")
+        figure = blank(WIDTH, 0.75 + sum(0.62 + 0.25 * n for n in lines))
         ratios = {"height_ratios": [n + 0.6 for n in lines], "width_ratios": [1.15, 1.15, 1.2, 0.9]}
         grid = figure.subplots(len(groups), 4, squeeze=False, sharex="col", gridspec_kw=ratios)
         for axes, group in zip(grid, groups, strict=True):
@@ -166,7 +164,6 @@ def steps_figure(study: Mapping[str, Any]) -> "Figure":
     BadInputError
         If no cell was looked at during training.
     """
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     curves = [one for one in study.get("curves") or [] if any(is_number(p.get("mirror_index")) for p in one["points"])]
@@ -177,7 +174,7 @@ def steps_figure(study: Mapping[str, Any]) -> "Figure":
     rows = -(-len(panels) // columns)
     with styled():
         size = (max(4.4, WIDTH * columns / 3), 0.7 + 1.75 * rows)
-        figure = Figure(figsize=size, layout="constrained")
+        figure = blank(*size)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axis, panel in zip(grid.flat, panels, strict=False):
             _even_band(axis, study.get("margin"), across=False)
@@ -224,15 +221,13 @@ def effects_figure(study: Mapping[str, Any]) -> "Figure":
     BadInputError
         If nothing was compared.
     """
-    from matplotlib.figure import Figure
-
     found = study.get("comparisons") or []
     if not found:
         raise _nothing("comparison with the control")
     outcomes = cells.names(found, "outcome")
     lines = list(dict.fromkeys(named(one) for one in found))
     with styled():
-        figure = Figure(figsize=(WIDTH, 0.85 + 0.3 * len(lines)), layout="constrained")
+        figure = blank(WIDTH, 0.85 + 0.3 * len(lines))
         axes = figure.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
         for axis, outcome in zip(axes, outcomes, strict=True):
             _effects(axis, [one for one in found if one.get("outcome") == outcome], lines)

@@ -1,58 +1,60 @@
-"""An audit in a notebook: a small table, and a figure."""
+"""What a notebook shows of an audit and of scores: a sentence and a small table; every word is escaped."""
 
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from evenslice.report.audit_figures import audit_figure, scores_figure
+from evenslice.report.score_rows import score_rows
 from evenslice.report.verdict import sentence, slot_names
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from evenslice.evidence.result import Audit
     from evenslice.evidence.stats import Interval
+    from evenslice.labels.metrics import Scores
+
+__all__ = ["audit_figure", "audit_html", "scores_figure", "scores_html"]
 
 
 def audit_html(audit: "Audit") -> str:
-    """Return an audit as HTML: the verdict in a sentence, and a row a method."""
-    head = "".join(
-        f"<th>{escape(word)}</th>" for word in ("method", *slot_names(audit.slices), "mirror index", "verdict")
-    )
-    rows = "".join(
-        f"<tr><td>{escape(name)}</td>"
-        + "".join(f"<td>{share.value:.3f}</td>" for share in method.shares)
-        + f"<td>{_interval(method.index)}</td><td>{escape(method.verdict)}</td></tr>"
+    """Return an audit as HTML: the verdict in a sentence, a row a method, how much was looked at, and what to doubt."""
+    head = ("method", *slot_names(audit.slices), "mirror index", "verdict")
+    rows = [
+        (name, *(f"{share.value:.3f}" for share in method.shares), _interval(method.index), method.verdict)
         for name, method in audit.methods.items()
-    )
-    return (
-        f"<p>{escape(sentence(audit.to_dict()))}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    )
+    ]
+    failed = audit.believed["failed"]
+    notes = [
+        f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks, seed {audit.seed}"
+    ]
+    notes += [f"lag of the prediction: {_interval(audit.lag)} slices"] if audit.lag is not None else []
+    notes += [f"Do not believe this audit: {', '.join(failed)} failed"] if failed else []
+    return f"<p>{escape(sentence(audit.to_dict()))}</p>{_table(head, rows)}{_small(notes)}"
+
+
+def scores_html(scores: "Scores") -> str:
+    """Return scores as HTML: a row a class, or for objects a row a score; what was left out, and what to know."""
+    notes = [f"{scores.voxels} voxels compared"]
+    notes += [f"label {scores.ignore} of the truth left out"] if scores.ignore is not None else []
+    notes += [f"foreground above {scores.threshold:g}"] if scores.threshold is not None else []
+    spans = ", ".join(f"{start}:{stop}" for start, stop in scores.trained_slices)
+    notes += [f"the model was trained on slices {spans} of these"] if spans else []
+    return f"{_table(*score_rows(scores))}{_small(['; '.join(notes), *scores.warnings])}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(word)}</th>" for word in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(word)}</td>" for word in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _small(notes: Iterable[str]) -> str:
+    return "".join(f"<p><small>{escape(note)}</small></p>" for note in notes)
 
 
 def _interval(interval: "Interval | None") -> str:
-    return "-" if interval is None else f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
-
-
-def audit_figure(audit: "Audit") -> "Figure":
-    """Draw the shares of every method, and its mirror pairs with their intervals and the margin."""
-    from matplotlib.figure import Figure
-
-    names = list(audit.methods)
-    figure = Figure(figsize=(8, 1.2 + 0.5 * len(names)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for row, method in enumerate(audit.methods.values()):
-        start = 0.0
-        for slot, share in enumerate(method.shares):
-            grey = 0.25 + 0.6 * abs(slot - audit.slices // 2) / max(1, audit.slices // 2)
-            left.barh(row, share.value, left=start, color=str(grey), edgecolor="white")
-            start += share.value
-        for number, pair in enumerate(method.pairs):
-            height = row + 0.15 * (number - (len(method.pairs) - 1) / 2)
-            right.plot([pair.low, pair.high], [height, height], color="#0072b2")
-            right.plot([pair.value], [height], "o", color="#0072b2", markersize=4)
-    right.axvspan(-audit.margin, audit.margin, color="#0072b2", alpha=0.12)
-    right.axvline(0, color="black", linewidth=0.8)
-    left.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1), xlabel="share of importance, first slot to last")
-    left.invert_yaxis()
-    right.set(xlabel="mirror pairs (above 0: the later slice counts more)")
-    figure.suptitle(audit.verdict)
-    return figure
+    if interval is None:
+        return "-"
+    if interval.low != interval.low:
+        return f"{interval.value:+.3f}"
+    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
