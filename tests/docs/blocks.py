@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import tomllib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ REASONS = {
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)(?: +title=\"(?P<title>[^\"]+)\")?.*$")
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 SHELLS = ("console", "bash")
-OVERWRITING = ("demo", "audit", "fix", "train", "segment")
+OVERWRITING = ("demo", "audit", "fix", "train", "segment", "export")
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ def run_command(words):
     elif program in ("python", "pytest"):
         script = next(word for word in rest if "/" in word or word.endswith(".py"))
         assert (REPOSITORY / script).exists() or Path(script).exists(), words
-    elif program == "cp":
-        assert Path(rest[0]).exists(), words
+    elif program == "unzip":
+        with zipfile.ZipFile(rest[0]) as archive:
+            archive.extractall(members=rest[1:])
     else:
         raise AssertionError(f"{program} is not known to the runner of code blocks: {words}")

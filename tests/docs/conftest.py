@@ -78,7 +78,7 @@ def place(workshop, tmp_path, monkeypatch):
                 shutil.copytree(file, tmp_path / file.name)
             elif file.name in text:
                 shutil.copy(file, tmp_path / file.name)
-        for name in ("network.pt2", "net.onnx", "network.onnx"):
+        for name in ("network.pt2", "net.onnx"):
             if name in text:
                 export(tmp_path / name)
         shutil.copytree(Path(__file__).parents[2] / "studies", tmp_path / "studies")
