@@ -81,7 +81,8 @@ def segment(
 
     page = page_beside(out)
     check_json(json, force, *files_of(model), volume, out, page, out.with_name(out.name + ".run"))
-    check_writable(page, force or resume or shard is not None)
+    if page.exists():
+        check_writable(page, force or resume or shard is not None)
     warn_of_code(model)
     with their_prints_aside():
         result = run(

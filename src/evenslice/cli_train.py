@@ -165,7 +165,8 @@ def train(
     others = [(one.volume, one.labels) for one in file.more] + [pair_of(text) for text in more or []]
     check_json(json, force, config, volume, labels, out, page, *(Path(path) for pair in others for path in pair))
     recipe = file.recipe(**given(ctx))
-    check_writable(page, force or resume)
+    if page.exists():
+        check_writable(page, force or resume)
     result = run(
         [str(volume), *(path for path, _ in others)],
         [str(labels), *(path for _, path in others)],

@@ -41,9 +41,9 @@ def weights(tmp_path_factory):
     [
         ("unet", "resnet18", None),
         ("unet", "resnet18", 3),
-        ("fpn", "mobilenetv2_100", None),
-        ("fpn", "resnet18", 4),
-        ("unet", "efficientnet_b0", 4),
+        pytest.param("fpn", "mobilenetv2_100", None, marks=pytest.mark.slow),
+        pytest.param("fpn", "resnet18", 4, marks=pytest.mark.slow),
+        pytest.param("unet", "efficientnet_b0", 4, marks=pytest.mark.slow),
         ("unet", "smp:resnet18", 3),
         pytest.param("dpt", "vit_tiny_patch16_224", None, marks=pytest.mark.slow),
         ("dpt", "test_vit", 1),

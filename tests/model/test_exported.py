@@ -27,7 +27,8 @@ CASES = [
     ("tokens", True),
     ("tokens without bias", False),
 ]
-CASES += [("two branches", False), ("two branches", True), ("unet", False), ("unet", True)]
+CASES += [("two branches", False), ("two branches", True), ("unet", True)]
+CASES += [pytest.param("unet", False, marks=pytest.mark.slow)]
 MODEL, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
 
 

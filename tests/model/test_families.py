@@ -11,10 +11,7 @@ from evenslice.model.discovery import find_stems
 
 QUICK = {
     "timm resnet18",
-    "timm pvt_v2_b0",
-    "timm vit_small_patch14_dinov2",
     "smp Unet tu-resnet18",
-    "torchvision lraspp_mobilenet_v3_large",
     "transformers SegformerForSemanticSegmentation",
 }
 INIT = {3: "green", 5: "mean", 9: "green-matched"}

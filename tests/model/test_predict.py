@@ -195,7 +195,7 @@ def test_a_model_without_normalisation_is_refused(volume):
         list(predict_slices(model, volume, range(5), CPU))
 
 
-@pytest.mark.parametrize("size", [(48, 80), (20, 17)])
+@pytest.mark.parametrize("size", [pytest.param((48, 80), marks=pytest.mark.slow), (20, 17)])
 def test_vision_transformers_take_any_size(size):
     model = build_model("dpt", "vit_tiny_patch16_224", weights="none")
     with torch.no_grad():

@@ -17,7 +17,7 @@ CASES = [
         encoder,
         slices,
         id=f"{encoder}-{slices}",
-        marks=() if slices == 5 and "vit" not in encoder else (pytest.mark.slow,),
+        marks=() if (encoder, slices) == ("resnet18", 5) else (pytest.mark.slow,),
     )
     for encoder in REAL
     for slices in (3, 5, 9)

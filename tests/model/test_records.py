@@ -35,7 +35,10 @@ def test_the_control_keeps_its_constants():
     assert network.pretrained_cfg["mean"] == (0.485, 0.456, 0.406)
 
 
-@pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18", "mit_b0"])
+@pytest.mark.parametrize(
+    "encoder",
+    ["resnet18", pytest.param("tu-resnet18", marks=pytest.mark.slow), pytest.param("mit_b0", marks=pytest.mark.slow)],
+)
 def test_smp_rebuilds_from_its_own_record(tmp_path, encoder):
     network = uniform_stem(smp.Unet(encoder, encoder_weights=None), 5).eval()
     assert network.encoder._in_channels == network.encoder.out_channels[0] == 5
@@ -114,6 +117,7 @@ def step(network, optimiser, x):
     optimiser.step()
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_saved_states_of_a_tied_network(tied, x):
     """State dict and optimiser state, written and read, give the same further steps, bit for bit."""
     optimiser = torch.optim.AdamW(tied.parameters(), lr=1e-3)
@@ -153,7 +157,7 @@ def test_a_tie_is_replaced_not_stacked(tied):
 
 
 @pytest.mark.parametrize("name", ["resnetv2_50x1_bit", pytest.param("dm_nfnet_f0", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("slices", [3, 5])
+@pytest.mark.parametrize("slices", [pytest.param(3, marks=pytest.mark.slow), 5])
 def test_a_weight_standardised_stem_loses_the_scale_in_exact_terms(name, slices):
     """Each filter answers S identical slices d / d' times as strongly as the grey photograph."""
     torch.manual_seed(0)

@@ -85,7 +85,7 @@ def test_a_uniform_stem_does_not_see_the_order_of_slices(resnet, init, dtype, to
     x = torch.randn(1, 5, 64, 64, dtype=dtype, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(x)
-        worst = max(relative(model(x[:, list(p)]), expected) for p in list(itertools.permutations(range(5)))[1::13])
+        worst = max(relative(model(x[:, list(p)]), expected) for p in list(itertools.permutations(range(5)))[1::29])
     assert worst < tolerance
 
 

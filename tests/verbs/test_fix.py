@@ -67,6 +67,7 @@ def test_the_change_is_measured_and_certified(tmp_path, grey, make_model):
     assert {"dice_before", "dice_after"} <= set(result.change)
 
 
+@pytest.mark.slow
 def test_batch_norms_stay_without_a_volume_and_after_an_init(tmp_path, grey, make_model):
     model = make_model("random")
     before = model.module.encoder.model.bn1.running_mean.clone()
