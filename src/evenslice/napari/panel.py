@@ -1,8 +1,6 @@
 """What both panels share: a form above; run, cancel, progress and one line of news below; one piece of work at a time."""
 
-import threading
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from napari.qt.threading import create_worker
@@ -21,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from evenslice.errors import BadInputError
 from evenslice.napari.fields import LayerField, PathField, ask, choose_model, plain
+from evenslice.napari.loading import load_verbs
 from evenslice.napari.work import Control, Outcome, attempt, numbers, one_line
 
 
@@ -45,9 +44,7 @@ class Panel(QWidget):
         super().__init__()
         from napari.layers import Image
 
-        threading.Thread(
-            target=import_module, args=("evenslice.verbs.segment",), daemon=True
-        ).start()  # seconds of torch
+        load_verbs()
         self.viewer = viewer
         self.control: Control | None = None
         self._ended: Callable[[Any], None] | None = None
