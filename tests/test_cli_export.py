@@ -8,7 +8,9 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-from evenslice import cli, save_model
+from tifffile import imread
+
+from evenslice import cli, save_model, save_volume
 from evenslice.verbs.models import model_of
 from their_networks import NETWORKS
 
@@ -30,7 +32,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_function_is_exported_and_used_without_options(place, capfd):
+def test_a_function_is_exported_and_used_without_options(place, grey, capfd):
     assert run("export", "exported_nets:make", "m.pt2", *MADE, "--tile", "64", "--json", "m.json") == 0
     told = capfd.readouterr()
     assert "any batch, 3 slices" in told.out and "Next: evenslice audit m.pt2 VOLUME" in told.out
@@ -43,6 +45,11 @@ def test_a_function_is_exported_and_used_without_options(place, capfd):
     seen = json.loads(capfd.readouterr().out)
     assert (seen["slices"], seen["normalisation"]["mean"]) == (3, [128.0])
     assert seen["certificate"] == found["certificate"]
+    save_volume("raw.tif", grey)
+    for model, more in (("m.pt2", []), ("exported_nets:make", MADE)):
+        out = ["--output", "probabilities", "--tile", "64"]
+        assert run("segment", model, "raw.tif", f"{model[:2]}.tif", *out, *more) == 0
+    assert abs(imread("m..tif").astype(int) - imread("ex.tif").astype(int)).max() <= 1
 
 
 def test_a_model_of_ours_becomes_onnx(place, make_model, capfd):

@@ -170,6 +170,16 @@ def test_an_exported_model_is_exported_again(tmp_path):
     assert (answers(tmp_path / "m.onnx")(x) - model().module(x)).abs().max() < 1e-4
 
 
+@pytest.mark.slow
+def test_a_network_of_one_batch_size_is_exported_for_one_window(tmp_path):
+    program = torch.export.export(convolutions(), (torch.zeros(2, 3, 32, 64),))
+    torch.export.save(program, tmp_path / "two.pt2")
+    done = export(tmp_path / "two.pt2", tmp_path / "m.pt2", mean=[128.0], std=[40.0])
+    assert done.shape == (1, 3, 32, 64) and len(done.warnings) == 2
+    x = noise(1, 3, 32, 64)
+    assert torch.allclose(answers(tmp_path / "m.pt2")(x), convolutions()(x), atol=1e-5)
+
+
 class Counting(nn.Module):
     """Answers differently each time; a trace keeps one of its answers."""
 

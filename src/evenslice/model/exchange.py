@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from evenslice.errors import BadInputError
-from evenslice.model.exported import NOTE, _quietly, image_shape
+from evenslice.model.exported import NOTE, image_shape, quietly
 from evenslice.model.onnxfile import KEY
 from evenslice.model.onnxgraph import SCOPES
 from evenslice.model.onnxproto import serialised
@@ -23,7 +24,7 @@ from evenslice.model.spec import Model
 from evenslice.model.wrapping import Answer
 
 AXES = ("batch", "channel", "y", "x")
-OPSET, OPSETS = 18, (16, 23)  # what torch writes itself; what onnxruntime 1.18 and later read
+OPSET, OPSETS = 18, (16, 23)  # what torch writes by itself; what may be asked for
 SMALLEST = 64
 IMAGE, ANSWER = "slices", "logits"
 
@@ -66,21 +67,20 @@ def traces(model: Model, tile: int) -> Iterator[Trace]:
         If it cannot be traced even with all sizes fixed.
     """
     module = copy.deepcopy(model.module).float().cpu().eval()
-    only = module.batch if isinstance(module, Answer) else None
     stated = image_shape(model.network)
+    one_batch = isinstance(module, Answer) and module.batch is not None  # it fills up and cuts off by itself
     step = model.stride
     full = -(-tile // step) * step
     size = model.size or (full, full)
     least = max(2 * step, -(-SMALLEST // step) * step)
     free: list[tuple[str, ...]] = [()]
-    if only is None and stated[0] is None:
+    if not one_batch and stated[0] is None:
         free.insert(0, ("batch",))
         if model.size is None and stated[2] is None and stated[3] is None:
             free.insert(0, ("batch", "y", "x"))
     reason = ""
     for dynamic in free:
-        batch = only or stated[0] or (2 if dynamic else 1)
-        shapes = [(batch, model.slices, *size)]
+        shapes = [(2 if dynamic else 1, model.slices, *size)]
         if "y" in dynamic:
             shapes.append((1, model.slices, least, least + step))
         elif dynamic:
@@ -103,7 +103,7 @@ def _traced(module: nn.Module, dynamic: tuple[str, ...], shape: tuple[int, ...],
         shape = (*shape[:2], 4 * step, 5 * step) if step > 8 else (*shape[:2], 64, 80)
         for axis, name in ((2, "height"), (3, "width")):
             sides[axis] = Dim(name, min=1) if step == 1 else step * Dim(name, min=1)
-    with torch.no_grad(), _quietly():
+    with torch.no_grad(), quietly():
         program = torch.export.export(module, (torch.zeros(shape),), dynamic_shapes=(sides,) if sides else None)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names files of this machine
@@ -114,7 +114,7 @@ def archive_of(program: ExportedProgram, about: Mapping[str, Any] | None = None)
     """Return a ``.pt2`` archive of a trace, with what evenslice notes in it."""
     note = {} if about is None else {NOTE.removeprefix("extra/"): json.dumps(about)}
     buffer = io.BytesIO()
-    with _quietly():
+    with quietly():
         torch.export.save(program, buffer, extra_files=note)
     return buffer.getvalue()
 
@@ -182,8 +182,6 @@ def example(shape: tuple[int, ...], seed: int) -> Tensor:
 @contextmanager
 def _silently() -> Iterator[None]:
     """Keep what the ONNX exporter prints, logs and warns of to itself; what it writes is checked."""
-    import logging
-
     nowhere = io.StringIO()
     before = logging.root.manager.disable
     try:

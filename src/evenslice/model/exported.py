@@ -43,7 +43,7 @@ def read_exported(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     plain = {name: data for name, data in records.items() if not name.startswith("extra/")}
     plain[MODEL] = without_traces(records[MODEL])
     try:
-        with _quietly():
+        with quietly():
             module = torch.export.load(io.BytesIO(_zipped(plain))).module()
     except Exception as error:  # what a version of torch does not know, it tells in ways of its own
         reason = (str(error).splitlines() or [""])[-1][:200]
@@ -154,7 +154,7 @@ def _noted(records: Records, path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Keep what torch warns of and logs while it loads to itself; errors tell enough."""
     loggers = [
         logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.export.pt2_archive._package")

@@ -187,7 +187,8 @@ def adopt(
     stride = next((s for s in _STRIDES if whole and _takes(network, seen, s)), None)
     size = None if stride else (call.shape[-2], call.shape[-1])
     module = network
-    if probabilities or spoilt or batch is not None or not _is_plain(network, call):
+    graph = form == "torch-export"  # torch refuses to switch the mode of a bare graph
+    if graph or probabilities or spoilt or batch is not None or not _is_plain(network, call):
         module = Answer(network, probabilities, batch, spoilt).eval()
     spec = Foreign(form, source, seen, out.shape[1], seen, "probabilities" if probabilities else "logits")
     return Model(module, spec, stride=stride or 1, size=size)
