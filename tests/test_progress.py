@@ -1,8 +1,16 @@
 import io
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from evenslice.progress import bar, lines, silent
+from evenslice.progress import bar, lines, rate, silent
 
 
 class Terminal(io.StringIO):
@@ -67,3 +75,65 @@ def test_errors_pass_through_a_bar(monkeypatch, progress):
     terminal(monkeypatch)
     with pytest.raises(RuntimeError, match="stumbled"):
         stumble(progress)
+
+
+@pytest.mark.parametrize(
+    ("speed", "unit", "words"),
+    [
+        (None, "", ""),
+        (0.0, "", ""),
+        (123.4, "", "123/s"),
+        (1.25, " MB", "1.2 MB/s"),
+        (0.5, "", "30/min"),
+        (0.02, "", "1.2/min"),
+        (0.001, "", "3.6/h"),
+    ],
+)
+def test_rates_are_numbers_above_one(speed, unit, words):
+    assert rate(speed, unit) == words
+
+
+@pytest.mark.parametrize(("label", "unit"), [("walking", "/s"), ("unpacking (MB)", " MB/s")])
+def test_a_bar_shows_how_fast_it_goes_and_how_long_it_takes(monkeypatch, label, unit):
+    screen = terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "120")
+    with bar(label, 50) as step:
+        for _ in range(50):
+            time.sleep(0.001)
+            step("[red]")
+    shown = screen.getvalue()
+    assert re.search(rf"\d{unit}", shown) and "0:00:00" in shown
+    assert "[red]" in shown, "a note is shown as it is"
+
+
+CHILD = """
+import sys, time
+from evenslice.progress import bar
+with bar("walking", 1000) as step:
+    for _ in range(1000):
+        time.sleep(0.01)
+        step()
+"""
+
+
+def test_ctrl_c_gives_the_cursor_back():
+    master, slave = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    child = subprocess.Popen([sys.executable, "-c", CHILD], stderr=slave, stdout=subprocess.PIPE, env=environment)
+    os.close(slave)
+    shown = b""
+    try:
+        while b"/1000" not in shown:
+            shown += os.read(master, 4096)
+        child.send_signal(signal.SIGINT)
+        while child.poll() is None or select.select([master], [], [], 0.2)[0]:
+            try:
+                shown += os.read(master, 4096)
+            except OSError:  # the other end is closed
+                break
+    finally:
+        child.kill()
+        out, _ = child.communicate()
+        os.close(master)
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") > -1, "the cursor is shown again"
+    assert out == b""

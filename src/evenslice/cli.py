@@ -107,6 +107,7 @@ def inspect(
     traceback: options.Traceback = False,
 ) -> int:
     """Show a model's stem, or what was understood of a volume."""
+    from evenslice.progress import bar
     from evenslice.report.tables import print_inspected
     from evenslice.verbs.inspect import inspect as run
 
@@ -120,6 +121,7 @@ def inspect(
             mean=options.numbers(mean, "--mean"),
             std=options.numbers(std, "--std"),
             seed=seed,
+            progress=bar,
         )
     write_json(json, result.to_dict())
     if json != "-":
@@ -154,7 +156,7 @@ def fix(
 ) -> None:
     """Make the stem of a trained model even, without retraining, and say what changed."""
     from evenslice.progress import bar
-    from evenslice.report.tables import print_audit, print_certificate, print_stems
+    from evenslice.report.fixed_table import print_fixed
     from evenslice.verbs.fix import fix as run
 
     check_json(json, force, *files_of(model), out, audit, labels)
@@ -180,14 +182,7 @@ def fix(
         warn(note)
     write_json(json, result.to_dict())
     if json != "-":
-        print_stems({"before": result.before, "after": result.after})
-        print_certificate(result.certificate)
-        for name, value in (result.change or {}).items():
-            print(
-                f"{name.replace('_', ' ')}: {value if isinstance(value, int) or value is None else format(value, '.4f')}"
-            )
-        for found in result.audits or ():
-            print_audit(found)
+        print_fixed(result, out)
 
 
 app.command(cls=TrainCommand)(train)

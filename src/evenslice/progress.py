@@ -35,24 +35,41 @@ def bar(label: str, total: int) -> Iterator[Step]:
         return
     from rich import progress
     from rich.console import Console
+    from rich.markup import escape
 
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[note]}"),
     )
+    unit = " MB" if "(MB" in label else ""  # of what is fetched and unpacked
     with progress.Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(label, total=total, note="")
+        task = bars.add_task(escape(label), total=total, note="", rate="")
 
         def advance(note: str = "") -> None:
-            if note:
-                bars.update(task, note=note)
             bars.advance(task)
+            speed = bars.tasks[0].finished_speed or bars.tasks[0].speed
+            bars.update(task, rate=rate(speed, unit), note=escape(note) or bars.tasks[0].fields["note"])
 
         yield advance
+
+
+def rate(speed: float | None, unit: str = "") -> str:
+    """Write units per second as units per second, minute or hour, whichever is a number above 1; nothing while unknown."""
+    if not speed:
+        return ""
+    for seconds, word in ((1, "s"), (60, "min")):
+        if speed * seconds >= 1:
+            return f"{_short(speed * seconds)}{unit}/{word}"
+    return f"{_short(speed * 3600)}{unit}/h"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor
 from evenslice.model.predict import device_of, logits_of
 from evenslice.model.probing import evaluating, tensors_in
 from evenslice.model.spec import Model
+from evenslice.progress import Progress, silent
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import reverse
 
@@ -55,7 +56,13 @@ class Certificate:
         return asdict(self)
 
 
-def certify(model: Model, windows: Windows = (), seed: int = 0, device: torch.device | None = None) -> Certificate:
+def certify(
+    model: Model,
+    windows: Windows = (),
+    seed: int = 0,
+    device: torch.device | None = None,
+    progress: Progress = silent,
+) -> Certificate:
     """Measure the largest response to the reversal, which is made on raw windows, before normalisation.
 
     Parameters
@@ -68,16 +75,23 @@ def certify(model: Model, windows: Windows = (), seed: int = 0, device: torch.de
         Of the noise.
     device
         Where to run; the CPU when None.
+    progress
+        How to show the progress.
     """
     norm = model.normalisation or Normalisation((0.0,), (1.0,))
     drawn = [*noise_windows(model, norm, seed), *windows]
     tolerances = TOLERANCES | ({"float32": HALF} if _computes_in_half(model) else {})
     found: dict[str, float] = {}
-    for name in getattr(model.network, "precisions", TOLERANCES):
-        network = copy.deepcopy(model.module).to(device or torch.device("cpu"), getattr(torch, name))
-        with evaluating(network), torch.inference_mode():
-            run = partial(_outputs, network, model)
-            found[name] = max(_response(run, norm, raw, getattr(torch, name)) for raw in drawn)
+    precisions = list(getattr(model.network, "precisions", TOLERANCES))
+    with progress("reversing windows", len(precisions) * len(drawn)) as step:
+        for name in precisions:
+            network = copy.deepcopy(model.module).to(device or torch.device("cpu"), getattr(torch, name))
+            found[name] = 0.0
+            with evaluating(network), torch.inference_mode():
+                run = partial(_outputs, network, model)
+                for raw in drawn:
+                    found[name] = max(found[name], _response(run, norm, raw, getattr(torch, name)))
+                    step()
     return Certificate(
         float32=found["float32"],
         float64=found.get("float64"),

@@ -1,6 +1,6 @@
 """What the terminal shows at the end: one summary table each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from evenslice.evidence.result import Audit
 from evenslice.evidence.stats import Interval
 from evenslice.labels.metrics import Scores
 from evenslice.report import study_cells, study_words
+from evenslice.report.score_rows import number, score_rows
 from evenslice.report.verdict import confidence, sentence, slot_names
 from evenslice.verbs.demo import Demo
 from evenslice.verbs.inspect import Inspected
@@ -24,17 +25,6 @@ PATTERNS = {
     "none": "slots differ",
     "one": "one slot",
 }
-OBJECT_SCORES = {
-    "adapted_rand_error": "adapted Rand error",
-    "adapted_rand_precision": "  precision (low: merges)",
-    "adapted_rand_recall": "  recall (low: splits)",
-    "voi_split": "VOI split, H(prediction | truth), bits",
-    "voi_merge": "VOI merge, H(truth | prediction), bits",
-    "panoptic_quality": "panoptic quality",
-    "dice": "Dice of the foreground",
-    "iou": "IoU of the foreground",
-}
-SHOWN_LEVELS = ("0.50", "0.75", "0.90")
 
 
 def print_demo(demo: Demo) -> None:
@@ -52,9 +42,9 @@ def print_demo(demo: Demo) -> None:
         method = row.audit.methods["gradient"]
         table.add_row(
             row.init,
-            _number(row.scores.dice),
-            *(_number(s.value) for s in method.shares),
-            _interval(method.index),
+            number(row.scores.dice),
+            *(number(s.value) for s in method.shares),
+            interval_words(method.index),
             method.verdict,
         )
     Console().print(table)
@@ -66,7 +56,7 @@ def print_audit(audit: Audit) -> None:
     console.print(sentence(audit.to_dict()), highlight=False)
     table = Table("method", *slot_names(audit.slices), "mirror index", "verdict")
     for name, method in audit.methods.items():
-        table.add_row(name, *(_number(s.value) for s in method.shares), _interval(method.index), method.verdict)
+        table.add_row(name, *(number(s.value) for s in method.shares), interval_words(method.index), method.verdict)
     console.print(table)
     console.print(
         f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks; reversal changes the probability by "
@@ -77,13 +67,13 @@ def print_audit(audit: Audit) -> None:
         end = "decided" if audit.sampling.decided else "not decided; give --windows N for more"
         console.print(f"sampled until decided, at most {audit.sampling.looks[-1]} windows: {end}", highlight=False)
     for name, found in audit.latin.items():
-        shares = "  ".join(_number(s.value) for s in found.shares)
+        shares = "  ".join(number(s.value) for s in found.shares)
         console.print(
             f"latin, {name}: every slice in every slot gives shares {shares}: {found.verdict}", highlight=False
         )
     if audit.lag is not None:
         console.print(
-            f"lag of the prediction: {_interval(audit.lag)} slices (above 0: fits the next slice)", highlight=False
+            f"lag of the prediction: {interval_words(audit.lag)} slices (above 0: fits the next slice)", highlight=False
         )
     _print_checks(console, audit)
     if audit.trained_on:
@@ -109,53 +99,24 @@ def _print_checks(console: Console, audit: Audit) -> None:
 
 def print_scores(scores: Scores, title: str = "Scores") -> None:
     """Print Dice and IoU, per class where there are several, and boundaries where they were compared; for objects how they agree."""
-    if scores.matching is not None:
-        _print_objects(scores, title)
-        return
-    found = scores.boundary
-    outlines = [] if found is None else [f"boundary F ({found.tolerance:g} px)"]
-    table = Table("class", "Dice", "IoU", *outlines, title=escape(title))
-    for label, values in scores.per_class.items():
-        outline = [] if found is None else [_number(found.per_class.get(label))]
-        table.add_row(str(label), _number(values["dice"]), _number(values["iou"]), *outline)
-    if len(scores.per_class) != 1:
-        outline = [] if found is None else [_number(found.mean)]
-        table.add_row("mean", _number(scores.dice), _number(scores.iou), *outline)
-    Console().print(table)
-
-
-def _print_objects(scores: Scores, title: str) -> None:
-    """Print how two sets of objects agree."""
-    found = scores.to_dict()
-    table = Table("score", "", title=escape(title))
-    for key, name in OBJECT_SCORES.items():
-        table.add_row(name, _number(found[key]))
-    for level, matched in found["matching"].items():
-        if level in SHOWN_LEVELS:
-            table.add_row(f"F1 of objects, IoU above {level}", _number(matched["f1"]))
-    objects = found["objects"]
-    table.add_row("objects (truth, prediction)", f"{objects['truth']}, {objects['prediction']}")
-    Console().print(table)
-
-
-def print_stems(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Print the norms per slot of stems, before and after."""
-    table = Table("", "stem", "kind", "norm per slot")
-    for stage, stems in stages.items():
-        for stem in stems:
-            table.add_row(
-                stage, stem["module"] or "(the network)", stem["kind"], "  ".join(f"{n:.3f}" for n in stem["norms"])
-            )
+    head, rows = score_rows(scores)
+    table = Table(*head, title=escape(title))
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
 
 
 def print_certificate(certificate: Certificate) -> None:
     """Print the largest response to the reversal, in both precisions."""
+    print(f"largest response to the reversal: {certificate_words(certificate)}")
+
+
+def certificate_words(certificate: Certificate) -> str:
+    """Write the largest response to the reversal, in both precisions."""
     word = "even" if certificate.symmetric else "not even"
     windows = certificate.random_windows + certificate.real_windows
     double = "" if certificate.float64 is None else f", {certificate.float64:.1e} in float64"
-    found = f"{certificate.float32:.1e} in float32{double}"
-    print(f"largest response to the reversal: {found} (relative, {windows} windows): {word}")
+    return f"{certificate.float32:.1e} in float32{double} (relative, {windows} windows): {word}"
 
 
 def print_inspected(found: Inspected) -> None:
@@ -204,16 +165,13 @@ def print_inspected(found: Inspected) -> None:
         print_certificate(found.certificate)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _interval(interval: Interval | None) -> str:
+def interval_words(interval: Interval | None) -> str:
+    """Write a signed value with its interval; a dash where there is none."""
     if interval is None:
         return "-"
     if interval.low != interval.low:
         return f"{interval.value:+.4f}"
-    return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]".replace("[", "(").replace("]", ")")
+    return f"{interval.value:+.4f} ({interval.low:+.4f}, {interval.high:+.4f})"
 
 
 def _why_blended(exact_from: int | None) -> str:

@@ -154,7 +154,7 @@ def fix(
         truths = None if truth is None else [truth.read((slice(s.z, s.z + 1), s.y, s.x))[0] for s in sites]
         _check_classes(truths or [], before.spec.classes)
         change = _change(before, fixed, windows, truths, recalibrated=init is None and tta == "none")
-    certificate = certify(fixed, windows[:CERTIFIED], seed)
+    certificate = certify(fixed, windows[:CERTIFIED], seed, progress=progress)
     fixed = fixed.with_facts(certificate=certificate.to_dict())
     audits = None
     if source is not None:

@@ -14,6 +14,7 @@ from evenslice.model.checkpoint import stem_record
 from evenslice.model.foreign import form_of
 from evenslice.model.origin import library_call
 from evenslice.model.spec import Foreign, Model
+from evenslice.progress import Progress, silent
 from evenslice.verbs.models import model_of
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
@@ -88,6 +89,7 @@ def inspect(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> Inspected:
     """Look at a model in any form, or at a volume.
 
@@ -101,6 +103,8 @@ def inspect(
         Of a foreign model, as ``audit`` takes them.
     seed
         Of the noise.
+    progress
+        How to show the progress.
 
     Raises
     ------
@@ -117,7 +121,8 @@ def inspect(
         volume = open_volume(source)
         return Inspected(None, (), volume, None, _middle_range(volume))
     model = model_of(source, slices, mean, std)
-    return Inspected(model, tuple(stem_record(model)), None, certify(model, seed=seed) if verify else None)
+    certificate = certify(model, seed=seed, progress=progress) if verify else None
+    return Inspected(model, tuple(stem_record(model)), None, certificate)
 
 
 def _middle_range(volume: Volume) -> tuple[float, float] | None:
