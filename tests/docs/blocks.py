@@ -4,7 +4,7 @@ A block is executed unless the line above it says ``<!-- not run: REASON -->``. 
 one patch of 32 x 32 with random or bundled weights on three stages, every audit looks at six windows of 48 x 48 by gradients
 unless the page asks for less, pretrained weights are random ones, and ``--force`` is added, so that a page may show one name twice.
 What a command prints is not compared. A study is read and planned, not run, which takes a minute and more: see
-``tests/verbs/test_study.py`` and ``tests/test_cli_study.py``. Of ``make``, ``pip``, ``pytest`` and ``python FILE`` only the words are checked: targets,
+``tests/verbs/test_study.py`` and ``tests/test_cli_study.py``. Of ``make``, ``pip``, ``pytest``, ``napari`` and ``python FILE`` only the words are checked: targets,
 extras and files must exist; scripts have tests and examples of their own.
 """
 
@@ -133,6 +133,8 @@ def run_command(words):
     elif program in ("python", "pytest"):
         script = next(word for word in rest if "/" in word or word.endswith(".py"))
         assert (REPOSITORY / script).exists() or Path(script).exists(), words
+    elif program == "napari":
+        assert "napari" in tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"]["ui"][0]
     elif program == "unzip":
         with zipfile.ZipFile(rest[0]) as archive:
             archive.extractall(members=rest[1:])

@@ -4,6 +4,11 @@ import pytest
 
 from docs.blocks import PAGES, REASONS, REPOSITORY, Block, blocks_of, commands_of, run_page
 
+SLOW = {
+    "docs/export.md",
+    "docs/guides/reading-an-audit.md",
+    "docs/index.md",
+}  # ONNX; the demo, which quickstart.md runs too
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 WITH_BLOCKS = [name for name in NAMES if any(block.runs for block in blocks_of(REPOSITORY / name))]
 
@@ -11,7 +16,9 @@ WITH_BLOCKS = [name for name in NAMES if any(block.runs for block in blocks_of(R
 @pytest.mark.filterwarnings(  # of Lightning itself, in a training of the user's own
     "ignore:.*LeafSpec:FutureWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"
 )
-@pytest.mark.parametrize("name", WITH_BLOCKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in WITH_BLOCKS]
+)
 def test_the_blocks_of_a_page_run(name, place, in_small, capfd):
     page = REPOSITORY / name
     place(page.read_text())
