@@ -15,6 +15,14 @@ import pytest
 MANIFEST = Path(__file__).resolve().parents[2] / "src" / "evenslice" / "napari" / "napari.yaml"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
+def pytest_collection_modifyitems(items):
+    """Every test here belongs to those of the screen."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.ui)
+
+
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory, make_model):
     """A small model that leans: the first slot of its stem counts three times."""
