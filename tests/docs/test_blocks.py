@@ -6,9 +6,12 @@ from docs.blocks import PAGES, REASONS, REPOSITORY, Block, blocks_of, commands_o
 
 SLOW = {
     "docs/export.md",
+    "docs/guides/choosing-an-init.md",
+    "docs/guides/own-model.md",
+    "docs/guides/own-volume.md",
     "docs/guides/reading-an-audit.md",
     "docs/index.md",
-}  # ONNX; the demo, which quickstart.md runs too
+}  # README.md and quickstart.md hold most of what these do
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 WITH_BLOCKS = [name for name in NAMES if any(block.runs for block in blocks_of(REPOSITORY / name))]
 

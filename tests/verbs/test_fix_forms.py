@@ -29,6 +29,7 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop("their_net", None)
 
 
+@pytest.mark.slow
 def test_the_ensemble_is_recorded_and_used_by_everything(tmp_path, grey, make_model):
     model, out, grey = make_model("rgb"), tmp_path / "f.safetensors", grey[:5, :64, :64]
     labels = (grey > 128).astype(np.uint8)

@@ -84,6 +84,7 @@ def refused(*words):
     return done.stderr
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_what_one_process_gives(place, cluster):
     address, _ = cluster
     with started(*place, "s.zarr", *WORDS, "--scheduler", address, "--json", "told.json") as client:
