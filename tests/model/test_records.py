@@ -101,6 +101,7 @@ def x():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_a_tied_network_exports_compiles_and_copies(tied, x):
     with torch.no_grad():
         expected = tied(x)

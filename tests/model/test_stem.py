@@ -311,6 +311,7 @@ def test_a_tie_holds_through_training_and_is_baked(tie, make):
     torch.testing.assert_close(model(x), after)
 
 
+@pytest.mark.slow
 def test_every_init_gives_as_many_slots_as_asked_for(resnet):
     for init in INITS:
         [stem] = find_stems(uniform_stem(copy.deepcopy(resnet), 7, init), 7)

@@ -17,6 +17,7 @@ def small(monkeypatch):
     monkeypatch.setattr(demo_verb, "TILE", 32)
 
 
+@pytest.mark.slow
 def test_rows_and_page(small, tmp_path):
     result = run_demo(tmp_path, steps=2)
     rows = result.to_dict()["rows"]

@@ -56,6 +56,7 @@ def test_what_cannot_be_fixed_is_said(tmp_path, make_model):
     assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_change_is_measured_and_certified(tmp_path, grey, make_model):
     labels = (grey > 128).astype(np.uint8)
     result = fix(make_model("random"), tmp_path / "f.safetensors", volume=grey, labels=labels)

@@ -69,6 +69,7 @@ def test_anything_else_is_said(tmp_path):
         inspect(tmp_path / "x.txt")
 
 
+@pytest.mark.slow
 def test_the_library_that_made_it_and_the_pattern_of_its_slots(make_model, tmp_path):
     for init, slices, pattern in (("rgb", 7, "cyclic"), ("green", 5, "uniform"), ("rgb", 1, "one")):
         save_model(tmp_path / "m.safetensors", make_model(init, slices))

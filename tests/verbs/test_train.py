@@ -56,6 +56,7 @@ def test_it_learns(tmp_path, grey, labels):
         np.testing.assert_array_equal(look.truth, labels[z, y : y + height, x : x + width])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model(tmp_path, grey, labels):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(grey, labels, tmp_path / f"{name}.safetensors", Recipe(**QUICK, seed=seed))
@@ -150,6 +151,7 @@ def test_resuming_asks_for_the_same_labels(tmp_path, grey, labels, monkeypatch):
         train(grey, 1 - labels, tmp_path / "m.safetensors", Recipe(**QUICK), resume=True)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_at_once_and_leaves_nothing_of_a_run_without_state(tmp_path, grey):
     save_volume(tmp_path / "raw.tif", grey)
     save_volume(tmp_path / "labels.tif", (grey > 128).astype(np.uint8))
