@@ -69,3 +69,14 @@ def test_from_membranes_to_neurons(tmp_path):
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["all", "held out, 24:30"]
     assert all(0 <= float(row.split("|")[2]) <= 1 for row in rows[2:])
+
+
+@pytest.mark.slow
+def test_the_maps_of_an_audit_become_layers(tmp_path, make_model):
+    pytest.importorskip("napari.layers", reason="the extra napari is not installed")
+    save_volume(tmp_path / "raw.tif", phantom((9, 96, 96)).raw)
+    save_model(tmp_path / "model.safetensors", make_model())
+    words = [tmp_path / "model.safetensors", tmp_path / "raw.tif", "--tile", 48, "--windows", 4, "--headless"]
+    out = run("napari_audit.py", *words)
+    for name in ("previous", "centre", "next"):
+        assert f"importance of {name}" in out
