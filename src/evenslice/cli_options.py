@@ -141,14 +141,9 @@ Std = Annotated[str | None, typer.Option("--std", metavar="D", help="As --mean."
 
 def numbers(text: str | None, name: str) -> list[float] | None:
     """Read one number or several, separated by commas."""
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise BadInputError(
-            f"{name} is {text!r}, expected one number or one a slot, separated by commas; write it so"
-        ) from error
+    from evenslice.volume.units import numbers_of
+
+    return None if text is None else numbers_of(text, name)
 
 
 def whole_number(text: str, name: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from evenslice.errors import BadInputError
 from evenslice.progress import Step
+from evenslice.volume.units import numbers_of
 
 Tell = Callable[[str, int, int], None]
 
@@ -118,11 +119,4 @@ def numbers(text: str, name: str) -> list[float] | None:
     BadInputError
         If it is something else.
     """
-    if not text.strip():
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise BadInputError(
-            f"{name} is {text!r}, expected one number or one a slot, separated by commas; write it so"
-        ) from error
+    return numbers_of(text, name) if text.strip() else None

@@ -91,12 +91,17 @@ def _ground(chart: ET.Element, across: Scale, up: Scale, margin: float | None, s
     if margin is not None:
         top = up(margin)
         svg.bar(chart, (across.start, top), (across.end - across.start, up(-margin) - top), BAND, css="margin")
+    draw_scales(chart, across, up, signs)
+
+
+def draw_scales(chart: ET.Element, across: Scale, up: Scale, signs: bool = False, most: int = 4) -> None:
+    """Draw the scales of values, with signs if asked for, and of steps, which has about ``most`` of them."""
     places = svg.ticks((up.low, up.high), 5)
     for value, words in zip(places, svg.tick_words(places, sign=signs), strict=True):
         stroke = QUIET if signs and words == "0" else GRID
         svg.line(chart, (across.start, up(value)), (across.end, up(value)), stroke, 1)
         svg.words(chart, (across.start - 6, up(value) + 4), words, "end", QUIET, 11)
-    places = svg.ticks((across.low, across.high), 4)
+    places = svg.ticks((across.low, across.high), most)
     for value, words in zip(places, svg.tick_words(places), strict=True):
         svg.line(chart, (across(value), FOOT), (across(value), FOOT + 4), QUIET, 1)
         svg.words(chart, (across(value), FOOT + 18), words, fill=QUIET, size=11)

@@ -1,15 +1,14 @@
 """The course of one training as inline SVG: loss of every step and its mean, learning rate, Dice of the validation slices."""
 
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from evenslice.report import svg
-from evenslice.report.svg import GRID, INK, QUIET, Point, Scale
+from evenslice.report.study_curves import FOOT, TALL, TOP, WIDE, draw_scales
+from evenslice.report.svg import QUIET, Point, Scale
 from evenslice.report.verdict import fixed, is_number
 
-WIDE, TALL, TOP, FOOT = 1010.0, 228.0, 30.0, 180.0  # px
 PANELS = {"loss": (44.0, 480.0, "Loss"), "dice": (540.0, 996.0, "Validation Dice")}
 MOST_POINTS, SMOOTH = 400, 40
 LINE, PALE = "#0072b2", "#bcd9ec"
@@ -42,7 +41,7 @@ def training_chart(rows: Sequence[Mapping[str, float | None]]) -> Markup | None:
             continue
         across = Scale(*svg.rounded([0, *(steps for steps, _ in found[key])], 5), left, right)
         up = Scale(*svg.rounded([value for _, value in found[key]], 4, least=0.02), FOOT, TOP)
-        _ground(chart, across, up)
+        draw_scales(chart, across, up, most=5)
         if key == "loss":
             svg.polyline(chart, _places(means_of(found[key], MOST_POINTS), across, up), PALE, 1)
             svg.polyline(chart, _places(means_of(found[key], SMOOTH), across, up), LINE, 2)
@@ -63,16 +62,3 @@ def means_of(points: Sequence[Point], most: int) -> list[Point]:
 
 def _places(points: Sequence[Point], across: Scale, up: Scale) -> list[Point]:
     return [(across(a), up(b)) for a, b in points]
-
-
-def _ground(chart: ET.Element, across: Scale, up: Scale) -> None:
-    """Draw both scales."""
-    places = svg.ticks((up.low, up.high), 5)
-    for value, words in zip(places, svg.tick_words(places), strict=True):
-        svg.line(chart, (across.start, up(value)), (across.end, up(value)), GRID, 1)
-        svg.words(chart, (across.start - 6, up(value) + 4), words, "end", QUIET, 11)
-    places = svg.ticks((across.low, across.high), 5)
-    for value, words in zip(places, svg.tick_words(places), strict=True):
-        svg.line(chart, (across(value), FOOT), (across(value), FOOT + 4), QUIET, 1)
-        svg.words(chart, (across(value), FOOT + 18), words, fill=QUIET, size=11)
-    svg.words(chart, ((across.start + across.end) / 2, FOOT + 36), "steps", fill=INK, size=11)

@@ -1,4 +1,4 @@
-"""Voxel sizes as files state them, in nanometres."""
+"""Voxel sizes as files state them, in nanometres, and numbers as people write them."""
 
 import contextlib
 import math
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evenslice.errors import BadInputError
 from evenslice.volume.array import VoxelSize
 
 UNIT_NM = {
@@ -66,3 +67,19 @@ def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
             if size is not None:
                 return size
     return None
+
+
+def numbers_of(text: str, name: str) -> list[float]:
+    """Read one number or several, separated by commas.
+
+    Raises
+    ------
+    BadInputError
+        If it is something else; ``name`` says what was read.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadInputError(
+            f"{name} is {text!r}, expected one number or one a slot, separated by commas; write it so"
+        ) from error
