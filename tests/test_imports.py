@@ -10,7 +10,7 @@ import pytest
 import evenslice
 
 ORDER = ["volume", "labels", "data", "model", "evidence", "learn", "verbs", "report", "cli", "napari"]
-GROUND = {"errors", "progress", "__version__"}  # below everything
+GROUND = {"errors", "printable", "progress", "__version__"}  # below everything
 SHOWN = {"evidence/result.py", "labels/metrics.py"}  # may import what a notebook shows, when it is shown
 TORCH_FREE = [
     "volume",

@@ -89,7 +89,10 @@ def test_nothing_is_loaded_from_anywhere(page):
     policy = next(attrs["content"] for attrs in reader.all("meta") if "http-equiv" in attrs)
     script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def test_every_text_from_outside_is_escaped(leaning, make_look):

@@ -101,6 +101,8 @@ def test_nothing_is_loaded_and_only_its_own_script_may_run(page):
         "img-src data:",
         "style-src 'unsafe-inline'",
         f"script-src 'sha256-{allowed}'",
+        "base-uri 'none'",
+        "form-action 'none'",
     ]
 
 

@@ -21,6 +21,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 import evenslice
 from evenslice.errors import BadInputError
+from evenslice.printable import one_line
 
 HOST = "127.0.0.1"
 GRACE_S = 60.0
@@ -215,7 +216,7 @@ class _Member:
     def _watch(self) -> None:
         """Interrupt the training if the process fails; what does not hear that is waiting for it in the library, and is ended."""
         if self.process.wait() and self._alarm.ring() and not self._ended.wait(GRACE_S):
-            print(f"evenslice: error: {self.failure(0)}", file=sys.stderr, flush=True)
+            print(f"evenslice: error: {one_line(self.failure(0) or '')}", file=sys.stderr, flush=True)
             os._exit(2)
 
     def failure(self, patience: float) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evenslice.errors import BadInputError
+from evenslice.printable import one_line
 from evenslice.progress import Step
 from evenslice.volume.units import numbers_of
 
@@ -104,11 +105,6 @@ def attempt(control: Control, task: Callable[[Control], Any]) -> Outcome:
             return Outcome(stopped=True)
         logging.getLogger("evenslice").exception("unexpected")
         return Outcome(error=one_line(f"unexpected {type(error).__name__}: {error}; please report it"))
-
-
-def one_line(text: str) -> str:
-    """Put a text on one line."""
-    return " ".join(text.split())
 
 
 def numbers(text: str, name: str) -> list[float] | None:

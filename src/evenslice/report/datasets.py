@@ -3,12 +3,12 @@
 import shlex
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from evenslice.data.description import Dataset
 from evenslice.data.placing import Placed
+from evenslice.report.terminal import Terminal, say
 from evenslice.volume.array import sizes
 
 
@@ -20,20 +20,20 @@ def print_datasets(known: tuple[Dataset, ...], parent: Path) -> None:
         there = "yes" if not missing else "no" if len(missing) == len(one.files) else "in part"
         row = (one.name, sizes(one.shape), _voxel(one), one.target, one.terms, there)
         table.add_row(*(escape(cell) for cell in row))
-    Console().print(table)
-    print(f"Fetch one with: evenslice data fetch NAME. They are looked for in {parent} ($EVENSLICE_DATA).")
+    Terminal().print(table)
+    say(f"Fetch one with: evenslice data fetch NAME. They are looked for in {parent} ($EVENSLICE_DATA).")
 
 
 def print_placed(placed: Placed) -> None:
     """Print what a data set is, how it is split, on what terms, and what to do with it."""
     known, record = placed.dataset, placed.record
     if placed.fresh:
-        print(f"{known.name} was fetched into {placed.folder}: {known.title}")
+        say(f"{known.name} was fetched into {placed.folder}: {known.title}")
     else:
-        print(f"{known.name} is in {placed.folder} already (--force fetches it again): {known.title}")
+        say(f"{known.name} is in {placed.folder} already (--force fetches it again): {known.title}")
     for part in known.parts:
         span = "" if part.span is None else f", slices {part.span[0]}:{part.span[1]}"
-        print(f"  {part.role}: {part.raw}, labels {part.labels}{span}")
+        say(f"  {part.role}: {part.raw}, labels {part.labels}{span}")
     facts = {
         "split": known.split,
         "voxel nm (z, y, x)": _voxel(known),
@@ -46,10 +46,10 @@ def print_placed(placed: Placed) -> None:
     }
     for name, value in facts.items():
         if value:
-            print(f"  {name}: {value}")
+            say(f"  {name}: {value}")
     for line in record.get("compared", []):
-        print(f"  {line}")
-    print(f"Next: {shlex.join(placed.command)}")
+        say(f"  {line}")
+    say(f"Next: {shlex.join(placed.command)}")
 
 
 def _voxel(known: Dataset) -> str:

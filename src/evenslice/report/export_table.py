@@ -2,11 +2,11 @@
 
 import shlex
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from evenslice.report.tables import print_certificate
+from evenslice.report.terminal import Terminal, say
 from evenslice.verbs.export import Exported
 
 NEXT = {
@@ -26,12 +26,12 @@ def print_exported(result: Exported) -> None:
         "largest difference from torch": f"{result.difference:.2g} of the largest logit (limit {about['tolerance']:g})",
         "size": f"{about['bytes'] / 2**20:.1f} MiB",
     }
-    table = Table("", str(result.path), title="Exported")
+    table = Table("", escape(str(result.path)), title="Exported")
     for name, value in rows.items():
         table.add_row(name, escape(value))
-    Console().print(table)
+    Terminal().print(table)
     print_certificate(result.certificate)
-    print(f"Next: {NEXT[result.format].format(path=shlex.quote(str(result.path)))}")
+    say(f"Next: {NEXT[result.format].format(path=shlex.quote(str(result.path)))}")
 
 
 def _input(result: Exported) -> str:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from evenslice.evidence.result import Audit
 from evenslice.report.tables import certificate_words, interval_words
+from evenslice.report.terminal import Terminal, say
 from evenslice.verbs.fix import Fixed
 
 
@@ -28,8 +28,8 @@ def print_fixed(fixed: Fixed, out: Path) -> None:
     for name, *cells in _change_rows(fixed.change or {}):
         table.add_row(name, *cells)
     table.add_row("largest response to the reversal", "", certificate_words(fixed.certificate))
-    Console().print(table)
-    print(out)
+    Terminal().print(table)
+    say(out)
 
 
 def _norms(stem: Mapping[str, Any]) -> str:

@@ -1,9 +1,10 @@
 """What a notebook shows of an audit and of scores: a sentence and a small table; every word is escaped."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escaped
 from typing import TYPE_CHECKING
 
+from evenslice.printable import printable
 from evenslice.report.audit_figures import audit_figure, scores_figure
 from evenslice.report.score_rows import score_rows
 from evenslice.report.verdict import sentence, slot_names
@@ -29,7 +30,7 @@ def audit_html(audit: "Audit") -> str:
     ]
     notes += [f"lag of the prediction: {_interval(audit.lag)} slices"] if audit.lag is not None else []
     notes += [f"Do not believe this audit: {', '.join(failed)} failed"] if failed else []
-    return f"<p>{escape(sentence(audit.to_dict()))}</p>{_table(head, rows)}{_small(notes)}"
+    return f"<p>{_escape(sentence(audit.to_dict()))}</p>{_table(head, rows)}{_small(notes)}"
 
 
 def scores_html(scores: "Scores") -> str:
@@ -43,13 +44,17 @@ def scores_html(scores: "Scores") -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(word)}</th>" for word in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(word)}</td>" for word in row) + "</tr>" for row in rows)
+    top = "".join(f"<th>{_escape(word)}</th>" for word in head)
+    body = "".join("<tr>" + "".join(f"<td>{_escape(word)}</td>" for word in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _small(notes: Iterable[str]) -> str:
-    return "".join(f"<p><small>{escape(note)}</small></p>" for note in notes)
+    return "".join(f"<p><small>{_escape(note)}</small></p>" for note in notes)
+
+
+def _escape(text: str) -> str:
+    return escaped(printable(text))
 
 
 def _interval(interval: "Interval | None") -> str:

@@ -11,6 +11,7 @@ from jinja2 import ChainableUndefined, Environment, FunctionLoader
 from markupsafe import Markup
 
 from evenslice import __version__
+from evenslice.printable import printable
 from evenslice.report.verdict import fixed, interval, short
 from evenslice.volume.writing import written_beside
 
@@ -47,6 +48,7 @@ def render_html(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=ChainableUndefined,
+        finalize=_fit,
     )
     environment.filters.update(fixed=fixed, short=short, **(filters or {}))
     environment.globals.update(interval=interval)
@@ -61,6 +63,11 @@ def write_html(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_beside(path) as part:
         part.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+
+
+def _fit(value: Any) -> Any:
+    """Make a text that came from outside fit to be read; what the page draws itself stays."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _file(name: str) -> str:

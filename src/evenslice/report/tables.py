@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,6 +12,7 @@ from evenslice.evidence.stats import Interval
 from evenslice.labels.metrics import Scores
 from evenslice.report import study_cells, study_words
 from evenslice.report.score_rows import number, score_rows
+from evenslice.report.terminal import Terminal, say
 from evenslice.report.verdict import confidence, sentence, slot_names
 from evenslice.verbs.demo import Demo
 from evenslice.verbs.inspect import Inspected
@@ -47,12 +47,12 @@ def print_demo(demo: Demo) -> None:
             interval_words(method.index),
             method.verdict,
         )
-    Console().print(table)
+    Terminal().print(table)
 
 
 def print_audit(audit: Audit) -> None:
     """Print an audit: verdict first, then methods and checks."""
-    console = Console()
+    console = Terminal()
     console.print(sentence(audit.to_dict()), highlight=False)
     table = Table("method", *slot_names(audit.slices), "mirror index", "verdict")
     for name, method in audit.methods.items():
@@ -80,7 +80,7 @@ def print_audit(audit: Audit) -> None:
         console.print(f"{audit.trained_on} of the windows lie in slices that the model was trained on", highlight=False)
 
 
-def _print_checks(console: Console, audit: Audit) -> None:
+def _print_checks(console: Terminal, audit: Audit) -> None:
     """Print a line a control, and whether the audit can be believed."""
     table = Table("control", "value", "", show_edge=False)
     words = {True: "passed", False: "FAILED", None: ""}
@@ -103,12 +103,12 @@ def print_scores(scores: Scores, title: str = "Scores") -> None:
     table = Table(*head, title=escape(title))
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Terminal().print(table)
 
 
 def print_certificate(certificate: Certificate) -> None:
     """Print the largest response to the reversal, in both precisions."""
-    print(f"largest response to the reversal: {certificate_words(certificate)}")
+    say(f"largest response to the reversal: {certificate_words(certificate)}")
 
 
 def certificate_words(certificate: Certificate) -> str:
@@ -133,12 +133,12 @@ def print_inspected(found: Inspected) -> None:
         table.add_row("middle slice", "no finite value" if values is None else f"{values[0]:g} to {values[1]:g}")
         table.add_row("size", f"{about['size_bytes'] / 1e9:.3g} GB uncompressed")
         for name, fact in about["facts"].items():
-            table.add_row(name, escape(fact))
-        Console().print(table)
+            table.add_row(escape(name), escape(fact))
+        Terminal().print(table)
         return
     spec, norm = about["spec"], about["normalisation"]
     if about["form"] == "evenslice":
-        table.add_row("network", f"{spec['arch']} on {spec['encoder']}, {spec['classes']} output(s)")
+        table.add_row("network", escape(f"{spec['arch']} on {spec['encoder']}, {spec['classes']} output(s)"))
     else:
         table.add_row(
             "network", escape(f"{spec['source']} ({about['form']}), {spec['classes']} output(s): {spec['answers']}")
@@ -149,7 +149,9 @@ def print_inspected(found: Inspected) -> None:
     table.add_row("slices", f"{spec['slices']}{size}")
     table.add_row("stem", f"init {spec['init']}, tie {spec['tie']}")
     for stem in about["stems"]:
-        table.add_row(escape(stem["module"] or "(the network)"), f"{stem['layer']}: {PATTERNS[stem['pattern']]}")
+        table.add_row(
+            escape(stem["module"] or "(the network)"), escape(f"{stem['layer']}: {PATTERNS[stem['pattern']]}")
+        )
         table.add_row("", "norm per slot " + "  ".join(f"{n:.3f}" for n in stem["norms"]))
         table.add_row("", f"distance from uniform {stem['from_uniform']:.3f}, from mirror {stem['from_mirror']:.3f}")
     scaling = "none yet" if norm is None else f"mean {norm['mean']}, std {norm['std']}"
@@ -160,7 +162,7 @@ def print_inspected(found: Inspected) -> None:
         "certificate",
         "none" if about["certificate"] is None else ("even" if about["certificate"]["symmetric"] else "not even"),
     )
-    Console().print(table)
+    Terminal().print(table)
     if found.certificate is not None:
         print_certificate(found.certificate)
 
@@ -186,7 +188,7 @@ def print_segmented(done: Segmented) -> None:
         left = (
             f"{done.blocks_left} of {done.blocks} blocks are" if done.blocks_left else "what comes after the blocks is"
         )
-        print(f"{done.path}: {left} left to other shards")
+        say(f"{done.path}: {left} left to other shards")
         return
     table = Table(show_header=False)
     if done.plan is not None:
@@ -213,13 +215,13 @@ def print_segmented(done: Segmented) -> None:
     if done.objects is not None:
         table.add_row("objects", str(done.objects))
     if table.row_count:
-        Console().print(table)
-    print(done.path)
+        Terminal().print(table)
+    say(done.path)
 
 
 def print_study(study: Mapping[str, Any]) -> None:
     """Print a study (schema ``evenslice.study/1``): its claims in sentences, and a line a treatment and network."""
-    console = Console()
+    console = Terminal()
     for claim in study.get("claims") or []:
         console.print(
             f"[bold]{escape(study_words.question(claim))}[/] {study_words.sign(claim).word.capitalize()}.",
