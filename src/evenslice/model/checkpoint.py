@@ -1,6 +1,5 @@
 """The model file: one safetensors file with plain weights and, as JSON, all that is needed to use it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.build import rebuild, size_of, stride_of
+from evenslice.model.build import check_room, rebuild, size_of, stride_of
 from evenslice.model.discovery import find_stems
 from evenslice.model.foreign import adopt
+from evenslice.model.notes import as_note, certificate_in, damaged, numbers_in, parsed_note, scores_in, training_in
 from evenslice.model.origin import slot_pattern
+from evenslice.model.pickles import check_not_pickled
 from evenslice.model.slots import distances, norms_per_slot
 from evenslice.model.spec import Foreign, Model, Spec
 from evenslice.model.stem import uniform_stem
@@ -79,7 +80,7 @@ def save_model(path: str | Path, model: Model) -> None:
     check_model_name(path)
     with written_beside(path) as part:
         part.write_bytes(
-            save(baked_state(model.network), {KEY: json.dumps(about_of(model))})
+            save(baked_state(model.network), {KEY: as_note(about_of(model))})
         )  # readable for those whom umask lets
 
 
@@ -95,6 +96,7 @@ def about_of(model: Model) -> dict[str, Any]:
         "scores": model.scores,
         "certificate": model.certificate,
         "tta": model.tta,
+        "provenance": model.provenance,
     }
 
 
@@ -127,12 +129,13 @@ def read_about(path: Path) -> dict[str, Any]:
         raise BadInputError(f"{path} {found}, expected a model file (.safetensors) of evenslice; check the path")
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})[KEY])
+            about = parsed_note((file.metadata() or {})[KEY])
     except KeyError as error:
         raise BadInputError(
             f"{path} holds weights but no evenslice record, expected a model file of evenslice; use it with train --weights, or train a model"
         ) from error
     except (SafetensorError, OSError, ValueError) as error:
+        check_not_pickled(path)
         raise BadInputError(
             f"{path} is not a model file ({error}), expected .safetensors of evenslice; check or copy it again"
         ) from error
@@ -154,13 +157,6 @@ def has_record(path: Path) -> bool:
         return False
 
 
-def damaged(source: object, reason: object) -> BadInputError:
-    """Return the error for a record of ours that is not as we write it."""
-    return BadInputError(
-        f"{source} holds a damaged record of evenslice ({reason}), expected one as evenslice writes it; write it again"
-    )
-
-
 def facts_of(about: dict[str, Any], source: object) -> dict[str, Any]:
     """Read what a record tells of a model beside its network.
 
@@ -170,14 +166,15 @@ def facts_of(about: dict[str, Any], source: object) -> dict[str, Any]:
         If it is not as we write it.
     """
     try:
-        norm, certificate = about["normalisation"], about.get("certificate")
-        if certificate is not None:
-            float(certificate["float32"]), bool(certificate["symmetric"])
+        norm = about["normalisation"]
         return {
-            "normalisation": None if norm is None else Normalisation(tuple(norm["mean"]), tuple(norm["std"]), "file"),
-            "training": dict(about["training"]),
-            "scores": dict(about["scores"]),
-            "certificate": certificate,
+            "normalisation": None
+            if norm is None
+            else Normalisation(numbers_in(norm["mean"]), numbers_in(norm["std"]), "file"),
+            "training": training_in(about["training"]),
+            "scores": scores_in(about["scores"]),
+            "certificate": certificate_in(about.get("certificate")),
+            "provenance": dict(about.get("provenance") or {}),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(source, repr(error)) from error
@@ -206,7 +203,7 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
         raise damaged(path, "it has no spec")
     model = _foreign(path, fields, network) if "form" in fields else _ours(path, fields)
     model.module.eval()
-    return model.with_facts(**facts).with_tta(about.get("tta", "none"))
+    return model.with_facts(**facts, file=path).with_tta(about.get("tta", "none"))
 
 
 def _ours(path: Path, fields: dict[str, Any]) -> Model:
@@ -214,6 +211,7 @@ def _ours(path: Path, fields: dict[str, Any]) -> Model:
         spec = Spec(**fields)
     except TypeError as error:
         raise damaged(path, error) from error
+    check_room(spec, path)
     network = rebuild(spec)
     load_state(network, path)
     return Model(network, spec, stride=stride_of(network), size=size_of(network))
@@ -249,7 +247,8 @@ def load_state(network: nn.Module, path: Path) -> None:
     try:
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # safetensors raises kinds of its own, and torch those of types it does not know
+        check_not_pickled(path)
         raise BadInputError(f"{path} cannot be read ({error}), expected a .safetensors file; check the path") from error
     try:
         network.load_state_dict(state)

@@ -55,8 +55,6 @@ def library_name(encoder: str) -> str:
     else:
         native, known = encoder.removeprefix("tu-"), timm.list_models()
         bare, _, tag = native.partition(".")
-        if native.startswith("hf-hub:"):
-            return f"tu-{native}"
         if timm.is_model(bare):
             _check_tag(bare, tag)
             return f"tu-{native}"

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.archive import ADVICE, MODEL, SETS, Records, checked_archive, view_of, without_traces
+from evenslice.model.notes import as_note, damaged, parsed_note
 from evenslice.volume.writing import written_beside
 
 NOTE = "extra/evenslice.json"
@@ -77,7 +78,7 @@ def write_exported(path: Path, module: nn.Module, source: Path, about: dict[str,
     state = module.state_dict()
     for folder, _ in SETS:
         _fill(records, folder, state, source)
-    records[NOTE] = json.dumps(about).encode()
+    records[NOTE] = as_note(about).encode()
     data = _zipped(records)
     with written_beside(path) as part:
         part.write_bytes(data)
@@ -145,11 +146,9 @@ def _zipped(records: Records) -> bytes:
 
 def _noted(records: Records, path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(records.get(NOTE, b"{}").decode())
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(
-            f"the evenslice.json in {path.name} is not JSON, expected what evenslice noted; export again"
-        ) from error
+        about = parsed_note(records.get(NOTE, b"{}"))
+    except ValueError as error:
+        raise damaged(f"the evenslice.json in {path.name}", error) from error
     return about if isinstance(about, dict) else {}
 
 

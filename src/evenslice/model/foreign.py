@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.discovery import check_kind
+from evenslice.model.limits import check_image
+from evenslice.model.pickles import check_no_pickle
 from evenslice.model.probing import Call, call_of
 from evenslice.model.spec import Foreign, Model
 from evenslice.model.wrapping import Answer, Tensors, picture_in, resized, tensors_of
+from evenslice.volume.windows import check_slices
 
 Form = Literal["evenslice", "callable", "torch-export", "onnx"]
 _ENDINGS: dict[str, Form] = {".safetensors": "evenslice", ".pt2": "torch-export", ".onnx": "onnx"}
-_PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".tar"}
 _CALLABLE = re.compile(r"^(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)(?:@(?P<file>.+))?$")
 _SLICES = (3, 5, 7, 9, 1)
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)
@@ -42,18 +44,8 @@ def form_of(source: str | Path) -> Form | None:
         return _ENDINGS[ending]
     if _CALLABLE.match(text) and not Path(text).exists() and not Path(text.partition(":")[0]).is_file():
         return "callable"
-    _check_no_pickle(text)
+    check_no_pickle(text)
     return None
-
-
-def _check_no_pickle(text: str) -> None:
-    ending = Path(text).suffix.lower()
-    if ending in _PICKLES:
-        raise BadInputError(
-            f"{text} ends in {ending}, a pickle that could run any code, expected .safetensors, .pt2, .onnx or "
-            "package.module:callable; write a function that makes your network and loads the file with "
-            "torch.load(..., weights_only=True), and name that"
-        )
 
 
 def load_callable(source: str, slices: int | None = None) -> tuple[Model, Path | None]:
@@ -81,7 +73,7 @@ def load_callable(source: str, slices: int | None = None) -> tuple[Model, Path |
         raise BadInputError(f"{source!r} was given as a model, expected package.module:callable; write it so")
     name, file = f"{found['module']}:{found['name']}", found["file"]
     if file:
-        _check_no_pickle(file)
+        check_no_pickle(file)
     with redirect_stdout(sys.stderr):  # what their code prints would spoil JSON on standard output
         network = _network(_imported(found["module"], found["name"]), name)
         return adopt(network.float().cpu().eval(), "callable", name, slices), Path(file) if file else None
@@ -118,7 +110,8 @@ def _network(make: Any, source: str) -> nn.Module:
 
 def _imported(module: str, name: str) -> Any:
     here = str(Path.cwd())
-    if here not in sys.path:
+    added = here not in sys.path
+    if added:
         sys.path.insert(0, here)
     try:
         thing: Any = importlib.import_module(module)
@@ -129,6 +122,10 @@ def _imported(module: str, name: str) -> Any:
             f"{module}:{name} cannot be imported ({type(error).__name__}: {error}), expected a function in a module that "
             f"python finds from {here}; check the name, or install the package"
         ) from error
+    finally:
+        if added:  # what is imported from now on is not to be taken from this folder, whatever its files are called
+            sys.path.remove(here)
+            sys.path.append(here)
     if isinstance(thing, nn.Module) or not callable(thing):
         raise BadInputError(
             f"{module}:{name} is a {type(thing).__name__}, expected a function that returns a torch.nn.Module; name one"
@@ -166,9 +163,11 @@ def adopt(
     A network whose output cannot be laid over its input (a classifier, an encoder) has no classes: its stem can be seen and
     made even, but nothing be segmented or audited with it.
     """
+    check_image(tuple(shape), source)
     if form == "torch-export":
         network.float()  # weights in half precision; written back in their own type
-    call = _call(network, slices or shape[1], source)
+    count = slices or shape[1]
+    call = _call(network, None if count is None else check_slices(count), source)
     seen = call.shape[1]
     batch = shape[0] or _only_batch(network, call)
     if form == "torch-export" and not _runs_in_double(network, call):

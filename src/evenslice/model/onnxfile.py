@@ -1,6 +1,5 @@
 """ONNX models: networks that run in onnxruntime, with the weights of their first operations as parameters of torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
+from evenslice.model.notes import as_note, damaged, parsed_note
 from evenslice.model.onnxgraph import (
     PRODUCTS,
     Entry,
@@ -248,11 +248,9 @@ def read_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any]]:
     model = parsed(path)
     noted = next((p.value for p in model.metadata_props if p.key == KEY), "{}")
     try:
-        about = json.loads(noted)
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(
-            f"what evenslice noted in {path.name} is not JSON, expected what it wrote; export again"
-        ) from error
+        about = parsed_note(noted)
+    except ValueError as error:
+        raise damaged(path.name, error) from error
     network = OnnxNetwork(serialised(model, path))
     network._session("run", "cpu")
     return network, about if isinstance(about, dict) else {}
@@ -286,7 +284,7 @@ def write_onnx(path: Path, network: OnnxNetwork, about: dict[str, Any]) -> None:
         tensor.CopyFrom(onnx.numpy_helper.from_array(network._value(entries[0]).astype(kind), name))
     for note in [note for note in model.metadata_props if note.key == KEY]:
         model.metadata_props.remove(note)
-    model.metadata_props.add(key=KEY, value=json.dumps(about))
+    model.metadata_props.add(key=KEY, value=as_note(about))
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:

@@ -1,11 +1,13 @@
 """What a model is: all that is needed to build it again, and the model itself."""
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from evenslice.errors import BadInputError
+from evenslice.model.limits import LARGEST_VALUE, LONGEST_PATH, check_network
 from evenslice.model.stem import INITS, TIES, Init, Tie
 from evenslice.model.wrapping import Ensemble, plain
 from evenslice.volume.normalisation import Normalisation
@@ -47,6 +49,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
+        check_network(self.arch, self.encoder, self.encoder_depth, self.slices, self.classes, self.options)
         check_slices(self.slices)
         if self.init not in INITS:
             raise BadInputError(f"the init {self.init!r} is unknown, expected one of {', '.join(INITS)}; choose one")
@@ -100,9 +103,12 @@ class Foreign:
             If a field is of another kind.
         """
         numbers = (self.slices, self.classes, self.built)
-        if self.form not in ("callable", "torch-export", "onnx") or not isinstance(self.source, str):
-            raise TypeError(f"a network of the form {self.form!r} from {self.source!r}")
-        if not all(type(n) is int and n >= 0 for n in numbers) or self.tie not in TIES:
+        named = isinstance(self.source, str) and len(self.source) <= LONGEST_PATH
+        if self.form not in ("callable", "torch-export", "onnx") or not named:
+            raise TypeError(f"a network of the form {self.form!r} from {str(self.source)[:60]!r}")
+        if self.init not in (*INITS, "unknown") or not isinstance(self.answers, str):
+            raise TypeError(f"the init {str(self.init)[:60]!r}, which answers {str(self.answers)[:60]!r}")
+        if not all(type(n) is int and 0 <= n <= LARGEST_VALUE for n in numbers) or self.tie not in TIES:
             raise TypeError(f"{numbers} slices, classes and slices built, and the tie {self.tie!r}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,6 +140,10 @@ class Model:
         ``reversal`` if the answer is the mean over each window and its reversal, else ``none``.
     size
         The only (y, x) that the network takes, or None for any.
+    file
+        The file it was read from, or None.
+    provenance
+        What its file says of how that was made: command, seed, versions, hashes of what was read.
     """
 
     module: nn.Module
@@ -145,6 +155,8 @@ class Model:
     certificate: dict[str, Any] | None = None
     tta: str = "none"
     size: tuple[int, int] | None = None
+    file: Path | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def network(self) -> nn.Module:

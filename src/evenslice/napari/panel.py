@@ -20,7 +20,8 @@ from qtpy.QtWidgets import (
 from evenslice.errors import BadInputError
 from evenslice.napari.fields import LayerField, PathField, ask, choose_model, plain
 from evenslice.napari.loading import load_verbs
-from evenslice.napari.work import Control, Outcome, attempt, numbers, one_line
+from evenslice.napari.work import Control, Outcome, attempt, numbers
+from evenslice.printable import one_line
 
 
 class _Teller(QObject):

@@ -11,7 +11,6 @@ from torch import nn
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import (
     about_of,
-    damaged,
     facts_of,
     has_record,
     load_model,
@@ -21,6 +20,7 @@ from evenslice.model.checkpoint import (
 )
 from evenslice.model.discovery import check_kind
 from evenslice.model.foreign import adopt, form_of, load_callable
+from evenslice.model.notes import damaged
 from evenslice.model.spec import Foreign, Model, Spec
 from evenslice.model.wrapping import Answer
 from evenslice.volume.array import Volume
@@ -155,7 +155,7 @@ def _loaded(source: str, slices: int | None) -> Model:
         from evenslice.model.onnxfile import read_onnx
 
         module, about = read_onnx(path)
-    return _noted(adopt(module, form, source, slices, image_shape(module)), about)
+    return _noted(adopt(module, form, source, slices, image_shape(module)), about).with_facts(file=path)
 
 
 def _made(source: str, slices: int | None) -> Model:
