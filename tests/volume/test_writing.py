@@ -1,9 +1,16 @@
+import errno
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.volume.writing import check_writable, folder_written_beside, written_beside
+from evenslice.volume import renaming
+from evenslice.volume.parts import host, part_of
+from evenslice.volume.writing import check_writable, folder_written_beside, store_written_beside, written_beside
 
 
 def tree(folder) -> dict[str, str]:
@@ -127,13 +134,178 @@ def test_a_file_or_a_missing_parent_is_refused(tmp_path):
         fill_and_fail(tmp_path / "none" / "out", RuntimeError())
 
 
-def test_what_a_killed_run_left_behind_is_not_in_the_way(tmp_path):
-    left = tmp_path / f".out.{os.getpid()}.part"
+def dead(path, kind, ending=""):
+    """A hidden name that a process chose that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    mine = part_of(path, kind, ending)
+    return mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
+
+
+def write(path, text, force=True, meanwhile=lambda: None):
+    with written_beside(path, force) as part:
+        part.write_text(text)
+        meanwhile()
+
+
+def fill(path, force=False, beside=False, **texts):
+    with folder_written_beside(path, force, beside) as part:
+        for name, text in texts.items():
+            (part / f"{name}.txt").write_text(text)
+
+
+def store(path, text, force=True, meanwhile=lambda: None):
+    with store_written_beside(path, force) as part:
+        (part / "zarr.json").write_text(text)
+        meanwhile()
+
+
+def test_what_a_killed_run_left_behind_is_not_in_the_way_and_goes(tmp_path):
+    left = dead(tmp_path / "out", "part")
     left.mkdir()
     (left / "half.txt").write_text("half")
-    with folder_written_beside(tmp_path / "out", force=False) as part:
-        (part / "a.txt").write_text("a")
-    assert tree(tmp_path) == {"out/a.txt": "a"}
+    dead(tmp_path / "a.tif", "part", ".tif").write_text("half")
+    fill(tmp_path / "out", a="a")
+    write(tmp_path / "a.tif", "new")
+    assert tree(tmp_path) == {"a.tif": "new", "out/a.txt": "a"}
+
+
+def test_what_a_living_process_or_one_elsewhere_writes_stays_for_a_week(tmp_path):
+    living, elsewhere, old = (part_of(tmp_path / "a.txt", ending=".txt") for _ in range(3))
+    there = [part.with_name(part.name.replace(f".{host()}-", ".00000000-")) for part in (elsewhere, old)]
+    other = dead(tmp_path / "b.txt", "part", ".txt")
+    for part in (living, *there, other):
+        part.write_text("theirs")
+    os.utime(there[1], (0, 0))
+    write(tmp_path / "a.txt", "new")
+    assert sorted(tree(tmp_path)) == sorted([living.name, there[0].name, other.name, "a.txt"])
+
+
+def test_names_of_parts_are_hidden_of_the_same_kind_and_never_the_same(tmp_path):
+    for name in ("a.tif", "long" * 60 + ".tif", "ö" * 120 + ".tif"):
+        with written_beside(tmp_path / name) as one, written_beside(tmp_path / name, force=True) as other:
+            assert one != other
+            assert one.name.startswith(".")
+            assert one.suffix == ".tif"
+            assert len(os.fsencode(one.name)) < 255
+            one.write_text("1"), other.write_text("2")
+        assert tree(tmp_path) == {name: "1"}
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appeared_meanwhile_is_not_replaced_without_force(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    write(tmp_path / "b.txt", "new", force=False)
+    with pytest.raises(BadInputError, match=r"a\.txt has appeared while this ran, .* --force"):
+        write(tmp_path / "a.txt", "mine", False, lambda: (tmp_path / "a.txt").write_text("theirs"))
+    assert tree(tmp_path) == {"a.txt": "theirs", "b.txt": "new"}
+    write(tmp_path / "a.txt", "mine")
+    assert tree(tmp_path) == {"a.txt": "mine", "b.txt": "new"}
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+def test_a_store_is_replaced_in_one_step_or_with_a_way_back(tmp_path, monkeypatch, swaps):
+    if not swaps:
+        monkeypatch.setattr(renaming, "swap", lambda *_: False)
+    store(tmp_path / "s.zarr", "old")
+    store(tmp_path / "s.zarr", "new")
+    assert tree(tmp_path) == {"s.zarr/zarr.json": "new"}
+    with pytest.raises(BadInputError, match="exists, expected a new name"):
+        store(tmp_path / "s.zarr", "newer", force=False)
+    with pytest.raises(BadInputError, match=r"t\.zarr has appeared"):
+        store(tmp_path / "t.zarr", "mine", False, lambda: store(tmp_path / "t.zarr", "theirs"))
+    assert tree(tmp_path) == {"s.zarr/zarr.json": "new", "t.zarr/zarr.json": "theirs"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can swap two names")
+def test_two_names_are_swapped(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "is.txt").write_text(name)
+    if not renaming.swap(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system cannot swap names")
+    assert tree(tmp_path) == {"a/is.txt": "b", "b/is.txt": "a"}
+    assert not renaming.swap(tmp_path / "a", tmp_path / "none")
+
+
+def test_a_store_comes_back_if_the_process_ended_between_two_names(tmp_path):
+    old = dead(tmp_path / "s.zarr", "old")
+    old.mkdir()
+    (old / "zarr.json").write_text("old")
+    with pytest.raises(BadInputError, match="exists, expected a new name"):
+        store(tmp_path / "s.zarr", "new", force=False)
+    assert tree(tmp_path) == {"s.zarr/zarr.json": "old"}
+    shutil.copytree(tmp_path / "s.zarr", old)
+    store(tmp_path / "s.zarr", "new")
+    assert tree(tmp_path) == {"s.zarr/zarr.json": "new"}
+
+
+def test_files_of_a_folder_get_their_names_together_even_if_the_process_ends(tmp_path):
+    fill(tmp_path / "out", a="old", b="old", c="old")
+    moving = dead(tmp_path / "out", "moving")
+    moving.mkdir()
+    (moving / "b.txt").write_text("new")  # a.txt had its name already
+    (tmp_path / "out" / "a.txt").write_text("new")
+    with pytest.raises(BadInputError, match="exists, expected a new folder"):
+        fill(tmp_path / "out", d="newer")
+    assert tree(tmp_path) == {"out/a.txt": "new", "out/b.txt": "new", "out/c.txt": "old"}
+
+
+def test_a_rename_that_fails_once_among_several_is_tried_again(tmp_path, monkeypatch):
+    fill(tmp_path / "out", a="old", b="old")
+    real, calls = Path.replace, []
+
+    def failing(self, target):
+        calls.append(self)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "broken")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    fill(tmp_path / "out", force=True, a="new", b="new")
+    assert tree(tmp_path) == {"out/a.txt": "new", "out/b.txt": "new"}
+
+
+def test_files_beside_others_need_no_force_unless_they_are_there(tmp_path):
+    fill(tmp_path / "out", a="theirs")
+    fill(tmp_path / "out", beside=True, b="mine")
+    with pytest.raises(BadInputError, match=r"b\.txt has appeared"):
+        fill(tmp_path / "out", beside=True, b="again", c="again")
+    assert tree(tmp_path) == {"out/a.txt": "theirs", "out/b.txt": "mine"}
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed = []
+    real = os.fsync
+
+    def noting(descriptor):
+        place = Path(f"/proc/self/fd/{descriptor}")
+        flushed.append((place.resolve().name if place.exists() else "?", sorted(tree(tmp_path))))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    write(tmp_path / "a.txt", "new")
+    assert flushed[0][1] != ["a.txt"]  # the part
+    assert flushed[-1][1] == ["a.txt"]  # the folder
+    flushed.clear()
+    store(tmp_path / "s.zarr", "new")
+    assert not any("s.zarr/zarr.json" in names for _, names in flushed[:1])
+    assert "s.zarr/zarr.json" in flushed[-1][1]
+
+
+@pytest.mark.parametrize(("code", "goes_on"), [(errno.EINVAL, True), (errno.EIO, False), (errno.ENOSPC, False)])
+def test_a_disk_that_cannot_tell_is_good_enough_and_one_that_fails_is_not(tmp_path, monkeypatch, code, goes_on):
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+    if goes_on:
+        write(tmp_path / "a.txt", "new")
+        assert tree(tmp_path) == {"a.txt": "new"}
+        return
+    with pytest.raises(OSError, match=os.strerror(code)) as caught:
+        write(tmp_path / "a.txt", "new")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert tree(tmp_path) == {}
 
 
 def test_a_relative_name_is_written_where_it_stands(tmp_path, monkeypatch):
