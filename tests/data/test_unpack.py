@@ -242,3 +242,48 @@ def test_progress_counts_megabytes(put):
 
     put(zipped({"a.tif": bytes(1_600_000), "b.tif": bytes(1_000_000)}), progress=progress)
     assert steps == [("unpacking (MB)", 3), 1, 1, 1]
+
+
+UNFIT = ["a\x1b[2J.tif", "a\u202efit.tif", "a" * 256, "deep. /x.tif", "x.tif.", "deep/\x07"]
+
+
+@pytest.mark.parametrize("name", UNFIT, ids=[ascii(name)[:20] for name in UNFIT])
+@pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
+def test_no_name_that_a_folder_or_a_terminal_cannot_hold(put, tmp_path, name, pack):
+    refuse(put, tmp_path, pack({**FILES, name: b"x"}), "a name that not every folder can hold .*nothing was unpacked")
+    assert found(tmp_path) == {}
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
+def test_two_ways_of_writing_an_accent_are_one_name(put, tmp_path, pack):
+    refuse(put, tmp_path, pack({**FILES, "caf\u00e9": b"x", "cafe\u0301": b"y"}), "a name twice")
+    assert found(tmp_path) == {}
+
+
+def test_a_nul_in_the_name_of_a_zip_ends_it(put, tmp_path):
+    body = zipped({**FILES, "b.tifXother": b"x"}).replace(b"b.tifXother", b"b.tif\0other")
+    assert sorted(put(body)) == ["a.tif", "b.tif", "deep/b.tif"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_header_that_would_be_read_as_a_whole_is_bounded(put, tmp_path, kind, mode):
+    """A few kB of gzip could else become a name of gigabytes in memory."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode, format=tarfile.GNU_FORMAT) as archive:
+        info = tarfile.TarInfo("x")
+        info.type, info.size = kind, 3 * 2**20
+        archive.fileobj.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(info.size))
+    refuse(put, tmp_path, buffer.getvalue(), "neither zip nor tar|is damaged", DamagedError)
+
+
+def test_a_sparse_file_counts_as_what_it_becomes(put, tmp_path):
+    info = tarfile.TarInfo("a.tif")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (2**32, 0)
+    header[483:495] = b"%011o\0" % 2**32
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    refuse(put, tmp_path, bytes(header) + bytes(1024), "more than .* files or 10 MB")
+    assert found(tmp_path) == {}

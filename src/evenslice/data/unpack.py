@@ -3,7 +3,9 @@
 import lzma
 import re
 import stat
+import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -16,11 +18,21 @@ from typing import IO
 
 from evenslice.data.fetch import MB, check_room
 from evenslice.errors import BadInputError
+from evenslice.printable import printable
 from evenslice.progress import Progress, silent
 
 PIECE = 2**20
 MOST_FILES = 10_000
 MOST_NAMED = 6
+MOST_HEADER = MB
+LONGEST_PART = 255  # bytes
+_READ_WHOLE = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -30,11 +42,26 @@ _DAMAGE = (
     OSError,
     NotImplementedError,
     RuntimeError,
+    ValueError,
+    OverflowError,
+    struct.error,
 )
 
 
 class DamagedError(BadInputError):
     """What was to be unpacked is no whole archive: fetching it again may help."""
+
+
+class _Header(tarfile.TarInfo):
+    """A header of a tar archive; long names and further headers, which are read as a whole, are bounded."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        """Read a header."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _READ_WHOLE and not 0 <= found.size <= MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {found.size} bytes")
+        return found
 
 
 @dataclass(frozen=True)
@@ -100,7 +127,7 @@ def unpack(archive: Path, folder: Path, wanted: Sequence[str], most: int, progre
 @contextmanager
 def _entries(archive: Path, most: int) -> Iterator[list[Entry]]:
     try:
-        kind = "zip" if zipfile.is_zipfile(archive) else "tar" if tarfile.is_tarfile(archive) else ""
+        kind = "zip" if zipfile.is_zipfile(archive) else "tar" if _is_tar(archive) else ""
     except _DAMAGE as error:
         raise _damaged(archive, error) from error
     if not kind:
@@ -114,7 +141,7 @@ def _entries(archive: Path, most: int) -> Iterator[list[Entry]]:
         raise DamagedError(
             f"{archive} is {what}, expected a whole zip or tar archive; check the address, or fetch it again"
         )
-    with zipfile.ZipFile(archive) if kind == "zip" else tarfile.open(archive) as opened:
+    with zipfile.ZipFile(archive) if kind == "zip" else tarfile.open(archive, tarinfo=_Header) as opened:
         try:
             listed = _of_zip(opened, archive) if isinstance(opened, zipfile.ZipFile) else _of_tar(opened, archive)
             found = _bounded(listed, archive, most)
@@ -123,6 +150,14 @@ def _entries(archive: Path, most: int) -> Iterator[list[Entry]]:
         except _DAMAGE as error:
             raise _damaged(archive, error) from error
         yield [entry for entry in found if not _is_litter(entry.path)]
+
+
+def _is_tar(archive: Path) -> bool:
+    try:
+        with tarfile.open(archive, tarinfo=_Header):
+            return True
+    except tarfile.TarError:
+        return False
 
 
 def _bounded(entries: Iterable[Entry], archive: Path, most: int) -> list[Entry]:
@@ -173,6 +208,8 @@ def _parts(name: str, archive: Path) -> tuple[str, ...]:
     parts = tuple(part for part in plain.split("/") if part not in ("", "."))
     if plain.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", plain) or "\0" in plain:
         raise _unsafe(archive, name, "a path that leaves its folder")
+    if printable(plain) != plain or any(len(part.encode()) > LONGEST_PART or part[-1] in ". " for part in parts):
+        raise _unsafe(archive, name[:80], "a name that not every folder can hold")
     return parts
 
 
@@ -204,12 +241,17 @@ def _arranged(entries: list[Entry], wanted: Sequence[str], archive: Path) -> lis
         raise BadInputError(
             f"{archive} lacks {', '.join(lacking)} (it holds {_listed(entries)}), expected {', '.join(wanted)}; get the archive that has them"
         )
-    names = Counter(entry.name.casefold() for entry in entries)
-    folders = {"/".join(entry.path[:count]).casefold() for entry in entries for count in range(1, len(entry.path))}
+    names = Counter(_same(entry.path) for entry in entries)
+    folders = {_same(entry.path[:count]) for entry in entries for count in range(1, len(entry.path))}
     twice = next((name for name, count in names.items() if count > 1 or name in folders), None)
     if twice is not None:
         raise _unsafe(archive, twice, "a name twice")
     return entries
+
+
+def _same(path: tuple[str, ...]) -> str:
+    """Return what a path is to file systems that do not tell large letters from small ones, or ways of writing an accent."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", "/".join(path)).casefold())
 
 
 def _is_wrapped(entries: list[Entry]) -> bool:
