@@ -18,7 +18,6 @@ from evenslice.cli_study import study
 from evenslice.cli_train import TrainCommand, train
 from evenslice.cli_writing import (
     check_json,
-    command_line,
     complain,
     files_of,
     reason_of,
@@ -78,7 +77,9 @@ def demo(
         )
         from evenslice.report.pages import write_demo_page
         from evenslice.report.tables import print_demo
+        from evenslice.report.terminal import say
         from evenslice.verbs.demo import run_demo
+        from evenslice.verbs.provenance import command_line
 
         result = run_demo(folder, seed=seed, device=device.value, progress=lines)
         write_text(folder / "demo.json", jsonlib.dumps(result.to_dict(), indent=2) + "\n")
@@ -86,7 +87,7 @@ def demo(
     write_json(json, result.to_dict())
     if json != "-":
         print_demo(result)
-        print(f"The page: {out / 'report.html'}")
+        say(f"The page: {out / 'report.html'}")
 
 
 app.command()(audit)

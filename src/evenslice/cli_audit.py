@@ -8,7 +8,6 @@ import typer
 from evenslice import cli_options as options
 from evenslice.cli_writing import (
     check_json,
-    command_line,
     files_of,
     their_prints_aside,
     warn,
@@ -72,6 +71,7 @@ def audit(
     from evenslice.verbs.audit import AUTO
     from evenslice.verbs.audit import audit as run
     from evenslice.verbs.models import model_of, name_of
+    from evenslice.verbs.provenance import command_line
 
     check_json(json, force, *files_of(model), volume, labels, out, maps)
     _check_targets(out, maps, volume, labels, force)

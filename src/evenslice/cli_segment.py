@@ -8,7 +8,6 @@ import typer
 from evenslice import cli_options as options
 from evenslice.cli_writing import (
     check_json,
-    command_line,
     files_of,
     their_prints_aside,
     warn,
@@ -75,6 +74,7 @@ def segment(
     from evenslice.report.pages import page_beside
     from evenslice.report.segmentation_page import write_segmentation_page
     from evenslice.report.tables import print_segmented
+    from evenslice.verbs.provenance import command_line
     from evenslice.verbs.segment import segment as run
     from evenslice.verbs.segment_looks import segmentation_looks
     from evenslice.volume.writing import check_writable

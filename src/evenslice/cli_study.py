@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from evenslice import cli_options as options
-from evenslice.cli_writing import check_json, command_line, write_json
+from evenslice.cli_writing import check_json, write_json
 
 
 def study(
@@ -30,6 +30,8 @@ def study(
     from evenslice.progress import lines
     from evenslice.report.study_page import write_study_page
     from evenslice.report.tables import print_study
+    from evenslice.report.terminal import say
+    from evenslice.verbs.provenance import command_line
     from evenslice.verbs.study import study as run
 
     check_json(json, force, file, out)
@@ -41,7 +43,7 @@ def study(
     write_json(json, result)
     if json != "-":
         print_study(result)
-        print(f"The page: {out / 'report.html'}")
+        say(f"The page: {out / 'report.html'}")
 
 
 def _dry(file: Path, out: Path, device: str, json: str | None) -> None:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from evenslice import cli_options as options
-from evenslice.cli_writing import check_json, command_line, write_json
+from evenslice.cli_writing import check_json, write_json
 from evenslice.errors import BadInputError
 
 SHOWN = 6
@@ -157,6 +157,7 @@ def train(
     from evenslice.report.pages import page_beside
     from evenslice.report.tables import print_scores
     from evenslice.report.training_page import write_training_page
+    from evenslice.verbs.provenance import command_line
     from evenslice.verbs.train import train as run
     from evenslice.volume.writing import check_writable
 

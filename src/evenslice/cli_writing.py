@@ -1,13 +1,13 @@
 """What the command line writes: one line for each error, and JSON."""
 
 import json as jsonlib
-import shlex
 import sys
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from evenslice.errors import BadInputError
+from evenslice.printable import one_line
 
 
 def reason_of(error: Exception) -> str:
@@ -24,17 +24,12 @@ def reason_of(error: Exception) -> str:
 
 def complain(message: str) -> None:
     """Print an error as one line on stderr."""
-    print(f"evenslice: error: {' '.join(message.split())}", file=sys.stderr)
-
-
-def command_line() -> str:
-    """Return the command as it was given, to be run again."""
-    return shlex.join(["evenslice", *sys.argv[1:]])
+    print(f"evenslice: error: {one_line(message)}", file=sys.stderr)
 
 
 def warn(message: str) -> None:
     """Print what the user should know as one line on stderr."""
-    print(f"evenslice: warning: {' '.join(message.split())}", file=sys.stderr)
+    print(f"evenslice: warning: {one_line(message)}", file=sys.stderr)
 
 
 def warn_of_code(source: str) -> None:

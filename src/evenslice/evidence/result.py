@@ -125,6 +125,8 @@ class Audit:
         How many of the windows are centred on slices that the model was trained on.
     looks
         Windows to look at (not part of the JSON).
+    provenance
+        Command, seed, versions, and hashes of what was read.
     """
 
     slices: int
@@ -149,6 +151,7 @@ class Audit:
     lag: Interval | None = None
     latin: Mapping[str, Latin] = field(default_factory=dict)
     looks: tuple[Look, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def believed(self) -> dict[str, Any]:
@@ -211,6 +214,7 @@ class Audit:
                 "checks": {name: check.to_dict() for name, check in self.checks.items()},
                 "believed": self.believed,
                 "trained_on": self.trained_on,
+                "provenance": dict(self.provenance),
             }
         )
         return found

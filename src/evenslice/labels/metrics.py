@@ -1,6 +1,7 @@
 """How good a segmentation is: Dice and IoU per class from one table of counts, and all scores together as they are written."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -64,6 +65,8 @@ class Scores:
         Spans [z0, z1) among the slices compared that the model was trained on.
     warnings
         What to know before believing the scores.
+    provenance
+        Command, seed, versions, and hashes of what was read; empty for scores that belong to something else.
     """
 
     dice: float | None
@@ -79,6 +82,7 @@ class Scores:
     matching: Matching | None = None
     trained_slices: tuple[tuple[int, int], ...] = ()
     warnings: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         from evenslice.report.notebook import scores_html
@@ -114,6 +118,7 @@ class Scores:
             **(matching if self.matching is None else self.matching.to_dict()),
             "trained_slices": [list(span) for span in self.trained_slices],
             "warnings": list(self.warnings),
+            **({"provenance": dict(self.provenance)} if self.provenance else {}),
         }
 
 

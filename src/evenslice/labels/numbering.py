@@ -93,8 +93,9 @@ def number(
         If a pair names an object that its box does not have.
     """
     offsets = np.cumsum([0, *(len(part.sizes) for part in locals_)], dtype=np.int64)
-    left, right = _nodes(pairs[:, :2], offsets), _nodes(pairs[:, 2:], offsets)
     nodes = int(offsets[-1])
+    short = np.int32 if nodes <= np.iinfo(np.int32).max else np.int64  # scipy before 1.12 knows no longer ones here
+    left, right = (_nodes(ends, offsets).astype(short) for ends in (pairs[:, :2], pairs[:, 2:]))
     joined = coo_array((np.ones(len(pairs), np.bool_), (left, right)), shape=(nodes, nodes))
     count, member = connected_components(joined, directed=False) if nodes else (0, np.zeros(0, np.int32))
     sizes, first = np.zeros(count, np.int64), np.full(count, np.iinfo(np.int64).max)

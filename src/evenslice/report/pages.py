@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evenslice.evidence.result import Audit
+from evenslice.report.made import made_with
 from evenslice.report.page import Page, Row, write_page
 from evenslice.verbs.demo import Demo
 
@@ -19,7 +20,7 @@ def write_demo_page(path: Path, demo: Demo, command: str) -> None:
         title="evenslice demo: one volume, two stems",
         rows=[Row(row.init, row.audit.to_dict(), row.scores.dice, row.scores.iou) for row in demo.rows],
         looks=[look for row in demo.rows for look in row.audit.looks],
-        facts=demo.facts,
+        facts=demo.facts | made_with(demo.provenance),
         command=command,
         intro="Two networks, alike but for their first layer, were trained on the same phantom. "
         "rgb keeps the stem as photographs left it; green gives every slice the green filters.",
@@ -30,6 +31,10 @@ def write_demo_page(path: Path, demo: Demo, command: str) -> None:
 def write_audit_page(path: Path, audit: Audit, label: str, facts: Mapping[str, str], command: str) -> None:
     """Write the page of one audit."""
     page = Page(
-        title=f"Audit of {label}", rows=[Row(label, audit.to_dict())], looks=audit.looks, facts=facts, command=command
+        title=f"Audit of {label}",
+        rows=[Row(label, audit.to_dict())],
+        looks=audit.looks,
+        facts={**facts, **made_with(audit.provenance)},
+        command=command,
     )
     write_page(page, path)

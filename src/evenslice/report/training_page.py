@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evenslice.report.made import made_with
 from evenslice.report.rendering import render_html, write_html
 from evenslice.report.training_curves import training_chart
 from evenslice.report.verdict import Badge, fixed, short
@@ -100,8 +101,6 @@ def _symmetry(trained: Trained) -> dict[str, Any]:
 def _facts(trained: Trained) -> dict[str, str]:
     training = trained.model.training
     recipe = training.get("recipe") or {}
-    versions = training.get("versions") or {}
     found = {name.replace("_", " "): str(recipe[name]) for name in SHOWN if name in recipe}
     spans = {name: ", ".join(f"{a}:{b}" for a, b in training.get(key) or []) for name, key in SPANS.items()}
-    made = {"versions": ", ".join(f"{name} {value}" for name, value in versions.items())} if versions else {}
-    return {"target": str(training.get("target"))} | spans | found | made
+    return {"target": str(training.get("target"))} | spans | found | made_with(trained.model.provenance)

@@ -33,6 +33,7 @@ from evenslice.model.streaming import normalisation_of
 from evenslice.progress import Progress, Step, silent
 from evenslice.verbs.choices import VolumeLike, check_same_shape, device_of, parse_roi, trained_slices, volume_of
 from evenslice.verbs.models import ModelLike, adopted, check_segments, model_of, normalised_by
+from evenslice.verbs.provenance import provenance_of
 from evenslice.volume.array import Roi, Volume
 from evenslice.volume.normalisation import estimate
 
@@ -122,6 +123,7 @@ def audit(
     """
     known = adopted(model, slices) if isinstance(model, nn.Module) else model
     model, volume = model_of(known, slices, mean, std), volume_of(volume)
+    given = model
     check_segments(model)
     truth = None if labels is None else volume_of(labels)
     _check_options(volume, truth, windows, region, design, margin, confidence)
@@ -140,7 +142,9 @@ def audit(
         step = stack.enter_context(progress(f"auditing {label}", plan[-1]))
         gathered = _gather(scene, question, sites, plan, margin, confidence, looks, step, keep)
         checks = run_checks(scene, [raw for _, raw in read_sites(volume, model.slices, sites[:CHECK_WINDOWS])])
-    return _result(model, scene, question, gathered, checks, windows == AUTO, plan, margin, confidence)
+    made = provenance_of(seed, model=given, volume=volume, labels=truth)
+    result = _result(model, scene, question, gathered, checks, windows == AUTO, plan, margin, confidence)
+    return replace(result, provenance=made)
 
 
 @dataclass
@@ -285,6 +289,7 @@ def _sites(
         model.size,
         roi,
         None if truth is None else richness,
+        volume.source,
     )
 
 

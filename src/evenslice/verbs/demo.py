@@ -9,8 +9,10 @@ from evenslice.evidence.result import Audit
 from evenslice.labels.metrics import Scores
 from evenslice.learn.recipe import Recipe
 from evenslice.model.stem import Init
+from evenslice.model.weights import BUNDLED
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit
+from evenslice.verbs.provenance import provenance_of
 from evenslice.verbs.train import train
 from evenslice.volume.array import Volume
 from evenslice.volume.files import save_volume
@@ -45,10 +47,12 @@ class Demo:
 
     rows: tuple[DemoRow, ...]
     facts: dict[str, str]
+    provenance: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the demo as ``demo.json`` has it."""
-        return {"schema": "evenslice.demo/1", "rows": [row.to_dict() for row in self.rows]}
+        rows = [row.to_dict() for row in self.rows]
+        return {"schema": "evenslice.demo/1", "rows": rows, "provenance": self.provenance}
 
 
 def run_demo(
@@ -98,4 +102,4 @@ def run_demo(
         "training": f"{steps} steps of 4 x {CROP} x {CROP}",
         "Dice": "on the last 20 % of slices, after a gap of 3",
     }
-    return Demo(tuple(rows), facts)
+    return Demo(tuple(rows), facts, provenance_of(seed, volume=raw, labels=membranes, weights=BUNDLED))

@@ -8,9 +8,10 @@ from evenslice.labels.metrics import Scores, ScoresAs
 from evenslice.progress import Progress, silent
 from evenslice.verbs.choices import VolumeLike, check_same_shape, check_threshold, parse_roi, volume_of
 from evenslice.verbs.predictions import open_prediction, trained_spans, training_warning
+from evenslice.verbs.provenance import provenance_of
 from evenslice.verbs.score_classes import class_scores
 from evenslice.verbs.score_objects import object_scores
-from evenslice.volume.array import Volume, crop
+from evenslice.volume.array import Volume, check_bounded, crop
 
 AS: tuple[ScoresAs, ...] = ("semantic", "instances")
 TOLERANCE = 2.0
@@ -77,6 +78,7 @@ def evaluate(
         )
     box = parse_roi(roi, truth.shape)
     first, last = box[0].start, box[0].stop
+    check_bounded([part.stop - part.start for part in box], truth.source, "choose a part of it with --roi")
     if as_ == "instances":
         left_out = 0 if ignore == "auto" else ignore
         found = object_scores(crop(prediction, box), crop(truth, box), left_out, progress)
@@ -85,7 +87,8 @@ def evaluate(
         found = class_scores(prediction, truth, box, threshold, left_out, tolerance, progress)
     seen = tuple((max(a, first), min(b, last)) for a, b in spans if max(a, first) < min(b, last))
     warnings = (*found.warnings, *_voxel_warning(prediction, truth), *training_warning(seen, last - first))
-    return replace(found, trained_slices=seen, warnings=warnings)
+    made = provenance_of(None, prediction=prediction, truth=truth)
+    return replace(found, trained_slices=seen, warnings=warnings, provenance=made)
 
 
 def _check_tolerance(tolerance: float) -> None:

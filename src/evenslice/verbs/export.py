@@ -19,6 +19,7 @@ from evenslice.model.spec import Foreign, Model
 from evenslice.verbs.export_check import TOLERANCE, difference, run_archive, run_graph
 from evenslice.verbs.export_options import Format, Label, check_installed, check_options, format_of
 from evenslice.verbs.models import ModelLike, check_segments, model_of
+from evenslice.verbs.provenance import provenance_of
 from evenslice.volume.writing import check_writable, written_beside
 
 TILE = 256
@@ -81,6 +82,7 @@ class Exported:
             "certificate": self.certificate.to_dict(),
             "tta": self.tta,
             "warnings": list(self.warnings),
+            "provenance": self.model.provenance,
         }
 
 
@@ -153,7 +155,7 @@ def export(
     trace, data, found = _traced(given, tile, opset, seed, out)
     with tempfile.TemporaryDirectory() as folder, written_beside(out) as part:
         file = Path(folder) / ("model.pt2" if opset is None else "weights.onnx")
-        about = _about(given, trace, chosen, opset, found)
+        about = _about(given, trace, chosen, opset, found) | {"provenance": provenance_of(seed, model=given)}
         _write(file, trace, data, about, opset)
         certificate = certify(model_of(file), seed=seed)
         about["certificate"] = certificate.to_dict()
@@ -166,7 +168,7 @@ def export(
         else:
             shutil.copyfile(file, part)
     assert isinstance(read.spec, Foreign)
-    read = read.with_facts(spec=replace(read.spec, source=str(out)))
+    read = read.with_facts(spec=replace(read.spec, source=str(out)), file=out, provenance=about["provenance"])
     notes = (*_sizes(trace), *_evenness(given, certificate), *_names(chosen, authors, license))
     return Exported(out, chosen, read, shape_of(trace), trace.step, opset, found, certificate, given.tta, notes)
 

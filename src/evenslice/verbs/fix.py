@@ -26,6 +26,7 @@ from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit as run_audit
 from evenslice.verbs.choices import VolumeLike, check_same_shape, volume_of
 from evenslice.verbs.models import ModelLike, check_name, check_segments, model_of, normalised_by, save
+from evenslice.verbs.provenance import provenance_of
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices
@@ -78,6 +79,7 @@ class Fixed:
             "audit_before": self.audits and self.audits[0].to_dict(),
             "audit_after": self.audits and self.audits[1].to_dict(),
             "warnings": list(self.warnings),
+            "provenance": self.model.provenance,
         }
 
 
@@ -139,6 +141,7 @@ def fix(
     check_writable(out, force)
     before = model_of(model, slices if init is None else None, mean, std)
     check_name(before, out)
+    given = before
     if tta != "none":
         check_segments(before)
     source = None if volume is None else volume_of(volume)
@@ -149,13 +152,16 @@ def fix(
     fixed, notes = _fixed(before, tie, init, tta, slices)
     windows, change = [], None
     if source is not None:
-        sites = plan_sites(source.shape, fixed.slices, TILE, WINDOWS, seed, fixed.stride, fixed.size)
+        sites = plan_sites(
+            source.shape, fixed.slices, TILE, WINDOWS, seed, fixed.stride, fixed.size, source=source.source
+        )
         windows = [raw for _, raw in read_sites(source, fixed.slices, sites)]
         truths = None if truth is None else [truth.read((slice(s.z, s.z + 1), s.y, s.x))[0] for s in sites]
         _check_classes(truths or [], before.spec.classes)
         change = _change(before, fixed, windows, truths, recalibrated=init is None and tta == "none")
     certificate = certify(fixed, windows[:CERTIFIED], seed, progress=progress)
-    fixed = fixed.with_facts(certificate=certificate.to_dict())
+    made = provenance_of(seed, model=given, volume=source, labels=truth)
+    fixed = fixed.with_facts(certificate=certificate.to_dict(), provenance=made, file=None)
     audits = None
     if source is not None:
         options: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """Inspect: what a model's stem is, or what was understood of a volume."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from evenslice.model.origin import library_call
 from evenslice.model.spec import Foreign, Model
 from evenslice.progress import Progress, silent
 from evenslice.verbs.models import model_of
+from evenslice.verbs.provenance import provenance_of
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
 from evenslice.volume.ngff import in_store
@@ -37,6 +38,8 @@ class Inspected:
         The response to the reversal as measured now, or None if that was not asked for.
     values
         Lowest and highest value of the middle slice of a volume; None for a model, or where no value is a number.
+    provenance
+        Command, seed, versions, and the hash of what was read.
     """
 
     model: Model | None
@@ -44,6 +47,7 @@ class Inspected:
     volume: Volume | None
     certificate: Certificate | None
     values: tuple[float, float] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it (schema evenslice.inspect/1)."""
@@ -119,10 +123,10 @@ def inspect(
                 f"({READ}); check the name"
             )
         volume = open_volume(source)
-        return Inspected(None, (), volume, None, _middle_range(volume))
+        return Inspected(None, (), volume, None, _middle_range(volume), provenance_of(None, volume=volume))
     model = model_of(source, slices, mean, std)
     certificate = certify(model, seed=seed, progress=progress) if verify else None
-    return Inspected(model, tuple(stem_record(model)), None, certificate)
+    return Inspected(model, tuple(stem_record(model)), None, certificate, None, provenance_of(seed, model=model))
 
 
 def _middle_range(volume: Volume) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ from evenslice.model.streaming import normalisation_of
 from evenslice.progress import Progress, silent
 from evenslice.verbs.choices import VolumeLike, device_of, fingerprint, parse_roi, spans_of, trained_slices, volume_of
 from evenslice.verbs.models import ModelLike, check_segments, model_of, normalised_by
+from evenslice.verbs.provenance import provenance_of
 from evenslice.verbs.segment_cluster import cluster_run, do_pieces
 from evenslice.verbs.segment_finish import FINISH, Run, finish
 from evenslice.verbs.segment_job import Instances, Job, Output, work_folder
@@ -32,7 +33,7 @@ from evenslice.verbs.segment_options import (
 from evenslice.verbs.segment_plan import Plan, Wishes, identity_of, make_plan
 from evenslice.verbs.segment_work import PREDICT, Work, prepare
 from evenslice.volume.along import along, turned
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, check_bounded
 from evenslice.volume.ledger import Ledger, open_ledger
 from evenslice.volume.normalisation import estimate
 
@@ -64,6 +65,8 @@ class Segmented:
         What the user should know.
     slices
         S of the model; 0 for a run that was complete already.
+    provenance
+        Command, seed, versions, and hashes of what was read.
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Segmented:
     trained_slices: list[list[int]] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
     slices: int = 0
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __fspath__(self) -> str:
         """Return the path, so that the result can be opened."""
@@ -94,6 +98,7 @@ class Segmented:
             "blank": self.blank,
             "trained_slices": self.trained_slices,
             "warnings": list(self.warnings),
+            "provenance": self.provenance,
         }
 
 
@@ -209,10 +214,11 @@ def segment(
         "min_size": min_size,
     }
     check_segments(model)
+    made = provenance_of(seed, model=model, volume=volume)
     model = model.with_tta(model.tta if tta is None else tta)
     job = _job(model, volume, out, roi, job_options)
     if is_complete(out, job) and (resume or part) and not work_folder(out).exists():
-        return Segmented(out, True, 0)
+        return Segmented(out, True, 0, provenance=made)
     if not work_folder(out).exists():
         check_unlike(out, job, force, resume or part is not None)
 
@@ -233,29 +239,29 @@ def segment(
         if left:
             run(PREDICT, left, "segmenting")
         if not ledger.folder.exists():  # another shard has completed it in the meantime
-            return Segmented(out, True, len(work.blocks), 0, work.plan, warnings=warnings)
+            return Segmented(out, True, len(work.blocks), 0, work.plan, warnings=warnings, provenance=made)
         others = len(ledger.left(PREDICT, range(len(work.blocks))))
         if others and part is None:
             raise BadInputError(f"{others} blocks were not done by the workers, expected all; go on with --resume")
         if others:
-            return Segmented(out, False, len(work.blocks), others, work.plan, warnings=warnings)
-        return _finished(work, out, run, progress, warnings)
+            return Segmented(out, False, len(work.blocks), others, work.plan, warnings=warnings, provenance=made)
+        return replace(_finished(work, out, run, progress, made), warnings=warnings, provenance=made)
 
 
-def _finished(work: Work, out: Path, run: Run, progress: Progress, warnings: tuple[str, ...]) -> Segmented:
+def _finished(work: Work, out: Path, run: Run, progress: Progress, made: dict[str, Any]) -> Segmented:
     """Complete a run, unless another shard is about it."""
     trained = _trained(work)
-    noted = {"trained_slices": trained, "asked": work.job.to_dict()}
+    noted = {"trained_slices": trained, "asked": work.job.to_dict(), "provenance": made}
     count = len(work.blocks)
     with work.ledger.trying("finish") as held:
         if not held:
-            return Segmented(out, False, count, 0, work.plan, warnings=warnings)
+            return Segmented(out, False, count, 0, work.plan)
         if work.store.exists():
             finish(work, out, noted, run, progress)
         found = next(work.ledger.records(FINISH, 1))
         work.ledger.remove()
     return Segmented(
-        out, True, count, 0, work.plan, found["objects"], found["blank"], trained, warnings, work.model.slices
+        out, True, count, 0, work.plan, found["objects"], found["blank"], trained, slices=work.model.slices
     )
 
 
@@ -297,6 +303,7 @@ def _job(model: Model, volume: Volume, out: Path, roi: str | None, options: dict
     to: Literal["zarr", "tif"] = "zarr" if out.suffix.lower() == ".zarr" else "tif"
     job = Job(identity_of(model), fingerprint(volume), to, (z, y, x), tta=model.tta, **options)
     job.check_model(model)
+    check_bounded(job.shape, volume.source, "choose parts of it with --roi")
     along(volume, job.axis)
     return job
 

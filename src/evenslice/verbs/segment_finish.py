@@ -27,7 +27,7 @@ def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress
     out
         What to write; replaced if it exists.
     attributes
-        To note in an OME-Zarr store.
+        To note in an OME-Zarr store; ``provenance`` in a TIFF too.
     run
         Does pieces of a stage.
     progress
@@ -38,7 +38,8 @@ def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress
         dtype = work.labels.dtype if work.job.keeps_labels else np.dtype(np.uint8)
         meaning = "intensity" if work.job.keeps_labels else "probabilities"
         with progress("writing", work.job.shape[0]) as step:
-            write_tiff(out, _told(work.planes(), step), work.job.shape, np.dtype(dtype), work.volume.voxel_nm, meaning)
+            planes, made = _told(work.planes(), step), attributes["provenance"]
+            write_tiff(out, planes, work.job.shape, np.dtype(dtype), work.volume.voxel_nm, meaning, made)
     else:
         _make_pyramids(work, attributes, progress)
     work.ledger.done(FINISH, 0, found)  # before the store has its name: a kill in between loses nothing

@@ -3,20 +3,19 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from evenslice.progress import Progress, silent
+from evenslice.verbs.provenance import provenance_of
 from evenslice.verbs.study_cell import run_cell
-from evenslice.verbs.study_data import Data, check_data, is_made, make_data
+from evenslice.verbs.study_data import Data, check_data, data_of, is_made, make_data
 from evenslice.verbs.study_findings import Findings, findings_of
 from evenslice.verbs.study_folder import Row, StudyFolder
 from evenslice.verbs.study_plan import Cell, Plan, read_study
 from evenslice.volume.writing import written_beside
 
 SCHEMA = "evenslice.study/1"
-VERSIONS = ("evenslice", "torch", "timm", "segmentation-models-pytorch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,15 @@ class Study:
         What was seen during training.
     findings
         What the rows say together.
+    provenance
+        Command, seeds, versions, and hashes of the study file's data.
     """
 
     plan: Plan
     rows: tuple[Row, ...]
     curves: tuple[Row, ...]
     findings: Findings
+    provenance: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the study as JSON can hold it (schema evenslice.study/1)."""
@@ -55,7 +57,8 @@ class Study:
             "done": len(self.rows),
             "failed": sum(bool(row["failure"]) for row in self.rows),
             "settings": _settings(self.plan),
-            "versions": {name: version(name) for name in VERSIONS},
+            "versions": self.provenance["versions"],
+            "provenance": self.provenance,
             "rows": list(self.rows),
             **self.findings.to_dict(),
             "curves": list(self.curves),
@@ -134,11 +137,18 @@ def gathered(folder: StudyFolder, plan: Plan) -> Study:
     """Compare all rows that there are, and write rows.csv and study.json."""
     with folder.tables_held():
         rows = folder.rows()
-        result = Study(plan, tuple(rows), tuple(folder.curves()), findings_of(rows, plan.table))
+        findings = findings_of(rows, plan.table)
+        result = Study(plan, tuple(rows), tuple(folder.curves()), findings, _provenance(plan, folder.path))
         folder.write_rows(rows)
         with written_beside(folder.path / "study.json") as part:
             part.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
     return result
+
+
+def _provenance(plan: Plan, out: Path) -> dict[str, Any]:
+    named = {cell.dataset: data_of(plan, cell.dataset, out) for cell in plan.cells}
+    read = {f"{name} {role}": path for name, data in named.items() for role, path in data.roles().items()}
+    return provenance_of(None, **read) | {"seeds": sorted({cell.recipe.seed for cell in plan.cells})}
 
 
 def _settings(plan: Plan) -> dict[str, str]:

@@ -39,10 +39,15 @@ class Data:
     target: TargetKind = "auto"
     ignore_label: int | None = None
 
+    def roles(self) -> dict[str, str]:
+        """Return all files by what they are."""
+        named = {"raw": self.raw, "labels": self.labels, "test_raw": self.test_raw, "test_labels": self.test_labels}
+        return {role: path for role, path in named.items() if path is not None}
+
     @property
     def paths(self) -> list[str]:
         """All files."""
-        return [path for path in (self.raw, self.labels, self.test_raw, self.test_labels) if path is not None]
+        return list(self.roles().values())
 
     def missing(self) -> list[str]:
         """Return those files that do not exist."""

@@ -1,6 +1,6 @@
 """Train: open, split, build, widen the stem, fit, keep the best, segment the validation slices, evaluate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from evenslice.model.footprint import free_memory
 from evenslice.model.spec import Model, Spec
 from evenslice.progress import Progress, silent
 from evenslice.verbs.choices import VolumeLike, device_of, volume_of
-from evenslice.verbs.train_plan import Plan, plan_training, provenance
-from evenslice.verbs.train_run import Keeper, Run, Watch
+from evenslice.verbs.train_plan import Plan, origin, plan_training, provenance
+from evenslice.verbs.train_run import Keeper, Run, Watch, check_outputs, is_made
 from evenslice.verbs.train_score import looks_at, score_slices, validate
-from evenslice.volume.writing import check_writable
 
 __all__ = ["Trained", "score_slices", "train", "validate"]
 LAST, LOG = ".last.safetensors", ".log.csv"
@@ -42,7 +41,7 @@ class Trained:
     path, last, log
         Where it lies, where the last state lies, and where the log of all steps lies.
     looks
-        What each look at the validation slices saw: ``steps``, mean ``loss`` since the look before, ``lr`` of the last step,
+        What each look at the validation slices saw, none if ``resume`` found the model made already: ``steps``, mean ``loss`` since the look before, ``lr`` of the last step,
         ``dice`` on a few slices, and what ``watch`` returned.
     shown
         Validation slices to look at, as many as were asked for.
@@ -68,6 +67,7 @@ def train(
     force: bool = False,
     watch: Watch | None = None,
     shown: int = 0,
+    told: Callable[["Trained"], None] | None = None,
     label: str = "training",
     progress: Progress = silent,
 ) -> Trained:
@@ -93,6 +93,8 @@ def train(
         returns is kept with the look.
     shown
         How many validation slices to keep for looking at.
+    told
+        Called with the result before the run's state is removed: what it writes is written again by ``resume`` if that is cut short.
     label, progress
         What to call it, and how to show the progress.
 
@@ -109,19 +111,24 @@ def train(
     out, recipe = Path(out), recipe or Recipe()
     check_model_name(out)
     last, log = out.with_suffix(LAST), out.with_suffix(LOG)
-    for path in (out, last, log):
-        check_writable(path, force)
+    if not resume:
+        check_outputs(out, (last, log), resume, force)
     where = device_of(device)
     check_devices(recipe.devices, where, device)
     given, truth = _listed(volume), _listed(labels)
     plan = plan_training([volume_of(one) for one in given], [volume_of(one) for one in truth], recipe)
     model = _built(plan, recipe)
+    if resume and is_made(out, model.training):
+        kept = load_model(out)
+        return Trained(kept, validate(kept, plan.validating(plan.mixture), where), out, last, log)
+    check_outputs(out, (last, log), resume, force)
     from evenslice.learn.fit import LOG as ROWS
     from evenslice.learn.fit import precision_of
     from evenslice.learn.held import held_sources
 
     precision = precision_of(recipe.precision, where)
-    with Run(out, recipe, resume, force, model.training) as folder:
+    with Run(out, recipe, resume, force, model.training) as run:
+        folder = run.folder
         mixture = held_sources(plan.mixture, recipe, free_memory() // recipe.devices)
         validation = plan.validating(mixture)
         keeper = Keeper(model, validation, where, folder, recipe.patience, watch)
@@ -135,10 +142,13 @@ def train(
         kept = kept.with_facts(scores={"validation": scores.to_dict()}, certificate=certificate)
         looks = keeper.looks
         seen = looks_at(kept, validation, where, out.stem, shown) if shown else ()
-        save_model(out, kept)
-        (folder / "last.safetensors").replace(last)
-        (folder / ROWS).replace(log)
-    return Trained(kept, scores, out, last, log, looks, seen)
+        save_model(folder / "made.safetensors", kept)
+        run.place({"made.safetensors": out, "last.safetensors": last, ROWS: log})
+        scores = replace(scores, provenance=kept.provenance)
+        result = Trained(kept, scores, out, last, log, looks, seen)
+        if told is not None:
+            told(result)
+    return result
 
 
 def _listed(given: Given) -> list[VolumeLike]:
@@ -156,7 +166,9 @@ def _built(plan: Plan, recipe: Recipe) -> Model:
         tie=recipe.tie,
         encoder_depth=recipe.encoder_depth,
         seed=recipe.seed,
-    ).with_facts(normalisation=plan.first.normalisation, training=provenance(plan, recipe))
+    ).with_facts(
+        normalisation=plan.first.normalisation, training=provenance(plan, recipe), provenance=origin(plan, recipe)
+    )
 
 
 def _abroad(mixture: Mixture, volumes: Sequence[VolumeLike], labels: Sequence[VolumeLike]) -> Mixture:

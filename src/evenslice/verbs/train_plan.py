@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from evenslice.learn.occurrences import find_occurrences
 from evenslice.learn.patches import PatchSource
 from evenslice.learn.recipe import Recipe
 from evenslice.learn.split import split_slices
+from evenslice.model.weights import BUNDLED
 from evenslice.verbs.choices import check_same_shape, fingerprint, parse_span, spans_of
+from evenslice.verbs.provenance import provenance_of, versions
 from evenslice.verbs.train_score import Validation
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, check_bounded
 from evenslice.volume.normalisation import estimate
-
-VERSIONS = ("evenslice", "torch", "timm", "segmentation-models-pytorch")
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def plan_training(volumes: Sequence[Volume], labels: Sequence[Volume], recipe: R
         )
     for volume, truth in zip(volumes, labels, strict=True):
         check_same_shape(volume, truth)
+        check_bounded(volume.shape, volume.source, "save a part of it as a volume of its own")
     splits = [_split(volume, recipe, span) for volume, span in zip(volumes, _spans(recipe, len(volumes)), strict=True)]
     target = resolve_target(labels, recipe.target, recipe.ignore_label)
     check_loss(recipe, target.classes)
@@ -101,9 +101,9 @@ def _spans(recipe: Recipe, count: int) -> list[str | None]:
 
 def _split(volume: Volume, recipe: Recipe, text: str | None) -> tuple[list[int], list[int]]:
     if text is None:
-        return split_slices(volume.shape[0], recipe.slices)
+        return split_slices(volume.shape[0], recipe.slices, source=volume.source)
     span = parse_span(text, volume.shape[0], "--validation")
-    return split_slices(volume.shape[0], recipe.slices, range(span.start, span.stop))
+    return split_slices(volume.shape[0], recipe.slices, range(span.start, span.stop), volume.source)
 
 
 def provenance(plan: Plan, recipe: Recipe) -> dict[str, Any]:
@@ -113,9 +113,18 @@ def provenance(plan: Plan, recipe: Recipe) -> dict[str, Any]:
         **records[0],
         "target": plan.first.target.kind,
         "recipe": recipe.model_dump() | {"weights": Path(recipe.weights).name},
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": versions(),
         **({"volumes": records} if len(records) > 1 else {}),
     }
+
+
+def origin(plan: Plan, recipe: Recipe) -> dict[str, Any]:
+    """Record with what a model is made: command, seed, versions, and hashes of volumes, labels and weights."""
+    read: dict[str, Any] = {"weights": BUNDLED if recipe.weights == "bundled" else recipe.weights}
+    for n, source in enumerate(plan.mixture.sources, 1):
+        end = "" if n == 1 else f"_{n}"
+        read |= {f"volume{end}": source.volume, f"labels{end}": source.labels}
+    return provenance_of(recipe.seed, **read)
 
 
 def _record(source: PatchSource, zs: Sequence[int]) -> dict[str, Any]:

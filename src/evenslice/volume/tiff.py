@@ -2,11 +2,12 @@
 
 import contextlib
 import itertools
+import json
 import logging
 import math
 import struct
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from evenslice.volume.units import UNIT_NM
 from evenslice.volume.writing import written_beside
 
 LARGE_PAGE_BYTES = 64 * 2**20
+LARGEST_PIECE = 2**32
 BIG = 2**32 - 2**25
 IMAGEJ_CHANNELS = 7
 WRITABLE = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
@@ -59,6 +61,7 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
         try:
             file = stack.enter_context(tifffile.TiffFile(path))
             _check_pages(file, path)
+            _check_first(file, path)
             series = file.series[0]
             _check_whole(file, series, path)
             yield file, series
@@ -132,6 +135,23 @@ def _check_pages(file: tifffile.TiffFile, path: Path) -> None:
         )
 
 
+def _check_first(file: tifffile.TiffFile, path: Path) -> None:
+    """Raise unless there is a page, it has pixels, and it is packed in pieces that can be held."""
+    if not len(file.pages):
+        raise BadInputError(f"{path} is a TIFF of no images, expected a stack of slices; copy or export it again")
+    page: Any = file.pages.first
+    if 0 in page.shape:
+        raise BadInputError(
+            f"{path} holds images of {sizes(page.shape)} pixels, expected at least one pixel; copy or export it again"
+        )
+    piece = math.prod(page.chunks) * (page.dtype.itemsize if page.dtype else 1)
+    if page.compression != 1 and piece > LARGEST_PIECE:
+        raise BadInputError(
+            f"{path} is packed in pieces of {sizes(page.chunks)} pixels, each to be unpacked whole ({piece / 1e9:.0f} GB), expected at "
+            f"most {LARGEST_PIECE / 1e9:.0f} GB; check whether it is damaged, or save it with smaller strips or tiles"
+        )
+
+
 def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
     """Raise unless all slices that the file states are there, in one series, with all their bytes."""
     size = path.stat().st_size
@@ -140,6 +160,10 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
         end = series.dataoffset + series.nbytes
     else:
         end = max((o + n for p in pages for o, n in zip(p.dataoffsets, p.databytecounts, strict=True)), default=0)
+        plain: Any = pages[0].keyframe
+        if plain.compression == 1:  # as many bytes as pixels need
+            need = -(-math.prod(plain.shape) * plain.bitspersample // 8)
+            end = max(end, *(size + need - sum(p.databytecounts) for p in pages))
     if end > size:
         raise BadInputError(
             f"{path} is cut off: it has {size} bytes, expected at least {end}; copy or download it again"
@@ -153,7 +177,8 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
     others = [other for other in file.series[1:] if not other.keyframe.is_reduced]
     if others:
         raise BadInputError(
-            f"{path} holds {len(others) + 1} separate images (of shapes {series.shape}, {others[0].shape}), expected one stack; save it alone"
+            f"{path} holds {len(others) + 1} separate images ({series.shape} {series.dtype}, {others[0].shape} {others[0].dtype}), expected one "
+            "stack; save it alone"
         )
 
 
@@ -270,7 +295,8 @@ def _note(file: tifffile.TiffFile) -> str | None:
         if file.imagej_metadata:
             return str(file.imagej_metadata["evenslice"])
         if file.ome_metadata:
-            ours, _, meaning = str(_ome_image(file.ome_metadata)["Description"]).partition("=")
+            first, *_ = str(_ome_image(file.ome_metadata)["Description"]).splitlines()
+            ours, _, meaning = first.partition("=")
             return meaning if ours == "evenslice" else None
     return None
 
@@ -311,11 +337,12 @@ def write_tiff(
     dtype: np.dtype[Any],
     voxel_nm: VoxelSize | None = None,
     meaning: str = "intensity",
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write slices (y, x), one after the other, as a deflate-compressed TIFF stack that Fiji opens with its voxel size.
 
     The file appears under its name only when it is complete. ImageJ layout for uint8, uint16 and float32 below
-    4 GB, else OME-TIFF.
+    4 GB, else OME-TIFF. How it was made is noted as a line of JSON in the description.
 
     Raises
     ------
@@ -338,7 +365,8 @@ def write_tiff(
     elif voxel_nm:
         for name, value in zip("ZYX", voxel_nm, strict=True):
             metadata |= {f"PhysicalSize{name}": value, f"PhysicalSize{name}Unit": "nm"}
-    metadata |= {"evenslice": meaning} if imagej else {"Description": f"evenslice={meaning}"}
+    notes = {"evenslice": meaning} | ({} if provenance is None else {"provenance": json.dumps(provenance)})
+    metadata |= notes if imagej else {"Description": "\n".join(f"{key}={value}" for key, value in notes.items())}
     with written_beside(path) as part, tifffile.TiffWriter(part, **options) as writer:
         writer.write(
             (np.ascontiguousarray(s, dtype) for s in slices),
