@@ -8,6 +8,7 @@ executes. What is let through here is a list of what ``torch.export.save`` write
 import io
 import json
 import re
+import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +18,18 @@ import torch
 
 from evenslice.errors import BadInputError
 from evenslice.model.expressions import guard_is_plain, symbols_are_plain
+from evenslice.model.pickles import check_not_pickled
 
 ADVICE = (
     "export it again with torch.export.save of torch 2.9 or newer from a plain module, or give package.module:callable"
 )
 MODEL = "models/model.json"
 SAMPLES = "data/sample_inputs/model.pt"
-JSON_LIMIT = 256 * 2**20
+JSON_LIMIT = 64 * 2**20
+MOST_RECORDS = 100_000
+KNOWN = r"(archive_format|archive_version|byteorder|version|\.format_version|\.data/\w+|(models|data)(/[\w.\-]+)+|extra(/[^/\\\x00-\x1f]+)+)"
 RATIO_LIMIT = 20
+NO_FORMAT = "has no archive_format pt2 (it is older, or no exported model)"
 SETS = (("data/weights/", "weight"), ("data/constants/", "tensor"))
 PYTREES = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 OPERATORS = {
@@ -76,6 +81,16 @@ def checked_archive(path: Path) -> Records:
     """
     records = _records(path)
     refuse = _refusal(path)
+    try:
+        _check_records(records, refuse)
+    except BadInputError:
+        raise
+    except Exception as error:  # what is of another kind than torch writes fails in any way
+        raise refuse(f"is not as torch.export writes it ({type(error).__name__})") from error
+    return records
+
+
+def _check_records(records: Records, refuse: Callable[[str], BadInputError]) -> None:
     for name in records:
         if name.startswith("data/aotinductor") or name.endswith((".so", ".cubin", ".dll")):
             raise refuse(f"holds native code ({name})")
@@ -91,7 +106,6 @@ def checked_archive(path: Path) -> Records:
         _check_tensors(_json(records[name], name, refuse), records, folder, prefix, refuse)
     _check_samples(records.get(SAMPLES, b""), refuse)
     _check_model(_json(records[MODEL], MODEL, refuse), refuse)
-    return records
 
 
 def _refusal(path: Path) -> Callable[[str], BadInputError]:
@@ -106,6 +120,7 @@ def _records(path: Path) -> Records:
             names = [entry.filename for entry in entries]
             if len({name.split("/")[0] for name in names}) != 1 or len(set(names)) != len(names):
                 raise refuse("is a zip without one folder, or names a file twice")
+            _check_entries(entries, path, refuse)
             if sum(entry.file_size for entry in entries) > RATIO_LIMIT * path.stat().st_size:
                 raise refuse("would unpack to far more than its own size")
             if any(entry.file_size > JSON_LIMIT for entry in entries if entry.filename.endswith(".json")):
@@ -113,11 +128,33 @@ def _records(path: Path) -> Records:
             records = {entry.filename.partition("/")[2]: archive.read(entry) for entry in entries}
     except FileNotFoundError:
         raise BadInputError(f"{path} does not exist, expected a .pt2 file; check the name") from None
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except BadInputError:
+        raise
+    except Exception as error:  # damage comes as any of a dozen kinds
+        check_not_pickled(path)
         raise refuse(f"cannot be read as a zip ({str(error)[:100]})") from error
-    if records.get("archive_format") != b"pt2":
-        raise refuse("has no archive_format pt2 (it is older, or no exported model)")
+    if records["archive_format"] != b"pt2":
+        raise refuse(NO_FORMAT)
     return records
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], path: Path, refuse: Callable[[str], BadInputError]) -> None:
+    """Check the kinds and names of records, of which nothing was read yet."""
+    if len(entries) > MOST_RECORDS:
+        raise refuse(f"holds more than {MOST_RECORDS} records")
+    if "archive_format" not in {entry.filename.partition("/")[2] for entry in entries}:
+        check_not_pickled(path)
+        raise refuse(NO_FORMAT)
+    for entry in entries:
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise refuse(f"holds a link or device ({entry.filename[:60]!r})")
+        if not _is_known(entry.filename.partition("/")[2]):
+            raise refuse(f"holds a record that torch.export does not write ({entry.filename[:60]!r})")
+
+
+def _is_known(name: str) -> bool:
+    """Whether a record has a name that torch.export gives, which stays inside of its folder."""
+    return re.fullmatch(KNOWN, name) is not None and ".." not in name.split("/")
 
 
 def _json(data: bytes, name: str, refuse: Callable[[str], BadInputError]) -> Any:

@@ -42,8 +42,8 @@ def read_exported(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     records = checked_archive(path)
     plain = {name: data for name, data in records.items() if not name.startswith("extra/")}
-    plain[MODEL] = without_traces(records[MODEL])
     try:
+        plain[MODEL] = without_traces(records[MODEL])
         with quietly():
             module = torch.export.load(io.BytesIO(_zipped(plain))).module()
     except Exception as error:  # what a version of torch does not know, it tells in ways of its own

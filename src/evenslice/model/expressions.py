@@ -1,6 +1,7 @@
 """Symbolic sizes in exported models: Python expressions that torch evaluates, so only arithmetic is let through."""
 
 import ast
+import math
 import re
 
 LIMIT = 20_000
@@ -75,6 +76,10 @@ PARTS = {
 }
 
 
+POWERS = {"Pow", "PowByNatural", "FloatPow", "LShift"}
+LARGEST_POWER = 16
+
+
 def symbols_are_plain(text: str) -> bool:
     """Whether an expression is made only of calls of known functions of sympy, names and numbers."""
     tree = _parsed(text)
@@ -95,10 +100,22 @@ def _is_symbol(node: ast.expr) -> bool:
         known = isinstance(node.func, ast.Name) and node.func.id in SYMPY
         options = [keyword.value for keyword in node.keywords]
         plain = all(isinstance(o, ast.Constant) and isinstance(o.value, bool | int | None) for o in options)
-        return known and plain and all(map(_is_symbol, node.args))
+        return (
+            known and plain and _is_small(getattr(node.func, "id", ""), node.args) and all(map(_is_symbol, node.args))
+        )
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return _is_symbol(node.operand)
     return _is_constant(node) or (isinstance(node, ast.Name) and (node.id in VALUES or _is_size(node.id)))
+
+
+def _is_small(name: str, args: list[ast.expr]) -> bool:
+    """Whether a call computes no power of a power, and none beyond the 16th: a few letters could else fill the memory."""
+    if name not in POWERS:
+        return True
+    inner = [node for arg in args for node in ast.walk(arg)]
+    nested = any(isinstance(n, ast.Name) and n.id in POWERS for n in inner)
+    last = [n.value for n in ast.walk(args[-1]) if isinstance(n, ast.Constant)] if len(args) == 2 else [math.inf]
+    return not nested and all(isinstance(v, int | float) and abs(v) <= LARGEST_POWER for v in last)
 
 
 def _is_constant(node: ast.expr) -> bool:
@@ -118,7 +135,26 @@ def _is_size(name: str) -> bool:
 def guard_is_plain(text: str) -> bool:
     """Whether a guard is a comparison of sizes of the inputs and numbers."""
     tree = _parsed(text)
-    return tree is not None and all(map(_is_guard, ast.walk(tree)))
+    return tree is not None and all(map(_is_guard, ast.walk(tree))) and all(map(_is_bounded, ast.walk(tree)))
+
+
+def _is_bounded(node: ast.AST) -> bool:
+    """Whether arithmetic is on numbers only, never repeats a list or a text, and takes no large powers."""
+    if not isinstance(node, ast.BinOp):
+        return True
+    summed = [n.args for n in ast.walk(node) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "sym_sum"]
+    lists = {id(arg) for args in summed for arg in args}
+    keys = {id(n.slice) for n in ast.walk(node) if isinstance(n, ast.Subscript)}
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.List | ast.Tuple) and id(inner) not in lists:
+            return False
+        if isinstance(inner, ast.Constant) and isinstance(inner.value, str) and id(inner) not in keys:
+            return False
+    if not isinstance(node.op, ast.Pow | ast.LShift):
+        return True
+    nested = any(isinstance(n, ast.Pow | ast.LShift) for n in (*ast.walk(node.left), *ast.walk(node.right)))
+    power = getattr(node.right, "value", None)
+    return not nested and isinstance(power, int | float) and 0 <= power <= LARGEST_POWER
 
 
 def _is_guard(node: ast.AST) -> bool:

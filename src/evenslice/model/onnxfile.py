@@ -251,8 +251,15 @@ def read_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any]]:
         about = parsed_note(noted)
     except ValueError as error:
         raise damaged(path.name, error) from error
-    network = OnnxNetwork(serialised(model, path))
-    network._session("run", "cpu")
+    try:
+        network = OnnxNetwork(serialised(model, path))
+        network._session("run", "cpu")
+    except BadInputError:
+        raise
+    except Exception as error:  # a graph that breaks the rules of ONNX fails in any way
+        raise BadInputError(
+            f"{path.name} is no valid ONNX model ({type(error).__name__}: {str(error)[:100]}), expected one; export it again"
+        ) from error
     return network, about if isinstance(about, dict) else {}
 
 

@@ -67,6 +67,8 @@ def every_tensor(graph: Any) -> Iterator[Any]:
         for a in node.attribute:
             yield from ([a.t] if a.HasField("t") else [])
             yield from a.tensors
+            for sparse in ([a.sparse_tensor] if a.HasField("sparse_tensor") else []) + list(a.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
             for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
                 yield from every_tensor(inner)
 

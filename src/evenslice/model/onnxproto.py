@@ -5,6 +5,7 @@ from typing import Any
 
 from evenslice.errors import BadInputError
 from evenslice.model.onnxgraph import every_tensor
+from evenslice.model.pickles import check_not_pickled
 
 SIZE_LIMIT = 2**31 - 1
 
@@ -49,7 +50,9 @@ def parsed(path: Path) -> Any:
     try:
         model = onnx.load_model(str(path), load_external_data=False)
     except Exception as error:  # protobuf raises errors of its own
+        check_not_pickled(path)
         raise BadInputError(f"{path.name} cannot be parsed, expected an ONNX model; export it again") from error
+    del model.training_info[:]  # never run here
     for tensor in (t for graph in [model.graph, *model.functions] for t in every_tensor(graph)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _load_beside(tensor, path)

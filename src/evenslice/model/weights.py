@@ -5,6 +5,7 @@ import inspect
 import re
 import sys
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -47,8 +48,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 state: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 facts = dict(file.metadata() or {})
         else:
+            _check_stored(path)
             with _settings_allowed():
                 state, facts = torch.load(path, map_location="cpu", weights_only=True), {}
+    except BadInputError:
+        raise
     except Exception as error:  # safetensors and torch raise kinds of their own, among them of pickle
         raise _unreadable(path, error) from error
     for wrapper in WRAPPERS:
@@ -58,7 +62,27 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise BadInputError(
             f"the weights {path} hold more than tensors, expected a state dict; save model.state_dict()"
         )
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, facts
+    size = path.stat().st_size
+    for key, value in state.items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.numel() > 8 * size:
+            raise BadInputError(
+                f"the weights {path} hold {str(key)[:60]!r} in a form that is not plain numbers of their own, expected such; save "
+                "model.state_dict() of contiguous tensors"
+            )
+    return {str(key): value.float() if value.is_floating_point() else value for key, value in state.items()}, facts
+
+
+def _check_stored(path: Path) -> None:
+    """Raise ``BadInputError`` for a zip that would unpack to far more than its own size; torch writes none that is compressed."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        stated = sum(entry.file_size for entry in archive.infolist())
+    if stated > 2 * path.stat().st_size:
+        raise BadInputError(
+            f"the weights {path} would unpack to {stated} bytes, far more than their own size, expected what torch.save writes; copy "
+            "them again"
+        )
 
 
 def _settings_allowed() -> AbstractContextManager[Any]:
