@@ -1,5 +1,6 @@
 """Running the training: Lightning underneath, quiet, with our progress and files that survive a kill."""
 
+import io
 import itertools
 import logging
 import math
@@ -227,8 +228,10 @@ class _Watch(_Follow):
         self._chunk.clear()
         self._log.look(seen.dice)
         self._note = f", {'no foreground to validate on' if seen.dice is None else f'validation Dice {seen.dice:.3f}'}"
+        held = io.BytesIO()  # torch writes to files on its own, and says nothing of a full disk
+        torch.save(training.state() | {"stop": seen.stop}, held)
         with written_beside(self._state) as part:
-            torch.save(training.state() | {"stop": seen.stop}, part)
+            part.write_bytes(held.getbuffer())
         return seen.stop
 
 

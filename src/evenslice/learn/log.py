@@ -1,8 +1,10 @@
 """The log of a run: a CSV with a row a step, which is the same whether the run was interrupted or not."""
 
+from itertools import takewhile
 from pathlib import Path
 
-from evenslice.volume.writing import written_beside
+from evenslice.volume.durable import flush_file
+from evenslice.volume.writing import named, written_beside
 
 HEAD = "steps,loss,lr,dice\n"
 OFTEN = 50
@@ -16,14 +18,14 @@ class Log:
     path
         The file.
     done
-        Steps done before: rows beyond them, and a last one cut off, are what a killed run had not kept, and are dropped.
+        Steps done before: rows beyond them, and what is no whole row, are what a killed run had not kept, and are dropped.
     """
 
     def __init__(self, path: Path, done: int) -> None:
         self._path = path
         self._rows: list[tuple[int, str, str, str]] = []
-        lines = path.read_text().splitlines(keepends=True)[1:] if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= done]
+        lines = path.read_text(errors="replace").splitlines(keepends=True)[1:] if path.exists() else []
+        kept = takewhile(lambda line: _is_whole(line) and int(line.split(",")[0]) <= done, lines)
         with written_beside(path) as part:
             part.write_text(HEAD + "".join(kept))
 
@@ -38,8 +40,13 @@ class Log:
         if dice is not None:
             self._rows[-1] = (*self._rows[-1][:3], f"{dice:.9g}")
         self._write()
+        flush_file(self._path)  # before the state, which says that these steps are done
 
     def _write(self) -> None:
-        with self._path.open("a") as file:
+        with named(self._path), self._path.open("a") as file:
             file.writelines(f"{','.join(map(str, row))}\n" for row in self._rows)
         self._rows.clear()
+
+
+def _is_whole(line: str) -> bool:
+    return line.endswith("\n") and line.count(",") == HEAD.count(",") and line.partition(",")[0].isdecimal()

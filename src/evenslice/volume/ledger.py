@@ -3,25 +3,27 @@
 import json
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from evenslice.errors import BadInputError
-from evenslice.volume.writing import written_beside
+from evenslice.volume.durable import flush_file
+from evenslice.volume.locks import held, held_if_free, told_of
+from evenslice.volume.parts import left_behind, part_of, throw_away
+from evenslice.volume.writing import named, written_beside
 
 FAN = 1000
-PATIENCE_S = 600.0
+MANIFEST, PLAN = "manifest.json", "plan.lock"
+TRIES = 20
 
 
 class Ledger:
     """A run's folder: its manifest, and a record for each piece of work that is done.
 
-    Locks are the operating system's: those of a killed process are gone with it.
+    Locks are the operating system's where it has some: those of a killed process are gone with it. Whoever takes part holds one, taken
+    while the run was looked at under the lock of its plan, so that nobody starts the run over under those who work on it.
 
     Attributes
     ----------
@@ -33,7 +35,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
 
     def is_done(self, stage: str, index: int) -> bool:
         """Whether a piece of work is done."""
@@ -42,10 +44,12 @@ class Ledger:
     def done(self, stage: str, index: int, record: dict[str, Any] | None = None) -> None:
         """Note that a piece of work is done and written."""
         place = self._place(stage, index)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-        part.write_text(json.dumps(record or {}))
-        part.replace(place)
+        part = part_of(place)
+        with named(place, part):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(record or {}))
+            flush_file(part)
+            part.replace(place)
 
     def left(self, stage: str, indices: range) -> list[int]:
         """Return those pieces of a stage that are not done."""
@@ -59,47 +63,84 @@ class Ledger:
 
     def age_s(self) -> float:
         """Return how long ago the run began, seconds."""
-        return time.time() - (self.folder / "manifest.json").stat().st_mtime
+        return time.time() - (self.folder / MANIFEST).stat().st_mtime
 
     @contextmanager
     def trying(self, name: str) -> Iterator[bool]:
         """Try to hold a lock of the run; give whether that succeeded."""
-        with held_if_free(self.folder / f"{name}.lock") as held:
-            yield held
+        with held_if_free(self.folder / f"{name}.lock") as free:
+            yield free
 
     @contextmanager
     def holding(self, name: str, out: Path) -> Iterator[None]:
-        """Hold a lock of the run, or raise ``BadInputError`` if another process does."""
-        with self.trying(name) as held:
-            if not held:
+        """Hold a lock of the run.
+
+        Raises
+        ------
+        BadInputError
+            If another process does, or the run was completed or started over since it was opened.
+        """
+        trying = self.trying(name)
+        with self._planning():
+            if not self._is_here():
                 raise BadInputError(
-                    f"another process works on {out} ({name}), expected none; wait for it, or choose another name"
+                    f"the run in {self.folder} was completed or started over by another process just now, expected it to go on; run the "
+                    "command again"
                 )
+            free = trying.__enter__()
+        try:
+            if not free:
+                raise busy(out, self.folder / f"{name}.lock")
             yield
+        finally:
+            trying.__exit__(None, None, None)
 
     def remove(self) -> None:
         """Remove the folder; what is left of it if that is cut short is no run any more."""
-        gone = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex[:8]}.gone")
-        self.folder.replace(gone)
-        shutil.rmtree(gone)
+        with self._planning():
+            remove_run(self.folder)
+
+    @contextmanager
+    def _planning(self) -> Iterator[None]:
+        """Hold the lock of the plan, if the folder is there."""
+        if self.folder.is_dir():
+            with held(self.folder / PLAN):
+                yield
+        else:
+            yield
+
+    def _is_here(self) -> bool:
+        try:
+            return bool(json.loads((self.folder / MANIFEST).read_text()) == self.manifest)
+        except FileNotFoundError:
+            return False
 
     def _place(self, stage: str, index: int) -> Path:
         return self.folder / "done" / stage / f"{index // FAN:06d}" / f"{index % FAN:03d}.json"
 
 
-@contextmanager
-def held_if_free(path: Path) -> Iterator[bool]:
-    """Try to hold a lock file; give whether that succeeded. A killed process holds none."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+def remove_run(folder: Path) -> None:
+    """Remove the folder of a run in one step, and then what was in it."""
+    gone = part_of(folder, "gone")
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def busy(out: Path, lock: Path) -> BadInputError:
+    """Return the error for a result that another process works on."""
+    return BadInputError(
+        f"another process works on {out} ({lock.name.removesuffix('.lock')}), expected none{told_of(lock)}; wait for it, or choose another name"
+    )
+
+
+def is_busy(folder: Path) -> Path | None:
+    """Return a lock in the folder of a run that some process holds, None if nobody works there."""
+    for lock in sorted(folder.glob("*.lock")):
+        if lock.name not in (PLAN, "finish.lock"):  # who finishes holds another one, too
+            with held_if_free(lock) as free:
+                if not free:
+                    return lock
+    return None
 
 
 def open_ledger(
@@ -125,34 +166,71 @@ def open_ledger(
     BadInputError
         If a run is there that must not be joined, or has another ``asked``; or something that is no run.
     """
-    if folder.exists() and not folder.is_dir():
-        raise BadInputError(f"{folder} is a file, expected no file of that name, for the state of the run; move it")
-    names = {item.name for item in folder.iterdir()} if folder.exists() else set()
-    if names and not names & {"manifest.json", "plan.lock"}:
-        raise BadInputError(
-            f"{folder} holds no run, expected no folder of that name, for the state of the run; move it"
-        )
-    asked = json.loads(json.dumps(asked))
-    folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / "plan.lock", timeout=PATIENCE_S)
-    with lock:
-        if (folder / "manifest.json").exists() and not force:
-            return _joined(folder, asked, join)
+    with begun(folder, {MANIFEST, PLAN}, PLAN):
+        if (folder / MANIFEST).exists() and not force:
+            return _joined(folder, json.loads(json.dumps(asked)), join)
         _clear(folder)  # also of what a process left that was killed here
         try:
             chosen = choose(folder)
             manifest = json.dumps({"asked": asked, "chosen": chosen}, indent=2)
-            with written_beside(folder / "manifest.json") as part:
+            with written_beside(folder / MANIFEST) as part:
                 part.write_text(manifest + "\n")
         except BaseException:
-            shutil.rmtree(folder)
+            remove_run(folder)
             raise
-    return Ledger(folder)
+        return Ledger(folder)
+
+
+@contextmanager
+def begun(folder: Path, ours: set[str], lock: str) -> Iterator[None]:
+    """Make the folder of a run if need be, and hold its lock.
+
+    Parameters
+    ----------
+    folder
+        Of the run. What ended processes left of those before it is removed.
+    ours
+        Names of which one at least is there if the folder holds a run and anything else.
+    lock
+        Name of the lock.
+
+    Raises
+    ------
+    BadInputError
+        If something else is there, or other processes come and go all the time.
+    """
+    for gone in left_behind(folder, "gone"):
+        throw_away(gone)
+    for _ in range(TRIES):
+        if folder.exists() and not folder.is_dir():
+            raise BadInputError(f"{folder} is a file, expected no file of that name, for the state of the run; move it")
+        try:
+            names = {item.name for item in folder.iterdir()} if folder.exists() else set()
+            if {name for name in names if not name.startswith(".")} and not names & (ours | {f"{lock}.held"}):
+                raise BadInputError(
+                    f"{folder} holds no run, expected no folder of that name, for the state of the run; move it"
+                )
+            folder.mkdir(exist_ok=True)
+            made = folder.stat().st_ino
+            holding = held(folder / lock)
+            holding.__enter__()
+        except FileNotFoundError:  # the one before has just removed it
+            continue
+        try:
+            if folder.exists() and folder.stat().st_ino == made:
+                yield
+                return
+        finally:
+            holding.__exit__(None, None, None)
+    raise BadInputError(f"{folder} comes and goes, expected one process that begins there; wait for the others")
 
 
 def _joined(folder: Path, asked: dict[str, Any], join: bool) -> Ledger:
     ledger = Ledger(folder)
     if not join:
+        lock = is_busy(folder)
+        if lock is not None:
+            raise busy(folder.with_name(folder.name.removesuffix(".run")), lock)
         raise BadInputError(
             f"{folder} holds an unfinished run, expected none; go on with --resume, or start over with --force"
         )
@@ -173,13 +251,11 @@ def _short(value: Any) -> str:
 
 
 def _clear(folder: Path) -> None:
-    if (folder / "manifest.json").exists():
-        ledger = Ledger(folder)
-        for lock in folder.glob("*.lock"):
-            if lock.stem != "plan":
-                with ledger.holding(lock.stem, folder):  # nobody works here any more
-                    pass
-        (folder / "manifest.json").unlink()  # first: without it there is no run
+    if (folder / MANIFEST).exists():
+        lock = is_busy(folder)
+        if lock is not None:
+            raise busy(folder.with_name(folder.name.removesuffix(".run")), lock)
+        (folder / MANIFEST).unlink()  # first: without it there is no run
     for item in folder.iterdir():
-        if item.suffix != ".lock":
+        if not item.name.endswith((".lock", ".lock.held")):
             shutil.rmtree(item) if item.is_dir() else item.unlink()
