@@ -101,7 +101,17 @@ def test_the_command_can_be_run_again(monkeypatch):
 
 
 def test_audits_scores_and_fixed_models_say_what_they_read(place):
-    found = audit("model.safetensors", "raw.tif", labels="labels.tif", windows=2, tile=32, methods=["gradient"], seed=7)
+    found = audit(
+        "model.safetensors",
+        "raw.tif",
+        labels="labels.tif",
+        windows=2,
+        tile=32,
+        methods=["gradient"],
+        seed=7,
+        maps="maps.zarr",
+    )
+    check(zarr.open_group("maps.zarr").attrs["evenslice"]["provenance"], place, model="model.safetensors")
     made = json.loads(found.to_json())["provenance"]
     check(made, place, model="model.safetensors", volume="raw.tif", labels="labels.tif")
     assert made["seed"] == 7 and len(made["inputs"]["volume"]["voxels"]) == 16

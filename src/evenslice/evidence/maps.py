@@ -1,6 +1,6 @@
 """Attribution maps as a store to look at: one OME-Zarr image over windows and slots, beside the raw slices."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from evenslice.volume.writing import store_written_beside
 
 
 @contextmanager
-def writing_maps(path: Path, most: int, voxel_nm: VoxelSize | None, force: bool) -> Iterator[Callable[[Look], None]]:
+def writing_maps(
+    path: Path, most: int, voxel_nm: VoxelSize | None, force: bool, provenance: Mapping[str, Any]
+) -> Iterator[Callable[[Look], None]]:
     """Write the attribution of windows, as they come, to an OME-Zarr store that appears when it is complete.
 
     The store is an image (t, c, y, x): windows and slots; ``raw`` in it holds the slices in the same place, and the
-    attribute ``evenslice`` of both the (z, y, x) of each window's first pixel in the volume.
+    attribute ``evenslice`` of both the (z, y, x) of each window's first pixel in the volume (``windows``).
 
     Parameters
     ----------
@@ -28,6 +30,8 @@ def writing_maps(path: Path, most: int, voxel_nm: VoxelSize | None, force: bool)
         (z, y, x) in nm, or None.
     force
         Whether to replace a store that is there.
+    provenance
+        To note in the store.
 
     Yields
     ------
@@ -57,7 +61,7 @@ def writing_maps(path: Path, most: int, voxel_nm: VoxelSize | None, force: bool)
         yield keep
         for array, folder in zip(arrays, (part, part / "raw"), strict=True):
             array.resize((len(origins), *array.shape[1:]))
-            _note(folder, origins)
+            _note(folder, {"windows": origins, "provenance": dict(provenance)})
 
 
 def _slot_names(slices: int) -> list[str]:
@@ -65,7 +69,7 @@ def _slot_names(slices: int) -> list[str]:
     return [f"{s:+d}" if s else "centre" for s in range(-(slices // 2), slices // 2 + 1)]
 
 
-def _note(folder: Path, origins: list[list[int]]) -> None:
+def _note(folder: Path, facts: dict[str, Any]) -> None:
     import zarr
 
-    zarr.open_group(str(folder), mode="a").attrs["evenslice"] = {"windows": origins}
+    zarr.open_group(str(folder), mode="a").attrs["evenslice"] = facts

@@ -134,15 +134,15 @@ def audit(
     allowed = default_methods(model.slices, scene.differentiable) if methods is None else methods
     question = replace(question, methods=check_methods(allowed, model.slices, scene.differentiable))
     plan = planned_looks(len(sites), None if windows == AUTO else int(windows))
+    made = provenance_of(seed, model=given, volume=volume, labels=truth)
     with ExitStack() as stack:
         stack.enter_context(explaining(scene.module))
         keep = None
         if maps is not None:
-            keep = stack.enter_context(writing_maps(Path(maps), plan[-1], volume.voxel_nm, force))
+            keep = stack.enter_context(writing_maps(Path(maps), plan[-1], volume.voxel_nm, force, made))
         step = stack.enter_context(progress(f"auditing {label}", plan[-1]))
         gathered = _gather(scene, question, sites, plan, margin, confidence, looks, step, keep)
         checks = run_checks(scene, [raw for _, raw in read_sites(volume, model.slices, sites[:CHECK_WINDOWS])])
-    made = provenance_of(seed, model=given, volume=volume, labels=truth)
     result = _result(model, scene, question, gathered, checks, windows == AUTO, plan, margin, confidence)
     return replace(result, provenance=made)
 
