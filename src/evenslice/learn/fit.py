@@ -107,7 +107,7 @@ def fit(
     earlier = _read_state(state) if state.exists() else None
     if earlier is not None:
         training.go_on(earlier)
-    stopped = earlier is not None and earlier["stop"]
+    stopped = earlier is not None and bool(earlier.get("stop"))
     left = 0 if stopped else training.recipe.steps - training.start
     with warnings.catch_warnings(), progress(label, training.recipe.steps) as step:
         warnings.simplefilter("ignore")

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from evenslice.errors import BadInputError
 from evenslice.learn.feed import Batches
 from evenslice.learn.losses import segmentation_loss
 from evenslice.learn.patches import Patches, Source
@@ -57,9 +58,27 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def go_on(self, state: dict[str, Any]) -> None:
-        """Start from a state that ``state`` returned."""
-        self.start, self._earlier = int(state["done"]), state
-        self.network.load_state_dict(state["network"])
+        """Start from a state that ``state`` returned.
+
+        Raises
+        ------
+        BadInputError
+            If it is another one.
+        """
+        missing = {"done", "network", "optimiser", "schedule", "scaling"} - set(state)
+        done = state.get("done")
+        if missing or not isinstance(done, int) or not 0 <= done <= self.recipe.steps:
+            raise BadInputError(
+                f"the state of the run lacks {', '.join(sorted(missing)) or 'a number of steps'}, expected what this run wrote; start "
+                "over with --force"
+            )
+        try:
+            self.network.load_state_dict(state["network"])
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise BadInputError(
+                f"the state of the run is of another network ({(str(error).splitlines() or [''])[0][:100]}), expected what this run wrote; start over with --force"
+            ) from error
+        self.start, self._earlier = done, state
 
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on."""
@@ -104,6 +123,11 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         schedule = schedule_of(optimiser, recipe)
         if self._earlier is not None:
-            optimiser.load_state_dict(self._earlier["optimiser"])
-            schedule.load_state_dict(self._earlier["schedule"])
+            try:
+                optimiser.load_state_dict(self._earlier["optimiser"])
+                schedule.load_state_dict(self._earlier["schedule"])
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                raise BadInputError(
+                    f"the state of the run is of another optimiser ({error!r}), expected what this run wrote; start over with --force"
+                ) from error
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

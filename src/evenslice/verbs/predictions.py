@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evenslice.labels.metrics import ScoresAs
+from evenslice.model.notes import damaged, spans_in
 from evenslice.verbs.choices import VolumeLike, volume_of
 from evenslice.volume.array import Volume
 
@@ -31,7 +32,10 @@ def trained_spans(source: VolumeLike) -> list[tuple[int, int]]:
     for folder in (path, *path.parents[:2]):
         noted = _attributes(folder / "zarr.json").get("evenslice")
         if isinstance(noted, dict):
-            return [(int(a), int(b)) for a, b in noted.get("trained_slices") or []]
+            try:
+                return spans_in(noted.get("trained_slices") or [])
+            except ValueError as error:
+                raise damaged(folder, error) from error
     return []
 
 
@@ -49,7 +53,7 @@ def training_warning(seen: Sequence[tuple[int, int]], slices: int) -> tuple[str,
 def _channels(store: Path) -> int | None:
     """Return how many probabilities a voxel has in an OME-Zarr image (c, z, y, x), None where it is not to be seen."""
     shape = _read(store / "0" / "zarr.json").get("shape")
-    return None if not isinstance(shape, list) else (int(shape[0]) if len(shape) == 4 else 1)
+    return None if not isinstance(shape, list) else (shape[0] if len(shape) == 4 else 1)
 
 
 def _attributes(path: Path) -> dict[str, Any]:
@@ -60,7 +64,7 @@ def _attributes(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty where there is none."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
