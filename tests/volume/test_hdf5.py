@@ -118,11 +118,11 @@ def test_links_are_followed_inside_the_file_only_and_never_in_circles(tmp_path):
         file["gone"] = h5py.ExternalLink("gone.h5", "/raw")
     assert open_volume(tmp_path / "a.h5").shape == (10, 17, 13)
     assert open_volume(f"{tmp_path / 'a.h5'}:/soft").shape == (10, 17, 13)
-    for name in ("round", "gone"):
-        with pytest.raises(BadInputError, match=f"holds no dataset {name}"):
+    with pytest.raises(BadInputError, match="holds no dataset round"):
+        open_volume(f"{tmp_path / 'a.h5'}:round")
+    for name, target in (("out", "other.h5:/raw"), ("gone", "gone.h5:/raw")):
+        with pytest.raises(BadInputError, match=rf"link into another file \({target}\)"):
             open_volume(f"{tmp_path / 'a.h5'}:{name}")
-    with pytest.raises(BadInputError, match=r"link into another file .*other.h5"):
-        open_volume(f"{tmp_path / 'a.h5'}:out")
 
 
 def test_voxels_elsewhere_are_refused(tmp_path):

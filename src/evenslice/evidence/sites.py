@@ -91,6 +91,7 @@ def plan_sites(
     size: tuple[int, int] | None = None,
     roi: Roi | None = None,
     richness: Callable[[Site], float] | None = None,
+    source: str = "the volume",
 ) -> list[Site]:
     """Draw windows wholly inside a volume, spread over as many blocks as there are.
 
@@ -118,6 +119,8 @@ def plan_sites(
     richness
         How much foreground a window holds. Blocks are then drawn in four strata of equal size, in turn, so that rich and poor
         ones come in proportion (stratified sampling, proportional allocation).
+    source
+        What the volume is called in a message.
 
     Raises
     ------
@@ -128,7 +131,7 @@ def plan_sites(
         raise BadInputError(f"{windows} windows were asked for, expected 1 or more; use for example --windows 40")
     rng = np.random.default_rng(seed)
     box = roi or (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
-    grid = _grid(box, slices, size or (tile, tile), multiple, size is not None, rng)
+    grid = _grid(box, slices, size or (tile, tile), multiple, size is not None, rng, source)
     count = min(grid.blocks, windows if richness is None else CANDIDATES * windows)
     order = rng.choice(grid.blocks, count, replace=False)  # draws numbers without listing them
     if richness is not None:
@@ -160,18 +163,20 @@ def _in_strata(blocks: list[int], rich: Sequence[float], rng: np.random.Generato
     return np.asarray(blocks, np.intp)[np.lexsort((first[stratum], place))]
 
 
-def _grid(box: Roi, slices: int, tile: tuple[int, int], multiple: int, fixed: bool, rng: np.random.Generator) -> Grid:
+def _grid(
+    box: Roi, slices: int, tile: tuple[int, int], multiple: int, fixed: bool, rng: np.random.Generator, source: str
+) -> Grid:
     z, y, x = box
     inside = inner_centres(slices, z.stop - z.start)
     centres = range(z.start + inside.start, z.start + inside.stop)
     if len(centres) < 1:
         raise BadInputError(
-            f"the volume has {z.stop - z.start} slices, expected at least {slices} for windows of {slices} wholly inside; use fewer slices"
+            f"{source} has {z.stop - z.start} slices, expected at least {slices} for windows of {slices} wholly inside; use fewer slices"
         )
     height, width = y.stop - y.start, x.stop - x.start
     if fixed and (tile[0] > height or tile[1] > width):
         raise BadInputError(
-            f"the network takes {tile[0]} x {tile[1]} pixels only, expected slices at least as large, found {height} x {width}; use a "
+            f"the network takes {tile[0]} x {tile[1]} pixels only, expected slices at least as large, found {height} x {width} in {source}; use a "
             "larger volume, or export the network for other sizes"
         )
     return Grid(z.start, centres, slices, _tiles(y, tile[0], multiple, rng), _tiles(x, tile[1], multiple, rng))

@@ -49,9 +49,8 @@ def bands(shape: tuple[int, int, int], halo: int = 0, most: int = MOST_VOXELS) -
     most
         Voxels of a box, the halo not counted.
     """
-    depth, height, width = shape
-    rows = min(height, max(1, most // width))
-    thick = max(1, most // (height * width)) if rows == height else 1
+    depth, height, _ = shape
+    thick, rows = _sides(shape, most)
     for z in range(0, depth, thick):
         for y in range(0, height, rows):
             yield Band(
@@ -59,3 +58,16 @@ def bands(shape: tuple[int, int, int], halo: int = 0, most: int = MOST_VOXELS) -
                 slice(y, min(height, y + rows)),
                 slice(max(0, y - halo), min(height, y + rows + halo)),
             )
+
+
+def count_bands(shape: tuple[int, int, int], most: int = MOST_VOXELS) -> int:
+    """Return how many boxes ``bands`` makes of a volume."""
+    thick, rows = _sides(shape, most)
+    return -(-shape[0] // thick) * -(-shape[1] // rows)
+
+
+def _sides(shape: tuple[int, int, int], most: int) -> tuple[int, int]:
+    """Return how many slices and rows a box has at most."""
+    _, height, width = shape
+    rows = min(height, max(1, most // width))
+    return max(1, most // (height * width)) if rows == height else 1, rows

@@ -5,7 +5,9 @@ from evenslice.errors import BadInputError
 VALIDATION_PART = 0.2
 
 
-def split_slices(depth: int, slices: int, validation: range | None = None) -> tuple[list[int], list[int]]:
+def split_slices(
+    depth: int, slices: int, validation: range | None = None, source: str = "the volume"
+) -> tuple[list[int], list[int]]:
     """Split the slices of a volume into training and validation.
 
     Parameters
@@ -16,6 +18,8 @@ def split_slices(depth: int, slices: int, validation: range | None = None) -> tu
         S; also the gap left between the two, so that their windows share no slice.
     validation
         Slices to validate on; the last 20 % when None.
+    source
+        What the volume is called in a message.
 
     Returns
     -------
@@ -36,7 +40,7 @@ def split_slices(depth: int, slices: int, validation: range | None = None) -> tu
     train = [z for z in range(depth) if z < validation[0] - slices or z > validation[-1] + slices]
     if not train:
         raise BadInputError(
-            f"the volume has {depth} slices, which leaves none to train on beside {len(validation)} for validation and a gap of {slices}; "
-            "use a deeper volume or fewer --validation slices"
+            f"{source} has {depth} slices, which leaves none to train on beside {len(validation)} for validation and a gap of {slices}, "
+            "expected more; use a deeper volume or fewer --validation slices"
         )
     return train, list(validation)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.labels.bands import Band, bands
+from evenslice.labels.bands import Band, bands, count_bands
 from evenslice.labels.boundary import BoundaryCounter
 from evenslice.labels.metrics import MOST_CLASSES, BoundaryScores, Scores, check_classes, confusion, scores_of
 from evenslice.labels.targets import unique_values
@@ -40,9 +40,8 @@ def class_scores(
     """
     tally = _Tally(BoundaryCounter(tolerance), truth.source)
     read = _Reader(prediction, truth, threshold, ignore, box)
-    plan = list(bands(read.truth.shape, tally.boundary.halo, MOST_VOXELS))
-    with progress("evaluating", len(plan)) as step:
-        for band in plan:
+    with progress("evaluating", count_bands(read.truth.shape, MOST_VOXELS)) as step:
+        for band in bands(read.truth.shape, tally.boundary.halo, MOST_VOXELS):
             guess, real, keep = read(band)
             for i, z in enumerate(range(band.z.start, band.z.stop)):
                 tally.add(guess[i], real[i], None if keep is None else keep[i], band.inside)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from evenslice.errors import BadInputError
-from evenslice.labels.bands import bands
+from evenslice.labels.bands import bands, count_bands
 from evenslice.labels.contingency import PairCounter, Pairs
 from evenslice.labels.matching import match_objects
 from evenslice.labels.metrics import Scores, scores_of
@@ -23,9 +23,8 @@ def object_scores(prediction: Volume, truth: Volume, ignore: int | None, progres
     _check_labels(prediction)
     _check_labels(truth)
     counter = PairCounter(ignore or None)
-    plan = list(bands(truth.shape))
-    with progress("evaluating", len(plan)) as step:
-        for band in plan:
+    with progress("evaluating", count_bands(truth.shape)) as step:
+        for band in bands(truth.shape):
             where = f"{prediction.source} and {truth.source}, slices {band.z.start}:{band.z.stop}"
             counter.add(prediction.read(band.box), truth.read(band.box), where)
             step()

@@ -18,13 +18,14 @@ from evenslice.model.streaming import predict_blocks
 from evenslice.volume.array import Roi, Volume
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.sections import Feed, Sections
-from evenslice.volume.tiles import Block, Cut, block_side, chunk_side, plan_blocks
+from evenslice.volume.tiles import Block, Cut, block_side, chunk_side, count_blocks, plan_blocks
 
 SMALLEST_TILE = 32
 LARGEST_TILE = 4096
 BLEND_SIDE = 4096
 BLOCK_BYTES = 64 * 2**20
 MOST_DEPTH = 16
+MOST_BLOCKS = 2**20
 FEWEST_BLOCKS = 8
 LOOK = 1.4  # side of the picture on which tiles are compared with a whole one, tiles
 LOOK_TILE = 640  # larger tiles are not compared: what a halo gives does not depend on the tile
@@ -134,6 +135,12 @@ def make_plan(model: Model, volume: Volume, roi: Roi, normalisation: Normalisati
     size = math.prod(min(n, t) for n, t in zip(volume.shape[1:], cut.tile, strict=True))
     batch = int(max(1, min(64, GPU_PIXELS // size, budget / pixel // size))) if wishes.device.type == "cuda" else 1
     depth = _depth(model, volume, roi, cut)
+    blocks = count_blocks(volume.shape, roi, cut, depth, BLEND_SIDE)
+    if blocks > MOST_BLOCKS:
+        raise BadInputError(
+            f"{volume.source} would be segmented in {blocks} blocks, expected at most {MOST_BLOCKS} in one run; choose parts with --roi, or a "
+            "larger --tile"
+        )
     plan = Plan(
         cut,
         depth,

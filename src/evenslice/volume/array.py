@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 
+MOST_VOXELS, LONGEST = 2**44, 2**24
+LARGEST_CHUNK = 2**31
 Roi = tuple[slice, slice, slice]
 VoxelSize = tuple[float, float, float]
 
@@ -120,6 +122,33 @@ def read_planes(
     for i, number in enumerate(range(z.start, z.stop)):
         box[i] = plane(number)[y, x]
     return box
+
+
+def check_bounded(shape: Sequence[int], source: str, remedy: str) -> None:
+    """Raise ``BadInputError`` unless a box of a volume is of a size that can be gone through voxel by voxel.
+
+    Parameters
+    ----------
+    shape
+        Of the box.
+    source, remedy
+        For the message: where it is from, and what to do.
+    """
+    if math.prod(shape) > MOST_VOXELS or max(shape) > LONGEST:
+        raise BadInputError(
+            f"{source} has {sizes(shape)} voxels, too many to go through all of them, expected at most {MOST_VOXELS:.3g}, and {LONGEST} "
+            f"along an axis; check its header, or {remedy}"
+        )
+
+
+def check_chunk(chunk: Sequence[int], itemsize: int, source: object) -> None:
+    """Raise ``BadInputError`` unless a chunk, which is unpacked whole, is of a size that can be held."""
+    size = math.prod(chunk) * itemsize
+    if size > LARGEST_CHUNK:
+        raise BadInputError(
+            f"{source} is packed in chunks of {sizes(chunk)} voxels ({size / 1e9:.3g} GB), each to be unpacked whole, expected at most "
+            f"{LARGEST_CHUNK / 1e9:.3g} GB; check its header, or save it with smaller chunks"
+        )
 
 
 def sizes(shape: Sequence[int]) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, sizes
+from evenslice.volume.array import Volume, check_chunk, sizes
 from evenslice.volume.cache import ChunkedPixels
 from evenslice.volume.units import stated_size
 
 _FILTERS = {32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2", 32000: "lzf", 4: "szip"}
-MOST_NAMED = 8
+MOST_NAMED, MOST_LINKS = 8, 16
 
 
 def open_hdf5(path: Path, dataset: str | None = None) -> Volume:
@@ -85,6 +85,30 @@ def _listed(datasets: list[Any]) -> str:
     return ", ".join(names) + (f" and {len(datasets) - MOST_NAMED} more" if len(datasets) > MOST_NAMED else "")
 
 
+def _choice(datasets: list[Any]) -> str:
+    """Say what was expected and what to do, where something else was asked for."""
+    if not datasets:
+        return "expected a dataset of three axes of numbers, of which none is there; check the file"
+    return f"expected one of: {_listed(datasets)}; choose one of these"
+
+
+def _outside(file: h5py.File, name: str, left: int = MOST_LINKS) -> str | None:
+    """Return FILE:/NAME where the way to a name leads out of the file, None where it does not; nothing outside is opened."""
+    place, parts = "/", [part for part in name.split("/") if part]
+    for number, part in enumerate(parts):
+        group = file[place]
+        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
+        if isinstance(link, h5py.ExternalLink):
+            return f"{link.filename}:{link.path}"
+        if isinstance(link, h5py.SoftLink):
+            whole = "/".join([link.path if link.path.startswith("/") else f"{place}/{link.path}", *parts[number + 1 :]])
+            return _outside(file, whole, left - 1) if left else None
+        if link is None:
+            return None
+        place = f"{place}/{part}".replace("//", "/")
+    return None
+
+
 def _only_dataset(file: h5py.File, path: Path) -> Any:
     found = _candidates(file)
     if not found:
@@ -99,25 +123,20 @@ def _only_dataset(file: h5py.File, path: Path) -> Any:
 
 
 def _named(file: h5py.File, path: Path, name: str) -> Any:
+    outside = _outside(file, name)
+    if outside is not None:
+        raise BadInputError(
+            f"{path}:{name} is a link into another file ({outside}), expected a dataset in this one; give that file instead"
+        )
     try:
         item = file[name]
     except (KeyError, OSError, RuntimeError, ValueError) as error:
-        raise BadInputError(
-            f"{path} holds no dataset {name}, expected one of: {_listed(_candidates(file)) or 'none is a volume'}; choose one of these"
-        ) from error
-    if item.file.filename != file.filename:
-        other = item.file.filename
-        item.file.close()
-        raise BadInputError(
-            f"{path}:{name} is a link into another file ({other}), expected a dataset in this one; give that file instead"
-        )
+        raise BadInputError(f"{path} holds no dataset {name}, {_choice(_candidates(file))}") from error
     if not isinstance(item, h5py.Dataset):
         inside = [d for d in _candidates(file) if d.name.startswith(f"/{name.strip('/')}/")]
         if len(inside) == 1:
             return inside[0]
-        raise BadInputError(
-            f"{path}:{name} is a group, expected a dataset; choose one of: {_listed(inside) or 'none in it is a volume'}"
-        )
+        raise BadInputError(f"{path}:{name} is a group, {_choice(inside)}")
     return item
 
 
@@ -168,6 +187,8 @@ def _check_stored(item: Any, source: str) -> None:
             f"{source} is {kind} other files ({', '.join(files[:3])}), expected the voxels in the file itself; copy them into one dataset"
         )
     plist = item.id.get_create_plist()
+    if plist.get_nfilters():
+        check_chunk(item.chunks, item.dtype.itemsize, source)
     for number in range(plist.get_nfilters()):
         code, _, _, name = plist.get_filter(number)
         if not h5py.h5z.filter_avail(code):

@@ -1,5 +1,6 @@
 """A folder of images, one slice each, in natural order of their names."""
 
+import io
 import re
 import threading
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, read_planes
@@ -16,6 +17,8 @@ from evenslice.volume.cache import LastUsed
 from evenslice.volume.tiff import read_image
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".pgm", ".webp")
+LARGEST_PICTURE = 2**32
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2, "RGB": 3}
 _LOCK = threading.Lock()
 
 
@@ -92,10 +95,27 @@ def _read_picture(file: Path) -> NDArray[Any]:
     with _LOCK:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # slices of EM are larger than Pillow allows
         try:
-            return np.asarray(iio.imread(file.read_bytes(), extension=file.suffix.lower()))
+            body = file.read_bytes()
+            _check_picture(body, file)
+            return np.asarray(iio.imread(body, extension=file.suffix.lower(), plugin="pillow"))
+        except BadInputError:
+            raise
         except Exception as error:  # each codec raises types of its own
+            reason = "it is no picture" if isinstance(error, UnidentifiedImageError) else error or type(error).__name__
             raise BadInputError(
-                f"{file} cannot be read as an image ({error}), expected a whole image; export it again"
+                f"{file} cannot be read as an image ({reason}), expected a whole image; export it again"
             ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_picture(body: bytes, file: Path) -> None:
+    """Raise if a picture says that it is larger than could be held."""
+    with Image.open(io.BytesIO(body)) as picture:
+        width, height = picture.size
+        size = width * height * _BYTES.get(picture.mode, 4)
+    if size > LARGEST_PICTURE:
+        raise BadInputError(
+            f"{file} has {height} x {width} pixels by its header ({size / 1e9:.3g} GB), expected at most {LARGEST_PICTURE / 1e9:.3g} GB a "
+            "slice; check whether it is damaged, or save the slices in tiles, for example as OME-Zarr"
+        )

@@ -28,6 +28,7 @@ def open_mrc(path: Path) -> Volume:
     BadInputError
         If the file is not MRC, is cut off, or is of a mode or an order of axes that is not read.
     """
+    _check_extension(path)
     try:
         with warnings.catch_warnings(), mrcfile.open(path, "r", permissive=False, header_only=True) as file:
             warnings.simplefilter("ignore")
@@ -54,13 +55,26 @@ def open_mrc(path: Path) -> Volume:
     size, need = path.stat().st_size, start + math.prod(shape) * dtype.itemsize
     if min(shape) < 1 or int(header.nsymbt) < 0 or need > size:
         raise BadInputError(
-            f"{path} is cut off or damaged: its header states {' x '.join(map(str, shape))} voxels ({need} bytes), the file has {size}; "
-            "copy or export it again"
+            f"{path} is cut off or damaged: its header states {' x '.join(map(str, shape))} voxels behind "
+            f"{start} bytes, expected {need} bytes in all, and the file has {size}; copy or export it again"
         )
     pixels = np.memmap(path, dtype, "r", start, shape)
     given = np.dtype(np.float32) if mode == 12 else dtype.newbyteorder("=")
     lazy = ChunkedPixels(shape, given, None, lambda *box: np.array(pixels[box]))
     return Volume(lazy, _voxel_size(header), str(path), facts={"format": f"MRC mode {mode}", "compression": "none"})
+
+
+def _check_extension(path: Path) -> None:
+    """Raise if the header states more before the voxels than the file holds: it would be read, whatever its size."""
+    with path.open("rb") as file:
+        head, size = file.read(HEADER_BYTES), path.stat().st_size
+    order: Any = "big" if head[212:213] == b"\x11" else "little"
+    stated = int.from_bytes(head[92:96], order, signed=True)
+    if len(head) == HEADER_BYTES and head[208:212] == b"MAP " and not 0 <= stated <= size - HEADER_BYTES:
+        raise BadInputError(
+            f"{path} is cut off or damaged: its header states {stated} bytes before the voxels, expected 0 to {size - HEADER_BYTES}; "
+            "copy or export it again"
+        )
 
 
 def _imod_unsigned(header: Any) -> bool:

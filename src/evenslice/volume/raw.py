@@ -22,6 +22,7 @@ _TYPES = {
     "float64": "float64 double f64 64bitreal 64bitfloat",
 }
 _KNOWN = {word: name for name, words in _TYPES.items() for word in words.split()}
+MOST_TEXT = 2**16
 _BY_SIZE = {1: "uint8", 2: "uint16", 4: "float32"}
 
 
@@ -71,7 +72,11 @@ def _bare(text: str) -> str:
 
 def _values(info: Path) -> dict[str, str]:
     """Return the lines ``KEY = VALUE`` of a text file, keys bare."""
-    lines = info.read_text(errors="replace").splitlines()
+    if info.stat().st_size > MOST_TEXT:
+        raise BadInputError(
+            f"{info} has {info.stat().st_size} bytes, expected a text of a few lines such as NUM_X = 1300; check the file"
+        )
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
     pairs = (line.partition("=")[::2] for line in lines if "=" in line and not line.lstrip().startswith(("!", "#")))
     return {_bare(key): value.strip() for key, value in pairs}
 

@@ -46,7 +46,7 @@ class Sections:
         The nearest one on the far side comes before the one on the near side; both directions in z are treated alike.
         A section stays where no good one lies within 8, and so does a blank centre.
         """
-        index = [int(n) for n in neighbours(z, slices, self.volume.shape[0])]
+        index = [int(n) for n in neighbours(z, slices, self.volume.shape[0], self.volume.source)]
         return [n if n == z or not self.blank(n) else self._nearest(n, n - z) for n in index]
 
     def _nearest(self, z: int, side: int) -> int:

@@ -131,6 +131,15 @@ def plan_blocks(shape: tuple[int, int, int], roi: Roi, cut: Cut, depth: int, sid
     ]
 
 
+def count_blocks(shape: tuple[int, int, int], roi: Roi, cut: Cut, depth: int, side: int) -> int:
+    """Return how many blocks ``plan_blocks`` would make, without making them."""
+    z, *plane = roi
+    layers = -(-(z.stop - z.start) // depth)
+    for size, part, tile in zip(shape[1:], plane, cut.tile, strict=True):
+        layers *= -(-(part.stop - part.start) // block_side(size, part, cut, tile, side))
+    return int(layers)
+
+
 def block_side(size: int, span: slice, cut: Cut, tile: int, side: int) -> int:
     """Return the step between blocks along y or x, pixels; all of the span where one block is enough.
 

@@ -21,7 +21,7 @@ def check_slices(slices: int) -> int:
     return slices
 
 
-def neighbours(z: int, slices: int, depth: int) -> NDArray[np.intp]:
+def neighbours(z: int, slices: int, depth: int, source: str = "the volume") -> NDArray[np.intp]:
     """Return the S slice numbers of the window centred on ``z``, in slot order.
 
     At the ends of the volume z is reflected about the end slice: z = -1 becomes 1.
@@ -34,6 +34,8 @@ def neighbours(z: int, slices: int, depth: int) -> NDArray[np.intp]:
         S, odd.
     depth
         Number of slices of the volume.
+    source
+        What it is called in a message.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def neighbours(z: int, slices: int, depth: int) -> NDArray[np.intp]:
     reach = slices // 2
     if depth < reach + 1:
         raise BadInputError(
-            f"the volume has {depth} slices, expected at least {reach + 1} for windows of {slices}; use fewer slices"
+            f"{source} has {depth} slices, expected at least {reach + 1} for windows of {slices}; use fewer slices"
         )
     last = depth - 1
     index = np.abs(np.arange(z - reach, z + reach + 1))
@@ -58,7 +60,7 @@ def inner_centres(slices: int, depth: int) -> range:
 
 def read_window(volume: Volume, z: int, slices: int, y: slice, x: slice) -> NDArray[Any]:
     """Read the window (S, y, x) around slice ``z``, of the volume's own type, ends reflected."""
-    index = neighbours(z, slices, volume.shape[0])
+    index = neighbours(z, slices, volume.shape[0], volume.source)
     low, high = int(index.min()), int(index.max()) + 1
     block = volume.read((slice(low, high), y, x))
     return np.ascontiguousarray(block[index - low])

@@ -9,7 +9,7 @@ import zarr
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, sizes
+from evenslice.volume.array import Volume, check_chunk, sizes
 from evenslice.volume.cache import ChunkedPixels
 from evenslice.volume.ngff import Level, arrays_below, image_above, is_array, is_node, levels_of, listed
 from evenslice.volume.units import stated_size
@@ -62,6 +62,7 @@ def _open_array(folder: Path, level: Level | None, source: Path) -> Volume:
         raise BadInputError(
             f"{folder} cannot be read as a Zarr array ({_first_line(error)}), expected whole metadata and known codecs; copy or export it again"
         ) from error
+    check_chunk(array.chunks, dtype.itemsize, folder)
     names = level.axes if level else _stated_axes(array, attributes)
     kept = _kept_axes(names, shape, folder)
     volume_shape = tuple(shape[axis] for axis in kept)
