@@ -158,16 +158,27 @@ def train(
     from evenslice.report.tables import print_scores
     from evenslice.report.training_page import write_training_page
     from evenslice.verbs.provenance import command_line
+    from evenslice.verbs.train import Trained
     from evenslice.verbs.train import train as run
     from evenslice.volume.writing import check_writable
 
     page = page_beside(out)
     file = TrainFile() if config is None else read_config(config)
     others = [(one.volume, one.labels) for one in file.more] + [pair_of(text) for text in more or []]
-    check_json(json, force, config, volume, labels, out, page, *(Path(path) for pair in others for path in pair))
+    check_json(
+        json, force or resume, config, volume, labels, out, page, *(Path(path) for pair in others for path in pair)
+    )
     recipe = file.recipe(**given(ctx))
     if page.exists():
         check_writable(page, force or resume)
+
+    def write(result: Trained) -> None:
+        """Write what belongs to the model, before the state of its run is removed."""
+        write_training_page(page, result, facts, command_line())
+        if json != "-":
+            write_json(json, result.scores.to_dict())
+
+    facts = {"volume": ", ".join([str(volume), *(path for path, _ in others)])}
     result = run(
         [str(volume), *(path for path, _ in others)],
         [str(labels), *(path for _, path in others)],
@@ -177,13 +188,13 @@ def train(
         resume=resume,
         force=force,
         shown=SHOWN,
+        told=write,
         progress=bar,
     )
-    facts = {"volume": ", ".join([str(volume), *(path for path, _ in others)])}
-    write_training_page(page, result, facts, command_line())
-    write_json(json, result.scores.to_dict())
+    if json == "-" or not result.looks:  # else it is written
+        write_json(json, result.scores.to_dict())
     if json != "-":
-        done = result.looks[-1]["steps"]
+        done = result.looks[-1]["steps"] if result.looks else recipe.steps
         if done < recipe.steps:
             print(f"stopped after {done} of {recipe.steps} steps: no better Dice in {recipe.patience} looks")
         print_scores(result.scores, f"{out} on the validation slices")

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +15,130 @@ from evenslice.learn.recipe import Recipe
 from evenslice.model.checkpoint import read_about, save_model
 from evenslice.model.spec import Model
 from evenslice.verbs.train_score import Validation, validate
-from evenslice.volume.writing import written_beside
+from evenslice.volume.ledger import begun, busy, remove_run
+from evenslice.volume.locks import held_if_free
+from evenslice.volume.writing import check_writable, written_beside
 
 LOOK_SLICES = 8
-STATE = "state.ckpt"
+STATE, PLAN, FORCED, PLACING = "state.ckpt", "plan.json", "forced", "placing"
+LOCK, PLANNING = "run.lock", "plan.lock"
 Watch = Callable[[Model, int], dict[str, Any]]
 
 
 class Run:
-    """The folder in which a run keeps its state until it ends; a run that fails before there is a state leaves nothing."""
+    """The folder in which a run keeps its state until it ends; a run that fails before there is a state leaves nothing.
+
+    Parameters
+    ----------
+    out
+        What the run makes.
+    recipe
+        How.
+    resume, force
+        Whether to go on with a run that is there, or to start it over.
+    training
+        What the model will say of what it was trained on.
+    """
 
     def __init__(self, out: Path, recipe: Recipe, resume: bool, force: bool, training: dict[str, Any]) -> None:
-        self.folder = out.with_name(out.name + ".run")
+        self.folder = run_folder(out)
+        self._out, self._resume, self._force = out, resume, force
         data = {key: training[key] for key in ("fingerprint", "labels")}
         others = [[one["fingerprint"], one["labels"]] for one in training.get("volumes", [])[1:]]
-        plan = json.dumps(recipe.model_dump() | data | {"more": others}, indent=2)
-        record = self.folder / "plan.json"
-        if self.folder.exists() and not self.folder.is_dir():
+        self._plan = json.dumps(recipe.model_dump() | data | {"more": others}, indent=2)
+        self._lock = held_if_free(self.folder / LOCK)
+
+    def __enter__(self) -> "Run":
+        if self._resume and not self.folder.exists():
             raise BadInputError(
-                f"{self.folder} is a file, expected no file of that name, for the state of the run; move it"
+                f"{self.folder} holds no run to go on with, expected an unfinished one; leave --resume out"
             )
-        if self.folder.exists() and not resume and not force:
-            raise BadInputError(
-                f"{self.folder} holds an unfinished run, expected none; go on with --resume, or start over with --force"
-            )
-        if resume and record.exists():
-            if record.read_text() != plan:
+        with begun(self.folder, {PLAN, LOCK, PLANNING}, PLANNING):
+            if not self._lock.__enter__():
+                raise busy(self._out, self.folder / LOCK)
+            try:
+                self._begin()
+            except BaseException:
+                self._end(remove=not (self.folder / PLAN).exists())
+                raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end(remove=kind is None or not (self.folder / STATE).exists())
+
+    def place(self, made: dict[str, Path]) -> None:
+        """Give copies of files of the run their names, one by one; if that is cut short, it is done again by ``resume``.
+
+        Parameters
+        ----------
+        made
+            What each file of the run is to be called.
+        """
+        placing = self.folder / PLACING
+        again = placing.exists()
+        if not again:
+            for path in made.values():
+                check_writable(path, self._may_replace)
+            _write(placing, "")
+        for name, path in made.items():
+            with written_beside(path, again or self._may_replace) as part:
+                shutil.copyfile(self.folder / name, part)
+
+    @property
+    def _may_replace(self) -> bool:
+        return self._force or (self.folder / FORCED).exists()
+
+    def _begin(self) -> None:
+        record = self.folder / PLAN
+        if record.exists() and self._resume:
+            if record.read_text() != self._plan:
                 raise BadInputError(
                     f"{self.folder} holds a run with other settings or data, expected the same; repeat them, or start over with --force"
                 )
             return
-        if resume:
+        if record.exists() and not self._force:
             raise BadInputError(
-                f"{self.folder} holds no run to go on with, expected an unfinished one; leave --resume out"
+                f"{self.folder} holds an unfinished run, expected none; go on with --resume, or start over with --force"
             )
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir()
-        record.write_text(plan)
+        record.unlink(missing_ok=True)  # first: without it there is no run
+        for item in self.folder.iterdir():
+            if not item.name.endswith((".lock", ".lock.held")):
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
+        if self._force:
+            _write(self.folder / FORCED, "")
+        _write(record, self._plan)
 
-    def __enter__(self) -> Path:
-        return self.folder
+    def _end(self, remove: bool) -> None:
+        try:
+            if remove:
+                remove_run(self.folder)
+        finally:
+            self._lock.__exit__(None, None, None)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or not (self.folder / STATE).exists():
-            shutil.rmtree(self.folder)
+
+def run_folder(out: Path) -> Path:
+    """Return where a run keeps its state until it ends."""
+    return out.with_name(out.name + ".run")
+
+
+def check_outputs(out: Path, others: Sequence[Path], resume: bool, force: bool) -> None:
+    """Raise ``BadInputError`` unless a run may give its files their names; one that is gone on with may have done so, or been told to."""
+    folder = run_folder(out)
+    told = resume and ((folder / FORCED).exists() or (folder / PLACING).exists())
+    for path in (out, *others):
+        check_writable(path, force or told)
+
+
+def is_made(out: Path, training: dict[str, Any]) -> bool:
+    """Whether a model is there that was trained in just this way, and no run is on its way."""
+    if run_folder(out).exists() or not out.is_file():
+        return False
+    try:
+        found = read_about(out)["training"]
+    except (BadInputError, KeyError):
+        return False
+    plain = json.loads(json.dumps(training))
+    return all(found.get(key) == plain[key] for key in ("fingerprint", "labels", "recipe"))
 
 
 class Keeper:
@@ -107,13 +186,13 @@ class Keeper:
         save_model(self._folder / "last.safetensors", state)
         best = self._folder / "best.safetensors"
         if not best.exists() or (dice or 0.0) >= (read_about(best)["scores"]["dice"] or 0.0):
-            shutil.copyfile(self._folder / "last.safetensors", best)
+            with written_beside(best) as part:
+                shutil.copyfile(self._folder / "last.safetensors", part)
         return dice, self._patience is not None and looks_since_best(looks) >= self._patience
 
     def _note(self, look: dict[str, Any]) -> list[dict[str, Any]]:
         looks = [*(one for one in self.looks if one["steps"] < look["steps"]), look]
-        with written_beside(self._folder / "looks.json") as part:
-            part.write_text(json.dumps(looks))
+        _write(self._folder / "looks.json", json.dumps(looks))
         return looks
 
 
@@ -126,3 +205,8 @@ def looks_since_best(looks: list[dict[str, Any]]) -> int:
 def _spread(count: int, most: int) -> list[int]:
     """Return at most so many of ``count`` numbers from 0, evenly spread."""
     return [int(n) for n in np.unique(np.linspace(0, count - 1, most).round())]
+
+
+def _write(path: Path, text: str) -> None:
+    with written_beside(path) as part:
+        part.write_text(text)
