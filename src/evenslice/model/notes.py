@@ -10,6 +10,7 @@ from evenslice.errors import BadInputError
 MOST_BYTES = 4 * 2**20
 MOST_DEPTH = 32
 LARGEST_WHOLE = 2**63
+MOST_NUMBERS = 9  # slots
 MOST_SLICES = 10_000_000  # of a volume that was trained on
 TARGETS = ("foreground", "boundary", "classes")
 
@@ -141,8 +142,8 @@ def certificate_in(found: Any) -> dict[str, Any] | None:
 
 def numbers_in(found: Any) -> tuple[float, ...]:
     """Read a list of numbers; raise ``ValueError`` for anything else."""
-    if not isinstance(found, list | tuple) or not all(map(_is_number, found)):
-        raise ValueError(f"{str(found)[:40]} in place of numbers")
+    if not isinstance(found, list | tuple) or len(found) > MOST_NUMBERS or not all(map(_is_number, found)):
+        raise ValueError(f"{str(found)[:40]} in place of numbers, one or one a slot")
     return tuple(float(n) for n in found)
 
 
