@@ -75,14 +75,24 @@ def segment(
     from evenslice.report.segmentation_page import write_segmentation_page
     from evenslice.report.tables import print_segmented
     from evenslice.verbs.provenance import command_line
+    from evenslice.verbs.segment import Segmented
     from evenslice.verbs.segment import segment as run
     from evenslice.verbs.segment_looks import segmentation_looks
     from evenslice.volume.writing import check_writable
 
     page = page_beside(out)
-    check_json(json, force, *files_of(model), volume, out, page, out.with_name(out.name + ".run"))
+    again = force or resume or shard is not None
+    check_json(json, again, *files_of(model), volume, out, page, out.with_name(out.name + ".run"))
     if page.exists():
-        check_writable(page, force or resume or shard is not None)
+        check_writable(page, again)
+
+    def write(result: Segmented) -> None:
+        """Write what belongs to the result, before the state of its run is removed."""
+        looks = segmentation_looks(volume, result, roi=roi, axis=axis.value)
+        write_segmentation_page(page, result, looks, {"model": model, "volume": str(volume)}, command_line())
+        if json != "-":
+            write_json(json, result.to_dict())
+
     warn_of_code(model)
     with their_prints_aside():
         result = run(
@@ -110,13 +120,12 @@ def segment(
             seed=seed,
             device=device.value,
             force=force,
+            told=write,
             progress=bar,
         )
     for note in result.warnings:
         warn(note)
-    if result.complete and result.plan is not None and result.slices:
-        looks = segmentation_looks(volume, result, roi=roi, axis=axis.value)
-        write_segmentation_page(page, result, looks, {"model": model, "volume": str(volume)}, command_line())
-    write_json(json, result.to_dict())
+    if json == "-" or not result.slices:  # else it is written
+        write_json(json, result.to_dict())
     if json != "-":
         print_segmented(result)

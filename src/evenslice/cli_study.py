@@ -32,14 +32,19 @@ def study(
     from evenslice.report.tables import print_study
     from evenslice.report.terminal import say
     from evenslice.verbs.provenance import command_line
+    from evenslice.verbs.study import Study
     from evenslice.verbs.study import study as run
 
     check_json(json, force, file, out)
     if dry_run:
         _dry(file, out, device.value, json)
         return
-    result = run(file, out, device=device.value, retry=retry, scheduler=scheduler, progress=lines).to_dict()
-    write_study_page(out / "report.html", result, command_line())
+
+    def write(found: Study) -> None:
+        """Write the page, while no other process writes one."""
+        write_study_page(out / "report.html", found.to_dict(), command_line())
+
+    result = run(file, out, device=device.value, retry=retry, scheduler=scheduler, told=write, progress=lines).to_dict()
     write_json(json, result)
     if json != "-":
         print_study(result)

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from evenslice.data.connection import Answer, UnreachableError, ask, check_address, read, shown
 from evenslice.errors import BadInputError
 from evenslice.progress import Progress, Step, silent
-from evenslice.volume.writing import written_beside
+from evenslice.volume.durable import flush_file
+from evenslice.volume.writing import named, written_beside
 
 MB = 10**6
 PIECE = 2**16
@@ -80,6 +81,11 @@ class _Place:
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return None
         return known if known.url == _key(self.url) else None
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether there is a note."""
+        return self._note.is_file()
 
     def note(self, known: _Known) -> None:
         """Write down what the part is of."""
@@ -187,7 +193,7 @@ def _receive(place: _Place, meter: _Meter) -> None:
 
 def _write(part: Path, answer: Answer, meter: _Meter) -> None:
     size = answer.start
-    with part.open("ab" if size else "wb") as file:
+    with named(part), part.open("ab" if size else "wb") as file:
         while piece := read(answer, PIECE):
             if size // ROOM < (size + len(piece)) // ROOM:
                 check_room(part.parent, len(piece))
@@ -217,6 +223,7 @@ def _checked(place: _Place) -> Received:
         raise BadInputError(
             f"{shown(place.url)} came with another {stated[0]} than its server states, expected {stated[1]}; it was thrown away: fetch it again"
         )
+    flush_file(place.part)
     place.part.replace(place.target)
     place.note(_Known(_key(place.url), known.etag if known else None, stated, size))
     return Received(place.target, size, sha256, stated)
@@ -242,3 +249,8 @@ def forget(target: Path) -> None:
     """Remove a file that was fetched and all that was kept of it."""
     _Place(target, "").clear()
     target.unlink(missing_ok=True)
+
+
+def is_kept(target: Path) -> bool:
+    """Whether a file that was fetched lies there whole, with what was noted of it."""
+    return target.is_file() and _Place(target, "").is_noted

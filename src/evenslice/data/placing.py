@@ -5,30 +5,32 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from filelock import FileLock, Timeout
-
 from evenslice.data.connection import shown
 from evenslice.data.conversion import convert
 from evenslice.data.description import Dataset, Source
-from evenslice.data.fetch import MB, Received, download, forget, sha256_of
+from evenslice.data.fetch import MB, Received, download, forget, is_kept, sha256_of
 from evenslice.data.registry import dataset, default_folder
 from evenslice.data.unpack import DamagedError, unpack
 from evenslice.errors import BadInputError
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import sizes
+from evenslice.volume.durable import flush_folder, flush_tree
 from evenslice.volume.files import open_volume
+from evenslice.volume.locks import held_if_free, told_of
+from evenslice.volume.writing import named
 
 RECORD = "evenslice-source.json"
 SCHEMA = "evenslice.source/1"
 LOCK = ".evenslice-fetch.lock"
 STAGE = ".evenslice-unpacking"
+MOVING = ".evenslice-moving"  # what is complete, until all of it has its names
 LARGEST_VOXEL = 8
 SPARE = 1000 * MB
 
@@ -131,9 +133,16 @@ def fetch(
     folder = default_folder() / known.folder if to is None else to
     if folder.exists() and not folder.is_dir():
         raise BadInputError(f"{folder} is a file, expected a folder for the data set; choose another with --to")
-    if folder.is_dir() and not known.missing(folder) and not force:
+    if folder.is_dir() and not known.missing(folder) and not force and not _is_left(known, folder, source):
         return Placed(known, folder, False, _record_in(folder), look(known, folder))
-    with _held(folder):
+    with _held(folder), named(folder, folder / STAGE):
+        if _is_left(known, folder, source):
+            if (folder / MOVING).exists():
+                _move(folder)
+            if not known.missing(folder) and not force:
+                if not _is_file(source):
+                    forget(_target(known, folder, source))
+                return Placed(known, folder, True, _record_in(folder), look(known, folder))
         _check_free(known, folder, force)
         received, record = _archive(known, folder, source, force, progress)
         fetched = not _is_file(source)
@@ -176,22 +185,22 @@ def _held(folder: Path) -> Iterator[None]:
     """Make the folder if need be and hold its lock; leave nothing if nothing was received."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInputError(
-            f"another process is fetching into {folder}, expected none; wait for it, or choose another folder with --to"
-        ) from None
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder / STAGE, ignore_errors=True)
-        if made and {item.name for item in folder.iterdir()} <= {LOCK}:
-            (folder / LOCK).unlink(missing_ok=True)
-            for path in made:
-                path.rmdir()
-        lock.release()
+    with held_if_free(folder / LOCK) as free:
+        if not free:
+            raise BadInputError(
+                f"another process is fetching into {folder}, expected none{told_of(folder / LOCK)}; wait for it, or choose another folder "
+                "with --to"
+            )
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder / STAGE, ignore_errors=True)
+            if made and {item.name for item in folder.iterdir()} <= {LOCK, f"{LOCK}.held"}:
+                with suppress(OSError):  # another process has begun there
+                    for file in (LOCK, f"{LOCK}.held"):
+                        (folder / file).unlink(missing_ok=True)
+                    for path in made:
+                        path.rmdir()
 
 
 def _check_free(known: Dataset, folder: Path, force: bool) -> None:
@@ -217,11 +226,20 @@ def _archive(
         received = Received(path, path.stat().st_size, sha256_of(path))
         return received, _record(known, path.name, received, None)
     chosen = known.sources[0] if source is None else Source(source, "")
-    target = folder / _name_of(chosen.url)
+    target = _target(known, folder, source)
     if force and target.is_file():
         forget(target)
     received = download(chosen.url, target, progress)
     return received, _record(known, shown(chosen.url), received, chosen)
+
+
+def _is_left(known: Dataset, folder: Path, source: str | None) -> bool:
+    """Whether a process ended before it had named all files, or removed the archive they are from."""
+    return (folder / MOVING).exists() or (not _is_file(source) and is_kept(_target(known, folder, source)))
+
+
+def _target(known: Dataset, folder: Path, source: str | None) -> Path:
+    return folder / _name_of(known.sources[0].url if source is None else source)
 
 
 def _is_file(source: str | None) -> bool:
@@ -266,20 +284,26 @@ def _place(
     except BadInputError as error:
         raise BadInputError(str(error).replace(f"{stage}/", f"{archive}:")) from error
     (stage / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    _move(stage, folder, force)
+    targets = [folder / path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()]
+    there = [str(target) for target in targets if target.exists() and target.name != RECORD]
+    if there and not force:
+        raise BadInputError(f"{there[0]} exists, expected a new name; add --force to replace it, or use another --to")
+    flush_tree(stage)
+    stage.rename(folder / MOVING)
+    _move(folder)
     return notes
 
 
-def _move(stage: Path, folder: Path, force: bool) -> None:
-    files = sorted(path for path in stage.rglob("*") if path.is_file())
-    targets = {path: folder / path.relative_to(stage) for path in files}
-    there = [str(target) for target in targets.values() if target.exists() and target.name != RECORD]
-    if there and not force:
-        raise BadInputError(f"{there[0]} exists, expected a new name; add --force to replace it, or use another --to")
-    last = stage / RECORD
-    for path in (*(file for file in files if file != last), last):
-        targets[path].parent.mkdir(parents=True, exist_ok=True)
-        path.replace(targets[path])
+def _move(folder: Path) -> None:
+    """Give what is complete its names, the record last; if that is cut short, the next fetch goes on with it."""
+    moving = folder / MOVING
+    files = sorted(path for path in moving.rglob("*") if path.is_file() and path != moving / RECORD)
+    for path in (*files, *(one for one in [moving / RECORD] if one.exists())):
+        target = folder / path.relative_to(moving)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    flush_folder(folder)
+    shutil.rmtree(moving)
 
 
 def _record_in(folder: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Segment: decide how, predict block after block, make objects, and give the result its name; a killed run can be gone on with."""
 
 import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,7 @@ from evenslice.volume.along import along, turned
 from evenslice.volume.array import Volume, check_bounded
 from evenslice.volume.ledger import Ledger, open_ledger
 from evenslice.volume.normalisation import estimate
+from evenslice.volume.writing import DISK, named
 
 VOXEL_TOLERANCE = 0.02
 WORTH_KEEPING_S = 60.0
@@ -128,6 +129,7 @@ def segment(
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
+    told: Callable[[Segmented], None] | None = None,
     progress: Progress = silent,
 ) -> Segmented:
     """Segment a volume of any size, and write it with its voxel size.
@@ -177,6 +179,9 @@ def segment(
         Of where mean and std of a volume are measured.
     device, force, progress
         ``auto``, ``cpu`` or ``cuda``; whether to overwrite; how to show the progress.
+    told
+        Called with the complete result before the run's state is removed: what it writes is written again by ``resume`` if that is cut
+        short.
 
     Returns
     -------
@@ -224,7 +229,8 @@ def segment(
 
     def choose(folder: Path) -> dict[str, Any]:
         plan = _plan(model, volume, job, mean is not None, seed, device_of(device))
-        prepare(folder, job, plan, volume, model.spec.classes)
+        with named(out, folder):
+            prepare(folder, job, plan, volume, model.spec.classes)
         if scheduler is not None and sources["model"] is None:
             sources["model"] = str((folder / "model.safetensors").resolve())
             save_model(folder / "model.safetensors", model)
@@ -235,34 +241,38 @@ def segment(
     warnings = _warnings(model, volume, job, normalisation, mean is not None)
     name = "run" if part is None else f"shard-{part[0]}-of-{part[1]}"
     with ledger.holding(name, out), _kept(ledger, out, part is not None), _runs(work, scheduler, progress) as run:
+        result = Segmented(out, True, len(work.blocks), 0, work.plan, warnings=warnings, provenance=made)
         left = ledger.left(PREDICT, blocks_of_shard(len(work.blocks), part))
-        if left:
+        if left and ledger.folder.exists():
             run(PREDICT, left, "segmenting")
-        if not ledger.folder.exists():  # another shard has completed it in the meantime
-            return Segmented(out, True, len(work.blocks), 0, work.plan, warnings=warnings, provenance=made)
         others = len(ledger.left(PREDICT, range(len(work.blocks))))
+        if not ledger.folder.exists():  # another shard has completed it in the meantime
+            return result
         if others and part is None:
             raise BadInputError(f"{others} blocks were not done by the workers, expected all; go on with --resume")
         if others:
-            return Segmented(out, False, len(work.blocks), others, work.plan, warnings=warnings, provenance=made)
-        return replace(_finished(work, out, run, progress, made), warnings=warnings, provenance=made)
+            return replace(result, complete=False, blocks_left=others)
+        return _finished(work, result, run, progress, told)
 
 
-def _finished(work: Work, out: Path, run: Run, progress: Progress, made: dict[str, Any]) -> Segmented:
+def _finished(
+    work: Work, result: Segmented, run: Run, progress: Progress, told: Callable[[Segmented], None] | None
+) -> Segmented:
     """Complete a run, unless another shard is about it."""
     trained = _trained(work)
-    noted = {"trained_slices": trained, "asked": work.job.to_dict(), "provenance": made}
-    count = len(work.blocks)
+    noted = {"trained_slices": trained, "asked": work.job.to_dict(), "provenance": result.provenance}
     with work.ledger.trying("finish") as held:
         if not held:
-            return Segmented(out, False, count, 0, work.plan)
-        if work.store.exists():
-            finish(work, out, noted, run, progress)
+            return replace(result, complete=not work.ledger.folder.exists())
+        if work.store.exists() and not (work.job.to == "tif" and work.ledger.is_done(FINISH, 0)):
+            finish(work, result.path, noted, run, progress)
         found = next(work.ledger.records(FINISH, 1))
+        facts = {"objects": found["objects"], "blank": found["blank"], "trained_slices": trained}
+        result = replace(result, slices=work.model.slices, **facts)
+        if told is not None:
+            told(result)
         work.ledger.remove()
-    return Segmented(
-        out, True, count, 0, work.plan, found["objects"], found["blank"], trained, slices=work.model.slices
-    )
+    return result
 
 
 @contextmanager
@@ -286,16 +296,25 @@ def _kept(ledger: Ledger, out: Path, shared: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        what = f"no space is left for {out}, expected more; free some" if full else str(error)
-        if ledger.folder.exists() and not shared and ledger.age_s() < WORTH_KEEPING_S:
-            ledger.remove()
-            if full:
-                raise BadInputError(what) from error
+        what = _failure(error, out)
+        there = ledger.folder.exists() and not shared and not ledger.is_done(FINISH, 0)
+        if there and ledger.age_s() < WORTH_KEEPING_S:
+            with suppress(OSError):  # what is wrong is said below
+                ledger.remove()
+        if what is not None and ledger.folder.exists():
+            what += f"; what is done is kept in {ledger.folder}: then go on with --resume"
+        elif what is None or isinstance(error, BadInputError):
             raise
-        if not ((full or isinstance(error, BadInputError | OSError)) and ledger.folder.exists()):
-            raise
-        raise BadInputError(f"{what}; what is done is kept in {ledger.folder}: then go on with --resume") from error
+        raise BadInputError(what) from error
+
+
+def _failure(error: Exception, out: Path) -> str | None:
+    """Say what the user can do something about; None for other errors."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space is left for {out}, expected more; free some"
+    if isinstance(error, OSError) and error.errno in DISK:
+        return f"{out} cannot be written ({error.strerror}), expected a disk that works and takes files of this size; mend it, or choose another"
+    return str(error) if isinstance(error, BadInputError | OSError) else None
 
 
 def _job(model: Model, volume: Volume, out: Path, roi: str | None, options: dict[str, Any]) -> Job:

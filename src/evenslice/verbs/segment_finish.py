@@ -1,6 +1,5 @@
 """The end of a run of ``segment``: when all blocks are predicted, objects, pyramid, and the name it was asked to have."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ import numpy as np
 from evenslice.progress import Progress
 from evenslice.verbs.segment_objects import Objects
 from evenslice.verbs.segment_work import PREDICT, Work
+from evenslice.volume.durable import flush_folder, flush_tree
 from evenslice.volume.pyramid import build_pyramid, count_chunks
+from evenslice.volume.renaming import name_folder
 from evenslice.volume.tiff import write_tiff
 
 FINISH = "finish"
@@ -27,7 +28,7 @@ def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress
     out
         What to write; replaced if it exists.
     attributes
-        To note in an OME-Zarr store; ``provenance`` in a TIFF too.
+        To note in an OME-Zarr store; ``provenance`` and ``asked`` in a TIFF too.
     run
         Does pieces of a stage.
     progress
@@ -38,7 +39,7 @@ def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress
         dtype = work.labels.dtype if work.job.keeps_labels else np.dtype(np.uint8)
         meaning = "intensity" if work.job.keeps_labels else "probabilities"
         with progress("writing", work.job.shape[0]) as step:
-            planes, made = _told(work.planes(), step), attributes["provenance"]
+            planes, made = _told(work.planes(), step), attributes["provenance"] | {"asked": attributes["asked"]}
             write_tiff(out, planes, work.job.shape, np.dtype(dtype), work.volume.voxel_nm, meaning, made)
     else:
         _make_pyramids(work, attributes, progress)
@@ -77,11 +78,9 @@ def _make_pyramids(work: Work, attributes: dict[str, Any], progress: Progress) -
 def _give_name(store: Path, out: Path) -> None:
     for part in store.rglob("*.partial"):  # zarr's own, of chunks that a killed process was writing
         part.unlink()
-    old = store.with_name("old.zarr")
-    if out.exists():
-        out.replace(old)
-    store.replace(out)
-    shutil.rmtree(old, ignore_errors=True)
+    flush_tree(store)
+    name_folder(store, out, force=True)
+    flush_folder(out.parent)
 
 
 def _blanks(work: Work) -> dict[str, list[int]]:

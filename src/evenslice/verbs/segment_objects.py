@@ -14,7 +14,8 @@ from evenslice.labels.numbering import Numbering, number, same_names
 from evenslice.labels.objects import Local, compact
 from evenslice.labels.watershed import FLOOD_HALO, flood_box, seed_distance, seed_halo, seeds_in
 from evenslice.model.predict import classes_of
-from evenslice.verbs.segment_work import Work, opened
+from evenslice.verbs.segment_work import Work, opened, write_box
+from evenslice.volume.durable import flush_tree
 from evenslice.volume.omezarr import create_labels
 from evenslice.volume.writing import written_beside
 
@@ -70,6 +71,7 @@ class Objects:
             numbering = self._joined(last, self._work.job.min_size)
             shutil.rmtree(self._work.store / "labels", ignore_errors=True)  # of a process that was killed here
             create_labels(self._work.store, self._shape, numbering.table.dtype.name, self._voxel, self._chunks)
+            flush_tree(self._work.store / "labels")
 
     def piece(self, stage: str, index: int) -> None:
         """Do one box of a stage and note it."""
@@ -84,7 +86,7 @@ class Objects:
         else:
             numbering = self._numbering("label" if stage == "place" else self.stages[-2])
             target = self._array("seeds") if stage == "place" else self._work.labels
-            target[box] = numbering.numbers_of(index)[self._array("local")[box]]
+            write_box(target, box, numbering.numbers_of(index)[self._array("local")[box]])
         self._work.ledger.done(stage, index)
 
     def count(self) -> int:
@@ -108,7 +110,7 @@ class Objects:
         )
 
     def _keep(self, name: str, index: int, box: Box, local: NDArray[np.uint32], found: Local, **more: Any) -> None:
-        self._array("local")[box] = local
+        write_box(self._array("local"), box, local)
         self._save(f"{name}-{index}", found.to_arrays() | more)
 
     def _joined(self, name: str, min_size: int) -> Numbering:
@@ -142,6 +144,7 @@ class Objects:
         zarr.create_array(
             str(self._folder / f"{name}.zarr"), shape=self._shape, dtype=dtype, chunks=self._chunks, overwrite=True
         )
+        flush_tree(self._folder / f"{name}.zarr")
 
     def _array(self, name: str) -> Any:
         return opened(self._folder / f"{name}.zarr")

@@ -11,6 +11,7 @@ from evenslice.verbs.segment_job import Job
 from evenslice.volume.array import VoxelSize
 from evenslice.volume.files import check_volume_name, split_container
 from evenslice.volume.ngff import in_store
+from evenslice.volume.tiff import noted_provenance
 from evenslice.volume.writing import check_store_writable, check_writable
 
 SMALLEST_NM, LARGEST_NM = 1e-3, 1e9
@@ -87,9 +88,12 @@ def name_anywhere(source: Any) -> str | None:
 
 
 def is_complete(out: Path, job: Job) -> bool:
-    """Whether a store is the result of this very job."""
+    """Whether a store or a TIFF is the result of this very job."""
     try:
-        noted = json.loads((out / "zarr.json").read_text())["attributes"]["evenslice"]["asked"]
+        if job.to == "zarr":
+            noted = json.loads((out / "zarr.json").read_text())["attributes"]["evenslice"]["asked"]
+        else:
+            noted = noted_provenance(out)["asked"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(noted == json.loads(json.dumps(job.to_dict())))

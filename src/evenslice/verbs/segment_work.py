@@ -21,10 +21,12 @@ from evenslice.verbs.segment_job import Job
 from evenslice.verbs.segment_plan import Plan
 from evenslice.volume.along import along, turned
 from evenslice.volume.array import Roi, Volume
+from evenslice.volume.durable import flush_box, flush_tree
 from evenslice.volume.ledger import Ledger
 from evenslice.volume.omezarr import create_image, create_labels
 from evenslice.volume.sections import Feed, Sections
 from evenslice.volume.tiles import Block
+from evenslice.volume.writing import named
 
 PREDICT = "predict"
 
@@ -83,10 +85,10 @@ class Work:
         place = self.place_of(block)
         order = [0, *(1 + n for n in turned((0, 1, 2), self.job.axis))]
         if self.job.keeps_probabilities:
-            self.probabilities[(slice(None), *place)] = found.transpose(order)
+            write_box(self.probabilities, (slice(0, len(found)), *place), found.transpose(order))
         if self.job.keeps_labels and self.job.instances == "none":
             classes = classes_of(torch.from_numpy(found.swapaxes(0, 1)), self.job.threshold).numpy()
-            self.labels[place] = classes.transpose(turned((0, 1, 2), self.job.axis))
+            write_box(self.labels, place, classes.transpose(turned((0, 1, 2), self.job.axis)))
         self.ledger.done(PREDICT, index, {"blank": _blank(block, sections, self.model.slices)})
 
     def place_of(self, block: Block) -> Roi:
@@ -136,6 +138,7 @@ def prepare(folder: Path, job: Job, plan: Plan, volume: Volume, classes: int) ->
     )
     if job.keeps_labels and job.instances == "none":
         create_labels(store, job.shape, "uint8", volume.voxel_nm, chunks)
+    flush_tree(store)
 
 
 def store_of(folder: Path) -> Path:
@@ -148,6 +151,13 @@ def opened(path: Path) -> Any:
     import zarr
 
     return zarr.open_array(str(path), mode="r+")
+
+
+def write_box(array: Any, box: tuple[slice, ...], values: NDArray[Any]) -> None:
+    """Write a part of an array, through to the disk: what is noted as done afterwards is done."""
+    with named(Path(str(array.store.root), array.path)):
+        array[box] = values
+        flush_box(array, box)
 
 
 def _blank(block: Block, sections: Sections, slices: int) -> dict[str, list[int]]:

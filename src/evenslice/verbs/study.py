@@ -1,14 +1,14 @@
 """Study: expand the grid, take pending cells one by one, run each to its row, compare, write."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evenslice.progress import Progress, silent
 from evenslice.verbs.provenance import provenance_of
-from evenslice.verbs.study_cell import run_cell
+from evenslice.verbs.study_cell import drop_models, run_cell
 from evenslice.verbs.study_data import Data, check_data, data_of, is_made, make_data
 from evenslice.verbs.study_findings import Findings, findings_of
 from evenslice.verbs.study_folder import Row, StudyFolder
@@ -72,6 +72,7 @@ def study(
     device: str = "auto",
     retry: bool = False,
     scheduler: str | None = None,
+    told: Callable[[Study], None] | None = None,
     progress: Progress = silent,
 ) -> Study:
     """Run the cells of a study that are pending, and compare all that are done.
@@ -91,6 +92,8 @@ def study(
         Whether cells that failed are run again.
     scheduler
         Address of a Dask scheduler whose workers run the cells, seeing the same folders; None to run them here.
+    told
+        Called with the result while no other process writes what belongs to all cells.
     progress
         How to show the progress.
 
@@ -98,6 +101,8 @@ def study(
     ------
     BadInputError
         If the file cannot be used, data are missing, or the folder holds something else. What fails in a cell is a row.
+    OSError
+        If the disk is full or fails; run again, the study goes on.
     """
     plan = read_study(file)
     data = check_data(plan, Path(out))
@@ -117,7 +122,8 @@ def study(
 
             for note in do_on_cluster(scheduler, Path(file), folder.path, pending, device, retry):
                 step(note)
-    return gathered(folder, plan)
+    _tidy(folder, plan)
+    return gathered(folder, plan, told)
 
 
 def do_cell(folder: StudyFolder, plan: Plan, cell: Cell, data: Data, device: str, retry: bool = False) -> str:
@@ -127,14 +133,25 @@ def do_cell(folder: StudyFolder, plan: Plan, cell: Cell, data: Data, device: str
             return "in another process"
         row = folder.row(cell)
         if row is None or (retry and row["failure"]):
-            row = run_cell(cell, data, folder.of(cell), device, plan.table.keep_models)
+            row = run_cell(cell, data, folder.of(cell), device)
             folder.keep(cell, row)
             gathered(folder, plan)
+        if not plan.table.keep_models:
+            drop_models(folder.of(cell))
     return f"{cell.treatment}: {row['failure'][:60] or format(row['mirror_index'] or 0.0, '+.3f')}"
 
 
-def gathered(folder: StudyFolder, plan: Plan) -> Study:
-    """Compare all rows that there are, and write rows.csv and study.json."""
+def _tidy(folder: StudyFolder, plan: Plan) -> None:
+    """Remove models that a process left behind which ended just after it had kept their row."""
+    for cell in () if plan.table.keep_models else plan.cells:
+        if folder.row(cell) is not None and any(folder.of(cell).glob("model*.safetensors")):
+            with folder.claiming(cell) as mine:
+                if mine:
+                    drop_models(folder.of(cell))
+
+
+def gathered(folder: StudyFolder, plan: Plan, told: Callable[[Study], None] | None = None) -> Study:
+    """Compare all rows that there are, and write rows.csv and study.json, and what ``told`` does."""
     with folder.tables_held():
         rows = folder.rows()
         findings = findings_of(rows, plan.table)
@@ -142,6 +159,8 @@ def gathered(folder: StudyFolder, plan: Plan) -> Study:
         folder.write_rows(rows)
         with written_beside(folder.path / "study.json") as part:
             part.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+        if told is not None:
+            told(result)
     return result
 
 

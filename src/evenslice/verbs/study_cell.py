@@ -20,13 +20,13 @@ from evenslice.verbs.study_plan import Cell
 from evenslice.verbs.train import score_slices, train
 from evenslice.volume.array import Volume
 from evenslice.volume.files import open_volume
-from evenslice.volume.writing import written_beside
+from evenslice.volume.writing import DISK, written_beside
 
 HEADLINE = "gradient"
 Row = dict[str, Any]
 
 
-def run_cell(cell: Cell, data: Data, folder: Path, device: str, keep_model: bool) -> Row:
+def run_cell(cell: Cell, data: Data, folder: Path, device: str) -> Row:
     """Run one cell to its row, going on with what an earlier, killed process left in its folder.
 
     Parameters
@@ -37,24 +37,32 @@ def run_cell(cell: Cell, data: Data, folder: Path, device: str, keep_model: bool
         Of this cell alone; exists.
     device
         ``auto``, ``cpu`` or ``cuda``.
-    keep_model
-        Whether the model file stays.
 
     Returns
     -------
     dict
         One row, see ``facts_of`` and ``measured``. A failure is a row with its reason.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or fails.
     """
     began = time.monotonic()
     try:
         found = _run(cell, data, folder, device)
         failure = ""
     except Exception as error:  # whatever a network or a file raises is a row, and the study goes on
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise  # that is no finding: every other cell would fail too
         found, failure = {}, _reason(error)
-    if not keep_model:
-        for file in folder.glob("model*.safetensors"):
-            file.unlink()
     return facts_of(cell, data) | found | {"seconds": round(time.monotonic() - began, 1), "failure": failure}
+
+
+def drop_models(folder: Path) -> None:
+    """Remove the models of a cell whose row is kept."""
+    for file in folder.glob("model*.safetensors"):
+        file.unlink()
 
 
 def facts_of(cell: Cell, data: Data) -> Row:

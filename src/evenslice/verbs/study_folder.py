@@ -7,18 +7,15 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from evenslice.errors import BadInputError
 from evenslice.verbs.study_plan import Cell, Plan
-from evenslice.volume.ledger import held_if_free
+from evenslice.volume.locks import held, held_if_free
 from evenslice.volume.writing import written_beside
 
-PATIENCE_S = 600.0
 FIRST = ("arch", "encoder", "weights", "init", "tie", "dataset", "target", "seed", "dice", "iou")
 MEASURED = ("mirror_index", "mirror_low", "mirror_high")
 Row = dict[str, Any]
@@ -49,17 +46,19 @@ class StudyFolder:
                 f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
             )
         name = path / "name.txt"
-        if path.is_dir() and any(path.iterdir()) and not name.exists():
+        if path.is_dir() and any(not item.name.startswith(".") for item in path.iterdir()) and not name.exists():
             raise BadInputError(
                 f"{path} is not empty and holds no study, expected a new folder for --out; choose another"
             )
-        if name.exists() and name.read_text().strip() != plan.table.name:
+        path.mkdir(exist_ok=True)
+        if not name.exists():  # the first thing that is in it, so that it is known as a study whatever happens
+            with suppress(BadInputError), written_beside(name, force=False) as part:  # another process may be faster
+                part.write_text(plan.table.name + "\n")
+        if name.read_text().strip() != plan.table.name:
             raise BadInputError(
                 f"{path} holds the study {name.read_text().strip()!r}, expected {plan.table.name!r}; choose another folder for --out"
             )
-        (path / "cells").mkdir(parents=True, exist_ok=True)
-        with written_beside(name) as part:
-            part.write_text(plan.table.name + "\n")
+        (path / "cells").mkdir(exist_ok=True)
 
     def of(self, cell: Cell) -> Path:
         """Return the folder of a cell."""
@@ -85,8 +84,8 @@ class StudyFolder:
     def claiming(self, cell: Cell) -> Iterator[bool]:
         """Try to be the one that works on a cell; give whether that succeeded. A killed process gives it up."""
         self.of(cell).mkdir(exist_ok=True)
-        with held_if_free(self.path / "cells" / f"{cell.name}.lock") as held:
-            yield held
+        with held_if_free(self.path / "cells" / f"{cell.name}.lock") as mine:
+            yield mine
 
     def keep(self, cell: Cell, row: Row) -> None:
         """Write the row of a cell."""
@@ -110,7 +109,7 @@ class StudyFolder:
     @contextmanager
     def tables_held(self) -> Iterator[None]:
         """Hold the right to write what belongs to all cells."""
-        with FileLock(self.path / "tables.lock", timeout=PATIENCE_S):
+        with held(self.path / "tables.lock"):
             yield
 
     def write_rows(self, rows: Sequence[Row]) -> None:

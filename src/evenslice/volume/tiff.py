@@ -301,6 +301,20 @@ def _note(file: tifffile.TiffFile) -> str | None:
     return None
 
 
+def noted_provenance(path: Path) -> dict[str, Any]:
+    """Return how a TIFF was made as ``write_tiff`` noted it; empty for a file that does not say."""
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError, AttributeError, IndexError):
+        with tifffile.TiffFile(path) as file:
+            if file.imagej_metadata:
+                text = file.imagej_metadata["provenance"]
+            else:
+                lines = str(_ome_image(file.ome_metadata or "")["Description"]).splitlines()
+                text = next(line for line in lines if line.startswith("provenance=")).partition("=")[2]
+        found = json.loads(text)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def _voxel_size(file: tifffile.TiffFile) -> VoxelSize | None:
     """Voxel size in nm from ImageJ or OME metadata, None when the file does not state all of it."""
     size: VoxelSize | None = None
