@@ -11,6 +11,15 @@ import typer
 from evenslice import cli_options as options
 from evenslice.cli_audit import audit
 from evenslice.cli_data import data_app
+from evenslice.cli_ending import (
+    Terminated,
+    can_be_flushed,
+    let_go,
+    open_closed_streams,
+    reader_is_gone,
+    signals_raised,
+    written_out,
+)
 from evenslice.cli_evaluate import evaluate
 from evenslice.cli_export import export
 from evenslice.cli_segment import segment
@@ -27,33 +36,74 @@ from evenslice.cli_writing import (
     write_json,
     write_text,
 )
+from evenslice.errors import BadInputError
 
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Measure and remove the slice asymmetry that RGB pretraining leaves in 2D+ electron-microscopy models.",
 )
-INTERRUPTED = 130
-BAD_INPUT = 2
+BAD_INPUT, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line: exit 0 done, 1 a check the user asked for failed, 2 bad input, 130 interrupted."""
+    """Run the command line, and exit.
+
+    With 0 when done, 1 if a check the user asked for failed, 2 for bad input. A command that a signal ends exits as a shell says
+    it of any other: 130 for Ctrl-C, 143 for SIGTERM, each with one line; 141, in silence, when the reader of its output has gone
+    (``| head``).
+    """
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     # Threads that wait for each other sleep instead of spinning, or a second busy program makes torch many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what cannot be fetched is told in one line, not each attempt
+    open_closed_streams()
+    try:
+        with signals_raised():
+            code = _run(words)
+    except Terminated:
+        complain("terminated")
+        code = TERMINATED
+    except KeyboardInterrupt:
+        complain("interrupted")
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    """Run the command, hand over what it printed, and return how to exit; signals are raised."""
     try:
         code = app(words, standalone_mode=False)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except Exception as error:  # nothing reaches the user as a traceback unless asked for
-        if "--traceback" in words:
+        if code == INTERRUPTED:  # so the parser answers Ctrl-C
+            raise KeyboardInterrupt
+        written_out()
+    except SystemExit as stop:  # so the parser answers a broken pipe
+        if not isinstance(stop.__context__, OSError):
             raise
-        complain(reason_of(error))
-        sys.exit(BAD_INPUT)
-    if code == INTERRUPTED:  # the parser, too, answers Ctrl-C with this code
-        complain("interrupted")
-    sys.exit(code if isinstance(code, int) else 0)
+        return _failed(stop.__context__, words)
+    except Exception as error:  # nothing reaches the user as a traceback unless asked for
+        return _failed(error, words)
+    return code if isinstance(code, int) else 0
+
+
+def _failed(error: Exception, words: list[str]) -> int:
+    """Say in one line what went wrong, and return how to exit."""
+    if isinstance(error, typer.Abort) and isinstance(
+        error.__cause__, Exception
+    ):  # so the parser answers the end of a file
+        error = error.__cause__
+    if isinstance(error, BrokenPipeError) and error.filename is None and reader_is_gone():
+        let_go(1)
+        return READER_GONE
+    if "--traceback" in words:
+        raise error
+    if isinstance(error, OSError) and error.filename is None and not can_be_flushed():
+        let_go(1)
+        error = BadInputError(
+            f"standard output cannot be written ({error.strerror}), expected one that can; redirect it"
+        )
+    complain(reason_of(error))
+    return BAD_INPUT
 
 
 @app.command()

@@ -1,13 +1,18 @@
 """What the command line writes: one line for each error, and JSON."""
 
 import json as jsonlib
+import re
 import sys
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from evenslice.cli_ending import let_go, was_closed
 from evenslice.errors import BadInputError
 from evenslice.printable import one_line
+
+MOST_SAID, KEPT = 1500, 700
+_PART = re.compile(r"\.(.+?)\.\d+\.[\w.]*part(\.\w+)?$")
 
 
 def reason_of(error: Exception) -> str:
@@ -15,21 +20,57 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, BadInputError):
         return str(error)
     if isinstance(error, OSError):
-        what = error.filename or "a file"
-        return f"{what} cannot be used ({error.strerror or error}), expected one that can be read or written, with room on the disk; choose another"
+        return (
+            f"{_asked_for(error)} cannot be used ({error.strerror or error}), expected one that can be read or written, with room on the disk; "
+            "choose another"
+        )
     if hasattr(error, "format_message"):  # a usage error of the parser
         return f"{error.format_message()} See evenslice --help."
+    if _is_memory(error):
+        return (
+            f"the memory is not enough ({str(error).splitlines()[0] if str(error) else 'no more was given'}), expected more that is free; end "
+            "other programs, choose a part with --roi, or use a smaller --tile, --crop or --batch"
+        )
+    if isinstance(error, RecursionError):
+        return "what was given is nested too deep, expected at most some hundred levels; check the files"
     return f"unexpected {type(error).__name__}: {error}; run it again with --traceback to see where, and report it"
+
+
+def _asked_for(error: OSError) -> str:
+    """Return the name of a file as the user knows it, not that of its part."""
+    if not isinstance(error.filename, str):
+        return "standard output or a file" if error.filename is None else str(error.filename)
+    path = Path(error.filename)
+    return str(path.with_name(_PART.sub(r"\1\2", path.name)))
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether memory was not given: by Python, by a GPU, or by torch on the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )
 
 
 def complain(message: str) -> None:
     """Print an error as one line on stderr."""
-    print(f"evenslice: error: {one_line(message)}", file=sys.stderr)
+    _print_line(f"evenslice: error: {one_line(message)}")
+
+
+def _print_line(line: str) -> None:
+    """Print one line on stderr, cut in its middle if it is endless; a stderr that cannot be written is no error."""
+    if len(line) > MOST_SAID:
+        line = f"{line[:KEPT]} ... {line[-KEPT:]}"
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        let_go(2)
 
 
 def warn(message: str) -> None:
     """Print what the user should know as one line on stderr."""
-    print(f"evenslice: warning: {one_line(message)}", file=sys.stderr)
+    _print_line(f"evenslice: warning: {one_line(message)}")
 
 
 def warn_of_code(source: str) -> None:
@@ -52,6 +93,10 @@ def their_prints_aside() -> AbstractContextManager[Any]:
 
 def check_json(target: str | None, force: bool, *others: Path | None) -> None:
     """Refuse a JSON file that cannot be written, or would replace something else that this command reads or writes."""
+    if target == "-" and was_closed(1):
+        raise BadInputError(
+            "--json is -, but standard output is closed, expected an open one; give a file, or redirect it"
+        )
     if target in (None, "-"):
         return
     from evenslice.volume.writing import check_writable
@@ -78,4 +123,4 @@ def write_text(path: Path, text: str) -> None:
     from evenslice.volume.writing import written_beside
 
     with written_beside(path) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")

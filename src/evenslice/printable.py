@@ -20,4 +20,4 @@ def printable(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return a text on one line, made fit to be read."""
-    return printable(" ".join(text.split()))
+    return printable(" ".join(line.strip() for line in text.splitlines() if line.strip()))
