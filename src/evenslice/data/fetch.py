@@ -78,7 +78,7 @@ class _Place:
             values = json.loads(self._note.read_text())
             digest = values["digest"] and (str(values["digest"][0]), str(values["digest"][1]))
             known = _Known(values["url"], values["etag"], digest, values["total"])
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
             return None
         return known if known.url == _key(self.url) else None
 

@@ -309,6 +309,8 @@ def _move(folder: Path) -> None:
 def _record_in(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) and found.get("schema") == SCHEMA else {}
+    known = isinstance(found, dict) and found.get("schema") == SCHEMA and found.keys() >= {"sha256", "sha256_is"}
+    known = known and isinstance(found.get("compared", []), list)
+    return found if known else {}

@@ -20,6 +20,7 @@ from evenslice.verbs.provenance import provenance_of
 from evenslice.verbs.segment_cluster import cluster_run, do_pieces
 from evenslice.verbs.segment_finish import FINISH, Run, finish
 from evenslice.verbs.segment_job import Instances, Job, Output, work_folder
+from evenslice.verbs.segment_manifest import check_sources, work_of
 from evenslice.verbs.segment_options import (
     blocks_of_shard,
     check_apart,
@@ -237,7 +238,9 @@ def segment(
         return {"plan": plan.to_dict(), "sources": sources}
 
     ledger = open_ledger(work_folder(out), job.to_dict(), choose, resume or part is not None, force)
-    work = Work(ledger, model, volume)
+    if scheduler is not None:
+        check_sources(ledger, sources)
+    work = work_of(ledger, model, volume)
     warnings = _warnings(model, volume, job, normalisation, mean is not None)
     name = "run" if part is None else f"shard-{part[0]}-of-{part[1]}"
     with ledger.holding(name, out), _kept(ledger, out, part is not None), _runs(work, scheduler, progress) as run:

@@ -20,6 +20,7 @@ from evenslice.verbs.study_plan import Cell
 from evenslice.verbs.train import score_slices, train
 from evenslice.volume.array import Volume
 from evenslice.volume.files import open_volume
+from evenslice.volume.stored import stored_rows, stored_table
 from evenslice.volume.writing import DISK, written_beside
 
 HEADLINE = "gradient"
@@ -91,7 +92,7 @@ def _run(cell: Cell, data: Data, folder: Path, device: str) -> Row:
     volume, labels = open_volume(data.raw), open_volume(data.labels)
     out, looks_file = folder / "model.safetensors", folder / "looks.json"
     if out.exists() and looks_file.exists():  # trained by a process that was killed later
-        model, looks = load_model(out), json.loads(looks_file.read_text())
+        model, looks = load_model(out), stored_rows(looks_file, "steps")
     else:
         going_on = (folder / "model.safetensors.run" / "state.ckpt").exists() and not out.exists()
         trained = train(
@@ -108,7 +109,7 @@ def _run(cell: Cell, data: Data, folder: Path, device: str) -> Row:
         _write(looks_file, looks)
     after = _audit(cell, model, volume, device)
     _write(folder / "after.json", after.to_dict())
-    before = json.loads((folder / "before.json").read_text())
+    before = stored_table(folder / "before.json")
     scores = model.scores["validation"] if data.test_raw is None else _scored(model, data, device)
     kind = {"target": model.training["target"], "dice": scores["dice"], "iou": scores["iou"]}
     _write(folder / "curve.json", [*looks[:-1], looks[-1] | measured(after.to_dict())])

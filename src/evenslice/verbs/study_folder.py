@@ -14,10 +14,12 @@ from typing import Any
 from evenslice.errors import BadInputError
 from evenslice.verbs.study_plan import Cell, Plan
 from evenslice.volume.locks import held, held_if_free
+from evenslice.volume.stored import stored_rows, stored_table
 from evenslice.volume.writing import written_beside
 
 FIRST = ("arch", "encoder", "weights", "init", "tie", "dataset", "target", "seed", "dice", "iou")
 MEASURED = ("mirror_index", "mirror_low", "mirror_high")
+COMPARED = ("treatment", "network", "dataset", "target", "seed")
 Row = dict[str, Any]
 
 
@@ -67,7 +69,7 @@ class StudyFolder:
     def row(self, cell: Cell) -> Row | None:
         """Return the row of a cell, None while it is pending."""
         try:
-            return dict(json.loads((self.of(cell) / "row.json").read_text()))
+            return stored_table(self.of(cell) / "row.json", "failure")
         except OSError:
             return None
 
@@ -102,8 +104,8 @@ class StudyFolder:
         for cell in self._plan.cells:
             file, row = self.of(cell) / "curve.json", self.row(cell)
             if row is not None and not row["failure"] and file.exists():
-                keys = ("treatment", "network", "dataset", "target", "seed")
-                found.append({key: row[key] for key in keys} | {"points": json.loads(file.read_text())})
+                stored_table(self.of(cell) / "row.json", *COMPARED)
+                found.append({key: row[key] for key in COMPARED} | {"points": stored_rows(file, "steps")})
         return found
 
     @contextmanager

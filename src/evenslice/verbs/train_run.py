@@ -17,6 +17,7 @@ from evenslice.model.spec import Model
 from evenslice.verbs.train_score import Validation, validate
 from evenslice.volume.ledger import begun, busy, remove_run
 from evenslice.volume.locks import held_if_free
+from evenslice.volume.stored import stored_rows
 from evenslice.volume.writing import check_writable, written_beside
 
 LOOK_SLICES = 8
@@ -162,7 +163,7 @@ class Keeper:
     def looks(self) -> tuple[dict[str, Any], ...]:
         """What the looks so far saw, those before a kill included."""
         file = self._folder / "looks.json"
-        return tuple(json.loads(file.read_text())) if file.exists() else ()
+        return tuple(stored_rows(file, "steps", "dice")) if file.exists() else ()
 
     def begin(self) -> None:
         """Watch the model before the first step, unless the run goes on."""

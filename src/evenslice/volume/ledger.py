@@ -12,6 +12,7 @@ from evenslice.errors import BadInputError
 from evenslice.volume.durable import flush_file
 from evenslice.volume.locks import held, held_if_free, told_of
 from evenslice.volume.parts import left_behind, part_of, throw_away
+from evenslice.volume.stored import damaged, stored_table
 from evenslice.volume.writing import named, written_beside
 
 FAN = 1000
@@ -35,7 +36,9 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        self.manifest: dict[str, Any] = stored_table(folder / MANIFEST, "asked", "chosen")
+        if not all(isinstance(self.manifest[part], dict) for part in ("asked", "chosen")):
+            raise damaged(folder / MANIFEST, "what was asked or chosen is no table")
 
     def is_done(self, stage: str, index: int) -> bool:
         """Whether a piece of work is done."""
@@ -59,7 +62,7 @@ class Ledger:
         """Yield the records of the pieces 0 to ``count`` - 1 of a stage that are done."""
         for index in range(count):
             if self.is_done(stage, index):
-                yield json.loads(self._place(stage, index).read_text())
+                yield stored_table(self._place(stage, index))
 
     def age_s(self) -> float:
         """Return how long ago the run began, seconds."""
@@ -210,7 +213,10 @@ def begun(folder: Path, ours: set[str], lock: str) -> Iterator[None]:
                 raise BadInputError(
                     f"{folder} holds no run, expected no folder of that name, for the state of the run; move it"
                 )
-            folder.mkdir(exist_ok=True)
+            if not _made(folder):
+                raise BadInputError(
+                    f"{folder} cannot be used for the state of the run: no folder can be made there, expected one; choose another name"
+                )
             made = folder.stat().st_ino
             holding = held(folder / lock)
             holding.__enter__()
@@ -223,6 +229,15 @@ def begun(folder: Path, ours: set[str], lock: str) -> Iterator[None]:
         finally:
             holding.__exit__(None, None, None)
     raise BadInputError(f"{folder} comes and goes, expected one process that begins there; wait for the others")
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder unless it is there; False where none can be made, as in those of the system."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _joined(folder: Path, asked: dict[str, Any], join: bool) -> Ledger:
