@@ -1,3 +1,5 @@
+"""Dice, IoU and how scores are written: by hand, as laws, and beside scikit-learn."""
+
 import json
 
 import numpy as np
@@ -8,7 +10,9 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
 from evenslice.errors import BadInputError
-from evenslice.labels.metrics import check_classes, confusion, scores_of
+from evenslice.labels.matching import PERCENTS, Matching
+from evenslice.labels.metrics import BoundaryScores, Scores, check_classes, confusion, scores_of
+from evenslice.labels.partition import Partition
 
 labels = arrays(np.uint8, (4, 5), elements=st.integers(0, 3))
 law = settings(derandomize=True, deadline=None, max_examples=60)
@@ -141,3 +145,90 @@ def test_class_numbers_are_taken(values):
 def test_other_values_are_no_class_numbers(values, words):
     with pytest.raises(BadInputError, match=words):
         check_classes(values, "here")
+
+
+def test_what_was_not_asked_for_is_written_as_null():
+    """Keys may be added, never renamed: scripts read them."""
+    assert Scores(None, None, {}, 5).to_dict() == {
+        "schema": "evenslice.scores/1",
+        "as": "semantic",
+        "dice": None,
+        "iou": None,
+        "per_class": {},
+        "voxels": 5,
+        "ignore": None,
+        "threshold": None,
+        "boundary_f": None,
+        "tolerance": None,
+        "per_slice": [],
+        "adapted_rand_error": None,
+        "adapted_rand_precision": None,
+        "adapted_rand_recall": None,
+        "voi_split": None,
+        "voi_merge": None,
+        "voi": None,
+        "f1": None,
+        "matching": None,
+        "mean_matched_iou": None,
+        "panoptic_quality": None,
+        "objects": None,
+        "trained_slices": [],
+        "warnings": [],
+    }
+
+
+def test_what_was_asked_for_is_written_under_the_same_names():
+    scores = Scores(
+        dice=0.5,
+        iou=0.375,
+        per_class={1: {"dice": 0.8, "iou": 0.6, "voxels": 4}, 3: {"dice": 0.2, "iou": 0.1, "voxels": 2}},
+        voxels=12,
+        as_="instances",
+        ignore=0,
+        threshold=0.25,
+        boundary=BoundaryScores(2.5, {1: 0.75}),
+        per_slice=({"z": 4, "dice": 0.5, "iou": None},),
+        partition=Partition(0.1, 0.2, 0.3, 1.5, 0.25),
+        matching=Matching(3, 1, dict.fromkeys(PERCENTS, 1), 0.9, 0.45),
+        trained_slices=((2, 3), (5, 7)),
+        warnings=("look here",),
+        provenance={"seed": 7},
+    )
+    found = scores.to_dict()
+    assert found["per_class"] == {
+        "1": {"dice": 0.8, "iou": 0.6, "voxels": 4, "boundary_f": 0.75},
+        "3": {"dice": 0.2, "iou": 0.1, "voxels": 2},
+    }
+    assert (found["as"], found["ignore"], found["threshold"], found["voxels"]) == ("instances", 0, 0.25, 12)
+    assert (found["dice"], found["iou"], found["boundary_f"], found["tolerance"]) == (0.5, 0.375, 0.75, 2.5)
+    assert found["per_slice"] == [{"z": 4, "dice": 0.5, "iou": None}]
+    assert (found["adapted_rand_error"], found["voi"]) == (0.1, 1.75)
+    assert (found["f1"], found["objects"]) == (0.5, {"truth": 3, "prediction": 1})
+    assert found["trained_slices"] == [[2, 3], [5, 7]] and found["warnings"] == ["look here"]
+    assert found["provenance"] == {"seed": 7}
+    assert found.keys() == Scores(None, None, {}, 5).to_dict().keys() | {"provenance"}
+    assert scores.per_class[1] == {"dice": 0.8, "iou": 0.6, "voxels": 4}  # writing changes nothing
+
+
+def test_the_boundary_score_is_the_mean_of_the_classes_that_have_an_outline():
+    assert BoundaryScores(2, {1: 0.5, 2: None, 3: 1.0, 4: 0.0}).mean == 0.5
+    assert BoundaryScores(2, {1: None}).mean is None
+    assert BoundaryScores(2, {}).mean is None
+
+
+def test_messages_say_what_was_found_what_was_expected_and_what_to_do():
+    with pytest.raises(ValueError, match=r"^class numbers 0 to 7, expected 0 to 3$"):
+        confusion(np.array([0, 7]), np.array([0, 1]), 4)
+    with pytest.raises(ValueError, match=r"^prediction of shape \(2, 3\), expected \(3, 2\) like the truth$"):
+        confusion(np.zeros((2, 3), int), np.zeros((3, 2), int), 2)
+    with pytest.raises(BadInputError) as caught:
+        check_classes(np.array([0, 300]), "truth.tif")
+    assert str(caught.value) == (
+        "truth.tif holds values 0 to 300, expected class numbers 0 to 255; for objects use --as instances, else give one number "
+        "a class"
+    )
+    with pytest.raises(BadInputError) as caught:
+        check_classes(np.array([0.5]), "found.tif")
+    assert str(caught.value) == (
+        "found.tif holds fractions, expected class numbers; give labels, or probabilities as float with --threshold"
+    )

@@ -24,7 +24,7 @@ def shares_of(importance: NDArray[np.floating]) -> Floats:
     """
     values = np.asarray(importance, np.float64)
     total = values.sum(axis=2, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         normal: Floats = np.where(total > 0, values / total, np.nan)
     return np.asarray(normal.mean(axis=1))
 
