@@ -67,7 +67,10 @@ def _raiser(kinds: dict[int, type[BaseException]]) -> Callable[[int, FrameType |
             return
         error = kinds[number]()
         last = time.monotonic(), weakref.ref(error)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or this frame would keep it for ever
 
     return handle
 

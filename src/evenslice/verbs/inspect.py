@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +122,21 @@ def inspect(
                 f"{source} does not exist, expected a model (.safetensors, .pt2, .onnx or package.module:callable) or a volume "
                 f"({READ}); check the name"
             )
-        volume = open_volume(source)
+        volume = _with_missing_chunks(open_volume(source), Path(source))
         return Inspected(None, (), volume, None, _middle_range(volume), provenance_of(None, volume=volume))
     model = model_of(source, slices, mean, std)
     certificate = certify(model, seed=seed, progress=progress) if verify else None
     return Inspected(model, tuple(stem_record(model)), None, certificate, None, provenance_of(seed, model=model))
+
+
+def _with_missing_chunks(volume: Volume, path: Path) -> Volume:
+    """Add to the facts of a Zarr store that chunks are missing, which is legal, and rarely what was meant."""
+    if "Zarr" not in volume.facts.get("format", ""):
+        return volume
+    from evenslice.volume.zarrstore import chunks_there
+
+    missing = chunks_there(path)
+    return volume if missing is None else replace(volume, facts={**volume.facts, "missing": missing})
 
 
 def _middle_range(volume: Volume) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evenslice.errors import BadInputError
 
 MOST_VOXELS, LONGEST = 2**44, 2**24
-LARGEST_CHUNK = 2**31
+LARGEST_CHUNK, LARGEST_SIDE = 2**31, 2**48
 Roi = tuple[slice, slice, slice]
 VoxelSize = tuple[float, float, float]
 
@@ -71,6 +71,10 @@ class Volume:
             )
         if 0 in shape:
             raise BadInputError(f"{self.source} is empty (shape {shape}), expected at least one voxel; check the file")
+        if max(shape) > LARGEST_SIDE:
+            raise BadInputError(
+                f"{self.source} states more than {LARGEST_SIDE:.3g} voxels along an axis, expected fewer; check the file"
+            )
         if np.dtype(self.pixels.dtype).kind not in "buif":
             raise BadInputError(
                 f"{self.source} has voxels of type {self.pixels.dtype}, expected whole or real numbers; convert it to uint8"

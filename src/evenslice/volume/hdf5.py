@@ -214,4 +214,5 @@ def _check_order(item: Any, axes: list[int], source: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (text.splitlines() or [type(error).__name__])[0]

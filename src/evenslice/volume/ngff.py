@@ -14,6 +14,8 @@ from evenslice.volume.units import UNIT_NM, checked
 
 MOST_NAMED = 8
 MOST_LOOKED_AT = 500
+MOST_TEXT = 2**26
+METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,19 @@ def attributes_of(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def check_metadata(folder: Path) -> None:
+    """Raise ``BadInputError`` that names the file if metadata of an array or group are no JSON."""
+    for name in METADATA[:-1]:
+        _json(folder / name)
+
+
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
+    if file.stat().st_size > MOST_TEXT:
+        raise BadInputError(
+            f"{file} has {file.stat().st_size} bytes, expected Zarr metadata of at most {MOST_TEXT}; copy or download the store again"
+        )
     try:
         found = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -109,13 +121,22 @@ def _read_levels(folder: Path, ome: dict[str, Any], attributes: dict[str, Any]) 
     meaning = ours.get("meaning") if isinstance(ours, dict) else None
     if "image-label" in ome:
         meaning = "labels"
-    siblings = tuple((str(d["path"]), folder / str(d["path"])) for d in scale["datasets"])
+    siblings = tuple((str(d["path"]), _inside(folder, str(d["path"]))) for d in scale["datasets"])
     whole = _factors(scale, len(axes)) or [1.0] * len(axes)
     levels = []
     for dataset, (name, place) in zip(scale["datasets"], siblings, strict=True):
         own = _factors(dataset, len(axes))
         levels.append(Level(place, name, axes, _voxel(axes, units, own, whole), meaning, version, siblings))
     return levels
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the folder of a level, which must lie in the image."""
+    if os.path.isabs(name) or os.path.normpath(name).startswith(".."):  # noqa: PTH117 (a Path would follow links)
+        raise BadInputError(
+            f"{folder} names the level {name}, which lies outside of it, expected a path inside; give that array by its own path"
+        )
+    return folder / name
 
 
 def _factors(part: dict[str, Any], count: int) -> list[float] | None:

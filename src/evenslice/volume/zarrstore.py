@@ -1,6 +1,10 @@
 """Zarr v2 and v3 arrays and OME-Zarr 0.4 and 0.5 images, with the sizes and units that their metadata state."""
 
+import math
+import os
+import re
 import warnings
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,22 @@ from numpy.typing import NDArray
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, check_chunk, sizes
 from evenslice.volume.cache import ChunkedPixels
-from evenslice.volume.ngff import Level, arrays_below, image_above, is_array, is_node, levels_of, listed
+from evenslice.volume.ngff import (
+    METADATA,
+    Level,
+    arrays_below,
+    check_metadata,
+    image_above,
+    is_array,
+    is_node,
+    levels_of,
+    listed,
+)
 from evenslice.volume.units import stated_size
 
 MEANINGS = ("intensity", "labels", "probabilities")
+MOST_LEVELS = 32
+MOST_COUNTED = 2**20
 
 
 def open_zarr(path: Path) -> Volume:
@@ -52,6 +68,7 @@ def open_zarr(path: Path) -> Volume:
 
 
 def _open_array(folder: Path, level: Level | None, source: Path) -> Volume:
+    check_metadata(folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -62,7 +79,12 @@ def _open_array(folder: Path, level: Level | None, source: Path) -> Volume:
         raise BadInputError(
             f"{folder} cannot be read as a Zarr array ({_first_line(error)}), expected whole metadata and known codecs; copy or export it again"
         ) from error
+    if 0 in array.chunks:
+        raise BadInputError(
+            f"{folder} states chunks of {sizes(array.chunks)} voxels, expected at least one voxel a chunk; copy or export it again"
+        )
     check_chunk(array.chunks, dtype.itemsize, folder)
+    _check_layout(array, folder)
     names = level.axes if level else _stated_axes(array, attributes)
     kept = _kept_axes(names, shape, folder)
     volume_shape = tuple(shape[axis] for axis in kept)
@@ -73,6 +95,48 @@ def _open_array(folder: Path, level: Level | None, source: Path) -> Volume:
     return Volume(
         pixels, voxel, str(source), meaning if meaning in MEANINGS else "intensity", _facts(array, level, folder)
     )
+
+
+def _check_layout(array: Any, folder: Path) -> None:
+    """Raise if files lie beside the metadata but no chunk under the names that these state: all would be the fill value.
+
+    A store in which no chunk at all was written is legal.
+    """
+    key = str(array.metadata.encode_chunk_key((0,) * max(1, array.ndim)))
+    first, nested = key.split("/")[0], "/" in key
+    name = re.compile(re.sub(r"\d+", r"\\d+", re.escape(first)))
+    others = ""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if name.fullmatch(entry.name) and entry.is_dir() == nested:
+                return
+            if entry.name not in METADATA and not entry.name.startswith("."):
+                others = entry.name
+    if others:
+        raise BadInputError(
+            f"{folder} holds {others} but no chunk under a name such as {key}, expected chunks as its metadata name them; correct the "
+            "separator of its chunks (dimension_separator, chunk_key_encoding), or copy it again"
+        )
+
+
+def chunks_there(path: Path) -> str | None:
+    """Say how many chunks of an array, or of level 0 of an image, were written and what the others hold; None if all were.
+
+    Arrays of more than a million chunks are not counted.
+    """
+    levels = [] if is_array(path) else levels_of(path)
+    folder = path if is_array(path) else levels[0].path if levels else (arrays_below(path) or [path])[0]
+    array: Any = zarr.open_array(str(folder), mode="r")
+    sides = array.shards or array.chunks
+    total = math.prod(-(-size // side) for size, side in zip(array.shape, sides, strict=True))
+    found = sum(
+        len([name for name in files if name not in METADATA and not name.startswith(".")])
+        for _, _, files in islice(os.walk(folder), MOST_COUNTED if total <= MOST_COUNTED else 0)
+    )
+    if found >= total or total > MOST_COUNTED:
+        return None
+    kind = "shards" if array.shards else "chunks"
+    return f"{found} of {total} {kind} are there, all else is the fill value {array.fill_value}"
 
 
 def _noted_meaning(attributes: Any) -> Any:
@@ -144,7 +208,7 @@ def _facts(array: Any, level: Level | None, folder: Path) -> dict[str, str]:
         or "none",
     }
     if level:
-        facts["levels"] = "; ".join(f"{name}: {_shape(place)}" for name, place in level.siblings)
+        facts["levels"] = "; ".join(f"{name}: {_shape(place)}" for name, place in level.siblings[:MOST_LEVELS])
     return facts
 
 
@@ -161,4 +225,7 @@ def _shape(folder: Path) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip("'\"").splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])
+        return text.splitlines()[0][:200] if " " in text else f"it states no {text}"
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
