@@ -56,9 +56,9 @@ def parsed(path: Path) -> Any:
     for tensor in (t for graph in [model.graph, *model.functions] for t in every_tensor(graph)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _load_beside(tensor, path)
-        elif _count(tensor) * _bits(tensor) > 8 * tensor.ByteSize():
+        elif min(tensor.dims, default=0) < 0 or _count(tensor) * _bits(tensor) > 8 * tensor.ByteSize():
             raise BadInputError(
-                f"{path.name} declares more values for {tensor.name!r} than it holds, expected a whole file; export it again"
+                f"{path.name} declares more values for {tensor.name[:60]!r} than it holds, expected a whole file; export it again"
             )
     return model
 
@@ -67,11 +67,11 @@ def _load_beside(tensor: Any, path: Path) -> None:
     """Load a tensor from the file beside that it names, which must lie in the folder of the model."""
     onnx, _ = libraries()
     named = {entry.key: entry.value for entry in tensor.external_data}
-    folder = path.parent.resolve()
-    beside = (folder / named.get("location", "")).resolve()
-    if not beside.is_relative_to(folder) or not beside.is_file() or (folder / named["location"]).is_symlink():
+    beside = _beside(path.parent.resolve(), named.get("location", ""))
+    if beside is None:
         raise BadInputError(
-            f"{path.name} keeps {tensor.name!r} in {named.get('location', '')!r}, expected a file in its own folder; put both there"
+            f"{path.name} keeps {tensor.name[:60]!r} in {named.get('location', '')[:100]!r}, expected a file in its own folder; put both "
+            "there"
         )
     try:
         offset, size = int(named.get("offset", 0)), _count(tensor) * _bits(tensor) // 8
@@ -80,13 +80,23 @@ def _load_beside(tensor: Any, path: Path) -> None:
         offset = size = length = -1
     if min(offset, length) < 0 or length != size or offset + length > beside.stat().st_size:
         raise BadInputError(
-            f"{path.name} declares more values for {tensor.name!r} than {beside.name} holds, expected a whole file; export it again"
+            f"{path.name} declares more values for {tensor.name[:60]!r} than {beside.name} holds, expected a whole file; export it again"
         )
     with beside.open("rb") as file:
         file.seek(offset)
         tensor.raw_data = file.read(length)
     del tensor.external_data[:]
     tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _beside(folder: Path, location: str) -> Path | None:
+    """Return the plain file of that name below a folder, None if there is none, or links lead out of it."""
+    try:
+        beside = (folder / location).resolve()
+        inside = beside.is_relative_to(folder) and beside.is_file() and not (folder / location).is_symlink()
+    except (OSError, ValueError, RuntimeError):  # names that no file can have
+        return None
+    return beside if inside else None
 
 
 def _count(tensor: Any) -> int:

@@ -15,7 +15,7 @@ from evenslice.model.weights import BUNDLED, BUNDLED_DEPTH, read_weights
 
 __all__ = ["BUNDLED_DEPTH", "Start", "facts_as_options", "pretrained"]
 PADDINGS = ("", "same", "valid")
-LARGEST = 8192
+LARGEST, LONGEST = 8192, 40
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def facts_as_options(facts: Mapping[str, str], encoder: str, source: str) -> dic
             options["pad_type"] = padding
         elif padding:
             raise BadInputError(
-                f"the weights {source} state pad_type = {padding!r}, expected an encoder that has it, found {encoder}; name the "
+                f"the weights {source} state pad_type = {padding[:60]!r}, expected an encoder that has it, found {encoder}; name the "
                 "encoder they were made for"
             )
     if size is not None:
-        sides = [int(side) for side in size.split(",") if side.strip().isdecimal()]
+        sides = [int(side) for side in size.split(",") if side.strip().isdecimal()] if len(size) < LONGEST else []
         if len(sides) != len(size.split(",")) or len(sides) > 2 or not all(0 < side <= LARGEST for side in sides):
             raise _bad_fact(source, "img_size", size, "one number of pixels, or two as 96,160")
         value = sides[0] if len(sides) == 1 else sides
@@ -128,7 +128,7 @@ def facts_as_options(facts: Mapping[str, str], encoder: str, source: str) -> dic
 
 def _bad_fact(source: str, name: str, found: str, expected: str) -> BadInputError:
     return BadInputError(
-        f"the weights {source} state {name} = {found!r} in their metadata, expected {expected}; write them again with the right one"
+        f"the weights {source} state {name} = {found[:60]!r} in their metadata, expected {expected}; write them again with the right one"
     )
 
 
