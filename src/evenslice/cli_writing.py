@@ -12,7 +12,7 @@ from evenslice.errors import BadInputError
 from evenslice.printable import one_line
 
 MOST_SAID, KEPT = 1500, 700
-_PART = re.compile(r"\.(.+?)\.\d+\.[\w.]*part(\.\w+)?$")
+_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}-\d+-\d+-[0-9a-f]{8}\.[a-z]+(\.\w+)?$")  # of volume.parts
 
 
 def reason_of(error: Exception) -> str:
@@ -41,7 +41,7 @@ def _asked_for(error: OSError) -> str:
     if not isinstance(error.filename, str):
         return "standard output or a file" if error.filename is None else str(error.filename)
     path = Path(error.filename)
-    return str(path.with_name(_PART.sub(r"\1\2", path.name)))
+    return str(path) if not path.name else str(path.with_name(_PART.sub(r"\1", path.name)))
 
 
 def _is_memory(error: Exception) -> bool:

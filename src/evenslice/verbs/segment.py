@@ -37,6 +37,7 @@ from evenslice.volume.along import along, turned
 from evenslice.volume.array import Volume, check_bounded
 from evenslice.volume.ledger import Ledger, open_ledger
 from evenslice.volume.normalisation import estimate
+from evenslice.volume.parts import sweep
 from evenslice.volume.writing import DISK, named
 
 VOXEL_TOLERANCE = 0.02
@@ -223,6 +224,7 @@ def segment(
     made = provenance_of(seed, model=model, volume=volume)
     model = model.with_tta(model.tta if tta is None else tta)
     job = _job(model, volume, out, roi, job_options)
+    sweep(work_folder(out))
     if is_complete(out, job) and (resume or part) and not work_folder(out).exists():
         return Segmented(out, True, 0, provenance=made)
     if not work_folder(out).exists():

@@ -18,6 +18,7 @@ from evenslice.verbs.train_score import Validation, validate
 from evenslice.volume.ledger import begun, busy, remove_run
 from evenslice.volume.locks import held_if_free
 from evenslice.volume.stored import stored_rows
+from evenslice.volume.parts import sweep
 from evenslice.volume.writing import check_writable, written_beside
 
 LOOK_SLICES = 8
@@ -132,6 +133,7 @@ def check_outputs(out: Path, others: Sequence[Path], resume: bool, force: bool) 
 
 def is_made(out: Path, training: dict[str, Any]) -> bool:
     """Whether a model is there that was trained in just this way, and no run is on its way."""
+    sweep(run_folder(out))
     if run_folder(out).exists() or not out.is_file():
         return False
     try:

@@ -11,12 +11,14 @@ from typing import Any
 from evenslice.errors import BadInputError
 from evenslice.volume.durable import flush_file
 from evenslice.volume.locks import held, held_if_free, told_of
-from evenslice.volume.parts import left_behind, part_of, throw_away
+from evenslice.volume.parts import part_of, sweep
 from evenslice.volume.stored import damaged, stored_table
 from evenslice.volume.writing import named, written_beside
 
 FAN = 1000
 MANIFEST, PLAN = "manifest.json", "plan.lock"
+# Threads of zarr may still write there when a run that failed has been removed.
+WORK = {"done", "objects", "store.zarr"}
 TRIES = 20
 
 
@@ -169,7 +171,7 @@ def open_ledger(
     BadInputError
         If a run is there that must not be joined, or has another ``asked``; or something that is no run.
     """
-    with begun(folder, {MANIFEST, PLAN}, PLAN):
+    with begun(folder, {MANIFEST, PLAN} | WORK, PLAN):
         if (folder / MANIFEST).exists() and not force:
             return _joined(folder, json.loads(json.dumps(asked)), join)
         _clear(folder)  # also of what a process left that was killed here
@@ -202,8 +204,7 @@ def begun(folder: Path, ours: set[str], lock: str) -> Iterator[None]:
     BadInputError
         If something else is there, or other processes come and go all the time.
     """
-    for gone in left_behind(folder, "gone"):
-        throw_away(gone)
+    sweep(folder)
     for _ in range(TRIES):
         if folder.exists() and not folder.is_dir():
             raise BadInputError(f"{folder} is a file, expected no file of that name, for the state of the run; move it")

@@ -37,7 +37,7 @@ def named(path: Path, part: Path | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         hidden = part is not None and str(error.filename).startswith(str(part))
-        if error.errno in DISK and (error.filename is None or hidden):
+        if error.errno in DISK and (hidden or error.filename in (None, str(path.parent))):
             error.filename, error.filename2 = str(path), None
         raise
 

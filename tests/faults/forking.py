@@ -1,0 +1,111 @@
+"""The command line in forked processes: nothing is imported again, so that thousands of runs with a fault each take minutes."""
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from dataclasses import dataclass
+
+from faults.injecting import Injector
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: exit code or the negative number of a signal, what it said, and the write operations that it began."""
+
+    code: int
+    said: str
+    operations: tuple = ()
+    modules: tuple = ()
+
+
+def forked(folder, words, kind="", at=0, before=None):
+    """Run the command line, or a function, in a folder, with a fault at a write operation; ``before`` is called in the process first."""
+    return begun(folder, words, kind, at, before)()
+
+
+def begun(folder, words, kind="", at=0, before=None):
+    """Start such a run; return what waits for its end. The number of its process is its attribute ``pid``."""
+    told, said = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (closed by what waits)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of forks beside threads: pytest-xdist has some, which do not write here
+        pid = os.fork()
+    if pid == 0:
+        _child(folder, words, (kind, at), before, told, said)
+
+    def wait():
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        with told, said:
+            told.seek(0), said.seek(0)
+            text = said.read().decode(errors="replace")
+            if code != 0:  # it did not get to tell
+                return Outcome(code, text)
+            found = json.loads(told.read())
+        return Outcome(found["code"], text, tuple(map(tuple, found["operations"])), tuple(found["modules"]))
+
+    wait.pid = pid
+    return wait
+
+
+def _child(folder, words, fault, before, told, said):
+    code = 70
+    try:
+        import numpy as np
+        import torch
+
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        os.dup2(said.fileno(), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        sys.argv = ["evenslice"]
+        torch.manual_seed(0), np.random.seed(0)
+        os.chdir(folder)
+        if before is not None:
+            before()
+        injector = Injector(folder, *fault)
+        injector.install()
+        code = _exit_of(words)
+        sys.stderr.flush()
+        os.write(
+            told.fileno(),
+            json.dumps({"code": code, "operations": injector.log, "modules": sorted(sys.modules)}).encode(),
+        )
+        code = 0
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
+def _exit_of(words):
+    from evenslice import cli
+    from evenslice.cli_writing import complain, reason_of
+
+    try:
+        if callable(words):
+            words()
+            return 0
+        cli.main([str(word) for word in words])
+    except Exception as error:
+        complain(reason_of(error))
+        return 2
+    except SystemExit as stop:
+        return stop.code
+    return -999
+
+
+def load_what_it_loads(folder, words, before=None):
+    """Import here what a run imports, so that the next one need not; nothing is computed here."""
+    for name in forked(folder, words, before=before).modules:
+        if name not in sys.modules and not name.startswith("_"):
+            with contextlib.suppress(Exception), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module(name)
