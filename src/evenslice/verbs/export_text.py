@@ -1,9 +1,11 @@
 """The text that goes with a package: what the slices are, what normalises them, and what is known of its evenness."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from evenslice.model.spec import Model
+from evenslice.printable import one_line
 from evenslice.verbs.export_options import Label
 
 PAPER = (
@@ -94,7 +96,7 @@ def _training(model: Model) -> str:
         "Dice on the slices held out": scores.get("dice"),
         "IoU on the slices held out": scores.get("iou"),
     }
-    lines = [f"- {name}: {value}" for name, value in known.items() if value is not None]
+    lines = [f"- {name}: {escape(one_line(str(value)))}" for name, value in known.items() if value is not None]
     return "\n".join(lines) if lines else "Nothing was recorded."
 
 
