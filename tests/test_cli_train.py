@@ -152,7 +152,7 @@ def test_the_docs_name_every_option_and_every_key():
 
 def test_an_early_end_is_said(place, capfd, monkeypatch):
     def ended(*_, **__):
-        return SimpleNamespace(scores=scores_of(np.eye(2, dtype=np.int64)), looks=({"steps": 2},))
+        return SimpleNamespace(scores=scores_of(np.eye(2, dtype=np.int64)), looks=({"steps": 2},), warnings=())
 
     monkeypatch.setattr(verb, "train", ended)
     monkeypatch.setattr(training_page, "write_training_page", lambda *_: None)

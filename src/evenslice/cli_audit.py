@@ -115,6 +115,8 @@ def audit(
         write_text(out / "audit.json", result.to_json())
         facts = {"model": model, "volume": str(volume)}
         write_audit_page(out / "report.html", result, name_of(model), facts, command_line())
+    for note in result.warnings:
+        warn(note)
     write_json(json, result.to_dict())
     if json != "-":
         print_audit(result)

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from evenslice import cli_options as options
-from evenslice.cli_writing import check_json, write_json
+from evenslice.cli_writing import check_json, warn, write_json
 from evenslice.errors import BadInputError
 
 SHOWN = 6
@@ -191,6 +191,8 @@ def train(
         told=write,
         progress=bar,
     )
+    for note in result.warnings:
+        warn(note)
     if json == "-" or not result.looks:  # else it is written
         write_json(json, result.scores.to_dict())
     if json != "-":

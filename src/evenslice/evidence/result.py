@@ -127,6 +127,8 @@ class Audit:
         Windows to look at (not part of the JSON).
     provenance
         Command, seed, versions, and hashes of what was read.
+    warnings
+        What the user should know.
     """
 
     slices: int
@@ -152,6 +154,7 @@ class Audit:
     latin: Mapping[str, Latin] = field(default_factory=dict)
     looks: tuple[Look, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def believed(self) -> dict[str, Any]:
@@ -215,6 +218,7 @@ class Audit:
                 "believed": self.believed,
                 "trained_on": self.trained_on,
                 "provenance": dict(self.provenance),
+                "warnings": self.warnings,
             }
         )
         return found

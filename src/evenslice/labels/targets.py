@@ -1,7 +1,7 @@
 """What a network is trained to predict, made from a volume of labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -137,9 +137,7 @@ def unique_values(labels: Volume, ignore: int | None = None, most: int | None = 
         values = _distinct(labels.read(band.box))
         where = f"slice {band.z.start}" if band.z.stop == band.z.start + 1 else f"slices {band.z.start}:{band.z.stop}"
         if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.all(values == np.floor(values))):
-            raise BadInputError(
-                f"{labels.source} holds fractions ({where}), expected labels as whole numbers; threshold it first"
-            )
+            raise _fractions(labels.source, where)
         if any(v < 0 and v != ignore for v in values[:2]):
             raise BadInputError(
                 f"{labels.source} holds the negative label {values.min()} ({where}), expected 0 or more; renumber it"
@@ -148,6 +146,29 @@ def unique_values(labels: Volume, ignore: int | None = None, most: int | None = 
         if most is not None and len(found) > most:
             break
     return sorted(found)
+
+
+def whole(labels: Volume) -> Volume:
+    """Return labels that are refused, as ``unique_values`` would, when a part of them is read that holds fractions."""
+    return replace(labels, pixels=_Whole(labels)) if labels.dtype.kind == "f" else labels
+
+
+class _Whole:
+    """Pixels of labels that are stored as real numbers."""
+
+    def __init__(self, labels: Volume) -> None:
+        self._labels = labels
+        self.shape, self.dtype = labels.shape, labels.dtype
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        values = self._labels.read(key)
+        if not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+            raise _fractions(self._labels.source, f"slice {key[0].start}")
+        return values
+
+
+def _fractions(source: str, where: str) -> BadInputError:
+    return BadInputError(f"{source} holds fractions ({where}), expected labels as whole numbers; threshold it first")
 
 
 def _distinct(values: NDArray[Any]) -> NDArray[Any]:

@@ -26,12 +26,20 @@ from evenslice.evidence.sequential import MOST_WINDOWS, confidence_each, is_deci
 from evenslice.evidence.sites import Site, plan_sites
 from evenslice.evidence.stats import overall_verdict
 from evenslice.evidence.summary import lag_result, latin_result, method_result, settled
-from evenslice.labels.targets import Target
+from evenslice.labels.targets import Target, whole
 from evenslice.model.checkpoint import stem_record
 from evenslice.model.spec import Model
 from evenslice.model.streaming import normalisation_of
 from evenslice.progress import Progress, Step, silent
-from evenslice.verbs.choices import VolumeLike, check_same_shape, device_of, parse_roi, trained_slices, volume_of
+from evenslice.verbs.choices import (
+    VolumeLike,
+    check_same_shape,
+    device_of,
+    parse_roi,
+    trained_slices,
+    volume_of,
+    voxel_warning,
+)
 from evenslice.verbs.models import ModelLike, adopted, check_segments, model_of, normalised_by
 from evenslice.verbs.provenance import provenance_of
 from evenslice.volume.array import Roi, Volume
@@ -125,7 +133,7 @@ def audit(
     model, volume = model_of(known, slices, mean, std), volume_of(volume)
     given = model
     check_segments(model)
-    truth = None if labels is None else volume_of(labels)
+    truth = None if labels is None else whole(volume_of(labels))
     _check_options(volume, truth, windows, region, design, margin, confidence)
     model = normalised_by(model, volume, seed)
     question = Question((), design, region, truth, _target(model, truth), seed, label)
@@ -144,7 +152,7 @@ def audit(
         gathered = _gather(scene, question, sites, plan, margin, confidence, looks, step, keep)
         checks = run_checks(scene, [raw for _, raw in read_sites(volume, model.slices, sites[:CHECK_WINDOWS])])
     result = _result(model, scene, question, gathered, checks, windows == AUTO, plan, margin, confidence)
-    return replace(result, provenance=made)
+    return replace(result, provenance=made, warnings=() if truth is None else voxel_warning(volume, truth))
 
 
 @dataclass

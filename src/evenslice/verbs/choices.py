@@ -32,6 +32,18 @@ def check_same_shape(volume: Volume, labels: Volume) -> None:
         )
 
 
+def voxel_warning(volume: Volume, other: Volume) -> tuple[str, ...]:
+    """Say so when two volumes that lie on each other both state a voxel size and these differ by more than 1 %."""
+    ours, theirs = volume.voxel_nm, other.voxel_nm
+    if ours is None or theirs is None or all(abs(a - b) <= 0.01 * b for a, b in zip(ours, theirs, strict=True)):
+        return ()
+    sizes = [" x ".join(f"{side:g}" for side in size) for size in (ours, theirs)]
+    return (
+        f"{volume.source} has voxels of {sizes[0]} nm, {other.source} of {sizes[1]} nm (z, y, x), expected the same; "
+        "check that both show the same volume",
+    )
+
+
 def check_threshold(threshold: float) -> None:
     """Raise ``BadInputError`` unless the threshold is a probability."""
     if not 0 <= threshold <= 1:

@@ -6,12 +6,12 @@ from typing import Literal
 from evenslice.errors import BadInputError
 from evenslice.labels.metrics import Scores, ScoresAs
 from evenslice.progress import Progress, silent
-from evenslice.verbs.choices import VolumeLike, check_same_shape, check_threshold, parse_roi, volume_of
+from evenslice.verbs.choices import VolumeLike, check_same_shape, check_threshold, parse_roi, volume_of, voxel_warning
 from evenslice.verbs.predictions import open_prediction, trained_spans, training_warning
 from evenslice.verbs.provenance import provenance_of
 from evenslice.verbs.score_classes import class_scores
 from evenslice.verbs.score_objects import object_scores
-from evenslice.volume.array import Volume, check_bounded, crop
+from evenslice.volume.array import check_bounded, crop
 
 AS: tuple[ScoresAs, ...] = ("semantic", "instances")
 TOLERANCE = 2.0
@@ -86,7 +86,7 @@ def evaluate(
         left_out = None if ignore == "auto" else ignore
         found = class_scores(prediction, truth, box, threshold, left_out, tolerance, progress)
     seen = tuple((max(a, first), min(b, last)) for a, b in spans if max(a, first) < min(b, last))
-    warnings = (*found.warnings, *_voxel_warning(prediction, truth), *training_warning(seen, last - first))
+    warnings = (*found.warnings, *voxel_warning(prediction, truth), *training_warning(seen, last - first))
     made = provenance_of(None, prediction=prediction, truth=truth)
     return replace(found, trained_slices=seen, warnings=warnings, provenance=made)
 
@@ -96,15 +96,3 @@ def _check_tolerance(tolerance: float) -> None:
         raise BadInputError(
             f"the tolerance is {tolerance}, expected 0 to {MOST_TOLERANCE} pixels; use for example {TOLERANCE:g}"
         )
-
-
-def _voxel_warning(prediction: Volume, truth: Volume) -> tuple[str, ...]:
-    """Say so when both state a voxel size and these differ by more than 1 %."""
-    ours, theirs = prediction.voxel_nm, truth.voxel_nm
-    if ours is None or theirs is None or all(abs(a - b) <= 0.01 * b for a, b in zip(ours, theirs, strict=True)):
-        return ()
-    sizes = [" x ".join(f"{side:g}" for side in size) for size in (ours, theirs)]
-    return (
-        f"{prediction.source} has voxels of {sizes[0]} nm, {truth.source} of {sizes[1]} nm (z, y, x), expected the same; "
-        "check that both show the same volume",
-    )

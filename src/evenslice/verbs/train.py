@@ -45,6 +45,8 @@ class Trained:
         ``dice`` on a few slices, and what ``watch`` returned.
     shown
         Validation slices to look at, as many as were asked for.
+    warnings
+        What the user should know.
     """
 
     model: Model
@@ -54,6 +56,7 @@ class Trained:
     log: Path
     looks: tuple[dict[str, Any], ...] = ()
     shown: tuple[Look, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def train(
@@ -145,7 +148,7 @@ def train(
         save_model(folder / "made.safetensors", kept)
         run.place({"made.safetensors": out, "last.safetensors": last, ROWS: log})
         scores = replace(scores, provenance=kept.provenance)
-        result = Trained(kept, scores, out, last, log, looks, seen)
+        result = Trained(kept, scores, out, last, log, looks, seen, plan.warnings)
         if told is not None:
             told(result)
     return result

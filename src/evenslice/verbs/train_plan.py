@@ -14,7 +14,7 @@ from evenslice.learn.patches import PatchSource
 from evenslice.learn.recipe import Recipe
 from evenslice.learn.split import split_slices
 from evenslice.model.weights import BUNDLED
-from evenslice.verbs.choices import check_same_shape, fingerprint, parse_span, spans_of
+from evenslice.verbs.choices import check_same_shape, fingerprint, parse_span, spans_of, voxel_warning
 from evenslice.verbs.provenance import provenance_of, versions
 from evenslice.verbs.train_score import Validation
 from evenslice.volume.array import Volume, check_bounded
@@ -40,6 +40,11 @@ class Plan:
     def first(self) -> PatchSource:
         """The first volume; what is the same for all can be asked of it."""
         return self.mixture.sources[0]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of the volumes and labels."""
+        return tuple(w for source in self.mixture.sources for w in voxel_warning(source.volume, source.labels))
 
     def validating(self, mixture: Mixture) -> Validation:
         """Return each volume of a mixture, this one or a copy in memory, with its validation slices."""

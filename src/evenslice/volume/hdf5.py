@@ -85,6 +85,19 @@ def _listed(datasets: list[Any]) -> str:
     return ", ".join(names) + (f" and {len(datasets) - MOST_NAMED} more" if len(datasets) > MOST_NAMED else "")
 
 
+def _others(file: h5py.File) -> str:
+    """Name what a file holds that is no volume."""
+    found: list[str] = []
+
+    def look(name: str, item: Any) -> bool | None:
+        if isinstance(item, h5py.Dataset):
+            found.append(f"/{name} ({sizes(item.shape or ())} {item.dtype})")
+        return True if len(found) == MOST_NAMED else None
+
+    file.visititems(look)
+    return f" but {', '.join(found)}" if found else ""
+
+
 def _choice(datasets: list[Any]) -> str:
     """Say what was expected and what to do, where something else was asked for."""
     if not datasets:
@@ -113,7 +126,7 @@ def _only_dataset(file: h5py.File, path: Path) -> Any:
     found = _candidates(file)
     if not found:
         raise BadInputError(
-            f"{path} holds no dataset of three axes of numbers, expected a volume with axes z, y, x; check the file"
+            f"{path} holds no dataset of three axes of numbers{_others(file)}, expected a volume with axes z, y, x; check the file"
         )
     if len(found) > 1:
         raise BadInputError(

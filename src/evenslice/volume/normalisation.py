@@ -16,6 +16,7 @@ from evenslice.volume.array import Volume
 
 BLOCKS = 64
 BLOCK_SIDE = 256
+LARGEST = 1e30
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ class Normalisation:
 
 
 def check_finite(pixels: NDArray[Any], where: str) -> None:
-    """Raise ``BadInputError`` if float pixels hold NaN or infinity."""
+    """Raise ``BadInputError`` if float pixels hold NaN or infinity, or numbers too large for those that networks compute in."""
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         bad = int(pixels.size - np.isfinite(pixels).sum())
         raise BadInputError(f"{where} has {bad} voxels that are NaN or infinite, expected numbers; fill them first")
+    if pixels.dtype.kind == "f" and pixels.dtype.itemsize > 4 and pixels.size and np.abs(pixels).max() > LARGEST:
+        raise BadInputError(f"{where} holds numbers beyond {LARGEST:.3g}, expected smaller ones; scale them first")
 
 
 def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> Normalisation:

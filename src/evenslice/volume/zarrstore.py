@@ -103,7 +103,7 @@ def _check_layout(array: Any, folder: Path) -> None:
     A store in which no chunk at all was written is legal.
     """
     key = str(array.metadata.encode_chunk_key((0,) * max(1, array.ndim)))
-    first, nested = key.split("/")[0], "/" in key
+    first, nested = key.split("/", maxsplit=1)[0], "/" in key
     name = re.compile(re.sub(r"\d+", r"\\d+", re.escape(first)))
     others = ""
     with os.scandir(folder) as entries:
