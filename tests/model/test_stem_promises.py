@@ -129,8 +129,14 @@ REFUSED = {
         lambda: mirror_stem(twice_the_first()),
         "the stem 'conv' sees slot 0 in 2 channels and slot 2 in 1, expected as many of each; use a plain stem",
     ),
+    "more channels of one slot, for a uniform tie": (
+        lambda: mirror_stem(twice_the_first(), 3, "uniform"),
+        "the stem 'conv' sees slot 0 in 2 channels and slot 1 in 1, expected as many of each; use a plain stem",
+    ),
     "constants in buffers and attributes": (
-        lambda: mirror_stem(with_constants((0.5, 0.25, 0.25), (0.5, 0.5, 0.25), scale=[2.0, 2.0, 4.0], size=(3, 3, 3))),
+        lambda: mirror_stem(
+            with_constants((0.5, 0.25, 0.25), (0.5, 0.5, 0.25), scale=[2.0, 2.0, 4.0], size=(3, 3, 3), pair=[0.5] * 2)
+        ),
         OWN_CONSTANTS.format("2, 2, 4", "-1, -0.5, -1", " (see mean, std, scale)"),
     ),
     "equal constants are not named": (
@@ -138,7 +144,7 @@ REFUSED = {
         OWN_CONSTANTS.format("1, 1, 1", "-0.5, -0.25, -0.25", " (see mean)"),
     ),
     "four names are enough": (
-        lambda: uniform_stem(with_constants((0.5, 0.5, 0.25), a=[0.5] * 3, b=(0.5,) * 3, c=[0.5] * 3, d=[0.5] * 2)),
+        lambda: uniform_stem(with_constants((0.5, 0.5, 0.25), a=[0.5] * 3, b=(0.5,) * 3, c=[0.5] * 3, d=[0.5] * 3)),
         OWN_CONSTANTS.format("1, 1, 1", "-0.5, -0.5, -0.25", " (see mean, a, b, c)"),
     ),
     "constants that lie nowhere": (
