@@ -1,5 +1,6 @@
 """What holds for every file of a stranger: no code of it runs, nothing is fetched, nothing is written, no memory is lost to it."""
 
+import platform
 import resource
 import socket
 import subprocess
@@ -13,6 +14,7 @@ MOST_MB = 400
 @pytest.fixture
 def guarded(tmp_path, monkeypatch):
     """Fail if anything is fetched, started, written or run between the call that this gives and the end of the test."""
+    platform.processor()  # asks once, by another program
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     reached = []

@@ -10,12 +10,12 @@ from evenslice.learn.em import EM
 from evenslice.learn.settings import OPTIONS, Settings, explained
 from evenslice.model.stem import Init, Tie
 
-SMALLEST_CROP = 32
+SMALLEST_CROP, LARGEST_CROP = 32, 2**14
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["one-cycle", "cosine", "constant"]
 Loss = Literal["bce", "ce", "dice", "bce+dice", "ce+dice"]
 Augment = Literal["flips", "none", "em"]
-Whole = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=1, le=10**9)]
 Part = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -76,7 +76,7 @@ class Recipe(Settings):
     validation: str | list[str] | None = None
     steps: Whole = 1000
     batch: Whole = 4
-    crop: Annotated[int, Field(ge=SMALLEST_CROP)] = 256
+    crop: Annotated[int, Field(ge=SMALLEST_CROP, le=LARGEST_CROP)] = 256
     lr: Positive = 1e-3
     schedule: Schedule = "one-cycle"
     warmup: Part = 0.1
@@ -92,7 +92,7 @@ class Recipe(Settings):
     looks: Whole = 4
     patience: Whole | None = None
     keep: Literal["best", "last"] = "best"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**32)] = 0
 
     def __init__(self, source: str = OPTIONS, /, **values: Any) -> None:
         """Refuse what cannot train; ``source`` stands before the name of a field in the error, ``--`` for options.

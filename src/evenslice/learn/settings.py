@@ -18,6 +18,7 @@ class Settings(BaseModel):
 
 
 Kind = TypeVar("Kind", bound=Settings)
+LARGEST = 2**20  # bytes
 OPTIONS = "--"  # stands before the names of options, as the place in a file does before keys
 _KINDS = {"str", "int", "float", "bool"}
 _TYPES = {
@@ -43,8 +44,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         found = "is not a file" if path.exists() else "does not exist"
         raise BadInputError(f"{path} {found}, expected a TOML file of settings; check the path")
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"{path.stat().st_size} bytes, at most {LARGEST} are read")
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise BadInputError(f"{path} is nested too deep, expected lines such as key = value; correct it") from error
+    except ValueError as error:  # of TOML, of UTF-8, and of endless numbers
         raise BadInputError(f"{path} is not TOML ({error}), expected lines such as key = value; correct it") from error
 
 
@@ -87,7 +92,10 @@ def _said(error: ErrorDetails, kind: type[Settings], prefix: str) -> str:
 
 def _place(error: ErrorDetails) -> list[Any]:
     """Return the keys that lead to what is wrong; what pydantic adds for the kinds that a key may hold is left out."""
-    return [part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part in _KINDS))]
+    keys = [part for part in error["loc"][:-1] if not (isinstance(part, str) and ("[" in part or part in _KINDS))]
+    last = error["loc"][-1:]
+    told = error["type"] == "extra_forbidden" or not any(isinstance(p, str) and ("[" in p or p in _KINDS) for p in last)
+    return [*keys, *last] if told or not keys else keys
 
 
 def _wanted(error: ErrorDetails) -> str:

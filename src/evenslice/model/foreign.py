@@ -23,7 +23,7 @@ from evenslice.volume.windows import check_slices
 
 Form = Literal["evenslice", "callable", "torch-export", "onnx"]
 _ENDINGS: dict[str, Form] = {".safetensors": "evenslice", ".pt2": "torch-export", ".onnx": "onnx"}
-_CALLABLE = re.compile(r"^(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)(?:@(?P<file>.+))?$")
+_CALLABLE = re.compile(r"^(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)(?:@(?P<file>.+))?\Z")
 _SLICES = (3, 5, 7, 9, 1)
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)
 _BASE = (128, 192)

@@ -18,7 +18,11 @@ def work_of(ledger: Ledger, model: Model, volume: Volume) -> Work:
         If its manifest holds no plan.
     """
     try:
-        return Work(ledger, model, volume)
+        work = Work(ledger, model, volume)
+        plan = work.plan
+        if min(*plan.cut.tile, plan.cut.stride, plan.depth, plan.side) < 1 or min(plan.cut.halo, plan.cut.overlap) < 0:
+            raise ValueError("numbers below 1")
+        return work
     except BadInputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, IndexError, MemoryError) as error:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from evenslice.learn.settings import Settings, checked, read_toml
 
 DATASET = "dataset"
 OWN = ("validation", "target", "ignore_label", "keep", "patience")  # what a study or its data sets decide
+MOST_CELLS = 100_000
 Positive = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(gt=0, lt=1)]
 
@@ -189,6 +191,9 @@ def _combinations(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
         if value == []:
             raise BadInputError(f"{where}.{key} is an empty list, expected at least one value; add one or take it out")
     axes = [[(key, one) for one in (value if isinstance(value, list) else [value])] for key, value in grid.items()]
+    count = math.prod(map(len, axes))
+    if count > MOST_CELLS:
+        raise BadInputError(f"{where} makes {count} cells, expected at most {MOST_CELLS}; make its lists shorter")
     return [dict(values) for values in itertools.product(*axes)]
 
 
