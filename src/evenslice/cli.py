@@ -134,7 +134,7 @@ def demo(
         result = run_demo(folder, seed=seed, device=device.value, progress=lines)
         write_text(folder / "demo.json", jsonlib.dumps(result.to_dict(), indent=2) + "\n")
         write_demo_page(folder / "report.html", result, command_line())
-    write_json(json, result.to_dict())
+    write_json(json, result.to_dict(), force)
     if json != "-":
         print_demo(result)
         say(f"The page: {out / 'report.html'}")
@@ -174,7 +174,7 @@ def inspect(
             seed=seed,
             progress=bar,
         )
-    write_json(json, result.to_dict())
+    write_json(json, result.to_dict(), force)
     if json != "-":
         print_inspected(result)
     return options.FAILED_CHECK if result.certificate is not None and not result.certificate.symmetric else 0
@@ -231,7 +231,7 @@ def fix(
         )
     for note in result.warnings:
         warn(note)
-    write_json(json, result.to_dict())
+    write_json(json, result.to_dict(), force)
     if json != "-":
         print_fixed(result, out)
 

@@ -72,6 +72,7 @@ def audit(
     from evenslice.verbs.audit import audit as run
     from evenslice.verbs.models import model_of, name_of
     from evenslice.verbs.provenance import command_line
+    from evenslice.volume.writing import folder_written_beside
 
     check_json(json, force, *files_of(model), volume, labels, out, maps)
     _check_targets(out, maps, volume, labels, force)
@@ -111,13 +112,13 @@ def audit(
             progress=bar,
         )
     if out is not None:
-        out.mkdir(exist_ok=True)
-        write_text(out / "audit.json", result.to_json())
         facts = {"model": model, "volume": str(volume)}
-        write_audit_page(out / "report.html", result, name_of(model), facts, command_line())
+        with folder_written_beside(out, force, beside=True) as folder:
+            write_text(folder / "audit.json", result.to_json())
+            write_audit_page(folder / "report.html", result, name_of(model), facts, command_line())
     for note in result.warnings:
         warn(note)
-    write_json(json, result.to_dict())
+    write_json(json, result.to_dict(), force)
     if json != "-":
         print_audit(result)
     return options.FAILED_CHECK if fail_above is not None and result.reaches_beyond(fail_above) else 0

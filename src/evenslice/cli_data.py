@@ -29,7 +29,7 @@ def list_(
     check_json(json, force)
     parent = default_folder()
     listed = [facts(one, parent / one.folder) for one in DATASETS]
-    write_json(json, {"schema": "evenslice.datasets/1", "folder": str(parent), "datasets": listed})
+    write_json(json, {"schema": "evenslice.datasets/1", "folder": str(parent), "datasets": listed}, force)
     if json != "-":
         print_datasets(DATASETS, parent)
 
@@ -60,6 +60,6 @@ def fetch(
     placed = run(name, to=to, source=from_, force=force, progress=bar)
     for note in placed.notes:
         warn(note)
-    write_json(json, placed.to_dict())
+    write_json(json, placed.to_dict(), force)
     if json != "-":
         print_placed(placed)

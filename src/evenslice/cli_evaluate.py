@@ -54,7 +54,7 @@ def evaluate(
     )
     for warning in result.warnings:
         warn(warning)
-    write_json(json, result.to_dict())
+    write_json(json, result.to_dict(), force)
     if json != "-":
         print_scores(result)
 

@@ -67,6 +67,6 @@ def export(
         )
     for note in result.warnings:
         warn(note)
-    write_json(json, result.to_dict())
+    write_json(json, result.to_dict(), force)
     if json != "-":
         print_exported(result)

@@ -91,7 +91,7 @@ def segment(
         looks = segmentation_looks(volume, result, roi=roi, axis=axis.value)
         write_segmentation_page(page, result, looks, {"model": model, "volume": str(volume)}, command_line())
         if json != "-":
-            write_json(json, result.to_dict())
+            write_json(json, result.to_dict(), again)
 
     warn_of_code(model)
     with their_prints_aside():
@@ -126,6 +126,6 @@ def segment(
     for note in result.warnings:
         warn(note)
     if json == "-" or not result.slices:  # else it is written
-        write_json(json, result.to_dict())
+        write_json(json, result.to_dict(), again)
     if json != "-":
         print_segmented(result)

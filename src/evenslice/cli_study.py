@@ -37,7 +37,7 @@ def study(
 
     check_json(json, force, file, out)
     if dry_run:
-        _dry(file, out, device.value, json)
+        _dry(file, out, device.value, json, force)
         return
 
     def write(found: Study) -> None:
@@ -45,17 +45,17 @@ def study(
         write_study_page(out / "report.html", found.to_dict(), command_line())
 
     result = run(file, out, device=device.value, retry=retry, scheduler=scheduler, told=write, progress=lines).to_dict()
-    write_json(json, result)
+    write_json(json, result, force)
     if json != "-":
         print_study(result)
         say(f"The page: {out / 'report.html'}")
 
 
-def _dry(file: Path, out: Path, device: str, json: str | None) -> None:
+def _dry(file: Path, out: Path, device: str, json: str | None, force: bool) -> None:
     from evenslice.report.study_estimate import print_estimate
     from evenslice.verbs.study_estimate import estimate_study
 
     result = estimate_study(file, out, device)
-    write_json(json, result.to_dict())
+    write_json(json, result.to_dict(), force)
     if json != "-":
         print_estimate(result)

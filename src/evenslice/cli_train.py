@@ -176,7 +176,7 @@ def train(
         """Write what belongs to the model, before the state of its run is removed."""
         write_training_page(page, result, facts, command_line())
         if json != "-":
-            write_json(json, result.scores.to_dict())
+            write_json(json, result.scores.to_dict(), force or resume)
 
     facts = {"volume": ", ".join([str(volume), *(path for path, _ in others)])}
     result = run(
@@ -194,7 +194,7 @@ def train(
     for note in result.warnings:
         warn(note)
     if json == "-" or not result.looks:  # else it is written
-        write_json(json, result.scores.to_dict())
+        write_json(json, result.scores.to_dict(), force or resume)
     if json != "-":
         done = result.looks[-1]["steps"] if result.looks else recipe.steps
         if done < recipe.steps:

@@ -109,18 +109,18 @@ def check_json(target: str | None, force: bool, *others: Path | None) -> None:
     check_writable(path, force)
 
 
-def write_json(target: str | None, result: dict[str, Any]) -> None:
-    """Write a result as JSON to a file, or to standard output for ``-``."""
+def write_json(target: str | None, result: dict[str, Any], force: bool) -> None:
+    """Write a result as JSON to a file, replacing one with ``force`` only, or to standard output for ``-``."""
     text = jsonlib.dumps(result, indent=2) + "\n"
     if target == "-":
         sys.stdout.write(text)
     elif target is not None:
-        write_text(Path(target), text)
+        write_text(Path(target), text, force)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that appears under its name only when it is complete."""
+def write_text(path: Path, text: str, force: bool = False) -> None:
+    """Write a text file that appears under its name only when it is complete, and replaces one with ``force`` only."""
     from evenslice.volume.writing import written_beside
 
-    with written_beside(path) as part:
+    with written_beside(path, force) as part:
         part.write_text(text, encoding="utf-8")

@@ -68,17 +68,17 @@ def stem_record(model: Model) -> list[dict[str, Any]]:
     return records
 
 
-def save_model(path: str | Path, model: Model) -> None:
-    """Write a model file; it appears under its name only when it is complete, and replaces one of that name.
+def save_model(path: str | Path, model: Model, force: bool = True) -> None:
+    """Write a model file; it appears under its name only when it is complete, and replaces one of that name (``force``).
 
     Raises
     ------
     BadInputError
-        If the name does not end in ``.safetensors``.
+        If the name does not end in ``.safetensors``, or a file of that name is there without ``force``.
     """
     path = Path(path)
     check_model_name(path)
-    with written_beside(path) as part:
+    with written_beside(path, force) as part:
         part.write_bytes(
             save(baked_state(model.network), {KEY: as_note(about_of(model))})
         )  # readable for those whom umask lets

@@ -55,7 +55,7 @@ def read_exported(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return module, _noted(records, path)
 
 
-def write_exported(path: Path, module: nn.Module, source: Path, about: dict[str, Any]) -> None:
+def write_exported(path: Path, module: nn.Module, source: Path, about: dict[str, Any], force: bool = True) -> None:
     """Write a ``.pt2`` file like another one, with the weights a network has now.
 
     Parameters
@@ -68,6 +68,8 @@ def write_exported(path: Path, module: nn.Module, source: Path, about: dict[str,
         The file whose graph, shapes and other files are kept as they are.
     about
         What to note in the extra file ``evenslice.json``.
+    force
+        Whether a file of that name is replaced.
 
     Raises
     ------
@@ -80,7 +82,7 @@ def write_exported(path: Path, module: nn.Module, source: Path, about: dict[str,
         _fill(records, folder, state, source)
     records[NOTE] = as_note(about).encode()
     data = _zipped(records)
-    with written_beside(path) as part:
+    with written_beside(path, force) as part:
         part.write_bytes(data)
 
 

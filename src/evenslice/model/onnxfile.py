@@ -263,7 +263,7 @@ def read_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any]]:
     return network, about if isinstance(about, dict) else {}
 
 
-def write_onnx(path: Path, network: OnnxNetwork, about: dict[str, Any]) -> None:
+def write_onnx(path: Path, network: OnnxNetwork, about: dict[str, Any], force: bool = True) -> None:
     """Write a network with the weights it has now; it appears complete or not at all.
 
     Parameters
@@ -274,6 +274,8 @@ def write_onnx(path: Path, network: OnnxNetwork, about: dict[str, Any]) -> None:
         What ``read_onnx`` returned.
     about
         What to note in the file.
+    force
+        Whether a file of that name is replaced.
 
     Raises
     ------
@@ -299,7 +301,7 @@ def write_onnx(path: Path, network: OnnxNetwork, about: dict[str, Any]) -> None:
             f"{path.name} would be no valid ONNX model ({str(error).splitlines()[0][:200]}), expected one; export the network again"
         ) from error
     data = serialised(model, path)
-    with written_beside(path) as part:
+    with written_beside(path, force) as part:
         part.write_bytes(data)
 
 

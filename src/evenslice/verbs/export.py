@@ -153,7 +153,7 @@ def export(
         )
     opset = None if chosen == "torch-export" else opset or OPSET
     trace, data, found = _traced(given, tile, opset, seed, out)
-    with tempfile.TemporaryDirectory() as folder, written_beside(out) as part:
+    with tempfile.TemporaryDirectory() as folder, written_beside(out, force) as part:
         file = Path(folder) / ("model.pt2" if opset is None else "weights.onnx")
         about = _about(given, trace, chosen, opset, found) | {"provenance": provenance_of(seed, model=given)}
         _write(file, trace, data, about, opset)

@@ -176,7 +176,7 @@ def fix(
             run_audit(before, source, label="before", **options),
             run_audit(fixed, source, label="after", **options),
         )
-    save(out, fixed)
+    save(out, fixed, force)
     if not certificate.symmetric:
         notes = (*notes, _uneven(certificate))
     return Fixed(fixed, stem_record(before), stem_record(fixed), certificate, audits, change, notes)

@@ -115,20 +115,20 @@ def check_name(model: Model, out: Path) -> None:
         )
 
 
-def save(out: Path, model: Model) -> None:
-    """Write a model in the form it came in: an exported file stays one, with what we note added to it."""
+def save(out: Path, model: Model, force: bool) -> None:
+    """Write a model in the form it came in: an exported file stays one, with what we note added to it; ``force``: replace one."""
     form = model.spec.form if isinstance(model.spec, Foreign) else "evenslice"
     if isinstance(model.spec, Foreign) and form == "torch-export":
         from evenslice.model.exported import write_exported
 
-        write_exported(out, model.network, Path(model.spec.source), about_of(model))
+        write_exported(out, model.network, Path(model.spec.source), about_of(model), force)
     elif form == "onnx":
         from evenslice.model.onnxfile import OnnxNetwork, write_onnx
 
         assert isinstance(model.network, OnnxNetwork)
-        write_onnx(out, model.network, about_of(model))
+        write_onnx(out, model.network, about_of(model), force)
     else:
-        save_model(out, model)
+        save_model(out, model, force)
 
 
 def _loaded(source: str, slices: int | None) -> Model:
