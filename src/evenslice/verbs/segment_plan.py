@@ -235,6 +235,8 @@ def _measured(plan: Plan, exact: Runner, model: Model, volume: Volume, roi: Roi,
     small = max(LOOK_TILE, 2 * cut.halo + 8 * cut.stride) // cut.stride * cut.stride
     cut = replace(cut, tile=(min(small, cut.tile[0]), min(small, cut.tile[1])), overlap=min(cut.overlap, small // 4))
     side = int(min(LOOK * max(cut.tile) if tiled else SMALL_LOOK, pixels**0.5))
+    if side < max(cut.stride, SMALLEST_TILE):  # no memory to measure in
+        return plan
     picture = _middle(volume, roi, model.slices, side)
     _, height, width = picture.shape
     everything = Plan(Cut((height, width), 0, 0, plan.cut.stride), 1, BLEND_SIDE, exact.settings, plan.normalisation)
