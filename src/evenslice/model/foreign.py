@@ -42,10 +42,17 @@ def form_of(source: str | Path) -> Form | None:
     ending = Path(text).suffix.lower()
     if ending in _ENDINGS and not _CALLABLE.match(text):
         return _ENDINGS[ending]
-    if _CALLABLE.match(text) and not Path(text).exists() and not Path(text.partition(":")[0]).is_file():
+    if _CALLABLE.match(text) and not _is_file(text) and not _is_file(text.partition(":")[0]):
         return "callable"
     check_no_pickle(text)
     return None
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).exists() and (":" in name or Path(name).is_file())
+    except OSError:  # a name that no file can have
+        return False
 
 
 def load_callable(source: str, slices: int | None = None) -> tuple[Model, Path | None]:

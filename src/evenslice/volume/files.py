@@ -62,9 +62,15 @@ def open_volume(path: str | Path) -> Volume:
 
 
 def split_container(path: str | Path) -> tuple[Path, str | None]:
-    """Split ``FILE.h5:/dataset`` into file and dataset; any other path stays whole."""
+    """Split ``FILE.h5:/dataset`` into file and dataset; any other path stays whole; raise ``BadInputError`` if none can be so called."""
     found = _HDF5.fullmatch(str(path))
-    return (Path(found[1]), found[2]) if found and not Path(path).exists() else (Path(path), None)
+    try:
+        whole = Path(path).exists()
+    except OSError as error:
+        raise BadInputError(
+            f"{str(path)[:200]} cannot be looked at ({error.strerror}), expected {READ}; check the path"
+        ) from error
+    return (Path(found[1]), found[2]) if found and not whole else (Path(path), None)
 
 
 def _open_file(file: Path, dataset: str | None) -> Volume:

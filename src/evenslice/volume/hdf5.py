@@ -214,16 +214,24 @@ def _check_stored(item: Any, source: str) -> None:
 
 def _check_order(item: Any, axes: list[int], source: str) -> None:
     """Raise if the file names its axes (ilastik's ``axistags``, or dimension labels) in another order than z, y, x."""
-    names = [dimension.label for dimension in item.dims]
-    with contextlib.suppress(KeyError, TypeError, ValueError):
+    names = _labels(item)
+    with contextlib.suppress(KeyError, TypeError, ValueError, RecursionError):
         names = [axis["key"] for axis in json.loads(item.attrs["axistags"])["axes"]]
-    if len(names) != len(item.shape):
+    if len(names) != len(item.shape) or not all(isinstance(name, str) for name in names):
         return
     order = "".join(names[axis].lower() for axis in axes)
     if sorted(order) == ["x", "y", "z"] and order != "zyx":
         raise BadInputError(
             f"{source} has axes in the order {', '.join(order)}, expected z, y, x; transpose it and save it again"
         )
+
+
+def _labels(item: Any) -> list[Any]:
+    """Return the dimension labels; read as an attribute, for the library crashes on labels of another type (``item.dims``)."""
+    with contextlib.suppress(KeyError, TypeError, ValueError, OSError, RuntimeError):
+        found = item.attrs["DIMENSION_LABELS"]
+        return [name.decode(errors="replace") if isinstance(name, bytes) else name for name in np.ravel(found).tolist()]
+    return []
 
 
 def _first_line(error: Exception) -> str:
