@@ -143,7 +143,7 @@ BAD = [
     ("train raw.tif labels.tif run.safetensors", "run.safetensors.run is a file"),
     ("train hole.tif labels.tif out.safetensors", "NaN or infinite"),
     ("fix model.safetensors out.safetensors --labels labels.tif", "labels were given without a volume"),
-    ("segment model.safetensors raw.tif /proc/out.tif", "cannot be used"),
+    ("segment model.safetensors raw.tif /proc/out.tif", "/proc/out.tif cannot be written"),
     ("inspect none.safetensors", "none.safetensors does not exist"),
     ("inspect volume.xyz", "unknown ending"),
     ("demo taken.json", "taken.json is a file, expected a folder"),

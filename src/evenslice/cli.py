@@ -73,6 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(words: list[str]) -> int:
     """Run the command, hand over what it printed, and return how to exit; signals are raised."""
     try:
+        if "" in words:
+            raise BadInputError("one of the words is empty (''), expected a name or a value; give it, or leave it out")
         code = app(words, standalone_mode=False)
         if code == INTERRUPTED:  # so the parser answers Ctrl-C
             raise KeyboardInterrupt

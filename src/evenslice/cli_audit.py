@@ -74,8 +74,8 @@ def audit(
     from evenslice.verbs.provenance import command_line
     from evenslice.volume.writing import folder_written_beside
 
-    check_json(json, force, *files_of(model), volume, labels, out, maps)
-    _check_targets(out, maps, volume, labels, force)
+    check_json(json, force, *files_of(model), volume, labels, out, maps, *_pages(out))
+    _check_targets(model, out, maps, volume, labels, force)
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise BadInputError(f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05")
     warn_of_code(model)
@@ -124,7 +124,14 @@ def audit(
     return options.FAILED_CHECK if fail_above is not None and result.reaches_beyond(fail_above) else 0
 
 
-def _check_targets(out: Path | None, maps: Path | None, volume: Path, labels: Path | None, force: bool) -> None:
+def _pages(out: Path | None) -> list[Path]:
+    return [] if out is None else [out / "audit.json", out / "report.html"]
+
+
+def _check_targets(
+    model: str, out: Path | None, maps: Path | None, volume: Path, labels: Path | None, force: bool
+) -> None:
+    from evenslice.verbs.choices import check_apart
     from evenslice.volume.writing import check_store_writable, check_writable
 
     if out is not None:
@@ -133,7 +140,7 @@ def _check_targets(out: Path | None, maps: Path | None, volume: Path, labels: Pa
         for path in (out / "audit.json", out / "report.html") if out.is_dir() else (out,):
             check_writable(path, force)
     if maps is not None:
+        check_apart(maps, model, volume, labels)
+        if out is not None and maps.resolve() == out.resolve():
+            raise BadInputError(f"--maps and --out are both {maps}, expected two names; choose another for one of them")
         check_store_writable(maps, force)
-        read = [path.resolve() for path in (volume, labels) if path is not None]
-        if maps.resolve() in read:
-            raise BadInputError(f"--maps is {maps}, which is read from, expected a name of its own; choose another")

@@ -8,6 +8,8 @@ import typer
 from evenslice import cli_options as options
 from evenslice.cli_writing import check_json, write_json
 
+OWN = ("study.json", "rows.csv", "report.html", "name.txt")
+
 
 def study(
     file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="Grids of what varies, and what all share.")],
@@ -35,7 +37,7 @@ def study(
     from evenslice.verbs.study import Study
     from evenslice.verbs.study import study as run
 
-    check_json(json, force, file, out)
+    check_json(json, force, file, out, *(out / name for name in OWN))
     if dry_run:
         _dry(file, out, device.value, json, force)
         return

@@ -26,14 +26,23 @@ def reason_of(error: Exception) -> str:
         )
     if hasattr(error, "format_message"):  # a usage error of the parser
         return f"{error.format_message()} See evenslice --help."
+    return _limit(error) or (
+        f"unexpected {type(error).__name__}: {error}; run it again with --traceback to see where, and report it"
+    )
+
+
+def _limit(error: Exception) -> str | None:
+    """Say which limit of the machine was met, None if none was."""
     if _is_memory(error):
         return (
             f"the memory is not enough ({str(error).splitlines()[0] if str(error) else 'no more was given'}), expected more that is free; end "
             "other programs, choose a part with --roi, or use a smaller --tile, --crop or --batch"
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of Path.resolve before Python 3.13
+        return f"{str(error)[len('Symlink loop from ') :]} is a link that leads back to itself, expected a file; choose another"
     if isinstance(error, RecursionError):
         return "what was given is nested too deep, expected at most some hundred levels; check the files"
-    return f"unexpected {type(error).__name__}: {error}; run it again with --traceback to see where, and report it"
+    return None
 
 
 def _asked_for(error: OSError) -> str:
@@ -102,11 +111,20 @@ def check_json(target: str | None, force: bool, *others: Path | None) -> None:
     from evenslice.volume.writing import check_writable
 
     path = Path(str(target))
-    if any(other is not None and other.resolve() == path.resolve() for other in others):
+    if any(other is not None and _is_or_holds(other, path) for other in others):
         raise BadInputError(
             f"--json is {target}, which this command reads or writes already, expected a name of its own; choose another"
         )
     check_writable(path, force)
+
+
+def _is_or_holds(other: Path, path: Path) -> bool:
+    """Whether a path is another one, the file of its dataset, or lies in it where that is a Zarr store."""
+    from evenslice.volume.files import split_container
+    from evenslice.volume.ngff import in_store
+
+    place, target = split_container(other)[0].resolve(), path.resolve()
+    return place == target or (place in target.parents and in_store(place))
 
 
 def write_json(target: str | None, result: dict[str, Any], force: bool) -> None:

@@ -57,7 +57,7 @@ class SegmentPanel(Panel):
 
         def task(control: Control) -> Any:
             from evenslice.verbs.segment import segment
-            from evenslice.verbs.segment_options import check_apart
+            from evenslice.verbs.choices import check_apart
 
             check_apart(out, model["source"], source)
             done = segment(

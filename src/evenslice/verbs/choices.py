@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from evenslice.errors import BadInputError
 from evenslice.model.spec import Model
 from evenslice.volume.array import Roi, Volume, as_volume
-from evenslice.volume.files import open_volume
+from evenslice.volume.files import open_volume, split_container
+from evenslice.volume.ngff import in_store
 
 VolumeLike = Volume | NDArray[Any] | str | Path
 HASHED_SIDE = 4096
@@ -42,6 +43,19 @@ def voxel_warning(volume: Volume, other: Volume) -> tuple[str, ...]:
         f"{volume.source} has voxels of {sizes[0]} nm, {other.source} of {sizes[1]} nm (z, y, x), expected the same; "
         "check that both show the same volume",
     )
+
+
+def check_apart(out: Path, *inputs: Any) -> None:
+    """Raise ``BadInputError`` if the result would lie in, on or around something that is read."""
+    for source in inputs:
+        if not isinstance(source, (str, Path)):
+            continue
+        for part in (str(source), str(source).partition("@")[2], str(split_container(source)[0])):
+            place, target = Path(part).resolve(), out.resolve()
+            if part and (place == target or target in place.parents or (place in target.parents and in_store(place))):
+                raise BadInputError(
+                    f"{out} is read by this command ({source}), expected a place of its own; choose another name"
+                )
 
 
 def check_threshold(threshold: float) -> None:

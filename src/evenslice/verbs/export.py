@@ -16,6 +16,7 @@ from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import about_of, normalisation_record, stem_record
 from evenslice.model.exchange import AXES, OPSET, Trace, archive_of, graph_of, noted_graph, traces
 from evenslice.model.spec import Foreign, Model
+from evenslice.verbs.choices import check_apart
 from evenslice.verbs.export_check import TOLERANCE, difference, run_archive, run_graph
 from evenslice.verbs.export_options import Format, Label, check_installed, check_options, format_of
 from evenslice.verbs.models import ModelLike, check_segments, model_of
@@ -144,6 +145,7 @@ def export(
     chosen = format_of(model, out, format)
     check_options(chosen, opset, tile, authors, license)
     check_writable(out, force)
+    check_apart(out, model)
     check_installed(chosen)
     given = model_of(model, slices, mean, std)
     check_segments(given)

@@ -24,7 +24,7 @@ from evenslice.model.streaming import normalisation_of
 from evenslice.model.wrapping import plain
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit as run_audit
-from evenslice.verbs.choices import VolumeLike, check_same_shape, volume_of
+from evenslice.verbs.choices import VolumeLike, check_apart, check_same_shape, volume_of
 from evenslice.verbs.models import ModelLike, check_name, check_segments, model_of, normalised_by, save
 from evenslice.verbs.provenance import provenance_of
 from evenslice.volume.array import Volume
@@ -139,6 +139,7 @@ def fix(
     if slices is not None:
         check_slices(slices)
     check_writable(out, force)
+    check_apart(out, model, volume, labels)
     before = model_of(model, slices if init is None else None, mean, std)
     check_name(before, out)
     given = before

@@ -14,7 +14,16 @@ from evenslice.model.checkpoint import save_model
 from evenslice.model.spec import Foreign, Model
 from evenslice.model.streaming import normalisation_of
 from evenslice.progress import Progress, silent
-from evenslice.verbs.choices import VolumeLike, device_of, fingerprint, parse_roi, spans_of, trained_slices, volume_of
+from evenslice.verbs.choices import (
+    VolumeLike,
+    check_apart,
+    device_of,
+    fingerprint,
+    parse_roi,
+    spans_of,
+    trained_slices,
+    volume_of,
+)
 from evenslice.verbs.models import ModelLike, check_segments, model_of, normalised_by
 from evenslice.verbs.provenance import provenance_of
 from evenslice.verbs.segment_cluster import cluster_run, do_pieces
@@ -23,7 +32,6 @@ from evenslice.verbs.segment_job import Instances, Job, Output, work_folder
 from evenslice.verbs.segment_manifest import check_sources, work_of
 from evenslice.verbs.segment_options import (
     blocks_of_shard,
-    check_apart,
     check_out,
     check_unlike,
     is_complete,

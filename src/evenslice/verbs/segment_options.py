@@ -9,8 +9,7 @@ from typing import Any
 from evenslice.errors import BadInputError
 from evenslice.verbs.segment_job import Job
 from evenslice.volume.array import VoxelSize
-from evenslice.volume.files import check_volume_name, split_container
-from evenslice.volume.ngff import in_store
+from evenslice.volume.files import check_volume_name
 from evenslice.volume.tiff import noted_provenance
 from evenslice.volume.writing import check_store_writable, check_writable
 
@@ -32,19 +31,6 @@ def check_unlike(out: Path, job: Job, force: bool, join: bool) -> None:
             "add --force to start over"
         )
     check_out(out, force, is_complete(out, job))
-
-
-def check_apart(out: Path, *inputs: Any) -> None:
-    """Raise ``BadInputError`` if the result would lie in, on or around something that is read."""
-    for source in inputs:
-        if not isinstance(source, (str, Path)):
-            continue
-        for part in (str(source), str(source).partition("@")[2], str(split_container(source)[0])):
-            place, target = Path(part).resolve(), out.resolve()
-            if part and (place == target or target in place.parents or (place in target.parents and in_store(place))):
-                raise BadInputError(
-                    f"{out} is read by this command ({source}), expected a place of its own; choose another name"
-                )
 
 
 def voxel_size_of(sides: Sequence[float]) -> VoxelSize:

@@ -18,7 +18,7 @@ from evenslice.model.checkpoint import check_model_name, load_model, save_model
 from evenslice.model.footprint import free_memory
 from evenslice.model.spec import Model, Spec
 from evenslice.progress import Progress, silent
-from evenslice.verbs.choices import VolumeLike, device_of, volume_of
+from evenslice.verbs.choices import VolumeLike, check_apart, device_of, volume_of
 from evenslice.verbs.train_plan import Plan, origin, plan_training, provenance
 from evenslice.verbs.train_run import Keeper, Run, Watch, check_outputs, is_made
 from evenslice.verbs.train_score import looks_at, score_slices, validate
@@ -119,6 +119,7 @@ def train(
     where = device_of(device)
     check_devices(recipe.devices, where, device)
     given, truth = _listed(volume), _listed(labels)
+    check_apart(out, *given, *truth, recipe.weights)
     plan = plan_training([volume_of(one) for one in given], [volume_of(one) for one in truth], recipe)
     model = _built(plan, recipe)
     if resume and is_made(out, model.training):

@@ -28,6 +28,19 @@ def check_writable(path: Path, force: bool) -> None:
         raise BadInputError(
             f"the folder {folder} of {path.name} does not exist, expected one to write to; create it first"
         )
+    _check_takes_files(path)
+
+
+def _check_takes_files(path: Path) -> None:
+    """Raise ``BadInputError`` if nothing can be made beside ``path``: to find that out after the work would be late."""
+    part = part_of(path, ending=path.suffix)
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise BadInputError(
+            f"{path} cannot be written ({error.strerror}), expected a name in a folder that takes files; choose another"
+        ) from error
 
 
 @contextmanager
@@ -75,6 +88,7 @@ def check_store_writable(path: Path, force: bool) -> None:
         raise BadInputError(
             f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
         )
+    _check_takes_files(path)
 
 
 @contextmanager
