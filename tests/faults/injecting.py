@@ -50,7 +50,8 @@ class Injector:
         Where they count.
     kind
         ``crash``: the process is killed before the operation, in the middle of it if it writes bytes. ``ENOSPC``, ``EIO``: it
-        fails once. ``full``: it fails, and so does everything after it that needs room. Empty: nothing goes wrong.
+        fails once. ``full``: it fails, and so does everything after it that needs room. ``stop``: the process
+        stops before it, until it is told to go on. Empty: nothing goes wrong.
     at
         Which operation, from 1.
     """
@@ -74,6 +75,9 @@ class Injector:
             if not due or not can_fail(self.kind, name):
                 return False
             self.fired = True
+        if self.kind == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return False
         if self.kind == "crash":
             if name == "write":
                 return True
