@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -141,9 +141,12 @@ def _entries(archive: Path, most: int) -> Iterator[list[Entry]]:
         raise DamagedError(
             f"{archive} is {what}, expected a whole zip or tar archive; check the address, or fetch it again"
         )
-    with zipfile.ZipFile(archive) if kind == "zip" else tarfile.open(archive, tarinfo=_Header) as opened:
+    with ExitStack() as stack:
         try:
-            listed = _of_zip(opened, archive) if isinstance(opened, zipfile.ZipFile) else _of_tar(opened, archive)
+            if kind == "zip":
+                listed = _of_zip(stack.enter_context(zipfile.ZipFile(archive)), archive)
+            else:
+                listed = _of_tar(stack.enter_context(tarfile.open(archive, tarinfo=_Header)), archive)
             found = _bounded(listed, archive, most)
         except BadInputError:
             raise

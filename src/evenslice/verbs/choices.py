@@ -17,7 +17,7 @@ from evenslice.volume.ngff import in_store
 
 VolumeLike = Volume | NDArray[Any] | str | Path
 HASHED_SIDE = 4096
-_SPAN = re.compile(r"^\s*(\d*)\s*:\s*(\d*)\s*$")
+_SPAN = re.compile(r"\s*(\d{0,18})\s*:\s*(\d{0,18})\s*")
 
 
 def volume_of(source: VolumeLike) -> Volume:
@@ -75,9 +75,9 @@ def device_of(name: str) -> torch.device:
 
 def parse_span(text: str, size: int, name: str) -> slice:
     """Read ``A:B`` as a slice of an axis of ``size`` voxels; a missing end means the end of the axis."""
-    found = _SPAN.match(text)
+    found = _SPAN.fullmatch(text)
     if found is None:
-        raise BadInputError(f"{name} is {text!r}, expected START:STOP in voxels such as 0:10; write it so")
+        raise BadInputError(f"{name} is {text[:60]!r}, expected START:STOP in voxels such as 0:10; write it so")
     start, stop = int(found[1] or 0), int(found[2] or size)
     if not 0 <= start < stop <= size:
         raise BadInputError(f"{name} is {text!r}, expected a part of 0:{size}; choose one inside")
@@ -88,7 +88,7 @@ def parse_roi(text: str | None, shape: tuple[int, int, int]) -> Roi:
     """Read ``Z0:Z1,Y0:Y1,X0:X1`` as a box of a volume; None is all of it."""
     parts = [":", ":", ":"] if text is None else text.split(",")
     if len(parts) != 3:
-        raise BadInputError(f"--roi is {text!r}, expected Z0:Z1,Y0:Y1,X0:X1 in voxels; write it so")
+        raise BadInputError(f"--roi is {str(text)[:60]!r}, expected Z0:Z1,Y0:Y1,X0:X1 in voxels; write it so")
     z, y, x = (parse_span(p, n, f"--roi along {a}") for p, n, a in zip(parts, shape, "zyx", strict=True))
     return z, y, x
 

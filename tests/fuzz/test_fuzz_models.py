@@ -1,0 +1,472 @@
+"""Models, and all that they and runs say of themselves: what is read is sound, or told in one line, and nothing is fetched or run."""
+
+import io
+import json
+import shutil
+import socket
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from fuzzing import TEXTS, VALUES, document, edited, edits, fuzz
+from hypothesis import example, given
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from evenslice.data.placing import RECORD, SCHEMA, _record_in
+from evenslice.data.unpack import unpack
+from evenslice.model.archive import MODEL, checked_archive
+from evenslice.model.build import build_model
+from evenslice.model.checkpoint import KEY, about_of, baked_state, facts_of, load_model
+from evenslice.model.exported import read_exported
+from evenslice.model.expressions import guard_is_plain, symbols_are_plain
+from evenslice.model.foreign import form_of
+from evenslice.model.notes import MOST_SLICES, as_note, parsed_note
+from evenslice.model.pretrained import facts_as_options
+from evenslice.model.spec import Foreign, Spec
+from evenslice.model.weights import read_weights
+from evenslice.verbs.models import model_of
+from evenslice.verbs.predictions import trained_spans, training_warning
+from evenslice.verbs.segment import segment
+from evenslice.verbs.study_folder import as_csv
+from evenslice.volume.ledger import Ledger
+from evenslice.volume.normalisation import Normalisation
+from evenslice.volume.stored import stored_rows, stored_table
+from verbs.scenes import blurring
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    """No network, no code from the current folder."""
+
+    def refuse(*given, **named):
+        raise AssertionError(f"reached {given}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield
+    assert not {"evil"} & (set(sys.modules) - before)
+
+
+@pytest.fixture(scope="module")
+def known():
+    model = build_model(encoder="test_resnet", encoder_depth=2, weights="none")
+    training = {
+        "volume": "v.tif", "slices": [[0, 20], [25, 30]], "validation": [[22, 24]], "voxel_nm": [30.0, 4.0, 4.0], "target": "foreground",
+        "fingerprint": "abc", "recipe": {"steps": 5}, "versions": {"torch": "2"},
+    }  # fmt: skip
+    facts = {"training": training, "scores": {"validation": {"dice": 0.5, "iou": 0.4}}, "provenance": {"seed": 1}}
+    certificate = {"float32": 1e-7, "float64": 1e-16, "symmetric": True}
+    return model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"), certificate=certificate, **facts)
+
+
+@pytest.fixture(scope="module")
+def about(known):
+    return json.loads(as_note(about_of(known)))
+
+
+def sound(model):
+    """What holds for every model that was read."""
+    spec, norm = model.spec, model.normalisation
+    assert isinstance(spec, Spec | Foreign) and spec.slices in (1, 3, 5, 7, 9) and 0 <= spec.classes <= 2**16
+    assert norm is None or (len(norm.mean) == len(norm.std) and min(norm.std) > 0)
+    facts(model.training, model.scores, model.certificate)
+    json.loads(as_note(spec.to_dict()))
+
+
+def facts(training, scores, certificate):
+    spans = [span for one in [training, *training.get("volumes", [])] for span in one.get("slices") or []]
+    assert sum(stop - start for start, stop in spans) <= MOST_SLICES * (1 + len(training.get("volumes", [])))
+    assert (scores.get("dice") or 0.0) + 1 and (training.get("target", "") or "").isidentifier() | (
+        training.get("target") is None
+    )
+    assert certificate is None or (
+        float(certificate["float32"]) == certificate["float32"] and certificate["symmetric"] in (True, False)
+    )
+
+
+@fuzz(25)
+@given(data=st.data())
+def test_records_of_models(executions, tmp_path, known, about, data):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(save(baked_state(known.network), {KEY: json.dumps(document(data.draw, about))}))
+    executions(lambda: load_model(path), sound)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@fuzz(25)
+@given(data=st.data())
+def test_facts_of_records(executions, about, data):
+    changed = document(data.draw, about)
+    if isinstance(changed, dict):
+        executions(lambda: facts_of(changed, "m"), lambda f: facts(f["training"], f["scores"], f["certificate"]))
+    executions(lambda: parsed(json.dumps(changed)), lambda found: json.dumps(found, allow_nan=False))
+
+
+def parsed(text):
+    from evenslice.errors import BadInputError
+
+    try:
+        return parsed_note(text)
+    except ValueError as error:
+        raise BadInputError(str(error)[:200].replace("\n", " ") or "nothing") from error
+
+
+@example("[" * 10**5)
+@example("1e999")
+@example('{"a": ' + "9" * 5000 + "}")
+@fuzz(25)
+@given(st.one_of(st.text(max_size=30), VALUES.map(json.dumps), st.binary(max_size=20)))
+def test_notes(executions, text):
+    executions(lambda: parsed(text), lambda found: json.dumps(found, allow_nan=False))
+
+
+@fuzz(25)
+@given(data=st.data())
+def test_specs(executions, data):
+    fields = document(data.draw, Spec(options={"pad_type": "same", "img_size": [96, 160]}).to_dict())
+    if isinstance(fields, dict) and set(fields) <= set(Spec.__dataclass_fields__):
+        executions(lambda: Spec(**fields), lambda spec: json.dumps(spec.to_dict(), allow_nan=False))
+
+
+TENSORS = save(
+    {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.zeros(4, dtype=torch.float16)}, {"img_size": "96", KEY: "{}"}
+)
+LENGTH = struct.unpack("<Q", TENSORS[:8])[0]
+
+
+def plain_tensors(found):
+    state, facts = found
+    assert all(t.device.type == "cpu" and t.layout == torch.strided for t in state.values())
+    assert sum(t.numel() for t in state.values()) < 10**6 and all(isinstance(v, str) for v in facts.values())
+
+
+@fuzz(25)
+@given(data=st.data())
+def test_headers_of_safetensors(executions, tmp_path, data):
+    path = tmp_path / "w.safetensors"
+    if data.draw(st.booleans()):
+        header = document(data.draw, json.loads(TENSORS[8 : 8 + LENGTH]))
+        text = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + TENSORS[8 + LENGTH :])
+    else:
+        path.write_bytes(edited(TENSORS, data.draw(edits(len(TENSORS)))))
+    executions(lambda: read_weights(path), plain_tensors)
+    executions(lambda: load_model(path))
+    executions(lambda: facts_as_options({"img_size": data.draw(TEXTS), "pad_type": data.draw(TEXTS)}, "test_vit", "w"))
+
+
+def torch_file():
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"a": torch.arange(6.0), "b": torch.zeros(2, 2)}, "epoch": 3}, buffer)
+    return buffer.getvalue()
+
+
+TORCH = torch_file()
+
+
+@fuzz(25)
+@given(changes=edits(len(TORCH)))
+def test_bytes_of_weights(executions, tmp_path, changes):
+    path = tmp_path / "w.pth"
+    path.write_bytes(edited(TORCH, changes))
+    executions(lambda: read_weights(path), plain_tensors)
+
+
+class Small(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, x):
+        return self.first((x - 0.45) / 0.225) * x.shape[2]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pt2") / "a.pt2"
+    torch.manual_seed(0)
+    height = 8 * torch.export.Dim("h", min=2, max=20)
+    program = torch.export.export(Small().eval(), (torch.zeros(1, 3, 16, 16),), dynamic_shapes=({2: height},))
+    torch.export.save(program, path)
+    return path.read_bytes()
+
+
+def repacked(body, change):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(body)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(name.partition("/")[2], old.read(name)))
+    return buffer.getvalue()
+
+
+def spoilt(data, body):
+    if data.draw(st.integers(0, 3)) == 0:
+        return edited(body, data.draw(edits(len(body))))
+    part = data.draw(
+        st.sampled_from([MODEL, MODEL, "data/weights/model_weights_config.json", "data/sample_inputs/model.pt"])
+    )
+
+    def change(name, record):
+        if name != part:
+            return record
+        if name.endswith(".json"):
+            return json.dumps(document(data.draw, json.loads(record))).encode()
+        return edited(record, data.draw(edits(len(record))))
+
+    return repacked(body, change)
+
+
+@fuzz(25)
+@given(data=st.data())
+def test_archives_of_torch(executions, tmp_path, archive, data):
+    path = tmp_path / "a.pt2"
+    path.write_bytes(spoilt(data, archive))
+    executions(lambda: checked_archive(path), lambda records: records[MODEL] and None)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@fuzz(6)
+@given(data=st.data())
+def test_archives_of_torch_whole(executions, tmp_path, archive, data):
+    path = tmp_path / "a.pt2"
+    path.write_bytes(spoilt(data, archive))
+    executions(lambda: read_exported(path), lambda found: isinstance(found[0], torch.nn.Module) or 1 / 0)
+
+
+def onnx_file():
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = numpy_helper.from_array(torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(0)).numpy(), "w")
+    shape = [1, 3, "h", "w"]
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Conv", ["r", "w"], ["y"], pads=[1, 1, 1, 1])]
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        nodes, "g", [value("x", TensorProto.FLOAT, shape)], [value("y", TensorProto.FLOAT, None)], [weight]
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    model.metadata_props.add(key="note", value="x")
+    return model.SerializeToString()
+
+
+ONNX = onnx_file()
+
+
+@fuzz(10)
+@given(changes=edits(len(ONNX)))
+def test_bytes_of_onnx(executions, tmp_path, changes):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(edited(ONNX, changes))
+    executions(lambda: model_of(path), sound)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+ATOMS = [
+    "s0",
+    "1",
+    "2",
+    "16",
+    "99",
+    "'s1'",
+    "L['x'].size()[2]",
+    "oo",
+    "exit()",
+    "open('a', 'w')",
+    "__import__('os')",
+    "[0]",
+    "().__class__",
+]
+SHAPES = [
+    "Add({}, {})",
+    "Mul({}, {})",
+    "Pow({}, {})",
+    "({} + {})",
+    "({} * {})",
+    "({} ** {})",
+    "({} << {})",
+    "max({}, {})",
+    "{} == {}",
+    "Symbol({}, integer={})",
+]
+EXPRESSIONS = st.recursive(
+    st.sampled_from(ATOMS),
+    lambda inner: st.tuples(st.sampled_from(SHAPES), inner, inner).map(lambda t: t[0].format(t[1], t[2])),
+    max_leaves=6,
+)
+
+
+@fuzz(25)
+@given(st.one_of(EXPRESSIONS, st.text(max_size=20)))
+def test_expressions(executions, text):
+    def laws(plain):
+        if any(plain):
+            assert not any(word in text for word in ("exit", "open", "__", "import"))
+            value = eval(
+                text, {"__builtins__": {"max": max}}, Numbers()
+            )  # what is let through is quick, and calls nothing else
+            assert value is not None
+
+    executions(lambda: (symbols_are_plain(text), guard_is_plain(text)), laws)
+
+
+class Numbers(dict):
+    """Names as in an expression of sizes."""
+
+    def __missing__(self, name):
+        if name in ("Add", "Mul", "Pow", "Symbol"):
+            return lambda *given, **options: 2
+        if name == "L":
+            return {"x": torch.zeros(1, 1, 8, 8)}
+        return 3
+
+
+@fuzz(25)
+@given(
+    st.one_of(
+        TEXTS,
+        st.text(max_size=30),
+        st.lists(st.sampled_from(["a", ":", "@", "/", ".", "b", "\n", " "]), max_size=9).map("".join),
+    )
+)
+def test_names_of_models(executions, name):
+    def laws(form):
+        assert form in (None, "evenslice", "torch-export", "onnx", "callable")
+        assert form != "callable" or (
+            name.count(":") >= 1 and "/" not in name.partition("@")[0] and not name[0].isdigit()
+        )
+
+    executions(lambda: form_of(name), laws)
+
+
+# What runs stored
+
+
+GREY = torch.arange(4 * 20 * 24, dtype=torch.uint8).reshape(4, 20, 24).numpy()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that was begun, and its manifest."""
+    folder = tmp_path_factory.mktemp("run")
+    segment(blurring(), GREY, folder / "o.zarr", shard="1/2")
+    return folder / "o.zarr.run", json.loads((folder / "o.zarr.run" / "manifest.json").read_text())
+
+
+@fuzz(12)
+@given(data=st.data())
+def test_manifests(executions, tmp_path, run, data):
+    place = tmp_path / "o.zarr.run"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(run[0], place)
+    (place / "manifest.json").write_text(json.dumps(document(data.draw, run[1])))
+    executions(lambda: Ledger(place), lambda ledger: ledger.left("predict", range(3)))
+    executions(lambda: segment(blurring(), GREY, tmp_path / "o.zarr", shard="1/2"))
+
+
+ROW = {
+    "treatment": "rgb",
+    "network": "n",
+    "dataset": "d",
+    "target": "t",
+    "seed": 0,
+    "failure": "",
+    "dice": 0.5,
+    "slices": 3,
+    "share_0": 0.3,
+}
+
+
+@fuzz(20)
+@given(data=st.data())
+def test_tables_of_runs(executions, tmp_path, data):
+    path = tmp_path / "row.json"
+    path.write_text(json.dumps(document(data.draw, ROW)))
+    executions(lambda: stored_table(path, "failure"), lambda row: row["failure"] and None)
+    path.write_text(json.dumps(document(data.draw, [{"steps": 1, "dice": None}, {"steps": 2, "dice": 0.5}])))
+    executions(lambda: stored_rows(path, "steps"), lambda rows: [row["steps"] for row in rows])
+    path.write_bytes(edited(json.dumps(ROW).encode(), data.draw(edits(40))))
+    executions(lambda: stored_table(path), lambda row: isinstance(row, dict) or 1 / 0)
+    assert as_csv([ROW]).count("\n") == 2
+
+
+@fuzz(20)
+@given(data=st.data())
+def test_notes_of_stores_and_data(executions, tmp_path, data):
+    note = {"attributes": {"evenslice": {"trained_slices": [[0, 5], [7, 9]], "meaning": "labels"}}}
+    (tmp_path / "zarr.json").write_text(json.dumps(document(data.draw, note)))
+    executions(lambda: trained_spans(tmp_path), lambda spans: training_warning(spans, 9))
+    record = {"schema": SCHEMA, "url": "https://a", "sha256": "x", "sha256_is": "y", "compared": []}
+    (tmp_path / RECORD).write_text(json.dumps(document(data.draw, record)))
+    executions(lambda: _record_in(tmp_path), lambda found: [str(line) for line in found.get("compared", [])])
+
+
+def packed(names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in names:
+            made.writestr(name, b"body" * 9)
+    return buffer.getvalue()
+
+
+def tarred(mode):
+    import tarfile
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode, format=tarfile.PAX_FORMAT) as made:
+        for name in ("a.tif", "deep/b.tif", "é" * 60):
+            info = tarfile.TarInfo(name)
+            info.size = 36
+            made.addfile(info, io.BytesIO(b"body" * 9))
+    return buffer.getvalue()
+
+
+ARCHIVES = {
+    "zip": packed(["a.tif", "deep/b.tif"]),
+    "tar": tarred("w"),
+    "tar.gz": tarred("w:gz"),
+    "tar.xz": tarred("w:xz"),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+@fuzz(12)
+@given(data=st.data())
+def test_bytes_of_archives(executions, tmp_path, kind, data):
+    body, number = ARCHIVES[kind], executions.count
+    place, file = tmp_path / str(number), tmp_path / "archive"
+    place.mkdir(exist_ok=True)
+    file.write_bytes(edited(body, data.draw(edits(len(body)))))
+    executions(lambda: unpack(file, place, ["a.tif"], 10**6), lambda names: [Path(name) for name in names])
+    outside = [path for path in tmp_path.rglob("*") if place not in path.parents and path not in (place, file)]
+    assert [path for path in outside if not path.relative_to(tmp_path).parts[0].isdecimal()] == []
+    assert all(path.resolve().is_relative_to(place) and not path.is_symlink() for path in place.rglob("*"))
+
+
+@fuzz(25)
+@given(
+    names=st.lists(
+        st.one_of(
+            TEXTS,
+            st.text(min_size=1, max_size=12),
+            st.lists(st.sampled_from(["..", ".", "a", "A", "", "~", "C:", "\\"]), max_size=5).map("/".join),
+        ),
+        max_size=4,
+    )
+)
+def test_names_in_archives(executions, tmp_path, names):
+    place, file = tmp_path / f"p{executions.count}", tmp_path / "archive"
+    place.mkdir(exist_ok=True)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file.write_bytes(packed(["a.tif", *(name.encode("utf-8", "replace").decode() for name in names if name)]))
+    executions(lambda: unpack(file, place, ["a.tif"], 10**6), lambda found: "a.tif" in found or 1 / 0)
+    assert all(path.name == "archive" or path.name.startswith("p") for path in tmp_path.iterdir())
+    assert all(path.resolve().is_relative_to(place) and not path.is_symlink() for path in place.rglob("*"))
