@@ -59,10 +59,16 @@ def host() -> str:
 
 def began(pid: int) -> int:
     """Return when a process began, in ticks since the machine did; 0 if that is not known."""
+    return _told(pid)[1]
+
+
+def _told(pid: int) -> tuple[str, int]:
+    """Return what the system tells of a process: its state, and when it began; nothing where it does not tell."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return facts[0], int(facts[19])
     except (OSError, ValueError, IndexError):
-        return 0
+        return "", 0
 
 
 def _lives(pid: int, since: int) -> bool:
@@ -72,7 +78,8 @@ def _lives(pid: int, since: int) -> bool:
         return False
     except OSError:  # it is somebody else's
         pass
-    return not since or began(pid) in (0, since)
+    state, when = _told(pid)
+    return state not in ("Z", "X") and (not since or when in (0, since))  # Z: it ended, and nobody has asked how
 
 
 def part_of(path: Path, kind: str = "part", ending: str = "") -> Path:
