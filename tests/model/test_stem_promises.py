@@ -60,9 +60,10 @@ def with_hidden_constants():
     return Around(lambda _, x: x * torch.tensor([1.0, 2.0, 0.25]).view(3, 1, 1))
 
 
-def doubled_weight():
+def doubled_weight(times=1):
     network = Around()
-    parametrize.register_parametrization(network.conv, "weight", Doubled())
+    for _ in range(times):
+        parametrize.register_parametrization(network.conv, "weight", Doubled())
     return network
 
 
@@ -110,6 +111,11 @@ REFUSED = {
         "the weight of the stem 'conv' is computed, expected a plain parameter; it is made by Doubled; use "
         "torch.nn.utils.parametrize.remove_parametrizations first",
     ),
+    "computed by two": (
+        lambda: uniform_stem(doubled_weight(times=2)),
+        "the weight of the stem 'conv' is computed, expected a plain parameter; it is made by Doubled, Doubled; use "
+        "torch.nn.utils.parametrize.remove_parametrizations first",
+    ),
     "computed, for a mirror": (
         lambda: mirror_stem(doubled_and_tied()),
         "the weight of the stem 'conv' is computed, expected a plain parameter; it is made by Doubled; use "
@@ -129,6 +135,10 @@ REFUSED = {
         lambda: mirror_stem(twice_the_first()),
         "the stem 'conv' sees slot 0 in 2 channels and slot 2 in 1, expected as many of each; use a plain stem",
     ),
+    "more channels of the last slot": (
+        lambda: uniform_stem(Around(lambda _, x: torch.cat([x, x[:, 2:]], 1), channels=4)),
+        "the stem 'conv' sees slot 0 in 1 channels and slot 2 in 2, expected as many of each; use a plain stem",
+    ),
     "more channels of one slot, for a uniform tie": (
         lambda: mirror_stem(twice_the_first(), 3, "uniform"),
         "the stem 'conv' sees slot 0 in 2 channels and slot 1 in 1, expected as many of each; use a plain stem",
@@ -142,6 +152,10 @@ REFUSED = {
     "equal constants are not named": (
         lambda: uniform_stem(with_constants((0.5, 0.25, 0.25))),
         OWN_CONSTANTS.format("1, 1, 1", "-0.5, -0.25, -0.25", " (see mean)"),
+    ),
+    "a constant of its own for the middle": (
+        lambda: uniform_stem(with_constants((0.25, 0.5, 0.25)), 3, "mean"),
+        OWN_CONSTANTS.format("1, 1, 1", "-0.25, -0.5, -0.25", " (see mean)"),
     ),
     "four names are enough": (
         lambda: uniform_stem(with_constants((0.5, 0.5, 0.25), a=[0.5] * 3, b=(0.5,) * 3, c=[0.5] * 3, d=[0.5] * 3)),
