@@ -1,6 +1,5 @@
 """The command line in forked processes: nothing is imported again, so that thousands of runs with a fault each take minutes."""
 
-import contextlib
 import importlib
 import json
 import os
@@ -10,18 +9,25 @@ import tempfile
 import traceback
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 from faults.injecting import Injector
+
+SLOW_TO_LOAD = ["zarr", "numcodecs.zarr3", "yaozarrs.v05", "timm", "segmentation_models_pytorch", "torchvision", "PIL.Image", "evenslice.verbs.segment", "evenslice.verbs.train", "evenslice.verbs.study", "evenslice.verbs.evaluate", "evenslice.learn.fit", "evenslice.report.segmentation_page", "evenslice.report.training_page", "evenslice.report.study_page", "evenslice.report.tables", "evenslice.volume.zarrstore", "evenslice.volume.omezarr", "evenslice.volume.tiff", "evenslice.model.onnxfile", "scipy.ndimage"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: exit code or the negative number of a signal, what it said, and the write operations that it began."""
+    """How a run ended.
+
+    Exit code or the negative number of a signal, what it said, the write operations that it began, and how many bytes it wrote that
+    were not seen.
+    """
 
     code: int
     said: str
     operations: tuple = ()
-    modules: tuple = ()
+    unseen: int = 0
 
 
 def forked(folder, words, kind="", at=0, before=None):
@@ -49,7 +55,7 @@ def begun(folder, words, kind="", at=0, before=None):
             if code != 0:  # it did not get to tell
                 return Outcome(code, text)
             found = json.loads(told.read())
-        return Outcome(found["code"], text, tuple(map(tuple, found["operations"])), tuple(found["modules"]))
+        return Outcome(found["code"], text, tuple(map(tuple, found["operations"])), found["unseen"])
 
     wait.pid = pid
     return wait
@@ -72,17 +78,22 @@ def _child(folder, words, fault, before, told, said):
             before()
         injector = Injector(folder, *fault)
         injector.install()
+        first = _bytes_written()
         code = _exit_of(words)
         sys.stderr.flush()
-        os.write(
-            told.fileno(),
-            json.dumps({"code": code, "operations": injector.log, "modules": sorted(sys.modules)}).encode(),
-        )
+        unseen = _bytes_written() - first - injector.written
+        found = {"code": code, "operations": injector.log, "unseen": unseen}
+        os.write(told.fileno(), json.dumps(found).encode())
         code = 0
     except BaseException:
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(code)
+
+
+def _bytes_written():
+    """Return how many bytes this process gave to the system to write, by whatever means but mapped memory."""
+    return int(Path("/proc/self/io").read_text().split("wchar: ")[1].split()[0])
 
 
 def _exit_of(words):
@@ -102,10 +113,9 @@ def _exit_of(words):
     return -999
 
 
-def load_what_it_loads(folder, words, before=None):
-    """Import here what a run imports, so that the next one need not; nothing is computed here."""
-    for name in forked(folder, words, before=before).modules:
-        if name not in sys.modules and not name.startswith("_"):
-            with contextlib.suppress(Exception), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                importlib.import_module(name)
+def load_what_is_slow_to_load():
+    """Import here what runs import, so that none of them need; nothing is computed here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in SLOW_TO_LOAD:
+            importlib.import_module(name)

@@ -58,7 +58,7 @@ class Injector:
 
     def __init__(self, folder, kind="", at=0):
         self.folder, self.kind, self.at = os.path.realpath(folder), kind, at
-        self.log, self.fired = [], False
+        self.log, self.fired, self.written = [], False, 0
         self._lock = threading.Lock()
 
     def covers(self, path):
@@ -90,7 +90,9 @@ class Injector:
             view = memoryview(data).cast("B")
             write(view[: len(view) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        return write(data)
+        done = write(data)
+        self.written += done if self.covers(path) else 0
+        return done
 
     def install(self):
         """Replace what writes, for the rest of this process."""

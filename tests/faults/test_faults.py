@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from faults.cases import CASES, content_of, hidden_in, make_inputs
-from faults.forking import forked, load_what_it_loads
+from faults.forking import forked, load_what_is_slow_to_load
 from faults.injecting import FREEING, KINDS, can_fail
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs are forked, and descriptors are named in /proc")
@@ -28,12 +28,14 @@ class Undisturbed:
     earlier: dict
     start: object
     operations: tuple
+    unseen: int
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     make_inputs(folder)
+    load_what_is_slow_to_load()
     return folder
 
 
@@ -49,12 +51,12 @@ def undisturbed(inputs, tmp_path_factory):
             start.mkdir()
             if case.earlier is not None:
                 assert forked(start, placed(case.earlier, inputs), before=case.before).code == 0
-            load_what_it_loads(shutil.copytree(start, folder / "first"), placed(case.words, inputs), case.before)
             outcome = forked(shutil.copytree(start, folder / "whole"), placed(case.words, inputs), before=case.before)
             assert outcome.code == 0, outcome.said
             assert hidden_in(folder / "whole") == []
-            assert content_of(folder / "whole") == content_of(folder / "first")
-            known[name] = Undisturbed(content_of(folder / "whole"), content_of(start), start, outcome.operations)
+            known[name] = Undisturbed(
+                content_of(folder / "whole"), content_of(start), start, outcome.operations, outcome.unseen
+            )
         return known[name]
 
     return run
@@ -127,6 +129,11 @@ def suffer_all(name, kind, points, whole, inputs, tmp_path, record_property):
     record_property("survived", len(points) - len(failures))
     assert points
     assert not failures, f"{len(failures)} of {len(points)}:\n" + "\n".join(failures[:40])
+
+
+@pytest.mark.parametrize("name", ["segment zarr", "segment tiff", "train", "study"])
+def test_no_writer_goes_past_the_count(name, undisturbed):
+    assert 0 <= undisturbed(name).unseen < 20_000  # what is printed, and what threads tell each other
 
 
 EVERY = [pytest.param(name, kind, id=f"{name}: {kind}") for name in CASES for kind in KINDS]
