@@ -1,6 +1,7 @@
 """Settings from TOML files and options: checked by pydantic, and every wrong key told in one line."""
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ class Settings(BaseModel):
 Kind = TypeVar("Kind", bound=Settings)
 LARGEST = 2**20  # bytes
 OPTIONS = "--"  # stands before the names of options, as the place in a file does before keys
+_DEEP = re.compile(r"(?:[\w-]+\s*\.\s*){64}")
 _KINDS = {"str", "int", "float", "bool"}
 _TYPES = {
     "int": "a whole number",
@@ -46,7 +48,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"{path.stat().st_size} bytes, at most {LARGEST} are read")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if _DEEP.search(text):  # what the parser takes grows with the square of the depth
+            raise RecursionError
+        return tomllib.loads(text)
     except RecursionError as error:
         raise BadInputError(f"{path} is nested too deep, expected lines such as key = value; correct it") from error
     except ValueError as error:  # of TOML, of UTF-8, and of endless numbers

@@ -13,6 +13,7 @@ from evenslice.volume.files import check_volume_name
 from evenslice.volume.tiff import noted_provenance
 from evenslice.volume.writing import check_store_writable, check_writable
 
+DIGITS = 6
 SMALLEST_NM, LARGEST_NM = 1e-3, 1e9
 
 
@@ -50,8 +51,11 @@ def shard_of(text: str | None, scheduler: str | None) -> tuple[int, int] | None:
     if scheduler is not None:
         raise BadInputError("--shard and --scheduler were both given, expected one of them; leave one out")
     index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise BadInputError(f"--shard is {text!r}, expected I/N with I from 1 to N, such as 1/4; write it so")
+    decimal = index.isdecimal() and count.isdecimal() and len(count) <= DIGITS
+    if not (decimal and 1 <= int(index) <= int(count)):
+        raise BadInputError(
+            f"--shard is {text!r}, expected I/N with I from 1 to N and N below 10^{DIGITS}, such as 1/4; write it so"
+        )
     return int(index), int(count)
 
 

@@ -55,10 +55,11 @@ class StudyFolder:
         path.mkdir(exist_ok=True)
         if not name.exists():  # the first thing that is in it, so that it is known as a study whatever happens
             with suppress(BadInputError), written_beside(name, force=False) as part:  # another process may be faster
-                part.write_text(plan.table.name + "\n")
-        if name.read_text().strip() != plan.table.name:
+                part.write_text(plan.table.name + "\n", encoding="utf-8")
+        held = name.read_text(encoding="utf-8", errors="replace").strip()
+        if held != plan.table.name:
             raise BadInputError(
-                f"{path} holds the study {name.read_text().strip()!r}, expected {plan.table.name!r}; choose another folder for --out"
+                f"{path} holds the study {held[:100]!r}, expected {plan.table.name!r}; choose another folder for --out"
             )
         (path / "cells").mkdir(exist_ok=True)
 

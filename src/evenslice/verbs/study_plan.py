@@ -18,7 +18,8 @@ from evenslice.learn.settings import Settings, checked, read_toml
 
 DATASET = "dataset"
 OWN = ("validation", "target", "ignore_label", "keep", "patience")  # what a study or its data sets decide
-MOST_CELLS = 100_000
+MOST_CELLS = 10_000
+MOST_NAMED = 8
 Positive = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(gt=0, lt=1)]
 
@@ -177,12 +178,27 @@ def read_study(path: str | Path) -> Plan:
     """
     path = Path(path)
     table = checked(StudyTable, read_toml(path), str(path))
+    _check_count(table.grid, path)
     cells: dict[str, Cell] = {}
     for number, grid in enumerate(table.grid):
         for values in _combinations(grid, f"{path}: grid.{number}"):
             cell = _cell(table, values, path, number)
             cells.setdefault(cell.name, cell)
+    treatments = {cell.treatment for cell in cells.values()}
+    if "control" in table.model_fields_set and table.control not in treatments:
+        raise BadInputError(
+            f"{path}: control is {table.control!r}, expected a treatment of the grids ({', '.join(sorted(treatments)[:MOST_NAMED])}); choose one"
+        )
     return Plan(table, path.resolve().parent, _with_varied(tuple(cells.values())))
+
+
+def _check_count(grids: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raise if the grids make more cells than anybody could train; they are counted, not made."""
+    count = sum(math.prod(len(value) for value in grid.values() if isinstance(value, list)) for grid in grids)
+    if count > MOST_CELLS:
+        raise BadInputError(
+            f"{path}: the grids make {count} cells, expected at most {MOST_CELLS} trainings; make the lists shorter"
+        )
 
 
 def _combinations(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -191,9 +207,6 @@ def _combinations(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
         if value == []:
             raise BadInputError(f"{where}.{key} is an empty list, expected at least one value; add one or take it out")
     axes = [[(key, one) for one in (value if isinstance(value, list) else [value])] for key, value in grid.items()]
-    count = math.prod(map(len, axes))
-    if count > MOST_CELLS:
-        raise BadInputError(f"{where} makes {count} cells, expected at most {MOST_CELLS}; make its lists shorter")
     return [dict(values) for values in itertools.product(*axes)]
 
 

@@ -43,7 +43,8 @@ class Normalisation:
             )
         if not np.all(np.isfinite([*self.mean, *self.std])) or min(self.std) <= 0:
             raise BadInputError(
-                f"normalisation has mean {self.mean} and std {self.std}, expected finite numbers and a std above 0"
+                f"normalisation has mean {self.mean} and std {self.std}, expected finite numbers and a std above 0; correct them, "
+                "or give --mean and --std"
             )
 
     @property
