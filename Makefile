@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Where there is a CPU only, more threads than cores slow torch down; two is what CI has.
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-ui slow lint format bench docs clean
+.PHONY: help setup demo test test-ui slow lint format bench reliability docs clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -66,6 +66,24 @@ bench: $(VENV)/.bench  ## Measure speed, memory and stems beside the peers
 	$(BIN)/python benchmarks/segment.py
 	$(BIN)/python benchmarks/watershed.py
 	$(BIN)/python benchmarks/memory.py
+
+$(VENV)/.reliability: $(VENV)/.ready
+	@if $(BIN)/uv --version >/dev/null 2>&1; \
+	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --group reliability; \
+	 else $(BIN)/python -m pip install --quiet --group reliability; fi
+	@touch $@
+
+reliability: $(VENV)/.reliability  ## Try to break it, for hours; writes docs/reliability.md
+	$(BIN)/python reliability/cases.py hostile strangers fuzz faults
+	$(BIN)/python reliability/soak.py segment
+	$(BIN)/python reliability/soak.py study
+	$(BIN)/python reliability/load.py
+	$(BIN)/python reliability/rounding.py
+	$(BIN)/python reliability/mutants.py
+	$(BIN)/python reliability/branches.py
+	$(BIN)/python reliability/versions.py lowest
+	$(BIN)/python reliability/versions.py newest
+	$(BIN)/python reliability/page.py
 
 $(VENV)/.docs: $(VENV)/.ready
 	@if $(BIN)/uv --version >/dev/null 2>&1; \
