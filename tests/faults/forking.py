@@ -13,7 +13,29 @@ from pathlib import Path
 
 from faults.injecting import Injector
 
-SLOW_TO_LOAD = ["zarr", "numcodecs.zarr3", "yaozarrs.v05", "timm", "segmentation_models_pytorch", "torchvision", "PIL.Image", "evenslice.verbs.segment", "evenslice.verbs.train", "evenslice.verbs.study", "evenslice.verbs.evaluate", "evenslice.learn.fit", "evenslice.report.segmentation_page", "evenslice.report.training_page", "evenslice.report.study_page", "evenslice.report.tables", "evenslice.volume.zarrstore", "evenslice.volume.omezarr", "evenslice.volume.tiff", "evenslice.model.onnxfile", "scipy.ndimage"]
+SLOW_TO_LOAD = [
+    "zarr",
+    "numcodecs.zarr3",
+    "yaozarrs.v05",
+    "timm",
+    "segmentation_models_pytorch",
+    "torchvision",
+    "PIL.Image",
+    "evenslice.verbs.segment",
+    "evenslice.verbs.train",
+    "evenslice.verbs.study",
+    "evenslice.verbs.evaluate",
+    "evenslice.learn.fit",
+    "evenslice.report.segmentation_page",
+    "evenslice.report.training_page",
+    "evenslice.report.study_page",
+    "evenslice.report.tables",
+    "evenslice.volume.zarrstore",
+    "evenslice.volume.omezarr",
+    "evenslice.volume.tiff",
+    "evenslice.model.onnxfile",
+    "scipy.ndimage",
+]
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def test_segment_that_is_planned_is_waited_for_and_one_that_was_killed_there_is_
     assert content_of(tmp_path) == whole.result
 
 
+@pytest.mark.slow
 def test_a_stopped_run_that_is_killed_is_gone_on_with(undisturbed, inputs, tmp_path):
     whole, words = undisturbed("segment zarr"), placed(CASES["segment zarr"].words, inputs)
     with stopped(tmp_path, words, operation(whole, "rename", "done/write")) as go_on:
@@ -106,6 +107,7 @@ def test_shards_share_a_run_and_one_finishes(undisturbed, inputs, tmp_path):
     assert result["s.tif"].replace(b"1/2", b"2/2") == whole.result["s.tif"]
 
 
+@pytest.mark.slow
 def test_a_shard_that_comes_while_another_finishes_leaves_it_to_that_one(undisturbed, inputs, tmp_path):
     whole = undisturbed("segment shard")
     first, second = (placed(segment("s.tif", "--shard", f"{n}/2", "--tile", 40), inputs) for n in (1, 2))
@@ -125,6 +127,7 @@ def test_train_refuses_whoever_comes_and_equals_one_that_was_alone(undisturbed, 
     assert content_of(tmp_path) == whole.result
 
 
+@pytest.mark.slow
 def test_a_training_is_gone_on_with_by_one_process(undisturbed, inputs, tmp_path):
     whole, words = undisturbed("train"), placed(CASES["train"].words, inputs)
     with stopped(tmp_path, words, operation(whole, "rename", "state.ckpt", last=True), quick_training) as go_on:
@@ -146,6 +149,7 @@ def test_studies_share_the_cells_of_a_folder(undisturbed, inputs, tmp_path):
     assert content_of(tmp_path) == whole.result
 
 
+@pytest.mark.slow
 def test_a_table_of_a_study_that_is_written_is_waited_for(undisturbed, inputs, tmp_path):
     whole, case = undisturbed("study"), CASES["study"]
     words = placed(case.words, inputs)

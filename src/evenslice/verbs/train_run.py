@@ -17,8 +17,8 @@ from evenslice.model.spec import Model
 from evenslice.verbs.train_score import Validation, validate
 from evenslice.volume.ledger import begun, busy, remove_run
 from evenslice.volume.locks import held_if_free
-from evenslice.volume.stored import stored_rows
 from evenslice.volume.parts import sweep
+from evenslice.volume.stored import stored_rows
 from evenslice.volume.writing import check_writable, written_beside
 
 LOOK_SLICES = 8
