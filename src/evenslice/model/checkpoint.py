@@ -201,9 +201,17 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
     facts, fields = facts_of(about, path), about.get("spec")
     if not isinstance(fields, dict):
         raise damaged(path, "it has no spec")
-    model = _foreign(path, fields, network) if "form" in fields else _ours(path, fields)
-    model.module.eval()
-    return model.with_facts(**facts, file=path).with_tta(about.get("tta", "none"))
+    try:
+        model = _foreign(path, fields, network) if "form" in fields else _ours(path, fields)
+        model.module.eval()
+        norm = facts["normalisation"]
+        if norm is not None and len(norm.mean) not in (1, model.slices):
+            raise damaged(path, f"{len(norm.mean)} means for {model.slices} slices")
+        return model.with_facts(**facts, file=path).with_tta(about.get("tta", "none"))
+    except BadInputError as error:
+        if str(path) in str(error):
+            raise
+        raise BadInputError(f"{path} cannot be used: {error}") from error
 
 
 def _ours(path: Path, fields: dict[str, Any]) -> Model:
