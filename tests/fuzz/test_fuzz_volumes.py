@@ -92,7 +92,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-@fuzz(12)
+@fuzz(8)
 @given(data=st.data())
 def test_bytes_of_files(executions, tmp_path, name, data):
     path = tmp_path / name
@@ -183,7 +183,7 @@ NOTES = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 
 
 @pytest.mark.parametrize("name", ["ome5.zarr", "ome4.zarr", "three.zarr", "two.zarr"])
-@fuzz(14)
+@fuzz(10)
 @given(data=st.data())
 def test_metadata_of_stores(executions, stores, tmp_path, name, data):
     place = tmp_path / name

@@ -34,13 +34,22 @@ def tensor(shape=(1,), dtype="F32", span=(0, 4)):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(span)}
 
 
-def recorded(model, change=None, text=None):
-    """A model file whose record was changed, or is some text."""
-    about = json.loads(json.dumps(about_of(model)))
-    if change is not None:
-        changed = change(about)
-        about = about if changed is None else changed
-    return save(baked_state(model.network), {KEY: json.dumps(about) if text is None else text})
+def recorded(model, change=lambda about: None):
+    """A model file whose record was changed."""
+    text, state = _parts(model)
+    about = json.loads(text)
+    change(about)
+    return save(state, {KEY: json.dumps(about)})
+
+
+_MADE = {}
+
+
+def _parts(model):
+    """What a model file holds, worked out once for each model."""
+    if id(model) not in _MADE:
+        _MADE[id(model)] = json.dumps(about_of(model)), baked_state(model.network), model
+    return _MADE[id(model)][:2]
 
 
 def put(path, body):

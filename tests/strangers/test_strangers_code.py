@@ -1,6 +1,7 @@
 """Code: run only where a user names package.module:callable, never because a file, a folder or a setting names it."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -221,12 +222,22 @@ MANIFESTS = {
 }
 
 
+VOXELS = np.random.default_rng(0).integers(0, 255, (3, 24, 24), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The folder of a run that was begun."""
+    folder = tmp_path_factory.mktemp("begun")
+    assert not segment(blurring(), VOXELS, folder / "o.zarr", shard="1/2").complete
+    return folder / "o.zarr.run"
+
+
 @pytest.mark.parametrize("case", MANIFESTS)
-def test_manifests_of_a_run(guarded, tmp_path, grey, case):
+def test_manifests_of_a_run(guarded, tmp_path, begun, case):
     out, change = tmp_path / "o.zarr", MANIFESTS[case]
     put(tmp_path / "evil.py", CODE.encode())
-    made = segment(blurring(), grey[:4], out, shard="1/2")
-    assert not made.complete
+    shutil.copytree(begun, tmp_path / "o.zarr.run")
     manifest = tmp_path / "o.zarr.run" / "manifest.json"
     if callable(change):
         found = json.loads(manifest.read_text())
@@ -234,7 +245,7 @@ def test_manifests_of_a_run(guarded, tmp_path, grey, case):
         change = json.dumps(found)
     manifest.write_text(change)
     with pytest.raises(BadInputError):
-        segment(blurring(), grey[:4], out, shard="2/2")
+        segment(blurring(), VOXELS, out, shard="2/2")
     assert not out.exists() and not (tmp_path / RAN).exists()
 
 

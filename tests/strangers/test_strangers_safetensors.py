@@ -218,7 +218,15 @@ def known():
     return model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"))
 
 
-@pytest.mark.parametrize("case", CHANGED)
+SLOW = {  # alike others, and looked up among all names that there are
+    "encoder: a path", "encoder: an address", "encoder: a callable", "encoder: of the hub, timm's way", "encoder: unknown",
+    "options: another encoder, of the hub", "size: an image of 16000 pixels",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CHANGED]
+)
 def test_records(guarded, tmp_path, known, case):
     change, words = CHANGED[case]
     put(tmp_path / "evil.py", CODE.encode())

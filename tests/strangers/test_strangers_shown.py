@@ -57,6 +57,16 @@ TEXTS = {
     "unicode: tags": "a\U000e0041b",
 }
 EVERY = pytest.mark.parametrize("case", TEXTS)
+FIRST = (
+    "html: the end of the styles",
+    "html: quotes",
+    "control: clear the screen",
+    "unicode: right to left",
+    "unicode: half a character",
+)
+SOME = pytest.mark.parametrize(
+    "case", [case if case in FIRST else pytest.param(case, marks=pytest.mark.slow) for case in TEXTS]
+)
 UNFIT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -107,11 +117,13 @@ def audit_of(text):
 @EVERY
 def test_the_page_of_an_audit(case):
     text = TEXTS[case]
-    page = Page(text, [Row(text, audit_of(text), note=text)], [look_of(text)], {text: text}, text, text)
+    page = Page(
+        text, [Row(text, audit_of(text), note=text)], [look_of(text)] * (case in FIRST), {text: text}, text, text
+    )
     check_page(render(page), text)
 
 
-@EVERY
+@SOME
 def test_the_page_of_a_segmentation(tmp_path, case):
     text = TEXTS[case]
     result = Segmented(Path(text.replace("/", "")), True, 1, warnings=(text,), blank={1: [2]})
@@ -119,7 +131,7 @@ def test_the_page_of_a_segmentation(tmp_path, case):
     check_page((tmp_path / "p.html").read_text(), text)
 
 
-@EVERY
+@SOME
 def test_the_page_of_a_training(tmp_path, case):
     text = TEXTS[case]
     put(tmp_path / "log.csv", b"steps,loss,lr,dice\n1,1,1,\n")
@@ -153,7 +165,7 @@ def study_of(text):
     }
 
 
-@EVERY
+@SOME
 def test_the_page_of_a_study(tmp_path, case):
     text = TEXTS[case]
     write_study_page(tmp_path / "p.html", study_of(text), text)
@@ -185,7 +197,10 @@ def test_tables_and_lines(monkeypatch, capsys, case):
 
 
 @pytest.mark.parametrize("case", [case for case in TEXTS if "\0" not in TEXTS[case]])
-@pytest.mark.parametrize("command", ["inspect", "audit", "segment"])
+@pytest.mark.parametrize(
+    "command",
+    ["inspect", pytest.param("audit", marks=pytest.mark.slow), pytest.param("segment", marks=pytest.mark.slow)],
+)
 def test_names_on_the_command_line(tmp_path, monkeypatch, capsys, case, command):
     monkeypatch.chdir(tmp_path)
     name = TEXTS[case] + ".onnx"
