@@ -60,6 +60,16 @@ def whole_model(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Starts commands in processes of their own."""
+    from forks import Server
+
+    made = Server(tmp_path_factory.mktemp("commands"))
+    yield made
+    made.end()
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch, good, quick):
     """The folder that a case is run in; ``model.safetensors`` is loaded without building a network."""

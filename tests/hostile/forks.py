@@ -13,6 +13,7 @@ import torch
 torch.set_num_threads(1)
 import evenslice.verbs.audit, evenslice.verbs.export, evenslice.verbs.segment, evenslice.verbs.study, evenslice.verbs.train
 import evenslice.report.pages, evenslice.report.tables, evenslice.learn.fit, evenslice.verbs.evaluate, segmentation_models_pytorch
+import evenslice.verbs.inspect, evenslice.volume.tiff, evenslice.volume.zarrstore, evenslice.volume.images, importlib.metadata
 from evenslice import cli
 for line in sys.stdin:
     asked = json.loads(line)

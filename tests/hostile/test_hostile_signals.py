@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import zarr
 from checking import ERROR, code_of, listing
-from forks import Server
 
 from evenslice.cli_ending import Terminated, signals_raised
 from evenslice.verbs import evaluate
@@ -31,6 +30,7 @@ class Slow(torch.nn.Module):
     def forward(self, x):
         calls = Path("calls")
         calls.write_text(calls.read_text() + "x")
+        time.sleep(float(Path("nap").read_text()))
         if len(calls.read_text()) > int(Path("pause").read_text()):
             Path("going").touch()
             time.sleep(20)
@@ -149,26 +149,20 @@ def test_other_threads_leave_signals_alone(place, capfd):
     assert codes == [0]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    made = Server(tmp_path_factory.mktemp("commands"))
-    yield made
-    made.end()
-
-
 def names():
     return {path.name for path in Path().iterdir()}
 
 
-def paused_at(calls):
+def paused_at(calls, nap=0.0):
     Path("slow.py").write_text(SLOW)
+    Path("nap").write_text(str(nap))
     Path("calls").write_text("")
     Path("pause").write_text(str(calls))
 
 
-def stopped(server, number, words, *seen, pause=2):
+def stopped(server, number, words, *seen, pause=2, nap=0.0):
     """Start a command, stop it where it has got to, check what it says, and return what it left."""
-    paused_at(pause)
+    paused_at(pause, nap)
     before = names()
     command = server.start(*words)
     command.wait_for(*(seen or ["going"]))
@@ -225,7 +219,8 @@ def test_fix(place, server, number):
 @pytest.mark.parametrize("out", ["out.zarr", "out.tif"])
 def test_segment_goes_on(place, server, number, out):
     words = ["segment", "slow:make", "raw.tif", out, "--slices", 3, "--mean", 128, "--std", 40, "--precision", "fp32"]
-    assert stopped(server, number, words, pause=7) == {f"{out}.run"}
+    record = f"{out}.run/done/predict/*/*.json"
+    assert stopped(server, number, words, record, pause=10**6, nap=0.3) == {f"{out}.run"}
     paused_at(10**6)
     command = server.start(*words, "--resume")
     assert command.code() == 0, command.err
@@ -289,7 +284,7 @@ def test_demo(place, server, number):
 def stopped_demo(server, number):
     before = names()
     command = server.start("demo", "out")
-    command.wait_for(".out.*.part/*")
+    command.wait_for(".out.*/*")
     command.kill(number)
     code, said = TOLD[number]
     assert command.code() == code, command.err
