@@ -21,7 +21,7 @@ HASHED = 64 * 2**20
 ERROR, WARNING = "evenslice: error: ", "evenslice: warning: "
 DO = (
     "add allow ask change check choose close compare convert copy correct create crop decompress download drop export fetch fill free "
-    "give go install leave make move name pad redirect rename renumber repeat resample run save say See split stack start take "
+    "give go install leave make move name pad redirect rename renumber repeat resample run save say scale See split stack start take "
     "threshold train transpose use wait write"
 )
 REMEDY = re.compile(rf"\b({'|'.join(DO.split())}|did you mean)\b")
@@ -37,7 +37,7 @@ NEVER = (
 class Case:
     """One hostile input: how it is made in a folder, the words given to the command, and what comes of it.
 
-    ``name`` is ``class: case``; ``says`` must be in the one line; ``code`` 0 where the input is legal.
+    ``name`` is ``class: case``; ``says`` must be in the one line; ``code`` 0 where the input is legal; ``slow`` ones take seconds.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Case:
     says: str | tuple[str, ...] = ()
     make: Callable[[Path], object] | None = None
     code: int = 2
+    slow: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -58,6 +59,11 @@ class Case:
     def told(self) -> tuple[str, ...]:
         """What the line must hold."""
         return (self.says,) if isinstance(self.says, str) else self.says
+
+
+def listed(cases: list[Case]) -> list[object]:
+    """Return cases as the parameters of a test, under their names; some are left to the slow tests."""
+    return [pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else []) for case in cases]
 
 
 def listing(folder: Path) -> dict[str, tuple[object, ...]]:

@@ -5,7 +5,7 @@ import bad_tiff
 import numpy as np
 import pytest
 from bad_files import both, bytes_in
-from checking import Case
+from checking import Case, listed
 
 PLANE = made.GREY[0]
 COLOUR = np.random.default_rng(0).integers(0, 200, (48, 64, 3), np.uint8)
@@ -72,16 +72,16 @@ FOLDERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", MRC, ids=str)
+@pytest.mark.parametrize("case", listed(MRC))
 def test_mrc(checked, case):
     checked(case)
 
 
-@pytest.mark.parametrize("case", RAW, ids=str)
+@pytest.mark.parametrize("case", listed(RAW))
 def test_raw(checked, case):
     checked(case)
 
 
-@pytest.mark.parametrize("case", FOLDERS, ids=str)
+@pytest.mark.parametrize("case", listed(FOLDERS))
 def test_folders(checked, case):
     checked(case)

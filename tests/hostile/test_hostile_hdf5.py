@@ -4,7 +4,7 @@ import bad_hdf5 as made
 import h5py
 import numpy as np
 import pytest
-from checking import Case
+from checking import Case, listed
 
 
 def bytes_in(name, body):
@@ -64,6 +64,6 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", listed(CASES))
 def test_hdf5(checked, case):
     checked(case)

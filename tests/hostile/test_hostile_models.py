@@ -5,7 +5,7 @@ import shutil
 import bad_models as made
 import pytest
 from bad_files import bytes_in
-from checking import Case
+from checking import Case, listed
 
 M = "m.safetensors"
 SEGMENT = f"segment {M} raw.tif out.zarr"
@@ -58,7 +58,7 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", listed(CASES))
 def test_models(checked, place, whole_model, case):
     shutil.copy(whole_model, made.WHOLE)
     checked(case)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bad_hdf5 import holding
-from checking import Case, check_told, code_of, listing, the_error
+from checking import Case, check_told, code_of, listed, listing, the_error
 
 EM = "raw.tif"
 LONG = "n" * 300
@@ -66,11 +66,13 @@ ODD = {
     "colon": "a:b.tif",
     "at": "a@b.tif",
 }
+QUICK = ("unicode", "newline")
 NAMES = [
     case
     for kind, name in ODD.items()
     for case in (
-        Case(f"names: {kind} in segment", ("segment", "--tile", "32", "--", "model.safetensors", name, name[:60].removesuffix(".tif") + "_out.tif"), (), copied(name), code=0),
+        Case(f"names: {kind} in segment", ("segment", "--tile", "32", "--", "model.safetensors", name, name[:60].removesuffix(".tif") + "_out.tif"), (), copied(name), code=0, slow=kind not in QUICK),
+        Case(f"names: {kind} in inspect", ("inspect", "--json", "found.json", "--", name), (), copied(name), code=0),
         Case(f"names: {kind} of what is not there", ("inspect", "--", name), "cannot be imported" if kind == "colon" else "does not exist"),
     )
 ]  # fmt: skip
@@ -175,17 +177,17 @@ def whole_beside(place, whole_model):
     shutil.copy(whole_model, place / "whole.safetensors.kept")
 
 
-@pytest.mark.parametrize("case", NAMES, ids=str)
+@pytest.mark.parametrize("case", listed(NAMES))
 def test_names(checked, case):
     checked(case)
 
 
-@pytest.mark.parametrize("case", PLACES, ids=str)
+@pytest.mark.parametrize("case", listed(PLACES))
 def test_places(checked, case):
     checked(case)
 
 
-@pytest.mark.parametrize("case", COLLISIONS, ids=str)
+@pytest.mark.parametrize("case", listed(COLLISIONS))
 def test_collisions(checked, case):
     checked(case)
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from bad_files import bytes_in
-from checking import Case
+from checking import Case, listed
 
 SEGMENT = "segment model.safetensors raw.tif out.zarr"
 AUDIT = "audit model.safetensors raw.tif --tile 32"
@@ -115,7 +115,7 @@ CASES += [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", listed(CASES))
 def test_options(checked, case):
     checked(case)
 

@@ -2,7 +2,7 @@
 
 import pytest
 from bad_files import both
-from checking import Case
+from checking import Case, listed
 
 STUDY = 'name = "s"\n[[grid]]\ndataset = "phantom"\n'
 GIB = 2**30
@@ -17,7 +17,7 @@ def holes(place):
         file.truncate(8 * GIB)
 
 
-def listed(*names, count=1000):
+def numbers(*names, count=1000):
     return "\n".join(f"{name} = [{', '.join(map(str, range(1, count + 1)))}]" for name in names) + "\n"
 
 
@@ -54,10 +54,10 @@ OF_A_STUDY = {
     "date": (STUDY + "seed = 1979-05-27\n", "seed is"),
     "nested lists": (STUDY + "seed = [[[1]]]\n", "seed is"),
     "name that leaves the folder": (STUDY.replace('"s"', '"../../s"') + "steps = 0\n", "steps is 0"),
-    "grid of 10^9 cells": (STUDY + listed("seed", "steps", "batch"), ("s.toml", "1000000000 cells")),
-    "grid of 10^6 cells": (STUDY + listed("seed", "steps"), ("s.toml", "1000000 cells")),
-    "grid of 10^30 cells": (STUDY + listed(*[f"key_{n}" for n in range(10)]), "s.toml"),
-    "grids of many cells": (STUDY + listed("seed", count=9000) + "".join(f'[[grid]]\ndataset = "phantom"\nsteps = {n}\n' + listed("seed", count=9000) for n in (1, 2)), ("s.toml", "cells")),
+    "grid of 10^9 cells": (STUDY + numbers("seed", "steps", "batch"), ("s.toml", "1000000000 cells")),
+    "grid of 10^6 cells": (STUDY + numbers("seed", "steps"), ("s.toml", "1000000 cells")),
+    "grid of 10^30 cells": (STUDY + numbers(*[f"key_{n}" for n in range(10)]), "s.toml"),
+    "grids of many cells": (STUDY + numbers("seed", count=9000) + "".join(f'[[grid]]\ndataset = "phantom"\nsteps = {n}\n' + numbers("seed", count=9000) for n in (1, 2)), ("s.toml", "cells")),
     "ten thousand grids": ('name = "s"\n' + "".join(f'[[grid]]\ndataset = "phantom"\nsteps = {n}\n' for n in range(1, 12000)), ("s.toml", "cells")),
     "null byte in a path": (STUDY.replace("phantom", "own") + '[datasets.own]\nraw = "a\\u0000.tif"\nlabels = "labels.tif"\n', "does not exist"),
     "what a study decides": (STUDY + "validation = '0:3'\n", "validation is given, expected none"),
@@ -100,6 +100,6 @@ CASES += [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", listed(CASES))
 def test_settings(checked, case):
     checked(case)

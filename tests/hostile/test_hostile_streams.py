@@ -43,10 +43,10 @@ def test_a_reader_that_has_gone_is_left_in_silence(words):
     [
         (">&-", LIST, 0, None),
         (">&-", [*LIST, "--json", "-"], 2, "--json is -, but standard output is closed"),
-        ("2>&-", ["inspect", "none.tif"], 2, None),
+        ("2>&-", ["data", "fetch", "nothing"], 2, None),
         ("<&- >&- 2>&-", LIST, 0, None),
         (">/dev/full", [*LIST, "--json", "-"], 2, "standard output"),
-        ("2>/dev/full", ["inspect", "none.tif"], 2, None),
+        ("2>/dev/full", ["data", "fetch", "nothing"], 2, None),
         ("<&-", [*LIST, "--json", "new.json"], 0, None),
     ],
     ids=lambda value: f"streams: {value}" if isinstance(value, str) and "&" in value + "&" and value[0] in "<>2" else "",
@@ -79,7 +79,7 @@ class Full:
 def test_an_error_that_cannot_be_said_is_no_second_error(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Full())
     complain("anything")
-    assert code_of(["inspect", "none.tif"]) == 2
+    assert code_of(["data", "fetch", "nothing"]) == 2
 
 
 def test_a_result_that_cannot_be_printed_is_told(place, monkeypatch, capfd):

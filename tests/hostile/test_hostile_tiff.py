@@ -6,7 +6,7 @@ import bad_tiff as made
 import numpy as np
 import pytest
 import tifffile
-from checking import Case
+from checking import Case, listed
 
 
 def bytes_in(name, body):
@@ -64,6 +64,6 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", listed(CASES))
 def test_tiff(checked, case):
     checked(case)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 from bad_hdf5 import file_of
-from checking import Case
+from checking import Case, listed
 
 from evenslice import save_volume
 
@@ -56,7 +56,7 @@ VALUES = [
     Case("too few: four slices in train", f"train f.h5 g.h5 o.safetensors {TRAIN}", ("f.h5:/v has 4 slices",), saved(f=GREY[:4], g=HALF[:4])),
     Case("too few: slices for nine", f"train raw.tif labels.tif o.safetensors {TRAIN} --slices 9", ("raw.tif has 9 slices",)),
     Case("too few: one pixel", "segment model.safetensors f.h5 out.zarr", "out.zarr", saved(f=GREY[:, :1, :1]), code=0),
-    Case("too few: pixels for the network", f"train f.h5 g.h5 o.safetensors {TRAIN} --batch 1", "--batch", saved(f=GREY[:, :1, :1], g=HALF[:, :1, :1])),
+    Case("too few: pixels for the network", f"train f.h5 g.h5 o.safetensors {TRAIN} --batch 1", "--batch", saved(f=GREY[:, :1, :1], g=HALF[:, :1, :1]), slow=True),
 ]  # fmt: skip
 LABELS = [
     Case("labels: negative in evaluate", "evaluate labels.tif l.h5", ("l.h5:/v holds the negative label -1",), saved(l=HALF.astype(np.int16) - 1)),
@@ -67,7 +67,7 @@ LABELS = [
     Case("labels: 2^63 as objects", "evaluate l.h5 m.h5 --as instances", "adapted Rand error", saved(l=BIG << np.uint64(63), m=BIG * (2**64 - 1)), code=0),
     Case("labels: 2^63 as classes", "evaluate l.h5 labels.tif", "l.h5", saved(l=BIG << np.uint64(63))),
     Case("labels: 2^63 in train", f"train raw.tif l.h5 o.safetensors {TRAIN} --target classes", ("l.h5", "expected classes 0, 1, 2"), saved(l=BIG << np.uint64(63))),
-    Case("labels: 2^63 as boundaries", f"train raw.tif l.h5 o.safetensors {TRAIN} --target boundary", "validation slices", saved(l=BIG << np.uint64(63)), code=0),
+    Case("labels: 2^63 as boundaries", f"train raw.tif l.h5 o.safetensors {TRAIN} --target boundary", "validation slices", saved(l=BIG << np.uint64(63)), code=0, slow=True),
     Case("labels: as many as voxels", "evaluate l.h5 labels.tif", "l.h5", saved(l=np.arange(GREY.size).reshape(GREY.shape))),
     Case("labels: fractions in train", f"train raw.tif l.h5 o.safetensors {TRAIN}", ("l.h5", "fractions"), saved(l=GREY / 255)),
     Case("labels: fractions in the truth", "evaluate labels.tif l.h5", ("l.h5", "fractions"), saved(l=GREY / 255)),
@@ -87,7 +87,7 @@ LABELS = [
     Case("labels: truth of another kind in audit", f"audit model.safetensors raw.tif --labels l.h5 {AUDIT}", ("l.h5:/v", "fractions"), saved(l=GREY / 255)),
     Case("labels: probabilities as the truth", "evaluate labels.tif p.tif", ("p.tif holds probabilities", "give them second"), lambda place: probabilities(place / "p.tif")),
     Case("voxel sizes: apart in evaluate", "evaluate coarse.tif fine.tif", ("coarse.tif has voxels of 30 x 8 x 8 nm", "fine.tif of 30 x 4 x 4 nm"), sized(coarse=HALF, fine=HALF), code=0),
-    Case("voxel sizes: apart in train", f"train raw.tif coarse.tif o.safetensors {TRAIN}", ("raw.tif has voxels of 30 x 4 x 4 nm", "coarse.tif of 30 x 8 x 8 nm"), sized(coarse=HALF), code=0),
+    Case("voxel sizes: apart in train", f"train raw.tif coarse.tif o.safetensors {TRAIN}", ("raw.tif has voxels of 30 x 4 x 4 nm", "coarse.tif of 30 x 8 x 8 nm"), sized(coarse=HALF), code=0, slow=True),
     Case("voxel sizes: apart in audit", f"audit model.safetensors raw.tif --labels coarse.tif {AUDIT}", ("raw.tif has voxels of 30 x 4 x 4 nm", "coarse.tif of 30 x 8 x 8 nm"), sized(coarse=HALF), code=0),
 ]  # fmt: skip
 TYPES = [
@@ -114,6 +114,7 @@ TYPES += [
         "validation slices",
         saved(v=GREY.astype(np.float16)),
         code=0,
+        slow=True,
     ),
     Case(
         "dtype: longdouble in segment",
@@ -138,17 +139,17 @@ def probabilities(path):
     save_volume(path, Volume(HALF, meaning="probabilities"))
 
 
-@pytest.mark.parametrize("case", VALUES, ids=str)
+@pytest.mark.parametrize("case", listed(VALUES))
 def test_values(checked, case):
     checked(case)
 
 
-@pytest.mark.parametrize("case", LABELS, ids=str)
+@pytest.mark.parametrize("case", listed(LABELS))
 def test_labels(checked, case):
     checked(case)
 
 
-@pytest.mark.parametrize("case", TYPES, ids=str)
+@pytest.mark.parametrize("case", listed(TYPES))
 def test_types(checked, case):
     checked(case)
 

@@ -4,7 +4,7 @@ import bad_zarr as made
 import numpy as np
 import pytest
 from bad_files import both
-from checking import Case
+from checking import Case, listed
 from zarr.codecs import GzipCodec
 
 HUGE = {"shape": [10**6] * 3, "chunk_grid": made.grid(1, 1000, 1000)}
@@ -110,16 +110,16 @@ IMAGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CHUNKS, ids=str)
+@pytest.mark.parametrize("case", listed(CHUNKS))
 def test_chunks(checked, case):
     checked(case)
 
 
-@pytest.mark.parametrize("case", METADATA, ids=str)
+@pytest.mark.parametrize("case", listed(METADATA))
 def test_metadata(checked, case):
     checked(case)
 
 
-@pytest.mark.parametrize("case", IMAGES, ids=str)
+@pytest.mark.parametrize("case", listed(IMAGES))
 def test_images(checked, case):
     checked(case)
