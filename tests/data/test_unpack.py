@@ -271,10 +271,18 @@ def test_a_header_that_would_be_read_as_a_whole_is_bounded(put, tmp_path, kind, 
     """A few kB of gzip could else become a name of gigabytes in memory."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode, format=tarfile.GNU_FORMAT) as archive:
-        info = tarfile.TarInfo("x")
+        first, info = tarfile.TarInfo("a.tif"), tarfile.TarInfo("x")
         info.type, info.size = kind, 3 * 2**20
+        archive.addfile(first)
         archive.fileobj.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(info.size))
-    refuse(put, tmp_path, buffer.getvalue(), "neither zip nor tar|is damaged", DamagedError)
+    refuse(put, tmp_path, buffer.getvalue(), r"is damaged \(a header of 3145728 bytes\)", DamagedError)
+
+
+def test_a_file_of_a_zip_without_a_name_is_damage(put, tmp_path):
+    body = bytearray(zipped({"a.tif": b"x"}))
+    at = body.index(b"PK\x01\x02")
+    body[at + 28], body[at + 32] = 0, 5  # no name, and its letters a comment
+    refuse(put, tmp_path, bytes(body), "is damaged", DamagedError)
 
 
 def test_a_sparse_file_counts_as_what_it_becomes(put, tmp_path):

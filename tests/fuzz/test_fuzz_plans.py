@@ -132,6 +132,7 @@ def test_numbers_in_words(executions, text):
     executions(lambda: numbers_of(text, "--mean"), lambda found: [float(n) for n in found])
 
 
+@example({"resolution": None, "units": b"\x80"})
 @fuzz(25)
 @given(
     st.dictionaries(

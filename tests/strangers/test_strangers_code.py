@@ -214,6 +214,8 @@ MANIFESTS = {
     "plan: text": lambda found: found["chosen"].update(plan="x"),
     "plan: a cut of text": lambda found: found["chosen"]["plan"].update(cut="x"),
     "plan: a tile of text": lambda found: found["chosen"]["plan"]["cut"].update(tile="ab"),
+    "plan: one side of a tile": lambda found: found["chosen"]["plan"]["cut"]["tile"].pop(),
+    "plan: a depth of text": lambda found: found["chosen"]["plan"].update(depth="1"),
     "plan: a stride of 0": lambda found: found["chosen"]["plan"]["cut"].update(stride=0),
     "plan: a depth of 0": lambda found: found["chosen"]["plan"].update(depth=0),
     "plan: another key": lambda found: found["chosen"]["plan"].update(callable="evil:make"),

@@ -44,6 +44,8 @@ _DAMAGE = (
     RuntimeError,
     ValueError,
     OverflowError,
+    IndexError,
+    KeyError,
     struct.error,
 )
 

@@ -19,8 +19,11 @@ def work_of(ledger: Ledger, model: Model, volume: Volume) -> Work:
     """
     try:
         work = Work(ledger, model, volume)
-        plan = work.plan
-        if min(*plan.cut.tile, plan.cut.stride, plan.depth, plan.side) < 1 or min(plan.cut.halo, plan.cut.overlap) < 0:
+        plan, cut = work.plan, work.plan.cut
+        sizes, margins = (*cut.tile, cut.stride, plan.depth, plan.side), (cut.halo, cut.overlap)
+        if len(cut.tile) != 2 or not all(type(n) is int for n in (*sizes, *margins)):
+            raise ValueError("a cut that is not of whole numbers")
+        if min(sizes) < 1 or min(margins) < 0:
             raise ValueError("numbers below 1")
         return work
     except BadInputError:

@@ -58,7 +58,7 @@ def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
         factors = [factor] * 3
         units = attributes.get("units")
         if name != "element_size_um" and units is not None:
-            words = [w.decode() if isinstance(w, bytes) else str(w) for w in np.atleast_1d(units)]
+            words = [w.decode(errors="replace") if isinstance(w, bytes) else str(w) for w in np.atleast_1d(units)]
             factors = [
                 UNIT_NM.get(word.strip().lower(), math.nan) for word in (words * 3 if len(words) == 1 else words)
             ]
