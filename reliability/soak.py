@@ -41,6 +41,7 @@ crop = 32
 looks = 1
 [audit]
 windows = 6
+methods = ["gradient"]
 tile = 32
 [datasets.made]
 raw = "raw.tif"

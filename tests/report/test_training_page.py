@@ -23,7 +23,9 @@ def trained(folder, looks=(), certificate=None, rows=120):
     log.write_text("\n".join(["steps,loss,lr,dice", *lines]) + "\n")
     recipe = {"arch": "unet", "encoder": EVIL, "seed": 7, "lr": 0.001}
     training = {"target": "foreground", "slices": [[0, 40]], "validation": [[44, 50], [60, 62]], "recipe": recipe}
-    model = SimpleNamespace(training=training, certificate=certificate, provenance={"versions": training.get("versions")})
+    model = SimpleNamespace(
+        training=training, certificate=certificate, provenance={"versions": training.get("versions")}
+    )
     scores = scores_of(np.array([[90, 5], [3, 40]]))
     return Trained(model, scores, folder / "m.safetensors", folder / "l", log, ({"steps": rows},), tuple(looks))
 
