@@ -29,8 +29,9 @@ NEVER = (
     "Traceback",
     "run it again with --traceback",
     "llocate",
+    "MemoryError",
     "memory is not enough",
-)  # the last two: it was asked for, and not given
+)  # the last three: it was asked for, and not given
 
 
 @dataclass(frozen=True)
