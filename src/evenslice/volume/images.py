@@ -101,7 +101,9 @@ def _read_picture(file: Path) -> NDArray[Any]:
         except BadInputError:
             raise
         except Exception as error:  # each codec raises types of its own
-            reason = "it is no picture" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+            reason = (
+                "it is no picture" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+            )
             raise BadInputError(
                 f"{file} cannot be read as an image ({reason}), expected a whole image; export it again"
             ) from error
