@@ -1,6 +1,7 @@
 """What many tests share: small volumes, a small model, and the real data where it is at hand."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the cores
@@ -16,6 +17,15 @@ from moved import perturb
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in the background of a shell, whose children would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that fork come first: torch forbids it to a process that has computed gradients."""
+    items.sort(key=lambda item: "faults" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")

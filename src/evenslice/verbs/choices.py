@@ -93,11 +93,11 @@ def parse_roi(text: str | None, shape: tuple[int, int, int]) -> Roi:
     return z, y, x
 
 
-def fingerprint(volume: Volume) -> str:
-    """Return a short hash of a volume's shape, type and three of its slices (at most 4096 x 4096 of each), to recognise it again."""
+def fingerprint(volume: Volume, side: int = HASHED_SIDE) -> str:
+    """Return a short hash of a volume's shape, type and three of its slices (at most ``side`` squared of each), to recognise it again."""
     depth = volume.shape[0]
     digest = hashlib.sha256(f"{volume.shape} {volume.dtype}".encode())
-    corner = slice(0, HASHED_SIDE)
+    corner = slice(0, side)
     for z in sorted({0, depth // 2, depth - 1}):
         digest.update(np.ascontiguousarray(volume.read((slice(z, z + 1), corner, corner))).tobytes())
     return digest.hexdigest()[:16]

@@ -17,6 +17,7 @@ from evenslice.volume.array import Volume, as_volume
 from evenslice.volume.hashing import file_record
 
 PACKAGES = ("evenslice", "torch", "timm", "segmentation-models-pytorch", "captum", "numpy", "scipy", "zarr")
+SIDE = 512  # of what is hashed of a slice: cheap in any chunks
 UNSAID = {"--resume", "--force"}  # which change how a result came about, not what it is
 Source = Model | Volume | np.ndarray | str | Path | None
 
@@ -36,7 +37,7 @@ def provenance_of(seed: int | None, **inputs: Source) -> dict[str, Any]:
     dict
         ``command`` (of this process), ``seed``, ``versions`` {package: version, and ``python``}, ``platform``, and ``inputs``
         {role: {``name``, ``bytes``, ``sha256``, ``hashed``}} as ``file_record`` gives them; volumes have ``voxels`` too, a
-        hash of shape, type and three slices that does not depend on the format. Roles that are None are left out.
+        hash of shape, type and 512 x 512 voxels of three slices that does not depend on the format. Roles that are None are left out.
     """
     return {
         "command": command_line(),
@@ -67,7 +68,7 @@ def _record(source: Model | Volume | np.ndarray | str | Path) -> dict[str, Any]:
     if isinstance(source, str | Path):
         return _of_code(str(source)) if form_of(source) == "callable" else file_record(source)
     volume = as_volume(source)
-    return file_record(volume.source) | {"voxels": fingerprint(volume)}
+    return file_record(volume.source) | {"voxels": fingerprint(volume, SIDE)}
 
 
 def _of_model(model: Model) -> dict[str, Any]:
