@@ -56,8 +56,8 @@ class SegmentPanel(Panel):
         source = file_of(layer)
 
         def task(control: Control) -> Any:
-            from evenslice.verbs.segment import segment
             from evenslice.verbs.choices import check_apart
+            from evenslice.verbs.segment import segment
 
             check_apart(out, model["source"], source)
             done = segment(
