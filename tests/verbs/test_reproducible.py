@@ -45,6 +45,7 @@ def differ(one, other):
     return 0.0
 
 
+@pytest.mark.slow
 def test_an_audit_is_the_same_on_another_number_of_threads(place, threads):
     found = []
     for count in (1, 2, 1):

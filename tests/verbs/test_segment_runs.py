@@ -263,6 +263,7 @@ def wait_for(process, blocks):
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing_and_a_living_one_is_alone(place, capfd):
     assert run(*place, "whole.zarr", *WORDS) == 0
     with started(*place, "s.zarr", *WORDS) as process:

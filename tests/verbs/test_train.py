@@ -94,6 +94,7 @@ train(raw, (raw > 128).astype(np.uint8), sys.argv[2], Recipe(**eval(sys.argv[3])
 MUCH = {"schedule": "cosine", "clip": 1.0, "augment": "em", "balance": 0.5, "patience": 3, "loss": "bce+dice"}
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, grey, labels, monkeypatch):
     from evenslice.learn import fit
 
