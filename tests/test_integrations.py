@@ -29,7 +29,7 @@ def _torchvision():
 
 def _segformer():
     transformers = pytest.importorskip("transformers")
-    sizes = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "decoder_hidden_size": 16}
+    sizes = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4]}
     return transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(**sizes))
 
 

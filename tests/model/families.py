@@ -76,7 +76,8 @@ BUILDERS: dict[str, Callable[[Family], nn.Module]] = {
     "torchvision": _torchvision,
     "transformers": _transformers,
 }
-SEGFORMER = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "decoder_hidden_size": 16, "num_labels": 2}
+SEGFORMER = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4]}
+SEGFORMER |= {"decoder_hidden_size": 16, "num_labels": 2}
 SMALL_VIT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 FAMILIES = [

@@ -137,7 +137,7 @@ def shared(model):
 def quantised(model):
     tensor = weight_of(model)
     values = onnx.numpy_helper.to_array(tensor)
-    step = abs(values).max() / 127
+    step = (abs(values).max() / 127).astype(values.dtype)
     whole = onnx.numpy_helper.from_array((values / step).round().astype("int8"), "whole")
     model.graph.initializer.remove(tensor)
     model.graph.initializer.extend([whole, onnx.numpy_helper.from_array(step, "step")])

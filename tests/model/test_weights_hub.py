@@ -18,15 +18,15 @@ from evenslice.errors import BadInputError
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """An empty hub that the hub's client asks in place of the real one, with an empty cache."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with hub_server() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
+        for module in (constants, file_download):  # where older clients keep a copy
+            template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         yield hub
@@ -192,9 +192,10 @@ def test_what_the_hub_refuses_is_said_in_a_line(hub, make, options, message):
     "options", [{"weights": "hf-hub:lab/a"}, {"encoder": "hf-hub:lab/a"}, {"encoder": "test_resnet"}]
 )
 def test_offline_the_error_names_the_other_weights(hub, monkeypatch, options):
-    from huggingface_hub import constants
+    from huggingface_hub import constants, utils
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    getattr(utils, "reset_sessions", list)()  # older clients ask once per session
     with pytest.raises(BadInputError, match=r"cannot be fetched .* use --weights bundled, or --weights FILE"):
         build_model(**options)
 

@@ -264,13 +264,15 @@ class _TiffPixels:
 
     def _decoded_part(self, page: Any, segment: int) -> NDArray[Any]:
         keyframe = page.keyframe
-        (found,) = page.parent.filehandle.read_segments(
-            page.dataoffsets[segment : segment + 1], page.databytecounts[segment : segment + 1], [segment]
-        )
+        offset, count = page.dataoffsets[segment], page.databytecounts[segment]
+        coded = None  # a part that is not there holds the value for no data
+        if offset and count:
+            page.parent.filehandle.seek(offset)
+            coded = page.parent.filehandle.read(count)
         tables = {}
         if keyframe.compression in (6, 7, 34892, 33007):  # JPEG keeps its tables apart
             tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
-        part, _, shape = keyframe.decode(*found, **tables)
+        part, _, shape = keyframe.decode(coded, segment, **tables)
         if part is None:
             return np.full(shape[1:3], keyframe.nodata, self.dtype)
         return np.ascontiguousarray(part.reshape(part.shape[-3:-1]), self.dtype)
@@ -303,7 +305,8 @@ def _note(file: tifffile.TiffFile) -> str | None:
 
 def noted_provenance(path: Path) -> dict[str, Any]:
     """Return how a TIFF was made as ``write_tiff`` noted it; empty for a file that does not say."""
-    with contextlib.suppress(OSError, KeyError, TypeError, ValueError, AttributeError, IndexError):
+    broken = (tifffile.TiffFileError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
+    with contextlib.suppress(*broken):
         with tifffile.TiffFile(path) as file:
             if file.imagej_metadata:
                 text = file.imagej_metadata["provenance"]
