@@ -1,10 +1,11 @@
 """Long runs of `segment` and `study`: whether memory, handles or threads grow, and whether every piece is done.
 
-    python reliability/soak.py segment [--tiles 20000]
+    python reliability/soak.py segment [--tiles 60000]
     python reliability/soak.py study [--cells 200]
 
-Each run is one process. Memory (resident), open handles and threads are read twice a second; the first fifth of the work is left out
-as warming up. Growth is the slope of a straight line through the rest, and the difference of the medians of its first and last third.
+Each run is one process. Memory (resident), open handles and threads are read twice a second; the first half of the work is left out
+as warming up: what a reader keeps of its input (64 MiB at most) is full by then. Growth is the slope of a straight line through the rest.
+Early and late are the medians of the first and the last third of the rest.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from evenslice.verbs.study import study
 from evenslice.volume.normalisation import Normalisation
 
 SIDE, TILE, STEP = 256, 64, 48
-WARM = 0.2
+WARM = 0.5
 STUDY = """
 name = "soak"
 [train]
@@ -97,8 +98,10 @@ class Watch:
         medians = [np.median(part, axis=0) for part in (rows[:third], rows[-third:])]
         slope = np.polyfit(rows[:, 0], rows[:, 1], 1)[0]
         whole = (self.rows[-1][0] - self.rows[0][0]) * self.total / max(1, self.total - 1)
+        tenths = np.array_split(np.array(self.rows)[:, 1], 10)
         return {
             "samples": len(rows),
+            "memory_mb_median_of_each_tenth_of_the_time": ", ".join(f"{np.median(part):.0f}" for part in tenths),
             "memory_mb_early": round(medians[0][1], 1),
             "memory_mb_late": round(medians[1][1], 1),
             "memory_mb_highest": round(rows[:, 1].max(), 1),
@@ -185,7 +188,7 @@ def main() -> None:
     """Run one of the two."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("segment", "study"))
-    parser.add_argument("--tiles", type=int, default=20_000)
+    parser.add_argument("--tiles", type=int, default=60_000)
     parser.add_argument("--cells", type=int, default=200)
     options = parser.parse_args()
     torch.set_num_threads(1)
