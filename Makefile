@@ -14,7 +14,7 @@ $(VENV)/.ready: pyproject.toml
 	@echo "installing into $(VENV) (torch is large; this takes a while the first time)"
 	@$(BIN)/python -m pip install --quiet uv 2>/dev/null || true
 	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group dev; \
+	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable . --group dev; \
 	 else $(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet --editable . --group dev; fi
 	@touch $@
 
@@ -31,7 +31,7 @@ test: $(VENV)/.ready  ## Check style and types, and run the tests
 
 $(VENV)/.ui: $(VENV)/.ready
 	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --group ui; \
+	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group ui; \
 	 else $(BIN)/python -m pip install --quiet --group ui; fi
 	@touch $@
 
@@ -53,7 +53,7 @@ format: $(VENV)/.ready  ## Put the code into the project's style
 
 $(VENV)/.bench: $(VENV)/.ready
 	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --group bench; \
+	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group bench; \
 	 else $(BIN)/python -m pip install --quiet --group bench; fi
 	@touch $@
 
@@ -69,7 +69,7 @@ bench: $(VENV)/.bench  ## Measure speed, memory and stems beside the peers
 
 $(VENV)/.reliability: $(VENV)/.ready
 	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --group reliability; \
+	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group reliability; \
 	 else $(BIN)/python -m pip install --quiet --group reliability; fi
 	@touch $@
 
@@ -87,7 +87,7 @@ reliability: $(VENV)/.reliability  ## Try to break it, for hours; writes docs/re
 
 $(VENV)/.docs: $(VENV)/.ready
 	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --python $(BIN)/python --group docs; \
+	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group docs; \
 	 else $(BIN)/python -m pip install --quiet --group docs; fi
 	@touch $@
 
