@@ -51,8 +51,15 @@ def main() -> None:
     }
     for name, one in found.items():
         print(name, {key: f"{value:.1e}" for key, value in one.items()})
-    limits = {"audit": 1e-4, "float32": 1e-4, "bf16": 0.02, "float32, probability": 1e-5, "bf16, probability": 0.02}
+    limits = {"audit": 1e-4, "float32": 1e-4, "bf16": 0.02, "float32, probability": 1e-5, "bf16, probability": 0.05}
     keep("rounding", {"limits": limits, "largest_difference_from_float64": found})
+    over = [
+        f"{name}: {key}"
+        for name, one in found.items()
+        for key, value in one.items()
+        if value > limits.get(key, limits[key.split(",")[0]])
+    ]
+    sys.exit("above the tolerance: " + "; ".join(over) if over else 0)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,17 @@ def installed(uv: str, folder: Path, which: str, python: str) -> tuple[Path, dic
     subprocess.run([uv, "venv", "--seed", "--clear", "-p", python, str(folder)], check=True)
     interpreter = folder / "bin" / "python"
     resolution = "lowest-direct" if which == "lowest" else "highest"
-    command = [uv, "pip", "install", "--quiet", "--python", str(interpreter), "--resolution", resolution]
+    command = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--compile-bytecode",
+        "--python",
+        str(interpreter),
+        "--resolution",
+        resolution,
+    ]
     subprocess.run([*command, "-e", GROUPS, "--group", "dev"], check=True, cwd=ROOT)
     listed = subprocess.run(
         [uv, "pip", "freeze", "--python", str(interpreter)], check=True, capture_output=True, text=True

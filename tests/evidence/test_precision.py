@@ -8,7 +8,7 @@ from evenslice import audit, build_model
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, estimate
 
-SHARES_32, SHARES_16, PROBABILITY_32, PROBABILITY_16 = 1e-4, 0.02, 1e-5, 0.02
+SHARES_32, SHARES_16, PROBABILITY_32, PROBABILITY_16 = 1e-4, 0.02, 1e-5, 0.05
 
 
 @pytest.fixture(scope="module")
