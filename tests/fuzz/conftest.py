@@ -1,5 +1,8 @@
 """Counts the executions of every fuzz test into the report, and tells the seed."""
 
+import socket
+import sys
+
 import fuzzing
 import pytest
 
@@ -20,3 +23,18 @@ def executions(request):
     )  # as record_property does, which warns where reports are of the family xunit2
     assert counter.count
     counter.close()
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    """No network, no code from the current folder."""
+
+    def refuse(*given, **named):
+        raise AssertionError(f"reached {given}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield
+    assert not {"evil"} & (set(sys.modules) - before)
