@@ -85,7 +85,7 @@ def faults(found: Figures) -> str:
         "## Faults at writes, and two processes\n\nEvery write operation of a command (opening, writing, flushing, renaming, making and removing) is made to "
         "fail in turn: with no space left once or for good, with an I/O error, or with a crash before it and in the middle of it. The rerun must "
         "succeed and equal the undisturbed run byte for byte, but for times; what was there before must be whole, old or new. Two processes on one output "
-        f"must refuse or cooperate.\n\n{made(found)} {total.get('faults', 0)} faults, {total.get('survived', 0)} survived.\n\n"
+        f"must refuse or cooperate. Of `segment zarr over`, which is `segment zarr` over an earlier store, every fourth operation is tried.\n\n{made(found)} {total.get('faults', 0)} faults, {total.get('survived', 0)} survived.\n\n"
         + table(("what", "faults", "survived", "tests passed"), rows)
     )
 
@@ -209,8 +209,9 @@ def page(figures: dict[str, Figures]) -> str:
         f"### `{verb}`\n\n{soak(figures[f'soak-{verb}'])}" for verb in ("segment", "study") if f"soak-{verb}" in figures
     ]
     runs = (
-        "## Long runs\n\nOne process each. Memory (resident), handles and threads are read twice a second; the first fifth is left out as warming up. "
-        "Early and late are medians of the first and the last third of the rest.\n\n" + "\n\n".join(long)
+        "## Long runs\n\nOne process each. Memory (resident), handles and threads are read twice a second. A reader keeps up to 64 MiB of what it has "
+        "decoded, so the first half of the samples is left out as warming up; the tenths are of all. Early and late are medians of the first and the last "
+        "third of the rest.\n\n" + "\n\n".join(long)
     )
     order = ["cases-hostile", "cases-strangers", "cases-fuzz", "cases-faults"]
     told = [parts[name] for name in order if name in parts] + ([runs] if long else [])

@@ -75,6 +75,8 @@ def _run(words: list[str]) -> int:
     try:
         if "" in words:
             raise BadInputError("one of the words is empty (''), expected a name or a value; give it, or leave it out")
+        if any("\0" in word for word in words):
+            raise BadInputError("one of the words holds a null byte, expected a name or a value without; leave it out")
         code = app(words, standalone_mode=False)
         if code == INTERRUPTED:  # so the parser answers Ctrl-C
             raise KeyboardInterrupt

@@ -72,6 +72,8 @@ class Case:
         The words of a run before that leaves other results under the same names; ``--force`` replaces them.
     before
         Called in the process first.
+    every
+        One in so many operations is made to fail, for a run that is much like another one.
     """
 
     words: list | Callable[[], None]
@@ -81,6 +83,7 @@ class Case:
     earlier: list | Callable[[], None] | None = None
     before: Callable[[], None] | None = None
     forced: bool = field(default=False)
+    every: int = 1
 
     def next(self, folder):
         """Return the words with which a user goes on after a fault."""
@@ -195,6 +198,7 @@ CASES = {
         (),
         segment("s.zarr", "--threshold", 0.7),
         forced=True,
+        every=4,
     ),
     "segment tiff": Case(segment("s.tif"), ("s.tif", "s.report.html"), "s.tif.run", ("--resume",)),
     "segment shard": Case(

@@ -21,14 +21,23 @@ SLOW_TO_LOAD = [
     "segmentation_models_pytorch",
     "torchvision",
     "PIL.Image",
+    "multiprocessing.synchronize",
+    "torch.utils.serialization",
+    "importlib.resources.readers",
+    "evenslice.cli",
     "evenslice.verbs.segment",
+    "evenslice.verbs.segment_looks",
     "evenslice.verbs.train",
     "evenslice.verbs.study",
     "evenslice.verbs.evaluate",
     "evenslice.learn.fit",
+    "evenslice.learn.config",
+    "evenslice.learn.held",
+    "evenslice.learn.job",
     "evenslice.report.segmentation_page",
     "evenslice.report.training_page",
     "evenslice.report.study_page",
+    "evenslice.report.pages",
     "evenslice.report.tables",
     "evenslice.volume.zarrstore",
     "evenslice.volume.omezarr",
@@ -141,3 +150,4 @@ def load_what_is_slow_to_load():
         warnings.simplefilter("ignore")
         for name in SLOW_TO_LOAD:
             importlib.import_module(name)
+        importlib.import_module("PIL.Image").preinit()

@@ -144,16 +144,9 @@ EVERY = [pytest.param(name, kind, id=f"{name}: {kind}") for name in CASES for ki
 @pytest.mark.parametrize(("name", "kind"), EVERY)
 def test_a_fault_at_every_write(name, kind, undisturbed, inputs, tmp_path, record_property):
     whole = undisturbed(name)
-    points = points_of(whole, kind)
-    suffer_all(
-        name,
-        kind,
-        points[zlib.crc32(kind.encode()) % EVERY_NTH :: EVERY_NTH] or points[:1],
-        whole,
-        inputs,
-        tmp_path,
-        record_property,
-    )
+    points, step = points_of(whole, kind), EVERY_NTH * CASES[name].every
+    some = points[zlib.crc32(kind.encode()) % step :: step] or points[:1]
+    suffer_all(name, kind, some, whole, inputs, tmp_path, record_property)
 
 
 QUICK = [

@@ -85,8 +85,8 @@ NAMES += [
     Case("names: empty model", ("audit", "", EM), "one of the words is empty"),
     Case("names: empty json", ("evaluate", "labels.tif", "labels.tif", "--json", ""), "one of the words is empty"),
     Case("names: a dot", (*SEGMENT, ".", "out.zarr"), "labels.tif has shape"),
-    Case("names: null byte", ("inspect", "a\0b.tif"), "does not exist"),
-    Case("names: null byte in the output", (*SEGMENT, EM, "a\0b.tif"), "'OUT'"),
+    Case("names: null byte", ("inspect", "a\0b.tif"), "holds a null byte"),
+    Case("names: null byte in the output", (*SEGMENT, EM, "a\0b.tif"), "holds a null byte"),
 ]
 PLACES = [
     Case("place: folder where a volume should be", "segment model.safetensors d.tif out.zarr", "the folder d.tif holds no images", folder("d.tif")),

@@ -15,6 +15,7 @@ from evenslice.model.onnxgraph import (
     PRODUCTS,
     Entry,
     attribute,
+    check_steps,
     entries_of,
     fed,
     name_of,
@@ -252,6 +253,8 @@ def read_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any]]:
     except ValueError as error:
         raise damaged(path.name, error) from error
     try:
+        for graph in (model.graph, *model.functions):
+            check_steps(graph)
         network = OnnxNetwork(serialised(model, path))
         network._session("run", "cpu")
     except BadInputError:

@@ -9,6 +9,7 @@ PRODUCTS = {"Conv", "Gemm", "MatMul"}
 LAYERS = PRODUCTS | {"ConvTranspose", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "FusedConv"}
 QUANTISED = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DequantizeLinear"}
 SIZES = {"Shape", "Size"}
+STEPS = {"strides", "dilations", "kernel_shape"}
 SCOPES = "pkg.torch.onnx.name_scopes"  # where torch notes the parts of the network that an operation comes from
 FLOATS = (1, 10, 11)  # float32, float16 and float64 in the numbers of ONNX
 
@@ -71,6 +72,23 @@ def every_tensor(graph: Any) -> Iterator[Any]:
                 yield from (sparse.values, sparse.indices)
             for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
                 yield from every_tensor(inner)
+
+
+def check_steps(graph: Any) -> None:
+    """Refuse sizes and steps of operations below 1, also in inner graphs: some versions of onnxruntime divide by them.
+
+    Raises
+    ------
+    ValueError
+        If there is one; it says which.
+    """
+    for node in graph.node:
+        for a in node.attribute:
+            numbers = [*a.ints, a.i] if a.name == "group" else a.ints if a.name in STEPS else ()
+            if any(number < 1 for number in numbers) and not a.ref_attr_name:
+                raise ValueError(f"{node.op_type} with {a.name} {', '.join(map(str, numbers))}")
+            for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
+                check_steps(inner)
 
 
 def entries_of(graph: Any, image: str) -> list[Entry]:

@@ -70,11 +70,14 @@ def open_zarr(path: Path) -> Volume:
 def _open_array(folder: Path, level: Level | None, source: Path) -> Volume:
     check_metadata(folder)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             array = zarr.open_array(str(folder), mode="r")
             attributes: dict[str, Any] = dict(array.attrs)
             shape, dtype = tuple(array.shape), np.dtype(array.dtype)
+        for one in said:  # numpy before 2 takes a fill value that does not fit, changed, with a warning
+            if "out-of-bound" in str(one.message):
+                raise ValueError(str(one.message))
     except Exception as error:  # zarr raises types of its own
         raise BadInputError(
             f"{folder} cannot be read as a Zarr array ({_first_line(error)}), expected whole metadata and known codecs; copy or export it again"
