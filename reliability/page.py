@@ -85,7 +85,7 @@ def faults(found: Figures) -> str:
         "## Faults at writes, and two processes\n\nEvery write operation of a command (opening, writing, flushing, renaming, making and removing) is made to "
         "fail in turn: with no space left once or for good, with an I/O error, or with a crash before it and in the middle of it. The rerun must "
         "succeed and equal the undisturbed run byte for byte, but for times; what was there before must be whole, old or new. Two processes on one output "
-        f"must refuse or cooperate. Of `segment zarr over`, which is `segment zarr` over an earlier store, every fourth operation is tried.\n\n{made(found)} {total.get('faults', 0)} faults, {total.get('survived', 0)} survived.\n\n"
+        f"must refuse or cooperate.\n\n{made(found)} {total.get('faults', 0)} faults, {total.get('survived', 0)} survived.\n\n"
         + table(("what", "faults", "survived", "tests passed"), rows)
     )
 

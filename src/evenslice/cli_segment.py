@@ -1,7 +1,7 @@
 """The verb segment on the command line."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,10 @@ from evenslice.cli_writing import (
     warn_of_code,
     write_json,
 )
+from evenslice.errors import BadInputError
+
+if TYPE_CHECKING:
+    from evenslice.verbs.segment import Segmented
 
 
 def segment(
@@ -125,7 +129,20 @@ def segment(
         )
     for note in result.warnings:
         warn(note)
-    if json == "-" or not result.slices:  # else it is written
+    if json == "-" or not (result.slices or _is_told(json, result)):  # else it is written
         write_json(json, result.to_dict(), again)
     if json != "-":
         print_segmented(result)
+
+
+def _is_told(json: str | None, result: "Segmented") -> bool:
+    """Whether a file tells of this result already, from the run that completed it: that one knew more than is found of it later."""
+    from evenslice.volume.stored import stored_table
+
+    if json is None or result.plan is not None or not Path(json).exists():
+        return False
+    try:
+        told = stored_table(Path(json), "schema", "path", "complete")
+    except BadInputError:
+        return False
+    return bool(told["schema"] == "evenslice.segment/1" and told["path"] == str(result.path) and told["complete"])

@@ -96,6 +96,8 @@ def suffer(name, kind, at, whole, inputs, folder):
         if now not in (content_in(whole.result, out), content_in(whole.earlier, out)):
             wrong.append(f"{out} is neither old nor new")
     left = hidden_in(folder) if kind != "crash" and whole.operations[at - 1][0] not in FREEING else []
+    if case.state not in case.outs:  # a run that is kept may hold what a thread was about; going on replaces it
+        left = [name for name in left if not name.startswith(f"{case.state}/")]
     if left and not (kind == "full" or any(operation in FREEING for operation, _ in whole.operations[at - 1 : at])):
         wrong.append(f"left {left}")
     return wrong + going_on(case, whole, inputs, folder)
@@ -144,8 +146,8 @@ EVERY = [pytest.param(name, kind, id=f"{name}: {kind}") for name in CASES for ki
 @pytest.mark.parametrize(("name", "kind"), EVERY)
 def test_a_fault_at_every_write(name, kind, undisturbed, inputs, tmp_path, record_property):
     whole = undisturbed(name)
-    points, step = points_of(whole, kind), EVERY_NTH * CASES[name].every
-    some = points[zlib.crc32(kind.encode()) % step :: step] or points[:1]
+    points = points_of(whole, kind)
+    some = points[zlib.crc32(kind.encode()) % EVERY_NTH :: EVERY_NTH] or points[:1]
     suffer_all(name, kind, some, whole, inputs, tmp_path, record_property)
 
 

@@ -21,6 +21,7 @@ from evenslice.verbs import segment_finish
 from evenslice.verbs.segment_objects import Objects
 from evenslice.verbs.segment_work import Work
 from evenslice.volume.ledger import Ledger
+from evenslice.volume.parts import part_of
 from verbs.scenes import arrays_of, assert_same, blurring, manifest_of, run, started
 
 segment = partial(segment_as_ever, precision="fp32")
@@ -261,6 +262,20 @@ def wait_for(process, blocks):
     while len(done()) < blocks:
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
+
+
+def test_going_on_with_what_is_complete_keeps_what_was_told_and_removes_what_a_dead_process_left(place, capfd):
+    assert run(*place, "s.zarr", *WORDS, "--json", "told.json") == 0
+    told = Path("told.json").read_text()
+    assert json.loads(told)["objects"] > 0
+    dead = part_of(Path("s.zarr"), ending=".zarr")
+    dead.touch()
+    dead = dead.rename(dead.with_name(dead.name.replace(f"-{os.getpid()}-", "-4194303-")))
+    assert run(*place, "s.zarr", *WORDS, "--json", "told.json", "--resume") == 0
+    assert Path("told.json").read_text() == told and not dead.exists()
+    Path("told.json").unlink()
+    assert run(*place, "s.zarr", *WORDS, "--json", "told.json", "--resume") == 0
+    assert json.loads(Path("told.json").read_text())["complete"]
 
 
 @pytest.mark.slow

@@ -232,7 +232,8 @@ def segment(
     made = provenance_of(seed, model=model, volume=volume)
     model = model.with_tta(model.tta if tta is None else tta)
     job = _job(model, volume, out, roi, job_options)
-    sweep(work_folder(out))
+    for place in (out, work_folder(out)):
+        sweep(place)
     if is_complete(out, job) and (resume or part) and not work_folder(out).exists():
         return Segmented(out, True, 0, provenance=made)
     if not work_folder(out).exists():
