@@ -180,7 +180,7 @@ def modelling(seed):
 
 
 TRAINED = ("m.safetensors", "m.last.safetensors", "m.log.csv", "m.report.html", "t.json")
-OBJECTS = ["--instances", "components", "--tile", 40, "--roi", "0:4,:,:"]
+OBJECTS = ["--instances", "components", "--tile", 40, "--roi", "0:2,:,:"]
 CASES = {
     "segment zarr": Case(
         segment("s.zarr", *OBJECTS, "--json", "t.json"),
@@ -196,7 +196,7 @@ CASES = {
         segment("s.zarr", "--threshold", 0.7),
         forced=True,
     ),
-    "segment tiff": Case(segment("s.tif", "--roi", "0:4,:,:"), ("s.tif", "s.report.html"), "s.tif.run", ("--resume",)),
+    "segment tiff": Case(segment("s.tif", "--roi", "0:2,:,:"), ("s.tif", "s.report.html"), "s.tif.run", ("--resume",)),
     "segment shard": Case(
         segment("s.tif", "--shard", "2/2", "--tile", 40),
         ("s.tif", "s.report.html"),
