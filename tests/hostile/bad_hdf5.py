@@ -34,6 +34,19 @@ def cut(name: str, part: float, **options):
     return make
 
 
+def circular(name: str):
+    """A good volume whose list of names goes on with itself."""
+
+    def make(place: Path) -> None:
+        holding(name)(place)
+        body = bytearray((place / name).read_bytes())
+        node = body.index(b"TREE")
+        body[node + 16 : node + 24] = node.to_bytes(8, "little")  # what follows it
+        (place / name).write_bytes(body)
+
+    return make
+
+
 def spoilt(name: str):
     """A compressed volume in which the bytes of the chunks were changed."""
 

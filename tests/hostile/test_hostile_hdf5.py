@@ -26,6 +26,7 @@ def two(file):
 CASES = [
     Case("truncated: hdf5", "inspect cut.h5", ("cut.h5", "HDF5"), made.cut("cut.h5", 0.5)),
     Case("truncated: hdf5 of a header alone", "segment model.safetensors cut.h5 out.zarr", "cut.h5", bytes_in("cut.h5", b"\x89HDF\r\n\x1a\n")),
+    Case("links: hdf5 whose names go on in a circle", "inspect v.h5", (), made.circular("v.h5"), code=0),
     Case("zero-byte: hdf5", "audit model.safetensors none.h5", "none.h5 cannot be read as HDF5", bytes_in("none.h5", b"")),
     Case("wrong magic: text named h5", "train text.h5 labels.tif o.safetensors", "text.h5 cannot be read as HDF5", bytes_in("text.h5", b"not an image\n" * 99)),
     Case("wrong magic: tiff named h5", "inspect raw.h5", "raw.h5 cannot be read as HDF5", lambda place: (place / "raw.h5").write_bytes((place / "raw.tif").read_bytes())),

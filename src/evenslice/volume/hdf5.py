@@ -3,6 +3,8 @@
 import contextlib
 import json
 import weakref
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from evenslice.volume.cache import ChunkedPixels
 from evenslice.volume.units import stated_size
 
 _FILTERS = {32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2", 32000: "lzf", 4: "szip"}
-MOST_NAMED, MOST_LINKS = 8, 16
+MOST_NAMED, MOST_LINKS, MOST_OBJECTS = 8, 16, 100_000
 
 
 def open_hdf5(path: Path, dataset: str | None = None) -> Volume:
@@ -60,13 +62,41 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Volume:
 
 def _candidates(file: h5py.File) -> list[Any]:
     """Return the datasets that can be volumes; links out of the file are not followed, and each is seen once."""
-    found: list[Any] = []
+    return [item for item in _datasets(file) if item.dtype.kind in "buif" and _kept_axes(item.shape) is not None]
 
-    def look(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "buif" and _kept_axes(item.shape) is not None:
-            found.append(item)
 
-    file.visititems(look)
+def _datasets(file: h5py.File) -> Iterator[Any]:
+    """Yield every dataset once, by its first name; at most ``MOST_OBJECTS`` names are looked at.
+
+    ``visititems`` would ask for the sizes of what lies within, and never returns where a damaged file leads in a circle.
+    """
+    seen, looked_at = set(), 0
+    waiting: list[tuple[Any, str]] = [(file, name) for name in reversed(_names(file))]
+    while waiting and looked_at < MOST_OBJECTS:
+        group, name = waiting.pop()
+        looked_at += 1
+        if group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
+            continue
+        key = tuple(h5py.h5g.get_objinfo(group.id, name.encode("utf-8", "surrogateescape")).objno)
+        if key in seen:
+            continue
+        seen.add(key)
+        item = group[name]
+        if isinstance(item, h5py.Dataset):
+            yield item
+        elif isinstance(item, h5py.Group):
+            waiting += [(item, inner) for inner in reversed(_names(item))]
+
+
+def _names(group: Any) -> list[str]:
+    """Return the names in a group, in their order; no more than ``MOST_OBJECTS``."""
+    found: list[str] = []
+
+    def note(name: bytes) -> bool | None:
+        found.append(name.decode("utf-8", "surrogateescape"))
+        return True if len(found) >= MOST_OBJECTS else None
+
+    group.id.links.iterate(note)
     return found
 
 
@@ -87,14 +117,7 @@ def _listed(datasets: list[Any]) -> str:
 
 def _others(file: h5py.File) -> str:
     """Name what a file holds that is no volume."""
-    found: list[str] = []
-
-    def look(name: str, item: Any) -> bool | None:
-        if isinstance(item, h5py.Dataset):
-            found.append(f"/{name} ({sizes(item.shape or ())} {item.dtype})")
-        return True if len(found) == MOST_NAMED else None
-
-    file.visititems(look)
+    found = [f"{item.name} ({sizes(item.shape or ())} {item.dtype})" for item in islice(_datasets(file), MOST_NAMED)]
     return f" but {', '.join(found)}" if found else ""
 
 
