@@ -85,6 +85,7 @@ def sound(recipe):
 
 @example({"int": 1})
 @example({"\x1b[2J": 1})
+@example({"\n": []})
 @example({"steps": 10**18})
 @fuzz(25)
 @given(fitting())

@@ -77,7 +77,8 @@ def explained(error: ValidationError, kind: type[Settings], prefix: str) -> str:
 
 def _said(error: ErrorDetails, kind: type[Settings], prefix: str) -> str:
     place = _place(error)
-    key = prefix + ".".join(map(str, place)).replace("_", "-" if prefix == OPTIONS else "_")
+    names = [str(part) if str(part).isprintable() and str(part).strip() else repr(part) for part in place]
+    key = prefix + ".".join(names).replace("_", "-" if prefix == OPTIONS else "_")
     if error["type"] == "extra_forbidden":
         known = sorted(_fields(kind, place[:-1]))
         close = difflib.get_close_matches(str(place[-1]), known, n=2)
@@ -87,8 +88,8 @@ def _said(error: ErrorDetails, kind: type[Settings], prefix: str) -> str:
         return f"{key} is missing, expected a value for it; add it"
     if error["type"] == "literal_error":
         wanted = str(error["ctx"]["expected"])
-        names = wanted.replace("'", "").replace(" or ", ", ").split(", ")
-        close = difflib.get_close_matches(str(error["input"]), names, n=1)
+        choices = wanted.replace("'", "").replace(" or ", ", ").split(", ")
+        close = difflib.get_close_matches(str(error["input"]), choices, n=1)
         return (
             f"{key} is {error['input']!r}, expected {wanted}; {f'did you mean {close[0]}?' if close else 'choose one'}"
         )
