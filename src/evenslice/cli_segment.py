@@ -1,7 +1,7 @@
 """The verb segment on the command line."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -9,15 +9,12 @@ from evenslice import cli_options as options
 from evenslice.cli_writing import (
     check_json,
     files_of,
+    is_told,
     their_prints_aside,
     warn,
     warn_of_code,
     write_json,
 )
-from evenslice.errors import BadInputError
-
-if TYPE_CHECKING:
-    from evenslice.verbs.segment import Segmented
 
 
 def segment(
@@ -129,20 +126,9 @@ def segment(
         )
     for note in result.warnings:
         warn(note)
-    if json == "-" or not (result.slices or _is_told(json, result)):  # else it is written
-        write_json(json, result.to_dict(), again)
+    found = result.to_dict()
+    done = result.plan is None and is_told(json, schema=found["schema"], path=found["path"], complete=True)
+    if json == "-" or not (result.slices or done):  # else it is written
+        write_json(json, found, again)
     if json != "-":
         print_segmented(result)
-
-
-def _is_told(json: str | None, result: "Segmented") -> bool:
-    """Whether a file tells of this result already, from the run that completed it: that one knew more than is found of it later."""
-    from evenslice.volume.stored import stored_table
-
-    if json is None or result.plan is not None or not Path(json).exists():
-        return False
-    try:
-        told = stored_table(Path(json), "schema", "path", "complete")
-    except BadInputError:
-        return False
-    return bool(told["schema"] == "evenslice.segment/1" and told["path"] == str(result.path) and told["complete"])

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from evenslice import cli_options as options
-from evenslice.cli_writing import check_json, warn, write_json
+from evenslice.cli_writing import check_json, is_told, warn, write_json
 from evenslice.errors import BadInputError
 
 SHOWN = 6
@@ -193,8 +193,10 @@ def train(
     )
     for note in result.warnings:
         warn(note)
-    if json == "-" or not result.looks:  # else it is written
-        write_json(json, result.scores.to_dict(), force or resume)
+    scores = result.scores.to_dict()
+    told = is_told(json, schema=scores["schema"], dice=scores["dice"], iou=scores["iou"])
+    if json == "-" or not (result.looks or told):  # else it is written
+        write_json(json, scores, force or resume)
     if json != "-":
         done = result.looks[-1]["steps"] if result.looks else recipe.steps
         if done < recipe.steps:

@@ -1,6 +1,7 @@
 """What the command line writes: one line for each error, and JSON."""
 
 import json as jsonlib
+import math
 import re
 import sys
 from contextlib import AbstractContextManager, redirect_stdout
@@ -134,6 +135,24 @@ def write_json(target: str | None, result: dict[str, Any], force: bool) -> None:
         sys.stdout.write(text)
     elif target is not None:
         write_text(Path(target), text, force)
+
+
+def is_told(target: str | None, **known: Any) -> bool:
+    """Whether a JSON file holds these values already: who made a result tells more of it than is found of it later."""
+    from evenslice.volume.stored import stored_table
+
+    if target is None or not Path(target).exists():
+        return False
+    try:
+        told = stored_table(Path(target), *known)
+    except BadInputError:
+        return False
+    return all(
+        math.isclose(told[key], value, abs_tol=1e-6)
+        if isinstance(value, float) and isinstance(told[key], float)
+        else bool(told[key] == value)
+        for key, value in known.items()
+    )
 
 
 def write_text(path: Path, text: str, force: bool = False) -> None:

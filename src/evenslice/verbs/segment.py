@@ -254,7 +254,7 @@ def segment(
     work = work_of(ledger, model, volume)
     warnings = _warnings(model, volume, job, normalisation, mean is not None)
     name = "run" if part is None else f"shard-{part[0]}-of-{part[1]}"
-    with ledger.holding(name, out), _kept(ledger, out, part is not None), _runs(work, scheduler, progress) as run:
+    with ledger.holding(name, out), _kept(ledger, job, out, part is not None), _runs(work, scheduler, progress) as run:
         result = Segmented(out, True, len(work.blocks), 0, work.plan, warnings=warnings, provenance=made)
         left = ledger.left(PREDICT, blocks_of_shard(len(work.blocks), part))
         if left and ledger.folder.exists():
@@ -305,14 +305,14 @@ def _runs(work: Work, scheduler: str | None, progress: Progress) -> Iterator[Run
 
 
 @contextmanager
-def _kept(ledger: Ledger, out: Path, shared: bool) -> Iterator[None]:
+def _kept(ledger: Ledger, job: Job, out: Path, shared: bool) -> Iterator[None]:
     """Keep what is done when something fails, and say so; a run that has only begun is removed, unless others take part."""
     try:
         yield
     except Exception as error:
         what = _failure(error, out)
         there = ledger.folder.exists() and not shared and not ledger.is_done(FINISH, 0)
-        if there and ledger.age_s() < WORTH_KEEPING_S:
+        if there and not is_complete(out, job) and ledger.age_s() < WORTH_KEEPING_S:
             with suppress(OSError):  # what is wrong is said below
                 ledger.remove()
         if what is not None and ledger.folder.exists():

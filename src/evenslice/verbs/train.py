@@ -22,6 +22,7 @@ from evenslice.verbs.choices import VolumeLike, check_apart, device_of, volume_o
 from evenslice.verbs.train_plan import Plan, origin, plan_training, provenance
 from evenslice.verbs.train_run import Keeper, Run, Watch, check_outputs, is_made
 from evenslice.verbs.train_score import looks_at, score_slices, validate
+from evenslice.volume.parts import sweep
 
 __all__ = ["Trained", "score_slices", "train", "validate"]
 LAST, LOG = ".last.safetensors", ".log.csv"
@@ -122,6 +123,8 @@ def train(
     check_apart(out, *given, *truth, recipe.weights)
     plan = plan_training([volume_of(one) for one in given], [volume_of(one) for one in truth], recipe)
     model = _built(plan, recipe)
+    for place in (out, last, log):
+        sweep(place)
     if resume and is_made(out, model.training):
         kept = load_model(out)
         return Trained(kept, validate(kept, plan.validating(plan.mixture), where), out, last, log)
