@@ -89,6 +89,7 @@ IMAGES = [
     Case("levels: second one missing", "inspect v.zarr", "missing", made.image("v.zarr", gone="1"), code=0),
     Case("levels: none listed", "inspect v.zarr", "v.zarr holds 3 arrays, expected exactly one volume", made.image("v.zarr", made.scale(lambda one: one.update(datasets=[])))),
     Case("levels: outside the store", "inspect v.zarr", ("v.zarr names the level ../other.zarr", "lies outside"), both(made.stored("other.zarr"), made.image("v.zarr", made.scale(lambda one: one.update(datasets=[{"path": "../other.zarr"}]))))),
+    Case("levels: path too long for a name", "inspect v.zarr", ("v.zarr", "at most 255 bytes"), made.image("v.zarr", made.scale(lambda one: one["datasets"][0].update(path="9" * 300)))),
     Case("levels: path of a number", "inspect v.zarr", "528", made.image("v.zarr", made.scale(lambda one: one["datasets"][0].update(path=0))), code=0),
     Case("bad header: multiscales that are no list", "segment model.safetensors v.zarr out.zarr", "broken OME-Zarr metadata", made.image("v.zarr", lambda ome: ome.update(multiscales=7))),
     Case("bad header: scale of words", "inspect v.zarr", "broken OME-Zarr metadata", made.image("v.zarr", made.scale(lambda one: one["datasets"][0]["coordinateTransformations"][0].update(scale=["a", 1, 1])))),

@@ -16,6 +16,7 @@ MOST_NAMED = 8
 MOST_LOOKED_AT = 500
 MOST_TEXT = 2**26
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+LONGEST = 255  # bytes of a name, on most file systems
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,10 @@ def _read_levels(folder: Path, ome: dict[str, Any], attributes: dict[str, Any]) 
 
 def _inside(folder: Path, name: str) -> Path:
     """Return the folder of a level, which must lie in the image."""
+    if any(len(part.encode("utf-8", "surrogateescape")) > LONGEST for part in name.split("/")):
+        raise BadInputError(
+            f"{folder} names a level of {len(name)} characters, expected names of at most {LONGEST} bytes; correct its metadata, or copy it again"
+        )
     if os.path.isabs(name) or os.path.normpath(name).startswith(".."):  # noqa: PTH117 (a Path would follow links)
         raise BadInputError(
             f"{folder} names the level {name}, which lies outside of it, expected a path inside; give that array by its own path"
