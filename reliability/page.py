@@ -32,7 +32,10 @@ def made(found: Figures) -> str:
 def by_class(found: Figures) -> str:
     """Count cases by class."""
     total = found["total"]
-    rows = [(name, counts["tried"], counts["passed"]) for name, counts in found["classes"].items()]
+    classes = found["classes"]
+    rows = [(name, one["tried"], one["passed"]) for name, one in classes.items() if one["tried"] > 1]
+    alone = [one for one in classes.values() if one["tried"] == 1]
+    rows += [("of a class of their own", len(alone), sum(one["passed"] for one in alone))] if alone else []
     skipped = (
         f" {total['skipped']} were skipped, because the machine could not do them." if total.get("skipped") else ""
     )
@@ -77,7 +80,13 @@ def fuzz(found: Figures) -> str:
 def faults(found: Figures) -> str:
     """Tell of failing writes."""
     rows = [
-        (name, counts.get("faults", "-"), counts.get("survived", "-"), f"{counts['passed']} of {counts['tried']}")
+        (
+            name,
+            counts.get("writes", "-"),
+            counts.get("faults", "-"),
+            counts.get("survived", "-"),
+            f"{counts['passed']} of {counts['tried']}",
+        )
         for name, counts in found["classes"].items()
     ]
     total = found["total"]
@@ -85,8 +94,9 @@ def faults(found: Figures) -> str:
         "## Faults at writes, and two processes\n\nEvery write operation of a command (opening, writing, flushing, renaming, making and removing) is made to "
         "fail in turn: with no space left once or for good, with an I/O error, or with a crash before it and in the middle of it. The rerun must "
         "succeed and equal the undisturbed run byte for byte, but for times; what was there before must be whole, old or new. Two processes on one output "
-        f"must refuse or cooperate.\n\n{made(found)} {total.get('faults', 0)} faults, {total.get('survived', 0)} survived.\n\n"
-        + table(("what", "faults", "survived", "tests passed"), rows)
+        f"must refuse or cooperate. A full disk does not make removing fail, and to be killed before a flush is to be killed before what follows it, so there "
+        f"are fewer faults than writes. {found.get('note', '')}\n\n{made(found)} {total.get('faults', 0)} faults, {total.get('survived', 0)} survived.\n\n"
+        + table(("what", "writes, summed over the kinds of fault", "faults", "survived", "tests passed"), rows)
     )
 
 

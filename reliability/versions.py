@@ -104,8 +104,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         interpreter, versions = installed(uv, Path(name) / "env", options.which, options.python)
         found = tested(interpreter, Path(name))
+        asked = [str(interpreter), "-c", "import platform; print(platform.python_version())"]
+        found["python"] = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
     print({key: value for key, value in found.items() if key != "failures"})
-    keep(f"versions-{options.which}", {"python": options.python, "installed": versions} | found)
+    keep(f"versions-{options.which}", {"installed": versions} | found)
 
 
 if __name__ == "__main__":
