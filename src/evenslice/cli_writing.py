@@ -139,10 +139,12 @@ def write_json(target: str | None, result: dict[str, Any], force: bool) -> None:
 
 def is_told(target: str | None, **known: Any) -> bool:
     """Whether a JSON file holds these values already: who made a result tells more of it than is found of it later."""
+    from evenslice.volume.parts import sweep
     from evenslice.volume.stored import stored_table
 
     if target is None or not Path(target).exists():
         return False
+    sweep(Path(target))
     try:
         told = stored_table(Path(target), *known)
     except BadInputError:
