@@ -56,6 +56,7 @@ def huge(tmp_path):
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.slow
 def test_a_box_of_a_huge_volume_costs_what_a_box_costs(tmp_path, huge):
     made = inspect(huge)
     assert made.to_dict()["size_bytes"] == 10**18

@@ -59,6 +59,7 @@ def table(folder):
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_row_a_cell_and_what_they_say_together(place):
     text = (place / "s.toml").read_text().replace("seed = [0, 1]", "seed = 0")
     (place / "s.toml").write_text(text + '[[grid]]\ndataset = "grey"\nencoder = "resnet19"\n')
