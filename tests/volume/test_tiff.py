@@ -54,6 +54,16 @@ def write(path, pixels, **options):
     return path
 
 
+def spoil_slice(path, number):
+    """Overwrite the start of what a slice holds."""
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[number].dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    data[place : place + 20] = bytes(20)
+    path.unlink()
+    path.write_bytes(data)
+
+
 def assert_refused(path, words="expected"):
     with pytest.raises(BadInputError, match=words) as caught:
         open_volume(path).read(ALL)
@@ -306,12 +316,7 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path):
 
 def test_a_damaged_slice_is_named_and_the_others_can_be_read(tmp_path):
     path = write(tmp_path / "stack.tif", noise(), compression="zlib", metadata=None)
-    with tifffile.TiffFile(path) as file:
-        place = file.pages[3].dataoffsets[0]
-    data = bytearray(path.read_bytes())
-    data[place : place + 20] = bytes(20)
-    path.unlink()
-    path.write_bytes(data)
+    spoil_slice(path, 3)
     volume = open_volume(path)
     np.testing.assert_array_equal(volume.slice_at(2), noise()[2])
     with pytest.raises(BadInputError, match=r"slice 3 of .* cannot be decoded"):

@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 import tifffile
-from test_tiff import ALL, noise, write
+from test_tiff import ALL, noise, spoil_slice, write
 
 from evenslice.errors import BadInputError
 from evenslice.volume import cache
@@ -107,12 +107,7 @@ def test_only_the_tiles_that_touch_a_box_are_decoded_and_once(tmp_path, monkeypa
 def test_a_damaged_tile_is_named_and_the_others_can_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LARGE_PAGE_BYTES", 100)
     path = write(tmp_path / "stack.tif", noise(shape=(5, 37, 45)), **LARGE["tiles"])
-    with tifffile.TiffFile(path) as file:
-        place = file.pages[3].dataoffsets[0]
-    data = bytearray(path.read_bytes())
-    data[place : place + 20] = bytes(20)
-    path.unlink()
-    path.write_bytes(data)
+    spoil_slice(path, 3)
     volume = open_volume(path)
     volume.read((slice(3, 4), slice(20, 30), slice(20, 30)))
     with pytest.raises(BadInputError, match=r"slice 3 of .* cannot be decoded"):

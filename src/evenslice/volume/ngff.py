@@ -133,7 +133,7 @@ def _read_levels(folder: Path, ome: dict[str, Any], attributes: dict[str, Any]) 
 
 def _inside(folder: Path, name: str) -> Path:
     """Return the folder of a level, which must lie in the image."""
-    if any(len(part.encode("utf-8", "surrogateescape")) > LONGEST for part in name.split("/")):
+    if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST for part in name.split("/")):
         raise BadInputError(
             f"{folder} names a level of {len(name)} characters, expected names of at most {LONGEST} bytes; correct its metadata, or copy it again"
         )
