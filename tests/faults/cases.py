@@ -72,6 +72,10 @@ class Case:
         The words of a run before that leaves other results under the same names; ``--force`` replaces them.
     before
         Called in the process first.
+    forced
+        Whether ``--force`` is among the words.
+    together
+        Whether its output is old or new as a whole at every moment; else each of its files is.
     """
 
     words: list | Callable[[], None]
@@ -81,6 +85,7 @@ class Case:
     earlier: list | Callable[[], None] | None = None
     before: Callable[[], None] | None = None
     forced: bool = field(default=False)
+    together: bool = field(default=True)
 
     def next(self, folder):
         """Return the words with which a user goes on after a fault."""
@@ -218,7 +223,7 @@ CASES = {
     "save zarr": Case(saving("v.zarr", 1), ("v.zarr",), earlier=saving("v.zarr", 2)),
     "save tiff": Case(saving("v.tif", 1), ("v.tif",), earlier=saving("v.tif", 2)),
     "save model": Case(modelling(0), ("m.safetensors",), earlier=modelling(1)),
-    "folder": Case(filling("new", True), ("out",), earlier=filling("old", False)),
+    "folder": Case(filling("new", True), ("out",), earlier=filling("old", False), together=False),
     "evaluate": Case(["evaluate", "IN/labels.tif", "IN/labels.tif", "--json", "t.json", "--force"], ("t.json",)),
 }
 

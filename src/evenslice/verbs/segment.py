@@ -46,6 +46,7 @@ from evenslice.volume.array import Volume, check_bounded
 from evenslice.volume.ledger import Ledger, open_ledger
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.parts import sweep
+from evenslice.volume.settling import settled
 from evenslice.volume.writing import DISK, named
 
 VOXEL_TOLERANCE = 0.02
@@ -241,7 +242,7 @@ def segment(
 
     def choose(folder: Path) -> dict[str, Any]:
         plan = _plan(model, volume, job, mean is not None, seed, device_of(device))
-        with named(out, folder):
+        with named(out, folder), settled():
             prepare(folder, job, plan, volume, model.spec.classes)
         if scheduler is not None and sources["model"] is None:
             sources["model"] = str((folder / "model.safetensors").resolve())
@@ -308,7 +309,8 @@ def _runs(work: Work, scheduler: str | None, progress: Progress) -> Iterator[Run
 def _kept(ledger: Ledger, job: Job, out: Path, shared: bool) -> Iterator[None]:
     """Keep what is done when something fails, and say so; a run that has only begun is removed, unless others take part."""
     try:
-        yield
+        with settled():
+            yield
     except Exception as error:
         what = _failure(error, out)
         there = ledger.folder.exists() and not shared and not ledger.is_done(FINISH, 0)

@@ -11,6 +11,7 @@ from evenslice.volume.durable import flush_file, flush_folder, flush_tree
 from evenslice.volume.locks import held_briefly
 from evenslice.volume.parts import left_behind, part_of, sweep, throw_away
 from evenslice.volume.renaming import appeared, name_file, name_folder, recover
+from evenslice.volume.settling import settled
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
@@ -106,7 +107,8 @@ def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
     try:
         with named(path, part):
             part.mkdir()
-            yield part
+            with settled():
+                yield part
             flush_tree(part)
             name_folder(part, path, force)
             flush_folder(path.parent)
@@ -199,9 +201,11 @@ def _move(moving: Path, path: Path) -> None:
             file.replace(target)
         except OSError:  # once more: it would leave some files new and some old
             file.replace(target)
-    for base, _, _ in os.walk(path):
-        flush_folder(Path(base))
-    throw_away(moving)
+    try:
+        for base, _, _ in os.walk(path):
+            flush_folder(Path(base))
+    finally:  # it holds no file any more
+        throw_away(moving)
 
 
 def _files(folder: Path) -> list[Path]:
