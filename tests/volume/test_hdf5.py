@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.volume import cache
+from evenslice.volume import cache, hdf5
 from evenslice.volume.files import open_volume
+from evenslice.volume.hdf5 import open_hdf5
 
 ALL = (slice(None),) * 3
 
@@ -207,3 +208,28 @@ def test_files_are_closed_with_their_volume(tmp_path):
     gc.collect()
     with h5py.File(tmp_path / "a.h5", "a") as file:  # fails while it is open for reading
         file["more"] = 1
+
+
+def test_a_file_of_too_many_names_is_refused_unless_one_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5, "MOST_OBJECTS", 6)
+    path = tmp_path / "many.h5"
+    with h5py.File(path, "w") as file:
+        for n in range(3):
+            file.create_group(f"a{n}").create_dataset("raw", data=np.zeros((2, 3, 4), np.uint8))
+    with pytest.raises(BadInputError, match="holds 3 volumes"):
+        open_hdf5(path)
+    with h5py.File(path, "a") as file:
+        file.create_group("b")
+    with pytest.raises(BadInputError, match=r"many.h5 holds more than 6 names, .*; give the name of the dataset: "):
+        open_hdf5(path)
+    assert open_hdf5(path, "a1/raw").shape == open_hdf5(path, "a1").shape == (2, 3, 4)
+    with pytest.raises(BadInputError, match="holds no dataset none, expected a name that is there; list its names"):
+        open_hdf5(path, "none")
+
+
+def test_a_stored_type_is_no_dataset(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["kind"] = np.dtype("f4")
+        file["raw"] = np.zeros((2, 3, 4), np.uint8)
+    with pytest.raises(BadInputError, match=r":kind is no dataset, expected one of: /raw \(2 x 3 x 4"):
+        open_hdf5(tmp_path / "t.h5", "kind")

@@ -60,21 +60,31 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Volume:
     return volume
 
 
-def _candidates(file: h5py.File) -> list[Any]:
+def _candidates(place: h5py.Group) -> list[Any]:
     """Return the datasets that can be volumes; links out of the file are not followed, and each is seen once."""
-    return [item for item in _datasets(file) if item.dtype.kind in "buif" and _kept_axes(item.shape) is not None]
+    return [item for item in _datasets(place) if item.dtype.kind in "buif" and _kept_axes(item.shape) is not None]
 
 
-def _datasets(file: h5py.File) -> Iterator[Any]:
-    """Yield every dataset once, by its first name; at most ``MOST_OBJECTS`` names are looked at.
+def _datasets(place: h5py.Group) -> Iterator[Any]:
+    """Yield every dataset below a group once, by its first name.
 
     ``visititems`` would ask for the sizes of what lies within, and never returns where a damaged file leads in a circle.
+
+    Raises
+    ------
+    BadInputError
+        If there are more than ``MOST_OBJECTS`` names.
     """
     seen, looked_at = set(), 0
-    waiting: list[tuple[Any, str]] = [(file, name) for name in reversed(_names(file))]
-    while waiting and looked_at < MOST_OBJECTS:
+    waiting: list[tuple[Any, str]] = [(place, name) for name in reversed(_names(place))]
+    while waiting:
         group, name = waiting.pop()
         looked_at += 1
+        if looked_at > MOST_OBJECTS:
+            raise BadInputError(
+                f"{place.file.filename} holds more than {MOST_OBJECTS} names, expected fewer to find the volume among; give the name of the "
+                f"dataset: {place.file.filename}:/NAME"
+            )
         if group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
             continue
         key = tuple(h5py.h5g.get_objinfo(group.id, name.encode("utf-8", "surrogateescape")).objno)
@@ -89,12 +99,12 @@ def _datasets(file: h5py.File) -> Iterator[Any]:
 
 
 def _names(group: Any) -> list[str]:
-    """Return the names in a group, in their order; no more than ``MOST_OBJECTS``."""
+    """Return the names in a group, in their order; no more than one above ``MOST_OBJECTS``."""
     found: list[str] = []
 
     def note(name: bytes) -> bool | None:
         found.append(name.decode("utf-8", "surrogateescape"))
-        return True if len(found) >= MOST_OBJECTS else None
+        return True if len(found) > MOST_OBJECTS else None
 
     group.id.links.iterate(note)
     return found
@@ -121,8 +131,12 @@ def _others(file: h5py.File) -> str:
     return f" but {', '.join(found)}" if found else ""
 
 
-def _choice(datasets: list[Any]) -> str:
+def _choice(place: h5py.Group) -> str:
     """Say what was expected and what to do, where something else was asked for."""
+    try:
+        datasets = _candidates(place)
+    except BadInputError:
+        return "expected a name that is there; list its names with h5ls"
     if not datasets:
         return "expected a dataset of three axes of numbers, of which none is there; check the file"
     return f"expected one of: {_listed(datasets)}; choose one of these"
@@ -167,12 +181,14 @@ def _named(file: h5py.File, path: Path, name: str) -> Any:
     try:
         item = file[name]
     except (KeyError, OSError, RuntimeError, ValueError) as error:
-        raise BadInputError(f"{path} holds no dataset {name}, {_choice(_candidates(file))}") from error
-    if not isinstance(item, h5py.Dataset):
-        inside = [d for d in _candidates(file) if d.name.startswith(f"/{name.strip('/')}/")]
+        raise BadInputError(f"{path} holds no dataset {name}, {_choice(file)}") from error
+    if isinstance(item, h5py.Group):
+        inside = _candidates(item)
         if len(inside) == 1:
             return inside[0]
-        raise BadInputError(f"{path}:{name} is a group, {_choice(inside)}")
+        raise BadInputError(f"{path}:{name} is a group, {_choice(item)}")
+    if not isinstance(item, h5py.Dataset):
+        raise BadInputError(f"{path}:{name} is no dataset, {_choice(file)}")
     return item
 
 
