@@ -93,7 +93,8 @@ def faults(found: Figures) -> str:
     return (
         "## Faults at writes, and two processes\n\nEvery write operation of a command (opening, writing, flushing, renaming, making and removing) is made to "
         "fail in turn: with no space left once or for good, with an I/O error, or with a crash before it and in the middle of it. The rerun must "
-        "succeed and equal the undisturbed run byte for byte, but for times; what was there before must be whole, old or new. Two processes on one output "
+        "succeed and equal the undisturbed run byte for byte, but for times; what was there before must be whole, old or new (of a folder of several files "
+        "each file; the next run that writes there completes it). Nothing hidden may be left where it can be removed. Two processes on one output "
         f"must refuse or cooperate. A full disk does not make removing fail, and to be killed before a flush is to be killed before what follows it, so there "
         f"are fewer faults than writes. {found.get('note', '')}\n\n{made(found)} {total.get('faults', 0)} faults, {total.get('survived', 0)} survived.\n\n"
         + table(("what", "writes, summed over the kinds of fault", "faults", "survived", "tests passed"), rows)

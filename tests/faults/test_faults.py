@@ -167,3 +167,19 @@ def test_a_fault_at_some_write(name, kind, undisturbed, inputs, tmp_path, record
     whole = undisturbed(name)
     chance = random.Random(zlib.crc32(f"{name} {kind}".encode()))
     suffer_all(name, kind, [chance.choice(points_of(whole, kind))], whole, inputs, tmp_path, record_property)
+
+
+FOUND = [
+    ("train", "crash", "t.json"),
+    ("train", "EIO", "t.json"),
+    ("segment zarr", "EIO", "t.json"),
+    ("segment tiff", "EIO", "s.tif"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "path"), FOUND)
+def test_faults_just_after_a_result_has_its_name_that_did_harm_once(name, kind, path, undisturbed, inputs, tmp_path):
+    whole = undisturbed(name)
+    last = max(n for n, (_, place) in enumerate(whole.operations, 1) if place == path)
+    at = next(n for n in points_of(whole, kind) if n > last)
+    assert suffer(name, kind, at, whole, inputs, tmp_path / "run") == []
