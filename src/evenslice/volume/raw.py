@@ -22,7 +22,7 @@ _TYPES = {
     "float64": "float64 double f64 64bitreal 64bitfloat",
 }
 _KNOWN = {word: name for name, words in _TYPES.items() for word in words.split()}
-MOST_TEXT = 2**16
+MOST_TEXT, LONGEST_NUMBER = 2**16, 18
 _BY_SIZE = {1: "uint8", 2: "uint16", 4: "float32"}
 
 
@@ -45,7 +45,7 @@ def open_raw(path: Path) -> Volume:
         )
     values = _values(info)
     try:
-        shape = tuple(int(values[f"num{axis}"]) for axis in "zyx")
+        shape = tuple(_whole(values[f"num{axis}"]) for axis in "zyx")
     except (KeyError, ValueError) as error:
         raise BadInputError(
             f"{info} does not state whole numbers for NUM_X, NUM_Y and NUM_Z, expected a line each such as NUM_X = 1300; correct it"
@@ -54,7 +54,7 @@ def open_raw(path: Path) -> Volume:
     stated = next((values[k] for k in ("datatype", "type", "dtype", "pixeltype", "voxeltype") if k in values), None)
     name = _BY_SIZE.get(size // voxels) if stated is None and min(shape) > 0 else _KNOWN.get(_bare(stated or ""))
     if stated is not None and name is None:
-        raise BadInputError(f"{info} states the data type {stated!r}, expected one of {', '.join(_TYPES)}; correct it")
+        raise BadInputError(f"{info} states the data type {stated[:60]!r}, expected one of {', '.join(_TYPES)}; correct it")
     if name is None or min(shape) < 1 or voxels * np.dtype(name).itemsize != size:
         wanted = "1, 2 or 4 bytes a voxel" if stated is None else f"{voxels * np.dtype(name).itemsize} bytes of {name}"
         raise BadInputError(
@@ -68,6 +68,13 @@ def open_raw(path: Path) -> Volume:
 
 def _bare(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def _whole(text: str) -> int:
+    """Return a whole number; ``ValueError`` for what is none, or has more digits than any size."""
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(text[:LONGEST_NUMBER])
+    return int(text)
 
 
 def _values(info: Path) -> dict[str, str]:
