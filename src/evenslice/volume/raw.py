@@ -54,7 +54,9 @@ def open_raw(path: Path) -> Volume:
     stated = next((values[k] for k in ("datatype", "type", "dtype", "pixeltype", "voxeltype") if k in values), None)
     name = _BY_SIZE.get(size // voxels) if stated is None and min(shape) > 0 else _KNOWN.get(_bare(stated or ""))
     if stated is not None and name is None:
-        raise BadInputError(f"{info} states the data type {stated[:60]!r}, expected one of {', '.join(_TYPES)}; correct it")
+        raise BadInputError(
+            f"{info} states the data type {stated[:60]!r}, expected one of {', '.join(_TYPES)}; correct it"
+        )
     if name is None or min(shape) < 1 or voxels * np.dtype(name).itemsize != size:
         wanted = "1, 2 or 4 bytes a voxel" if stated is None else f"{voxels * np.dtype(name).itemsize} bytes of {name}"
         raise BadInputError(
