@@ -66,6 +66,7 @@ def test_a_record_that_was_not_written_to_its_end_does_not_count(folder, monkeyp
     with pytest.raises(OSError, match="killed"):
         ledger.done("predict", 0)
     assert ledger.left("predict", range(1)) == [0]
+    assert [file for file in (folder / "done").rglob("*") if file.is_file()] == []
 
 
 def test_how_is_chosen_once_and_kept(folder):

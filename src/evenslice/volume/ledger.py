@@ -11,7 +11,7 @@ from typing import Any
 from evenslice.errors import BadInputError
 from evenslice.volume.durable import flush_file
 from evenslice.volume.locks import held, held_if_free, told_of
-from evenslice.volume.parts import part_of, sweep
+from evenslice.volume.parts import part_of, sweep, throw_away
 from evenslice.volume.stored import damaged, stored_table
 from evenslice.volume.writing import named, written_beside
 
@@ -50,11 +50,15 @@ class Ledger:
         """Note that a piece of work is done and written."""
         place = self._place(stage, index)
         part = part_of(place)
-        with named(place, part):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(record or {}))
-            flush_file(part)
-            part.replace(place)
+        try:
+            with named(place, part):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                part.write_text(json.dumps(record or {}))
+                flush_file(part)
+                part.replace(place)
+        except BaseException:
+            throw_away(part)
+            raise
 
     def left(self, stage: str, indices: range) -> list[int]:
         """Return those pieces of a stage that are not done."""
