@@ -174,6 +174,7 @@ FOUND = [
     ("train", "EIO", "t.json"),
     ("segment zarr", "EIO", "t.json"),
     ("segment tiff", "EIO", "s.tif"),
+    ("study", "crash", "out/name.txt"),
 ]
 
 

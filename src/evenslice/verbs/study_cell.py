@@ -46,7 +46,7 @@ def run_cell(cell: Cell, data: Data, folder: Path, device: str) -> Row:
 
     Raises
     ------
-    OSError
+    OSError, BadInputError
         If the disk is full or fails.
     """
     began = time.monotonic()
@@ -54,10 +54,17 @@ def run_cell(cell: Cell, data: Data, folder: Path, device: str) -> Row:
         found = _run(cell, data, folder, device)
         failure = ""
     except Exception as error:  # whatever a network or a file raises is a row, and the study goes on
-        if isinstance(error, OSError) and error.errno in DISK:
+        if _is_of_the_disk(error):
             raise  # that is no finding: every other cell would fail too
         found, failure = {}, _reason(error)
     return facts_of(cell, data) | found | {"seconds": round(time.monotonic() - began, 1), "failure": failure}
+
+
+def _is_of_the_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what it was made from, is that the disk is full or fails."""
+    if isinstance(error, OSError) and error.errno in DISK:
+        return True
+    return error is not None and _is_of_the_disk(error.__cause__)
 
 
 def drop_models(folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from evenslice.errors import BadInputError
 from evenslice.verbs.study_plan import Cell, Plan
 from evenslice.volume.locks import held, held_if_free
+from evenslice.volume.parts import sweep
 from evenslice.volume.stored import stored_rows, stored_table
 from evenslice.volume.writing import written_beside
 
@@ -53,6 +54,7 @@ class StudyFolder:
                 f"{path} is not empty and holds no study, expected a new folder for --out; choose another"
             )
         path.mkdir(exist_ok=True)
+        sweep(name)
         if not name.exists():  # the first thing that is in it, so that it is known as a study whatever happens
             with suppress(BadInputError), written_beside(name, force=False) as part:  # another process may be faster
                 part.write_text(plan.table.name + "\n", encoding="utf-8")
