@@ -3,7 +3,7 @@
     python reliability/cases.py hostile strangers faults fuzz [--fuzz 2000] [--seed 1]
 
 A name in brackets such as ``[truncated: tiff]`` gives the class of a case; slow cases run too. ``--fuzz`` is the number of examples
-of each fuzz test, drawn by ``--seed``. ``EVENSLICE_FAULTS_EVERY=4`` tries one write operation in four (all take hours).
+of each fuzz test, drawn by ``--seed``. ``--only EXPRESSION`` (as of ``pytest -k``) runs some tests again, and puts their classes into what is kept. ``EVENSLICE_FAULTS_EVERY=4`` tries one write operation in four (all take hours).
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from keeping import keep
+from keeping import keep, kept
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("hostile", "strangers", "faults", "fuzz")
@@ -50,8 +50,8 @@ def counted(report: Path) -> dict[str, dict[str, int]]:
     return dict(sorted(classes.items()))
 
 
-def run(folder: str, fuzz: int, seed: int) -> dict[str, Any]:
-    """Run the tests of a folder, slow ones too."""
+def run(folder: str, fuzz: int, seed: int, only: str) -> dict[str, Any]:
+    """Run the tests of a folder, slow ones too; of those that are meant if ``only`` is given."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if folder == "fuzz":
         environment |= {"EVENSLICE_FUZZ": str(fuzz), "EVENSLICE_FUZZ_SEED": str(seed)}
@@ -71,20 +71,36 @@ def run(folder: str, fuzz: int, seed: int) -> dict[str, Any]:
             "no:cacheprovider",
         ]
         command += [f"--deselect={REPEATED}"] if folder == "faults" else []
+        command += ["-k", only] if only else []
         done = subprocess.run(
             [*command, f"--junitxml={report}", f"tests/{folder}"], check=False, cwd=ROOT, env=environment
         )
         classes = counted(report)
-    total = {
-        key: sum(found.get(key, 0) for found in classes.values())
-        for key in ("tried", "passed", "failed", "skipped", *SUMMED)
-    }
-    total = {key: value for key, value in total.items() if value or key in ("tried", "passed")}
-    found = {"code": done.returncode, "seconds": round(time.perf_counter() - began), "total": total, "classes": classes}
+    seconds = round(time.perf_counter() - began)
+    found = {"code": done.returncode, "seconds": seconds, "total": total_of(classes), "classes": classes}
     every = os.environ.get("EVENSLICE_FAULTS_EVERY", "1")
     if folder == "faults" and every != "1":
         found["note"] = f"In this run one operation in {every} was tried (`EVENSLICE_FAULTS_EVERY={every}`)."
     return found
+
+
+def total_of(classes: dict[str, dict[str, int]]) -> dict[str, int]:
+    """Sum the numbers of all classes."""
+    total = {
+        key: sum(found.get(key, 0) for found in classes.values())
+        for key in ("tried", "passed", "failed", "skipped", *SUMMED)
+    }
+    return {key: value for key, value in total.items() if value or key in ("tried", "passed")}
+
+
+def put_into_kept(name: str, found: dict[str, Any], only: str) -> dict[str, Any]:
+    """Put the classes of some tests into the figures of an earlier run of all, and say so."""
+    earlier = kept(name)
+    classes = dict(sorted((earlier["classes"] | found["classes"]).items()))
+    code = int(any(one["failed"] for one in classes.values()))
+    again = f"Run again later, with `--only {only!r}`: {', '.join(found['classes'])}."
+    note = " ".join(filter(None, (earlier.get("note"), again)))
+    return earlier | {"code": code, "total": total_of(classes), "classes": classes, "note": note}
 
 
 def main() -> None:
@@ -93,13 +109,14 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", choices=FOLDERS)
     parser.add_argument("--fuzz", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="")
     options = parser.parse_args()
     for folder in options.folders:
-        found = run(folder, options.fuzz, options.seed)
+        found = run(folder, options.fuzz, options.seed, options.only)
         for name, counts in found["classes"].items():
             print(f"{name:60} {counts}")
         print(folder, found["total"])
-        keep(f"cases-{folder}", found)
+        keep(f"cases-{folder}", put_into_kept(f"cases-{folder}", found, options.only) if options.only else found)
 
 
 if __name__ == "__main__":

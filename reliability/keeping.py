@@ -14,6 +14,12 @@ FIGURES = Path(__file__).parent / "figures"
 PACKAGES = ("evenslice", "torch", "numpy", "scipy", "zarr")
 
 
+def kept(name: str) -> dict[str, Any]:
+    """Return what was found before."""
+    found: dict[str, Any] = json.loads((FIGURES / f"{name}.json").read_text())
+    return found
+
+
 def keep(name: str, found: dict[str, Any]) -> None:
     """Write `figures/NAME.json`: what was found, how, when and with what."""
     made = {
