@@ -93,12 +93,19 @@ def total_of(classes: dict[str, dict[str, int]]) -> dict[str, int]:
     return {key: value for key, value in total.items() if value or key in ("tried", "passed")}
 
 
+def passed_of(counts: dict[str, int]) -> str:
+    """Say how many passed, of faults where they were counted, else of tests."""
+    passed, tried = ("survived", "faults") if "faults" in counts else ("passed", "tried")
+    return f"{counts.get(passed, 0)} of {counts.get(tried, 0)}"
+
+
 def put_into_kept(name: str, found: dict[str, Any], only: str) -> dict[str, Any]:
     """Put the classes of some tests into the figures of an earlier run of all, and say so."""
     earlier = kept(name)
     classes = dict(sorted((earlier["classes"] | found["classes"]).items()))
     code = int(any(one["failed"] for one in classes.values()))
-    again = f"Run again later, with `--only {only!r}`: {', '.join(found['classes'])}."
+    before = [f"{one} ({passed_of(earlier['classes'].get(one, {}))} before)" for one in found["classes"]]
+    again = f"Changed and run again later, with `--only {only!r}`: {', '.join(before)}."
     note = " ".join(filter(None, (earlier.get("note"), again)))
     return earlier | {"code": code, "total": total_of(classes), "classes": classes, "note": note}
 
