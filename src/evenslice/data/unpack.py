@@ -181,6 +181,8 @@ def _bounded(entries: Iterable[Entry], archive: Path, most: int) -> list[Entry]:
 
 def _of_zip(archive: zipfile.ZipFile, path: Path) -> Iterator[Entry]:
     for info in archive.infolist():
+        if not info.filename:
+            raise _damaged(path, ValueError("a file without a name"))
         mode = info.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _unsafe(path, info.filename, "a link or device")

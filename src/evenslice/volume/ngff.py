@@ -70,9 +70,20 @@ def attributes_of(folder: Path) -> dict[str, Any]:
 
 
 def check_metadata(folder: Path) -> None:
-    """Raise ``BadInputError`` that names the file if metadata of an array or group are no JSON."""
+    """Raise ``BadInputError`` that names the file if metadata of an array or group are no JSON, or state chunks of no voxels.
+
+    From 3.4 on zarr reads a chunk size of 0 as 1 (and so the array as empty).
+    """
     for name in METADATA[:-1]:
-        _json(folder / name)
+        found = _json(folder / name)
+        grid = found.get("chunk_grid")
+        stated = grid.get("configuration") if isinstance(grid, dict) else None
+        chunks = stated.get("chunk_shape") if isinstance(stated, dict) else found.get("chunks")
+        if isinstance(chunks, list) and 0 in chunks:
+            raise BadInputError(
+                f"{folder / name} states chunks of {' x '.join(map(str, chunks))[:60]} voxels, expected at least one voxel a chunk; copy or "
+                "export it again"
+            )
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _TYPES = {
     "float64": "float64 double f64 64bitreal 64bitfloat",
 }
 _KNOWN = {word: name for name, words in _TYPES.items() for word in words.split()}
-MOST_TEXT, LONGEST_NUMBER = 2**16, 18
+MOST_TEXT, LONGEST_NUMBER = 2**16, 60
 _BY_SIZE = {1: "uint8", 2: "uint16", 4: "float32"}
 
 

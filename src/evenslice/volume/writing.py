@@ -24,6 +24,10 @@ def check_writable(path: Path, force: bool) -> None:
         raise BadInputError(f"{path} is a device or pipe, expected a file name; choose another")
     if path.exists() and not force:
         raise BadInputError(f"{path} exists, expected a new name; choose another or add --force to overwrite")
+    if path.is_symlink() and not path.exists() and not force:
+        raise BadInputError(
+            f"{path} is a link that leads to no file, expected a new name; choose another or add --force to overwrite"
+        )
     folder = path.parent
     if not folder.is_dir():
         raise BadInputError(

@@ -82,10 +82,6 @@ def _open_array(folder: Path, level: Level | None, source: Path) -> Volume:
         raise BadInputError(
             f"{folder} cannot be read as a Zarr array ({_first_line(error)}), expected whole metadata and known codecs; copy or export it again"
         ) from error
-    if 0 in array.chunks:
-        raise BadInputError(
-            f"{folder} states chunks of {sizes(array.chunks)} voxels, expected at least one voxel a chunk; copy or export it again"
-        )
     check_chunk(array.chunks, dtype.itemsize, folder)
     _check_layout(array, folder)
     names = level.axes if level else _stated_axes(array, attributes)
