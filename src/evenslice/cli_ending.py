@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-PATIENCE_S = 60.0
+PATIENCE_S, AGAIN_S = 60.0, 0.05
 _CLOSED: set[int] = set()
 _PIPED: set[int] = set()
 
@@ -32,7 +32,8 @@ def signals_raised() -> Iterator[None]:
 
     While one of them is on its way out, others are ignored (for at most a minute), or a second Ctrl-C would cut short what the
     first one has to clean up. A process that inherits the handlers by a fork dies of these signals as it would without them.
-    A signal that is ignored, or that the caller handles already, stays so.
+    A signal that is ignored, or that the caller handles already, stays so. One that is raised where Python drops what is raised (in
+    ``__del__``, say) is raised again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -46,10 +47,37 @@ def signals_raised() -> Iterator[None]:
     for number in before:
         signal.signal(number, raising)
     try:
-        yield
+        with _raised_again({number: kind for number, _, kind in kinds if number in before}):
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _raised_again(kinds: dict[int, type[BaseException]]) -> Iterator[None]:
+    """Send a signal once more when what it raised was dropped."""
+    hook, waiting = sys.unraisablehook, [True]
+
+    def send(number: int) -> None:
+        if waiting:
+            os.kill(os.getpid(), number)
+
+    def dropped(unraisable: Any) -> None:
+        number = next((number for number, kind in kinds.items() if isinstance(unraisable.exc_value, kind)), None)
+        if number is None:
+            hook(unraisable)
+            return
+        timer = threading.Timer(AGAIN_S, send, (number,))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        waiting.clear()
+        sys.unraisablehook = hook
 
 
 def _raiser(kinds: dict[int, type[BaseException]]) -> Callable[[int, FrameType | None], None]:

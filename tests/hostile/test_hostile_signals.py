@@ -127,6 +127,25 @@ def test_an_interruption_that_was_dealt_with_is_forgotten():
     assert seen == ["Interrupted", "Interrupted", "Terminated"]
 
 
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_that_python_drops_is_raised_again(number, kind):
+    class Deaf:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    reached = []
+
+    def go_on():
+        Deaf()
+        reached.append("what was raised within was dropped")
+        time.sleep(10)
+
+    with pytest.raises(kind), signals_raised():
+        go_on()
+    assert reached
+
+
 def test_handlers_are_put_back_and_those_of_others_left():
     before = [signal.getsignal(number) for number in TOLD]
     with signals_raised():

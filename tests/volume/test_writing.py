@@ -323,7 +323,9 @@ def test_a_relative_name_is_written_where_it_stands(tmp_path, monkeypatch):
 def test_a_link_that_leads_to_no_file_is_replaced_with_force_only(tmp_path, target):
     path = tmp_path / "a.txt"
     path.symlink_to(target)
-    with pytest.raises(BadInputError, match=r"a.txt is a link that leads to no file, .*; choose another or add --force"):
+    with pytest.raises(
+        BadInputError, match=r"a.txt is a link that leads to no file, .*; choose another or add --force"
+    ):
         check_writable(path, force=False)
     check_writable(path, force=True)
     with written_beside(path) as part:
