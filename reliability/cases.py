@@ -3,7 +3,8 @@
     python reliability/cases.py hostile strangers faults fuzz [--fuzz 2000] [--seed 1]
 
 A name in brackets such as ``[truncated: tiff]`` gives the class of a case; slow cases run too. ``--fuzz`` is the number of examples
-of each fuzz test, drawn by ``--seed``. ``--only EXPRESSION`` (as of ``pytest -k``) runs some tests again, and puts their classes into what is kept. ``EVENSLICE_FAULTS_EVERY=4`` tries one write operation in four (all take hours).
+of each fuzz test, drawn by ``--seed``. ``--only EXPRESSION`` (as of ``pytest -k``) runs some tests again, and puts their classes into
+what is kept. ``EVENSLICE_FAULTS_EVERY=4`` tries one write operation in four (all of the faults take an hour).
 """
 
 import argparse

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import VoxelSize
+from evenslice.volume.array import VoxelSize, sizes
 from evenslice.volume.units import UNIT_NM, checked
 
 MOST_NAMED = 8
@@ -81,7 +81,7 @@ def check_metadata(folder: Path) -> None:
         chunks = stated.get("chunk_shape") if isinstance(stated, dict) else found.get("chunks")
         if isinstance(chunks, list) and 0 in chunks:
             raise BadInputError(
-                f"{folder / name} states chunks of {' x '.join(map(str, chunks))[:60]} voxels, expected at least one voxel a chunk; copy or "
+                f"{folder / name} states chunks of {sizes(chunks)[:60]} voxels, expected at least one voxel a chunk; copy or "
                 "export it again"
             )
 
