@@ -18,13 +18,12 @@ from captum.attr import IntegratedGradients, Saliency, ShapleyValues
 
 from evenslice import build_model
 from evenslice.data.phantom import phantom
-from evenslice.evidence.arrangements import orders_of
-from evenslice.evidence.attribution import explaining, integrated_gradients
-from evenslice.evidence.decision import decision
+from evenslice.evidence.gradients import explaining, integrated_gradients
 from evenslice.evidence.measure import Question, examine
+from evenslice.evidence.network import Scene, at_once_for
 from evenslice.evidence.perturbation import take_away
-from evenslice.evidence.scene import Scene, at_once_for
-from evenslice.evidence.sites import Site
+from evenslice.evidence.sampling import Site, orders_of
+from evenslice.evidence.target import decision
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
 
@@ -66,8 +65,14 @@ def ours(name, scene, raw, pair, coefficients):
             return shares(torch.from_numpy(found.importance["gradient"]))
         full = margins(scene, pair, coefficients)
         if name == "integrated-gradients":
-            return shares(integrated_gradients(scene, pair, coefficients, 2, full).attribution.abs().sum((2, 3)))
-        return shares(torch.from_numpy(take_away(scene, pair, coefficients, full, exact=True).shapley))
+            return shares(
+                integrated_gradients(scene, pair, coefficients, 2, full)
+                .attribution.abs()
+                .sum((2, 3))
+            )
+        return shares(
+            torch.from_numpy(take_away(scene, pair, coefficients, full, exact=True).shapley)
+        )
 
 
 def captums(name, scene, raw, pair, coefficients, steps=50):
@@ -92,7 +97,9 @@ def captums(name, scene, raw, pair, coefficients, steps=50):
             found.append(IntegratedGradients(explained).attribute(x, **options).abs().sum((2, 3)))
         else:
             mask = torch.arange(scene.slices, device=x.device)[None, :, None, None].expand_as(x)
-            found.append(ShapleyValues(explained).attribute(x, feature_mask=mask.contiguous())[:, :, 0, 0])
+            found.append(
+                ShapleyValues(explained).attribute(x, feature_mask=mask.contiguous())[:, :, 0, 0]
+            )
     return shares(torch.cat(found).detach())
 
 
@@ -171,20 +178,31 @@ def compare(name, slices, given):
         over = [a / b for a, b in zip(times["evenslice"], times["bare"], strict=True)]
         line += f"; over the bare passes {statistics.median(over) - 1:+.1%}"
     if name == "integrated-gradients":
-        exact = [captums(name, scene, *inputs, steps=400) for inputs in zip(raws, pairs, fixed, strict=True)]
+        exact = [
+            captums(name, scene, *inputs, steps=400)
+            for inputs in zip(raws, pairs, fixed, strict=True)
+        ]
         errors = {
-            k: max(float((a - b).abs().max()) for a, b in zip(found[k][: len(exact)], exact, strict=True))
+            k: max(
+                float((a - b).abs().max())
+                for a, b in zip(found[k][: len(exact)], exact, strict=True)
+            )
             for k in ("captum", "evenslice")
         }
         line += f"; error of the shares {errors['captum']:.1e} and {errors['evenslice']:.1e}"
     elif name == "gradient":
-        apart = max(float((a - b).abs().max()) for a, b in zip(found["captum"], found["evenslice"], strict=True))
+        apart = max(
+            float((a - b).abs().max())
+            for a, b in zip(found["captum"], found["evenslice"], strict=True)
+        )
         line += f"; shares differ by {apart:.1e}"
     print(line, flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--windows", type=int, default=2)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)

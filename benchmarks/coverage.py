@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evenslice.evidence.sequential import LOOKS, confidence_each, is_decided
+from evenslice.evidence.stats import LOOKS, confidence_each, is_decided
 from evenslice.evidence.summary import method_result
 
 SPREAD = 0.08  # of the pairs of windows: about that of ablation on ISBI 2012; that of gradients is much smaller
@@ -30,7 +30,9 @@ def effects(rng, shape, size):
 def importance(rng, true, blocks, each, shape, spread=SPREAD, correlation=0.5):
     """Simulate windows in blocks: importance (windows, 1, 3) with a true mirror pair, and the block of each."""
     own, shared = effects(rng, shape, (blocks, each)), effects(rng, shape, (blocks, 1))
-    pair = np.clip(true + spread * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own), -1, 1).ravel()
+    pair = np.clip(
+        true + spread * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own), -1, 1
+    ).ravel()
     outer = np.clip(rng.gamma(20, 0.02, pair.shape), 0.05, 0.95)
     shares = np.stack([outer * (1 - pair) / 2, 1 - outer, outer * (1 + pair) / 2], axis=1)
     return shares[:, None], np.repeat(np.arange(blocks), each)
@@ -87,7 +89,9 @@ def tables(runs):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--doc", type=Path)
     given = parser.parse_args()

@@ -18,7 +18,7 @@ from evenslice.data.phantom import phantom
 from evenslice.evidence.change import predict_windows, window_scores
 from evenslice.labels.targets import Target
 from evenslice.learn.recipe import Recipe
-from evenslice.model.discovery import find_stems
+from evenslice.model.stem.find import find_stems
 from evenslice.verbs.demo import CROP, RATE, SHAPE, STEPS, TILE
 from evenslice.volume.array import Volume
 
@@ -46,7 +46,9 @@ def leaning(model, previous, centre):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--doc", type=Path)
     given = parser.parse_args()
     made = phantom(SHAPE, 0)
@@ -54,21 +56,30 @@ def main() -> None:
     recipe = Recipe(weights="bundled", init="green", steps=STEPS, crop=CROP, lr=RATE, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         model = train(raw, truth, Path(folder) / "green.safetensors", recipe).model
-    lines = ["| weights given to the next slot | mirror index | Dice | lag (slices) |", "|---|---|---|---|"]
+    lines = [
+        "| weights given to the next slot | mirror index | Dice | lag (slices) |",
+        "|---|---|---|---|",
+    ]
     windows = [made.raw[z - 1 : z + 2] for z in range(50, 59)]
     truths = [made.membranes[z] for z in range(50, 59)]
     for name, (previous, centre) in GIVEN.items():
         leant = leaning(model, previous, centre)
         found = audit(leant, raw, labels=truth, methods=["gradient"], windows=40, tile=TILE)
         index, lag = found.methods["gradient"].index, found.lag
-        dice = window_scores(predict_windows(leant, leant.normalisation, windows), truths, Target("foreground", 1)).dice
+        dice = window_scores(
+            predict_windows(leant, leant.normalisation, windows), truths, Target("foreground", 1)
+        ).dice
         shown = "-" if lag is None else f"{lag.value:+.3f} ({lag.low:+.3f} to {lag.high:+.3f})"
-        lines.append(f"| {name} | {index.value:+.3f} ({index.low:+.3f} to {index.high:+.3f}) | {dice:.3f} | {shown} |")
+        lines.append(
+            f"| {name} | {index.value:+.3f} ({index.low:+.3f} to {index.high:+.3f}) | {dice:.3f} | {shown} |"
+        )
         print(lines[-1], flush=True)
     if given.doc is not None:
         before, _, rest = given.doc.read_text().partition("<!-- lag -->\n")
         _, _, after = rest.partition("<!-- end of lag -->")
-        given.doc.write_text(f"{before}<!-- lag -->\n" + "\n".join([*lines, ""]) + f"<!-- end of lag -->{after}")
+        given.doc.write_text(
+            f"{before}<!-- lag -->\n" + "\n".join([*lines, ""]) + f"<!-- end of lag -->{after}"
+        )
 
 
 if __name__ == "__main__":

@@ -22,9 +22,21 @@ ENCODERS = {
     # architecture, encoder, depth, weights, side of the training patches, families (hundreds of gradients of a DPT are slow on a CPU)
     "ResNet-18": ("unet", "resnet18", 4, "resnet18_conv1-layer3.safetensors", 256, FAMILIES),
     "MobileNetV2": ("unet", "mobilenetv2_100", None, "mobilenetv2_100.safetensors", 256, FAMILIES),
-    "ViT-Tiny": ("dpt", "vit_tiny_patch16_224", None, "vit_tiny_patch16_224.safetensors", 128, FAMILIES[:4]),
+    "ViT-Tiny": (
+        "dpt",
+        "vit_tiny_patch16_224",
+        None,
+        "vit_tiny_patch16_224.safetensors",
+        128,
+        FAMILIES[:4],
+    ),
 }
-SIGNS = {"symmetric": "even", "asymmetric": "**leans**", "inconclusive": "?", "abstained": "abstains"}
+SIGNS = {
+    "symmetric": "even",
+    "asymmetric": "**leans**",
+    "inconclusive": "?",
+    "abstained": "abstains",
+}
 
 
 def model_of(given, name, init, stage):
@@ -33,7 +45,12 @@ def model_of(given, name, init, stage):
     raw, labels = (open_volume(given.data / file) for file in ("raw.tif", "membranes.tif"))
     if stage == "before":
         built = build_model(
-            arch, encoder, weights=given.weights / weights, encoder_depth=depth, init=init, seed=given.seed
+            arch,
+            encoder,
+            weights=given.weights / weights,
+            encoder_depth=depth,
+            init=init,
+            seed=given.seed,
         )
         built.module.eval()
         return built.with_facts(normalisation=estimate(raw, given.seed))
@@ -93,9 +110,14 @@ def table(rows):
             f"`{init}`",
             stage,
             str(found["windows"]),
-            *(figure(found["methods"][family]) if family in found["methods"] else "-" for family in FAMILIES),
+            *(
+                figure(found["methods"][family]) if family in found["methods"] else "-"
+                for family in FAMILIES
+            ),
             f"{found['reversal']['flipped_fraction']:.2%}",
-            "-" if lag is None else f"{lag['slices']:+.4f} ({lag['low']:+.4f} to {lag['high']:+.4f})",
+            "-"
+            if lag is None
+            else f"{lag['slices']:+.4f} ({lag['low']:+.4f} to {lag['high']:+.4f})",
             found["verdict"],
         ]
         text.append("| " + " | ".join(shown) + " |")
@@ -103,7 +125,9 @@ def table(rows):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("data", "weights", "models"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--doc", type=Path)
@@ -115,7 +139,12 @@ def main() -> None:
     given = parser.parse_args()
     given.models.mkdir(exist_ok=True)
     stages = given.stages.split(",")
-    cells = [(name, init, stage) for stage in stages for name in given.encoders.split(",") for init in ("rgb", "green")]
+    cells = [
+        (name, init, stage)
+        for stage in stages
+        for name in given.encoders.split(",")
+        for init in ("rgb", "green")
+    ]
     rows = {key: found for key in cells if (found := cell(given, *key)) is not None}
     found = table(rows)
     print(found)

@@ -30,7 +30,9 @@ SIDE = 2048
 
 def make(path: Path, depth: int) -> None:
     base = slices(min(depth, 38), SIDE)
-    array = zarr.create_array(str(path), shape=(depth, SIDE, SIDE), chunks=(16, 512, 512), dtype="uint8")
+    array = zarr.create_array(
+        str(path), shape=(depth, SIDE, SIDE), chunks=(16, 512, 512), dtype="uint8"
+    )
     for z in range(0, depth, 16):
         array[z : z + 16] = base[np.arange(z, min(depth, z + 16)) % len(base)]
 
@@ -61,7 +63,9 @@ def work(folder: Path, verb: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--small", type=int, default=25, help="slices")
     parser.add_argument("--large", type=int, default=1000, help="slices")
     parser.add_argument("--folder", type=Path)
@@ -79,7 +83,10 @@ def main() -> None:
             for verb in ("segment", "evaluate"):
                 start = time.perf_counter()
                 done = subprocess.run(
-                    [sys.executable, __file__, "--work", str(folder), verb], check=True, capture_output=True, text=True
+                    [sys.executable, __file__, "--work", str(folder), verb],
+                    check=True,
+                    capture_output=True,
+                    text=True,
                 )
                 peaks.setdefault(verb, []).append(float(done.stdout.split()[-1]))
                 print(

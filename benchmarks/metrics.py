@@ -19,10 +19,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 from skimage.metrics import adapted_rand_error, contingency_table, variation_of_information
 
-from evenslice.labels.bands import bands
-from evenslice.labels.contingency import PairCounter
-from evenslice.labels.matching import match_objects
-from evenslice.labels.partition import partition_scores
+from evenslice.labels.blocks import bands
+from evenslice.labels.overlap import PairCounter, match_objects, partition_scores
 
 CELL = (20, 80, 80)
 
@@ -91,11 +89,17 @@ def one_table(prediction, truth):
     return error, *variation_of_information(truth, prediction, table=table / table.sum())
 
 
-WAYS = {"evenslice": ours, "scikit-image, one call a score": two_calls, "scikit-image, one table": one_table}
+WAYS = {
+    "evenslice": ours,
+    "scikit-image, one call a score": two_calls,
+    "scikit-image, one table": one_table,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", type=int, nargs=3, default=(100, 1000, 1000))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--noise", type=float, default=0.0)

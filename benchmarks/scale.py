@@ -32,7 +32,9 @@ class Made:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     model = build_model(weights="none", init="rgb", encoder_depth=3)
@@ -41,13 +43,17 @@ def main() -> None:
     for turn in range(given.rounds + 1):
         for name, shape in SHAPES.items():
             start = time.perf_counter()
-            windows[name] = audit(model, Volume(Made(shape)), methods=["gradient", "ablation"], tile=128).windows
+            windows[name] = audit(
+                model, Volume(Made(shape)), methods=["gradient", "ablation"], tile=128
+            ).windows
             if turn:
                 times[name].append(time.perf_counter() - start)
     for name, took in times.items():
         print(f"{name:7s} {windows[name]} windows, {statistics.median(took):.2f} s")
     ratios = [big / small for big, small in zip(times["100 GB"], times["40 MB"], strict=True)]
-    print(f"100 GB / 40 MB: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(
+        f"100 GB / 40 MB: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
 
 
 if __name__ == "__main__":

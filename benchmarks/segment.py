@@ -39,7 +39,9 @@ def slices(count: int, side: int) -> np.ndarray:
 
 def network():
     weights = SHARED / "weights" / "resnet18_conv1-layer3.safetensors"
-    model = build_model(weights=str(weights) if weights.exists() else "none", encoder_depth=4, init="green")
+    model = build_model(
+        weights=str(weights) if weights.exists() else "none", encoder_depth=4, init="green"
+    )
     return model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"))
 
 
@@ -61,11 +63,15 @@ def monai(model, window: np.ndarray, precision: str | None) -> np.ndarray:
     from monai.inferers import sliding_window_inference
 
     x = torch.from_numpy(window)
-    net = model.module.to(memory_format=torch.contiguous_format if precision is None else torch.channels_last)
+    net = model.module.to(
+        memory_format=torch.contiguous_format if precision is None else torch.channels_last
+    )
     if precision is not None:
         x = x.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        return sliding_window_inference(x, (256, 256), 4, net, overlap=0.25).float().sigmoid().numpy()
+        return (
+            sliding_window_inference(x, (256, 256), 4, net, overlap=0.25).float().sigmoid().numpy()
+        )
 
 
 def windows_of(volume: np.ndarray, count: int) -> list[np.ndarray]:
@@ -95,7 +101,10 @@ def whole_slices(model, volume: np.ndarray, rounds: int, folder: Path) -> None:
             times.setdefault("monai default", []).append(took)
     voxels = windows[0][0, 0].size
     speed = {
-        name: voxels * {"b": len(windows), "s": len(volume), "m": 4}[name[0]] / statistics.median(took) / 1e6
+        name: voxels
+        * {"b": len(windows), "s": len(volume), "m": 4}[name[0]]
+        / statistics.median(took)
+        / 1e6
         for name, took in times.items()
     }
     for name, value in speed.items():
@@ -108,13 +117,17 @@ def whole_slices(model, volume: np.ndarray, rounds: int, folder: Path) -> None:
         print(
             f"segment / MONAI in the same precision and layout, {precision}: {speed[f'segment {precision}'] / speed[f'monai {precision}']:.2f}"
         )
-    print(f"segment / MONAI, default against default: {speed['segment bf16'] / speed['monai default']:.2f}")
+    print(
+        f"segment / MONAI, default against default: {speed['segment bf16'] / speed['monai default']:.2f}"
+    )
 
 
 def differences(model, volume: np.ndarray, folder: Path) -> None:
     save_volume(folder / "one.tif", volume[:3])
     window = windows_of(volume, 1)[0]
-    whole = Runner(model, Settings("cpu", "fp32", torch.get_num_threads())).start(window).result()[0, 0]
+    whole = (
+        Runner(model, Settings("cpu", "fp32", torch.get_num_threads())).start(window).result()[0, 0]
+    )
     segment(model, folder / "one.tif", folder / "t.zarr", precision="fp32", tile=512, force=True)
     ours = open_volume(folder / "t.zarr").slice_at(1)
     theirs = monai(model, window, None)[0, 0]
@@ -127,9 +140,13 @@ def tiles(folder: Path, count: int, precision: str) -> None:
     """Run in a process of its own, so that 2 GB are all that there is."""
     model, norm = network(), Normalisation((128.0,), (40.0,), "file")
     start = time.perf_counter()
-    done = segment(model, folder / "large.tif", folder / "l.zarr", precision=precision, memory=2.0, force=True)
+    done = segment(
+        model, folder / "large.tif", folder / "l.zarr", precision=precision, memory=2.0, force=True
+    )
     took = time.perf_counter() - start
-    status = Path("/proc/self/status").read_text()  # what rusage says includes the process this one was started from
+    status = Path(
+        "/proc/self/status"
+    ).read_text()  # what rusage says includes the process this one was started from
     peak = int(status.split("VmHWM:")[1].split()[0]) / 2**20
     volume = open_volume(folder / "large.tif")
     one = (slice(0, 1), slice(0, 4096), slice(0, 4096))
@@ -146,10 +163,14 @@ def tiles(folder: Path, count: int, precision: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slices", type=int, default=24)
-    parser.add_argument("--large", type=int, default=3, help="slices of 4096 x 4096, 3 or more; 0 leaves tiles out")
+    parser.add_argument(
+        "--large", type=int, default=3, help="slices of 4096 x 4096, 3 or more; 0 leaves tiles out"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -165,7 +186,14 @@ def main() -> None:
         if given.large:
             save_volume(folder / "large.tif", slices(max(3, given.large), 4096))
         for precision in ("fp32", "bf16") if given.large else ():
-            words = ["--work", str(folder), str(max(3, given.large)), precision, "--threads", str(given.threads)]
+            words = [
+                "--work",
+                str(folder),
+                str(max(3, given.large)),
+                precision,
+                "--threads",
+                str(given.threads),
+            ]
             subprocess.run([sys.executable, __file__, *words], check=True)
     finally:
         shutil.rmtree(folder)

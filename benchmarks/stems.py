@@ -22,8 +22,8 @@ from torch import nn
 
 from evenslice import uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.discovery import find_stems
-from evenslice.model.stem import norms_per_slot
+from evenslice.model.stem.adapt import norms_per_slot
+from evenslice.model.stem.find import find_stems
 from evenslice.model.weights import load_encoder, read_weights
 
 TESTS = Path(__file__).resolve().parent.parent / "tests" / "model"
@@ -33,7 +33,10 @@ DEPTH = 5  # slices in the table of families
 
 def with_stem(network, weight):
     changed = copy.deepcopy(network)
-    changed.conv1.weight, changed.conv1.in_channels = nn.Parameter(weight.contiguous()), weight.shape[1]
+    changed.conv1.weight, changed.conv1.in_channels = (
+        nn.Parameter(weight.contiguous()),
+        weight.shape[1],
+    )
     return changed
 
 
@@ -51,7 +54,9 @@ def by_smp(network, slices):
 def by_volume_segmantics(network, slices):
     """As in its release 0.4, written again: three slices untouched, else the mean of R, G and B, without 1/S."""
     weight = network.conv1.weight.detach()
-    return with_stem(network, weight if slices == 3 else weight.mean(1, keepdim=True).expand(-1, slices, -1, -1))
+    return with_stem(
+        network, weight if slices == 3 else weight.mean(1, keepdim=True).expand(-1, slices, -1, -1)
+    )
 
 
 def by_us(init):
@@ -95,7 +100,8 @@ def compare(weights, families):
             norms = norms_per_slot(find_stems(network, slices)[0])
             half = slices // 2
             pairs = [
-                (norms[half + j] - norms[half - j]) / (norms[half + j] + norms[half - j]) for j in range(1, half + 1)
+                (norms[half + j] - norms[half - j]) / (norms[half + j] + norms[half - j])
+                for j in range(1, half + 1)
             ]
             print(
                 f"  {name:18s} norms {' '.join(f'{n:5.2f}' for n in norms)} | pairs {' '.join(f'{p:+.3f}' for p in pairs)}"
@@ -121,7 +127,9 @@ def family_row(family, families):
     off = families.difference(families.answer(mean, grey.expand(-1, DEPTH, -1, -1)), expected)
     result = "even" if single < 1e-5 and double < 1e-12 else "NOT EVEN"
     result += ", scale lost" if family.standardised else "" if off < 1e-5 else ", NOT GREY"
-    what = "; ".join(f"`{name or '.'}`: {words}" for name, words in ((s.name, s.description) for s in stems))
+    what = "; ".join(
+        f"`{name or '.'}`: {words}" for name, words in ((s.name, s.description) for s in stems)
+    )
     return f"{head_of(family)} {what} | {single:.0e} | {double:.0e} | {off:.0e} | {result} |"
 
 
@@ -143,7 +151,9 @@ def write_doc(page, families, only):
         kept = next((line for line in text.splitlines() if line.startswith(head_of(family))), "")
         rows.append(kept if only not in family.label and kept else family_row(family, families))
         print(rows[-1], flush=True)
-    refused = [f"- **{case}**: {refusal_text(make)}" for case, (make, _) in test_refusals.REFUSED.items()]
+    refused = [
+        f"- **{case}**: {refusal_text(make)}" for case, (make, _) in test_refusals.REFUSED.items()
+    ]
     for mark, lines in (("families", rows), ("refused", refused)):
         start, end = f"<!-- {mark}: begin -->\n", f"<!-- {mark}: end -->"
         head, _, rest = text.partition(start)
@@ -160,11 +170,15 @@ def rows_head():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", type=Path, help="a state dict of timm's resnet18")
     parser.add_argument("--doc", type=Path, help="the page to write the tables into")
     parser.add_argument(
-        "--only", default="", help="with --doc: measure only families whose name holds this, keep the other rows"
+        "--only",
+        default="",
+        help="with --doc: measure only families whose name holds this, keep the other rows",
     )
     options = parser.parse_args()
     sys.path.insert(0, str(TESTS))

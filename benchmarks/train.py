@@ -22,11 +22,11 @@ import torch
 from evenslice import build_model, open_volume, save_volume
 from evenslice.labels.targets import Target
 from evenslice.learn.fit import PLUGINS, Seen, fit
-from evenslice.learn.held import held
 from evenslice.learn.losses import segmentation_loss
-from evenslice.learn.mixture import Mixture
 from evenslice.learn.module import Training
+from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.patches import PatchSource
+from evenslice.learn.preload import held
 from evenslice.learn.recipe import Recipe
 from evenslice.volume.normalisation import Normalisation
 
@@ -39,7 +39,9 @@ Times = tuple[float, float]
 def data(folder: Path) -> None:
     """Write the volumes."""
     if (SHARED / "raw.tif").exists():
-        raw, labels = (open_volume(SHARED / f"{n}.tif").read((slice(None),) * 3) for n in ("raw", "membranes"))
+        raw, labels = (
+            open_volume(SHARED / f"{n}.tif").read((slice(None),) * 3) for n in ("raw", "membranes")
+        )
     else:
         raw = np.random.default_rng(0).integers(0, 255, (20, 1024, 1024), np.uint8)
         labels = (raw > 128).astype(np.uint8)
@@ -53,7 +55,13 @@ def mixture(folder: Path, ending: str, augment: str, lazy: bool) -> Mixture:
     volume, labels = held(files, 0, 0) if lazy else held(files, 10**12, 10**12)
     recipe = Recipe(augment=augment)
     source = PatchSource(
-        volume, labels, tuple(range(16)), 3, (256, 256), Target("foreground", 1), Normalisation((128.0,), (40.0,))
+        volume,
+        labels,
+        tuple(range(16)),
+        3,
+        (256, 256),
+        Target("foreground", 1),
+        Normalisation((128.0,), (40.0,)),
     )
     return Mixture((replace(source, em=recipe.em if augment == "em" else None),))
 
@@ -83,7 +91,13 @@ def ours(source: Mixture, precision: str, steps: int, folder: Path) -> Times:
     recipe = Recipe(weights="none", steps=steps + WARM, precision=precision)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    fit(Marked(network(), 32, source, recipe, steps + WARM), DEVICE, precision, folder, lambda *_: Seen(0.5))
+    fit(
+        Marked(network(), 32, source, recipe, steps + WARM),
+        DEVICE,
+        precision,
+        folder,
+        lambda *_: Seen(0.5),
+    )
     return per_step(*marks, steps - 1)
 
 
@@ -95,7 +109,9 @@ def plain(batches: list[tuple[torch.Tensor, torch.Tensor]], precision: str, step
         if step == WARM:
             begin = now()
         windows, target = batches[step % len(batches)]
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+        with torch.autocast(
+            DEVICE.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
+        ):
             loss = segmentation_loss(net(windows).float(), target)
         optimiser.zero_grad()
         loss.backward()
@@ -105,7 +121,9 @@ def plain(batches: list[tuple[torch.Tensor, torch.Tensor]], precision: str, step
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--precision", choices=[n for n in PLUGINS if n != "fp16"], default="fp32")
@@ -116,7 +134,9 @@ def main() -> None:
     try:
         data(folder)
         cases = {
-            f"{ending} {augment} {'lazy' if lazy else 'held'}": mixture(folder, ending, augment, lazy)
+            f"{ending} {augment} {'lazy' if lazy else 'held'}": mixture(
+                folder, ending, augment, lazy
+            )
             for ending in ("tif", "zarr")
             for augment in ("flips", "em")
             for lazy in (False, True)
@@ -124,7 +144,8 @@ def main() -> None:
         rng = np.random.default_rng(0)
         drawn = [[cases["tif flips held"].draw(rng) for _ in range(4)] for _ in range(4)]
         batches = [
-            tuple(torch.from_numpy(np.stack(part)).to(DEVICE) for part in zip(*one, strict=True)) for one in drawn
+            tuple(torch.from_numpy(np.stack(part)).to(DEVICE) for part in zip(*one, strict=True))
+            for one in drawn
         ]
         print(
             f"{DEVICE.type}, {given.threads} threads, {given.precision}, {given.rounds} rounds of {given.steps} steps"
@@ -140,7 +161,10 @@ def main() -> None:
         print(f"a step of the plain loop takes {statistics.median(seconds):.2f} s")
         for name, found in ratios.items():
             wall, cpu = (statistics.median(values) for values in zip(*found, strict=True))
-            print(f"  {name:17s} ours / plain loop: {wall:.3f} by the clock, {cpu:.3f} by processor time", flush=True)
+            print(
+                f"  {name:17s} ours / plain loop: {wall:.3f} by the clock, {cpu:.3f} by processor time",
+                flush=True,
+            )
     finally:
         shutil.rmtree(folder)
 

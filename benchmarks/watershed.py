@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from evenslice import evaluate, open_volume
 from evenslice.data.phantom import phantom
-from evenslice.labels.boxes import grid_of, with_halo
+from evenslice.labels.blocks import grid_of, with_halo
 from evenslice.labels.components import label_box
 from evenslice.labels.watershed import FLOOD_HALO, flood_box, seed_distance, seeds_in
 
@@ -24,7 +24,9 @@ HALOS = ((0, 0, 0), (2, 32, 32), (4, 64, 64), FLOOD_HALO)
 
 def boundaries(membranes: np.ndarray) -> np.ndarray:
     noise = gaussian_filter(np.random.default_rng(0).normal(size=membranes.shape), (0, 2, 2))
-    blurred = gaussian_filter(membranes.astype(np.float32), (0, 1.5, 1.5)) + 0.12 * noise / noise.std()
+    blurred = (
+        gaussian_filter(membranes.astype(np.float32), (0, 1.5, 1.5)) + 0.12 * noise / noise.std()
+    )
     return np.clip(blurred, 0, 1).astype(np.float32)
 
 
@@ -32,7 +34,9 @@ def flooded(boundary: np.ndarray, seeds: np.ndarray, block, halo) -> np.ndarray:
     out = np.zeros_like(seeds)
     for box in grid_of(boundary.shape, block):
         read, inside = with_halo(box, halo, boundary.shape)
-        out[box] = flood_box(boundary[read], seeds[read], inside, 0.5, VOXEL, seed_distance(VOXEL), fill=True)
+        out[box] = flood_box(
+            boundary[read], seeds[read], inside, 0.5, VOXEL, seed_distance(VOXEL), fill=True
+        )
     return out
 
 
@@ -42,7 +46,9 @@ def measure(name: str, membranes: np.ndarray, neurons: np.ndarray) -> None:
     mask = seeds_in(boundary, everything, 0.5, VOXEL, seed_distance(VOXEL))
     seeds, _ = label_box(mask, everything, boundary.shape)
     whole = flooded(boundary, seeds, boundary.shape, (0, 0, 0))
-    print(f"{name}: ARE of the whole {evaluate(whole, neurons, as_='instances').partition.adapted_rand_error:.4f}")
+    print(
+        f"{name}: ARE of the whole {evaluate(whole, neurons, as_='instances').partition.adapted_rand_error:.4f}"
+    )
     for block in ((10, 128, 128), (16, 256, 256)):
         for halo in HALOS:
             found = flooded(boundary, seeds, block, halo)
@@ -59,7 +65,10 @@ def main() -> None:
     measure("phantom", made.membranes, made.neurons)
     if SHARED.is_dir():
         box = (slice(None),) * 3
-        measure("ISBI 2012", *(open_volume(SHARED / f"{name}.tif").read(box) for name in ("membranes", "neurons")))
+        measure(
+            "ISBI 2012",
+            *(open_volume(SHARED / f"{name}.tif").read(box) for name in ("membranes", "neurons")),
+        )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,16 @@ from typing import Any
 import typer.main
 from typer import Context
 
-from evenslice.cli import app
+from evenslice.cli.app import app
 
 PAGE = "reference/cli.md"
-KINDS = {"path": "path", "int": "whole number", "int range": "whole number", "float": "number", "text": "text"}
+KINDS = {
+    "path": "path",
+    "int": "whole number",
+    "int range": "whole number",
+    "float": "number",
+    "text": "text",
+}
 HEAD = """# The command line
 
 Exit code 0: done, whatever was found; 1: a check that was asked for failed (`--fail-above`, `--verify`); 2: bad input or usage, in one
@@ -36,12 +42,20 @@ def section(command: Any, parent: Context) -> str:
     for parameter in command.params:
         if not parameter.hidden:
             kinds[parameter.param_type_name].append(row(parameter, context))
-    usage = " ".join(command.get_usage(context).split()).removeprefix("Usage: ").replace("{", "").replace("}", "")
+    usage = (
+        " ".join(command.get_usage(context).split())
+        .removeprefix("Usage: ")
+        .replace("{", "")
+        .replace("}", "")
+    )
     text = f"\n## {context.command_path}\n\n{command.help}\n\n```text\n{usage}\n```\n"
     for kind, rows in kinds.items():
         if rows:
             columns = ["argument", ""] if kind == "argument" else ["option", "takes", ""]
-            text += f"\n| {' | '.join(columns)} | default |\n|{'---|' * (len(columns) + 1)}\n" + "".join(rows)
+            text += (
+                f"\n| {' | '.join(columns)} | default |\n|{'---|' * (len(columns) + 1)}\n"
+                + "".join(rows)
+            )
     return text
 
 
@@ -52,7 +66,11 @@ def row(parameter: Any, context: Context) -> str:
     else:
         head = [f"`{parameter.opts[-1]}`", "" if parameter.is_flag else values(parameter, context)]
     cells = (*head, parameter.help or "", default(parameter))
-    return "| " + " | ".join(cell.replace("|", "&#124;") if "`" not in cell else cell for cell in cells) + " |\n"
+    return (
+        "| "
+        + " | ".join(cell.replace("|", "&#124;") if "`" not in cell else cell for cell in cells)
+        + " |\n"
+    )
 
 
 def values(parameter: Any, context: Context) -> str:

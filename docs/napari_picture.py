@@ -30,7 +30,9 @@ def main(folder: Path, out: Path) -> None:
     panel.tile.setValue(96)
     panel.windows.setValue(12)
     for row, name in enumerate(STANDARD):
-        panel.methods.item(row).setCheckState(CheckState.Checked if name in METHODS else CheckState.Unchecked)
+        panel.methods.item(row).setCheckState(
+            CheckState.Checked if name in METHODS else CheckState.Unchecked
+        )
     panel.run_button.click()
     while panel.control is not None:
         QApplication.processEvents()

@@ -18,7 +18,12 @@ def main(folder: Path, out: Path) -> None:
     """Draw raw slices above, and below each model's importance with its shares."""
     audits = {
         i: audit(
-            folder / f"{i}.safetensors", folder / "phantom.tif", methods=["gradient"], windows=40, tile=160, label=i
+            folder / f"{i}.safetensors",
+            folder / "phantom.tif",
+            methods=["gradient"],
+            windows=40,
+            tile=160,
+            label=i,
         )
         for i in ("rgb", "green")
     }
@@ -28,7 +33,9 @@ def main(folder: Path, out: Path) -> None:
         top = np.percentile(look.attribution, 99.5)
         for slot, axis in enumerate(axes[row]):
             if label == "raw":
-                axis.imshow(look.slices[slot], cmap="gray", vmin=look.slices.min(), vmax=look.slices.max())
+                axis.imshow(
+                    look.slices[slot], cmap="gray", vmin=look.slices.min(), vmax=look.slices.max()
+                )
                 axis.set_title(NAMES[slot])
             else:
                 axis.imshow(look.attribution[slot], cmap="magma", vmin=0, vmax=top)

@@ -16,7 +16,10 @@ from evenslice.report.figures import effects_figure, finding_figure, save_figure
 from evenslice.report.verdict import DASH, confidence, fixed, short
 
 FIGURES = {
-    "finding": (finding_figure, "Shares of every cell before and after training, mirror index and Dice"),
+    "finding": (
+        finding_figure,
+        "Shares of every cell before and after training, mirror index and Dice",
+    ),
     "effects": (effects_figure, "Mean paired differences from the control with their intervals"),
     "steps": (steps_figure, "Mirror index of every cell against training steps"),
 }
@@ -39,8 +42,12 @@ def main(folders: list[Path], out: Path) -> None:
     studies = [read(folder) for folder in folders]
     names = [slug(study["name"]) for study in studies]
     if len(set(names)) < len(names):
-        raise BadInputError(f"two of the studies have one name ({', '.join(names)}), expected names that differ")
-    command = f"python docs/results.py {' '.join(folder.name for folder in folders)} docs/{out.name}"
+        raise BadInputError(
+            f"two of the studies have one name ({', '.join(names)}), expected names that differ"
+        )
+    command = (
+        f"python docs/results.py {' '.join(folder.name for folder in folders)} docs/{out.name}"
+    )
     sentences = "\n".join(
         f"- {text(study['name'])}: **{text(told.question(claim))}** {text(told.sign(claim).word.capitalize())}. {text(claim['sentence'])}"
         for study in studies
@@ -76,11 +83,23 @@ def section(study: dict, name: str, out: Path) -> str:
     """Write all about one study, and its figures."""
     parts = [f"## {text(study['name'])}: {text(study.get('title') or 'a study')}"]
     parts.append(f"Made by `{command_of(study)}`. {text(told.progress(study))}".strip())
-    parts.append("Settings: " + text("; ".join(f"{key}: {value}" for key, value in study.get("settings", {}).items())))
+    parts.append(
+        "Settings: "
+        + text("; ".join(f"{key}: {value}" for key, value in study.get("settings", {}).items()))
+    )
     parts += ["### The claims", claims(study), "### The lean, before and after training"]
     parts += [figure(study, "finding", name, out), leans(study)]
-    parts += ["### Compared with " + text(study["control"]), figure(study, "effects", name, out), comparisons(study)]
-    parts += ["### Accuracy", accuracy(study), "### During training", figure(study, "steps", name, out)]
+    parts += [
+        "### Compared with " + text(study["control"]),
+        figure(study, "effects", name, out),
+        comparisons(study),
+    ]
+    parts += [
+        "### Accuracy",
+        accuracy(study),
+        "### During training",
+        figure(study, "steps", name, out),
+    ]
     parts += ["### Every cell", rows(study)]
     failed = [
         f"- {text(row['treatment'])}, {text(row['network'])}, {text(cells.cell_name(row))}: {text(row['failure'])}"
@@ -93,7 +112,10 @@ def section(study: dict, name: str, out: Path) -> str:
 def command_of(study: dict) -> str:
     """Return the command that made a study, without line breaks."""
     return " ".join(
-        (study.get("command") or f"evenslice study studies/{study['name']}.toml --out {study['name']}").split()
+        (
+            study.get("command")
+            or f"evenslice study studies/{study['name']}.toml --out {study['name']}"
+        ).split()
     )
 
 
@@ -114,7 +136,10 @@ def claims(study: dict) -> str:
     control = str(study["control"])
     return table(
         ("question", "answer", "measured"),
-        [(told.question(claim), told.answer(claim, control), claim["sentence"]) for claim in study["claims"]],
+        [
+            (told.question(claim), told.answer(claim, control), claim["sentence"])
+            for claim in study["claims"]
+        ],
     )
 
 
@@ -122,7 +147,9 @@ def leans(study: dict) -> str:
     """Write the pooled leans before and after."""
     found = cells.lean_of(study)
     lines = []
-    for treatment, network in dict.fromkeys((treatment, network) for treatment, network, _ in found):
+    for treatment, network in dict.fromkeys(
+        (treatment, network) for treatment, network, _ in found
+    ):
         before, after = (found.get((treatment, network, when), {}) for when in ("before", "after"))
         verdicts = [told.lean_badge(one or None).word for one in (before, after)]
         counts = [short(after.get(key)) for key in ("cells", "datasets")]
@@ -191,9 +218,13 @@ def accuracy(study: dict) -> str:
         for dataset in cells.names(group.rows, "dataset"):
             for treatment in group.treatments:
                 own = [row for row in group.of(treatment) if row["dataset"] == dataset]
-                scores = [", ".join(fixed(row.get(key)) for row in own) or DASH for key in ("dice", "iou")]
+                scores = [
+                    ", ".join(fixed(row.get(key)) for row in own) or DASH for key in ("dice", "iou")
+                ]
                 lines.append((group.title, dataset, treatment, *scores))
-    return "A number a seed.\n\n" + table(("network", "data set", "treatment", "Dice", "IoU"), lines)
+    return "A number a seed.\n\n" + table(
+        ("network", "data set", "treatment", "Dice", "IoU"), lines
+    )
 
 
 def rows(study: dict) -> str:
@@ -244,7 +275,9 @@ def value(found: dict) -> str:
 def table(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
     """Write a table of Markdown."""
     every = [head, ("---",) * len(head), *lines]
-    return "\n".join("| " + " | ".join(text(cell).replace("|", "\\|") for cell in line) + " |" for line in every)
+    return "\n".join(
+        "| " + " | ".join(text(cell).replace("|", "\\|") for cell in line) + " |" for line in every
+    )
 
 
 def text(words: object) -> str:
@@ -255,7 +288,10 @@ def text(words: object) -> str:
 
 def slug(name: str) -> str:
     """Return a name as part of a file name."""
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split()) or "study"
+    return (
+        "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+        or "study"
+    )
 
 
 if __name__ == "__main__":

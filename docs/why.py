@@ -21,7 +21,9 @@ CUT = 0.5
 
 def picture(columns: int, rows: int = 1) -> tuple[plt.Figure, np.ndarray]:
     """Return a figure of square pictures without axes."""
-    figure, axes = plt.subplots(rows, columns, figsize=(2.4 * columns, 2.55 * rows), layout="constrained")
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.4 * columns, 2.55 * rows), layout="constrained"
+    )
     figure.get_layout_engine().set(h_pad=0.08)
     for axis in axes.flat:
         axis.set_xticks([])
@@ -47,7 +49,11 @@ def turned_figure(window: np.ndarray, folder: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as work:
         even = Path(work, "even.safetensors")
         fix(folder / "rgb.safetensors", even, volume=folder / "phantom.tif")
-        files = {"rgb stem": folder / "rgb.safetensors", "green stem": folder / "green.safetensors", "rgb, fixed": even}
+        files = {
+            "rgb stem": folder / "rgb.safetensors",
+            "green stem": folder / "green.safetensors",
+            "rgb, fixed": even,
+        }
         models = {name: load_model(file) for name, file in files.items()}
     figure, axes = picture(4, len(models))
     for row, (name, model) in enumerate(models.items()):
@@ -84,5 +90,6 @@ def main(folder: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     main(
-        Path(sys.argv[1] if len(sys.argv) > 1 else "evenslice-demo"), Path(sys.argv[2] if len(sys.argv) > 2 else "docs")
+        Path(sys.argv[1] if len(sys.argv) > 1 else "evenslice-demo"),
+        Path(sys.argv[2] if len(sys.argv) > 2 else "docs"),
     )

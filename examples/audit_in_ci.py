@@ -26,15 +26,26 @@ def volume():
 
 def test_the_model_looks_at_both_sides_alike(volume):
     model = os.environ.get("MODEL") or build_model(weights="none", encoder_depth=3, init="green")
-    facts = {"mean": number("MEAN"), "std": number("STD")} if "MODEL" in os.environ else {"mean": [128], "std": [40]}
+    facts = (
+        {"mean": number("MEAN"), "std": number("STD")}
+        if "MODEL" in os.environ
+        else {"mean": [128], "std": [40]}
+    )
     found = assert_symmetric(
-        model, volume, tile=int(os.environ.get("TILE", "48")), margin=0.05, methods=["gradient"], **facts
+        model,
+        volume,
+        tile=int(os.environ.get("TILE", "48")),
+        margin=0.05,
+        methods=["gradient"],
+        **facts,
     )
     assert found.methods["gradient"].index is not None
 
 
 def test_a_model_that_leans_is_caught(volume):
     leaning = build_model(weights="none", encoder_depth=3, init="green")
-    leaning.module.encoder.model.conv1.weight.data[:, 0] *= 3  # the previous slice counts three times
+    leaning.module.encoder.model.conv1.weight.data[:, 0] *= (
+        3  # the previous slice counts three times
+    )
     with pytest.raises(AssertionError, match="evenslice fix"):
         assert_symmetric(leaning, volume, tile=48, methods=["gradient"], mean=[128], std=[40])

@@ -15,7 +15,9 @@ from evenslice import segment
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("volume")
     parser.add_argument("out")
@@ -25,7 +27,11 @@ def main() -> None:
         n_workers=given.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
     ) as cluster:
         done = segment(
-            given.model, given.volume, given.out, scheduler=cluster.scheduler_address, instances="components"
+            given.model,
+            given.volume,
+            given.out,
+            scheduler=cluster.scheduler_address,
+            instances="components",
         )
         print(f"{given.workers} workers, {done.objects} objects, written to {given.out}")
 

@@ -17,7 +17,9 @@ HELD_OUT = "24:30"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--encoder-depth", type=int, default=5)
@@ -36,7 +38,9 @@ def main() -> None:
         )
         learnt = train(raw, given.folder / "membranes.tif", model, recipe)
         done = segment(model, raw, out, instances="watershed", voxel_nm=(50, 4, 4))
-        print(f"membranes, held-out slices: Dice {learnt.scores.dice:.3f}; {done.objects} objects\n")
+        print(
+            f"membranes, held-out slices: Dice {learnt.scores.dice:.3f}; {done.objects} objects\n"
+        )
         print("| slices | ARE | VOI split | VOI merge | F1 at IoU 0.5 |")
         print("|---|---|---|---|---|")
         for name, roi in (("all", None), (f"held out, {HELD_OUT}", f"{HELD_OUT},:,:")):

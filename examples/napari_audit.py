@@ -18,7 +18,9 @@ from evenslice.report.verdict import sentence
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("volume")
     parser.add_argument("--windows", type=int, default=12)
@@ -34,7 +36,13 @@ def main() -> None:
     for opened in read(given.volume):
         viewer.add_layer(Layer.create(*opened))
     layer = viewer.layers[0]
-    found = audit(load_model(given.model), volume_of_layer(layer), windows=given.windows, tile=given.tile, looks=3)
+    found = audit(
+        load_model(given.model),
+        volume_of_layer(layer),
+        windows=given.windows,
+        tile=given.tile,
+        looks=3,
+    )
     for made in layers_of_audit(found, layer):
         viewer.add_layer(Layer.create(*made))
     show_together(viewer.layers, True)

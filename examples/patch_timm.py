@@ -18,7 +18,9 @@ class Segmenter(Module):
 
     def __init__(self, encoder: str, pretrained: bool) -> None:
         super().__init__()
-        self.encoder = timm.create_model(encoder, pretrained=pretrained, features_only=True, out_indices=(0, 1))
+        self.encoder = timm.create_model(
+            encoder, pretrained=pretrained, features_only=True, out_indices=(0, 1)
+        )
         self.head = LazyConv2d(1, 1)
 
     def forward(self, x):
@@ -26,7 +28,9 @@ class Segmenter(Module):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--slices", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
@@ -50,8 +54,12 @@ def main() -> None:
         optimiser.zero_grad()
     network.eval()
     with torch.inference_mode():
-        change = (network(window) - network(window.flip(1))).abs().max() / network(window).abs().max()
-    print(f"loss {loss.item():.3f}; the answer changes by {change:.1e} when the slices are reversed")
+        change = (network(window) - network(window.flip(1))).abs().max() / network(
+            window
+        ).abs().max()
+    print(
+        f"loss {loss.item():.3f}; the answer changes by {change:.1e} when the slices are reversed"
+    )
 
 
 if __name__ == "__main__":

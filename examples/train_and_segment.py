@@ -15,14 +15,20 @@ from evenslice.learn.recipe import Recipe
 
 
 def stack(folder: Path, name: str, shape: tuple[int, int, int], seed: int) -> tuple[Path, Path]:
-    made, raw, truth = phantom(shape, seed), folder / f"{name}.tif", folder / f"{name}-membranes.tif"
+    made, raw, truth = (
+        phantom(shape, seed),
+        folder / f"{name}.tif",
+        folder / f"{name}-membranes.tif",
+    )
     save_volume(raw, made.raw, made.voxel_nm)
     save_volume(truth, made.membranes, made.voxel_nm)
     return raw, truth
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--crop", type=int, default=96)
@@ -35,7 +41,13 @@ def main() -> None:
     other, truth = stack(given.out, "second", shape, seed=1)
 
     recipe = Recipe(
-        weights=given.weights, encoder_depth=3, init="green", steps=given.steps, crop=given.crop, lr=5e-4, batch=2
+        weights=given.weights,
+        encoder_depth=3,
+        init="green",
+        steps=given.steps,
+        crop=given.crop,
+        lr=5e-4,
+        batch=2,
     )
     trained = train(raw, membranes, given.out / "model.safetensors", recipe)
     found = audit(trained.model, other, methods=["gradient"], windows=12, tile=given.size // 2)

@@ -43,7 +43,10 @@ PHOTOGRAPHS = {
 
 def photographs() -> list[Tensor]:
     """Every photograph as (1, 3, y, x), 0 to 1."""
-    return [torch.from_numpy(np.array(load())).permute(2, 0, 1)[None].float() / 255 for load in PHOTOGRAPHS.values()]
+    return [
+        torch.from_numpy(np.array(load())).permute(2, 0, 1)[None].float() / 255
+        for load in PHOTOGRAPHS.values()
+    ]
 
 
 def places(photos: list[Tensor]) -> list[tuple[int, int, int]]:
@@ -97,8 +100,12 @@ class Exemplar(nn.Module):
 
     def __init__(self, classes: int):
         super().__init__()
-        self.encoder = timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(0, 1, 2))
-        self.head = nn.Sequential(nn.Linear(128, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, classes))
+        self.encoder = timm.create_model(
+            "resnet18", pretrained=False, features_only=True, out_indices=(0, 1, 2)
+        )
+        self.head = nn.Sequential(
+            nn.Linear(128, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, classes)
+        )
         # Batch norm makes the stem's scale free: a small start lets what is learned outgrow the random part.
         self.encoder.conv1.weight.data.mul_(0.1)
 
@@ -121,7 +128,10 @@ def pretrain(steps: int, seed: int, batch: int, lr: float, weight_decay: float) 
     net = Exemplar(len(where)).to(memory_format=torch.channels_last)
     kernels = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": kernels, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, total_steps=steps, pct_start=0.1, cycle_momentum=False
@@ -141,7 +151,10 @@ def pretrain(steps: int, seed: int, batch: int, lr: float, weight_decay: float) 
         if step % 100 == 0 or step == steps:
             norms = " / ".join(f"{norm:.3f}" for norm in stem_norms(net.encoder))
             seconds = time.perf_counter() - started
-            print(f"step {step}: {seconds:.0f} s, loss {loss.item():.3f}, right {right:.3f}, stem {norms}", flush=True)
+            print(
+                f"step {step}: {seconds:.0f} s, loss {loss.item():.3f}, right {right:.3f}, stem {norms}",
+                flush=True,
+            )
     return net.encoder.eval()
 
 
@@ -167,7 +180,9 @@ def save(encoder: nn.Module, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pretrain the bundled encoder on six colour photographs.")
+    parser = argparse.ArgumentParser(
+        description="Pretrain the bundled encoder on six colour photographs."
+    )
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=128)

@@ -30,14 +30,43 @@ def run_tests(names: list[str], folder: Path) -> list[dict[str, object]]:
     source = ",".join(str(ROOT / "src" / "evenslice" / name) for name in FOLDERS)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     runs = []
-    for test in [str(path.relative_to(ROOT)) for name in names for path in sorted((ROOT / "tests").glob(name))]:
+    for test in [
+        str(path.relative_to(ROOT))
+        for name in names
+        for path in sorted((ROOT / "tests").glob(name))
+    ]:
         data = folder / f"{test.replace('/', '_')}.coverage"
         record = data.with_suffix(".json")
         if not record.exists():
-            command = [sys.executable, "-m", "coverage", "run", "--branch", f"--source={source}", f"--data-file={data}"]
-            command += ["-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "--timeout", "1800", test]
+            command = [
+                sys.executable,
+                "-m",
+                "coverage",
+                "run",
+                "--branch",
+                f"--source={source}",
+                f"--data-file={data}",
+            ]
+            command += [
+                "-m",
+                "pytest",
+                "-n",
+                "0",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "--timeout",
+                "1800",
+                test,
+            ]
             done = subprocess.run(
-                command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, encoding="utf-8"
+                command,
+                check=False,
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
             )
             last = done.stdout.strip().splitlines()[-1:]
             found = {
@@ -57,12 +86,33 @@ def files_of(folder: Path) -> dict[str, dict[str, int]]:
     """Return the counts of every file over all runs."""
     data, report = folder / "all", folder / "all.report"
     pieces = sorted(str(path) for path in folder.glob("*.coverage"))
-    command = [sys.executable, "-m", "coverage", "combine", "-q", "--keep", f"--data-file={data}", *pieces]
+    command = [
+        sys.executable,
+        "-m",
+        "coverage",
+        "combine",
+        "-q",
+        "--keep",
+        f"--data-file={data}",
+        *pieces,
+    ]
     subprocess.run(command, check=True, cwd=ROOT)
-    command = [sys.executable, "-m", "coverage", "json", "-q", f"--data-file={data}", "-o", str(report)]
+    command = [
+        sys.executable,
+        "-m",
+        "coverage",
+        "json",
+        "-q",
+        f"--data-file={data}",
+        "-o",
+        str(report),
+    ]
     subprocess.run(command, check=True, cwd=ROOT)
     found = json.loads(report.read_text(encoding="utf-8"))["files"]
-    return {name[name.index("evenslice/") + 10 :]: entry["summary"] for name, entry in sorted(found.items())}
+    return {
+        name[name.index("evenslice/") + 10 :]: entry["summary"]
+        for name, entry in sorted(found.items())
+    }
 
 
 def percent(part: int, whole: int) -> float:
@@ -94,15 +144,23 @@ def figures_of(files: dict[str, dict[str, int]]) -> dict[str, object]:
         "branches": branches,
         "branches_covered": taken,
         "branch_percent": percent(taken, branches),
-        "below": [row for row in rows if row["branch_percent"] < ENOUGH or row["line_percent"] < ENOUGH],
+        "below": [
+            row for row in rows if row["branch_percent"] < ENOUGH or row["line_percent"] < ENOUGH
+        ],
     }
 
 
 def main() -> None:
     """Run the tests unless there are data, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--keep", type=Path, help="folder for the data of each run")
-    parser.add_argument("--tests", default=",".join(TESTS), help="folders and files of tests, with commas between them")
+    parser.add_argument(
+        "--tests",
+        default=",".join(TESTS),
+        help="folders and files of tests, with commas between them",
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep.resolve() if given.keep else Path(temporary)
@@ -110,7 +168,9 @@ def main() -> None:
         runs = run_tests(given.tests.split(","), folder)
         files = files_of(folder)
     folders = {
-        name: figures_of({file: entry for file, entry in files.items() if file.startswith(f"{name}/")})
+        name: figures_of(
+            {file: entry for file, entry in files.items() if file.startswith(f"{name}/")}
+        )
         for name in FOLDERS
     }
     print(f"{'folder':10} files  lines  covered        branches  covered")
@@ -121,7 +181,9 @@ def main() -> None:
         )
         print(f"{name:10} {row['files']:5} {lines} {branches}")
         for below in row["below"]:
-            print(f"  {below['file']}: {below['branch_percent']} % of branches, {below['missing_branches']} missing")
+            print(
+                f"  {below['file']}: {below['branch_percent']} % of branches, {below['missing_branches']} missing"
+            )
     about = {
         "command": "python reliability/branches.py",
         "coverage": version("coverage"),
@@ -129,7 +191,9 @@ def main() -> None:
     }
     found = {"schema": "evenslice.branches/1", **about, "runs": runs, "folders": folders}
     (HERE / "figures").mkdir(exist_ok=True)
-    (HERE / "figures" / "branches.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (HERE / "figures" / "branches.json").write_text(
+        json.dumps(found, indent=2) + "\n", encoding="utf-8"
+    )
     sys.exit(not all(run["passed"] for run in runs))
 
 

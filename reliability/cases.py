@@ -38,7 +38,9 @@ def class_of(case: ElementTree.Element) -> str:
 
 def counted(report: Path) -> dict[str, dict[str, int]]:
     """Count the tests of a report by class, and sum the numbers that they noted."""
-    classes: dict[str, dict[str, int]] = defaultdict(lambda: {"tried": 0, "passed": 0, "failed": 0, "skipped": 0})
+    classes: dict[str, dict[str, int]] = defaultdict(
+        lambda: {"tried": 0, "passed": 0, "failed": 0, "skipped": 0}
+    )
     for case in ElementTree.parse(report).iter("testcase"):
         found = classes[class_of(case)]
         found["tried"] += 1
@@ -74,14 +76,24 @@ def run(folder: str, fuzz: int, seed: int, only: str) -> dict[str, Any]:
         command += [f"--deselect={REPEATED}"] if folder == "faults" else []
         command += ["-k", only] if only else []
         done = subprocess.run(
-            [*command, f"--junitxml={report}", f"tests/{folder}"], check=False, cwd=ROOT, env=environment
+            [*command, f"--junitxml={report}", f"tests/{folder}"],
+            check=False,
+            cwd=ROOT,
+            env=environment,
         )
         classes = counted(report)
     seconds = round(time.perf_counter() - began)
-    found = {"code": done.returncode, "seconds": seconds, "total": total_of(classes), "classes": classes}
+    found = {
+        "code": done.returncode,
+        "seconds": seconds,
+        "total": total_of(classes),
+        "classes": classes,
+    }
     every = os.environ.get("EVENSLICE_FAULTS_EVERY", "1")
     if folder == "faults" and every != "1":
-        found["note"] = f"In this run one operation in {every} was tried (`EVENSLICE_FAULTS_EVERY={every}`)."
+        found["note"] = (
+            f"In this run one operation in {every} was tried (`EVENSLICE_FAULTS_EVERY={every}`)."
+        )
     return found
 
 
@@ -105,7 +117,9 @@ def put_into_kept(name: str, found: dict[str, Any], only: str) -> dict[str, Any]
     earlier = kept(name)
     classes = dict(sorted((earlier["classes"] | found["classes"]).items()))
     code = int(any(one["failed"] for one in classes.values()))
-    before = [f"{one} ({passed_of(earlier['classes'].get(one, {}))} before)" for one in found["classes"]]
+    before = [
+        f"{one} ({passed_of(earlier['classes'].get(one, {}))} before)" for one in found["classes"]
+    ]
     again = f"Changed and run again later, with `--only {only!r}`: {', '.join(before)}."
     note = " ".join(filter(None, (earlier.get("note"), again)))
     return earlier | {"code": code, "total": total_of(classes), "classes": classes, "note": note}
@@ -113,7 +127,9 @@ def put_into_kept(name: str, found: dict[str, Any], only: str) -> dict[str, Any]
 
 def main() -> None:
     """Run what is asked for, and keep it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", nargs="+", choices=FOLDERS)
     parser.add_argument("--fuzz", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
@@ -124,7 +140,10 @@ def main() -> None:
         for name, counts in found["classes"].items():
             print(f"{name:60} {counts}")
         print(folder, found["total"])
-        keep(f"cases-{folder}", put_into_kept(f"cases-{folder}", found, options.only) if options.only else found)
+        keep(
+            f"cases-{folder}",
+            put_into_kept(f"cases-{folder}", found, options.only) if options.only else found,
+        )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,17 @@ from evenslice.volume.normalisation import Normalisation
 
 PROCESSES = 4
 SEGMENT = ["segment", "m.safetensors", "raw.zarr"]
-AUDIT = ["audit", "m.safetensors", "raw.tif", "--windows", "12", "--tile", "64", "--methods", "gradient,ablation"]
+AUDIT = [
+    "audit",
+    "m.safetensors",
+    "raw.tif",
+    "--windows",
+    "12",
+    "--tile",
+    "64",
+    "--methods",
+    "gradient,ablation",
+]
 
 
 def together(folder: Path, commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
@@ -60,23 +70,34 @@ def alike(one: Path, other: Path) -> bool:
 def rows(file: Path) -> list[dict[str, str]]:
     """Read the rows of a study without what a clock says."""
     with file.open() as stream:
-        found = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(stream)]
+        found = [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(stream)
+        ]
     return sorted(found, key=lambda row: (row["init"], row["seed"]))
 
 
 def shards(folder: Path) -> dict[str, object]:
     """Four shards of one output."""
     together(folder, [[*SEGMENT, "one.zarr", "--instances", "components"]])
-    parts = [[*SEGMENT, "four.zarr", "--instances", "components", "--shard", f"{n}/{PROCESSES}"] for n in range(1, 5)]
+    parts = [
+        [*SEGMENT, "four.zarr", "--instances", "components", "--shard", f"{n}/{PROCESSES}"]
+        for n in range(1, 5)
+    ]
     ended = together(folder, parts)
-    return {"codes": [code for code, _ in ended], "equal": alike(folder / "one.zarr", folder / "four.zarr")}
+    return {
+        "codes": [code for code, _ in ended],
+        "equal": alike(folder / "one.zarr", folder / "four.zarr"),
+    }
 
 
 def same_output(folder: Path) -> dict[str, object]:
     """Four runs that all want one output: one may have it, the others must say so in a line."""
     ended = together(folder, [[*SEGMENT, "wanted.zarr", "--instances", "components"]] * PROCESSES)
     refused = [text for code, text in ended if code == 2]
-    lines = all(len([line for line in text.splitlines() if "error:" in line]) == 1 for text in refused)
+    lines = all(
+        len([line for line in text.splitlines() if "error:" in line]) == 1 for text in refused
+    )
     codes = sorted(code for code, _ in ended)
     equal = alike(folder / "one.zarr", folder / "wanted.zarr")
     return {"codes": codes, "equal": equal and lines and codes == [0, 2, 2, 2]}
@@ -94,7 +115,10 @@ def audits(folder: Path) -> dict[str, object]:
     """Four audits beside each other."""
     together(folder, [[*AUDIT, "--out", "audit-one"]])
     ended = together(folder, [[*AUDIT, "--out", f"audit-{n}"] for n in range(PROCESSES)])
-    found = [json.loads((folder / f"audit-{n}" / "audit.json").read_text()) for n in ("one", *range(PROCESSES))]
+    found = [
+        json.loads((folder / f"audit-{n}" / "audit.json").read_text())
+        for n in ("one", *range(PROCESSES))
+    ]
     for one in found:
         del one["provenance"]
     return {"codes": [code for code, _ in ended], "equal": all(one == found[0] for one in found)}

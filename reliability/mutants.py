@@ -86,19 +86,34 @@ def write_settings(folder: Path, file: str, tests: list[str]) -> None:
 
 def mutmut(folder: Path, *arguments: str) -> str:
     """Run mutmut in a folder, return what it printed, and stop when it fails."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "EVENSLICE_SHARED": str(folder / "none")}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+        "EVENSLICE_SHARED": str(folder / "none"),
+    }
     command = [sys.executable, "-m", "mutmut", *arguments]
     done = subprocess.run(
-        command, check=False, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8"
+        command,
+        check=False,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     if done.returncode:
-        sys.exit(f"mutmut {arguments[0]} failed in {folder}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        sys.exit(
+            f"mutmut {arguments[0]} failed in {folder}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        )
     return done.stdout
 
 
 def outcomes(folder: Path) -> dict[str, str]:
     """Return the status of every mutant by its name."""
-    pairs = (line.strip().rsplit(": ", 1) for line in mutmut(folder, "results", "--all", "true").splitlines())
+    pairs = (
+        line.strip().rsplit(": ", 1)
+        for line in mutmut(folder, "results", "--all", "true").splitlines()
+    )
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and "__mutmut_" in pair[0]}
 
 
@@ -112,7 +127,11 @@ def change_of(folder: Path, mutant: str) -> str:
 def function_of(mutant: str) -> str:
     """Turn mutmut's name of a mutant into that of its function or method."""
     name = mutant.rpartition(".")[2].partition("__mutmut_")[0]
-    return name.removeprefix("x_") if name.startswith("x_") else name.removeprefix("xǁ").replace("ǁ", ".")
+    return (
+        name.removeprefix("x_")
+        if name.startswith("x_")
+        else name.removeprefix("xǁ").replace("ǁ", ".")
+    )
 
 
 def examine(folder: Path, file: str, reasons: dict[tuple[str, str, str], str]) -> dict[str, object]:
@@ -129,7 +148,9 @@ def examine(folder: Path, file: str, reasons: dict[tuple[str, str, str], str]) -
     for mutant in (name for name, found in status.items() if found not in ("killed", "timeout")):
         function, change = function_of(mutant), change_of(folder, mutant)
         why = reasons.pop((file, function, change), None)
-        survivors.append({"function": function, "change": change, "status": status[mutant], "why": why})
+        survivors.append(
+            {"function": function, "change": change, "status": status[mutant], "why": why}
+        )
     caught = count["killed"] + count["timeout"]
     return {
         "tests": tests,
@@ -148,19 +169,29 @@ def examine(folder: Path, file: str, reasons: dict[tuple[str, str, str], str]) -
 
 def main() -> None:
     """Examine the files and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", choices=[Path(file).stem for file in JUDGES], help="one file; figures are not written"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--keep", type=Path, help="a new folder to work in, kept for a look at the mutants")
+    parser.add_argument(
+        "--only",
+        choices=[Path(file).stem for file in JUDGES],
+        help="one file; figures are not written",
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="a new folder to work in, kept for a look at the mutants"
+    )
     given = parser.parse_args()
     table = tomllib.loads((HERE / "survivors.toml").read_text(encoding="utf-8"))["survivor"]
-    reasons = {(entry["file"], entry["function"], entry["change"].strip()): entry["why"] for entry in table}
+    reasons = {
+        (entry["file"], entry["function"], entry["change"].strip()): entry["why"] for entry in table
+    }
     files = [file for file in JUDGES if given.only in (None, Path(file).stem)]
     figures: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for file in files:
-            figures[file] = examine((given.keep or Path(temporary)) / Path(file).stem, file, reasons)
+            figures[file] = examine(
+                (given.keep or Path(temporary)) / Path(file).stem, file, reasons
+            )
     print(f"{'file':40} mutants killed timed out survived no tests score")
     for file, row in figures.items():
         numbers = [row[key] for key in ("mutants", "killed", "timed_out", "survived", "no_tests")]
@@ -168,18 +199,26 @@ def main() -> None:
             f"{file:40} {numbers[0]:7} {numbers[1]:6} {numbers[2]:9} {numbers[3]:8} {numbers[4]:8} {row['score_percent']:4} %"
         )
         for survivor in row["survivors"]:
-            print(f"  {survivor['status']} in {survivor['function']}: {survivor['why'] or 'UNEXPLAINED'}")
+            print(
+                f"  {survivor['status']} in {survivor['function']}: {survivor['why'] or 'UNEXPLAINED'}"
+            )
             print("    " + str(survivor["change"]).replace("\n", "\n    "))
     for file, function, change in reasons:
         if file in files:
-            print(f"no longer a survivor, take it out of survivors.toml: {file} {function}\n{change}")
+            print(
+                f"no longer a survivor, take it out of survivors.toml: {file} {function}\n{change}"
+            )
     if given.only is None:
         about = {
             "command": "python reliability/mutants.py",
             "mutmut": version("mutmut"),
             "python": platform.python_version(),
         }
-        text = json.dumps({"schema": "evenslice.mutants/1", **about, "files": figures}, indent=2, ensure_ascii=False)
+        text = json.dumps(
+            {"schema": "evenslice.mutants/1", **about, "files": figures},
+            indent=2,
+            ensure_ascii=False,
+        )
         (HERE / "figures").mkdir(exist_ok=True)
         (HERE / "figures" / "mutants.json").write_text(text + "\n", encoding="utf-8")
 

@@ -21,25 +21,42 @@ strangers can and cannot do is told under [Files from strangers](threats.md)."""
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Lay out a table."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def made(found: Figures) -> str:
     """Say how figures were made."""
-    return ", ".join([f"`{found['command']}`", *(found[key] for key in ("date", "machine") if key in found)]) + "."
+    return (
+        ", ".join(
+            [f"`{found['command']}`", *(found[key] for key in ("date", "machine") if key in found)]
+        )
+        + "."
+    )
 
 
 def by_class(found: Figures) -> str:
     """Count cases by class."""
     total = found["total"]
     classes = found["classes"]
-    rows = [(name, one["tried"], one["passed"]) for name, one in classes.items() if one["tried"] > 1]
+    rows = [
+        (name, one["tried"], one["passed"]) for name, one in classes.items() if one["tried"] > 1
+    ]
     alone = [one for one in classes.values() if one["tried"] == 1]
-    rows += [("of a class of their own", len(alone), sum(one["passed"] for one in alone))] if alone else []
-    skipped = (
-        f" {total['skipped']} were skipped, because the machine could not do them." if total.get("skipped") else ""
+    rows += (
+        [("of a class of their own", len(alone), sum(one["passed"] for one in alone))]
+        if alone
+        else []
     )
-    return f"{total['passed']} of {total['tried']} passed.{skipped}\n\n" + table(("class", "tried", "passed"), rows)
+    skipped = (
+        f" {total['skipped']} were skipped, because the machine could not do them."
+        if total.get("skipped")
+        else ""
+    )
+    return f"{total['passed']} of {total['tried']} passed.{skipped}\n\n" + table(
+        ("class", "tried", "passed"), rows
+    )
 
 
 def hostile(found: Figures) -> str:
@@ -97,7 +114,16 @@ def faults(found: Figures) -> str:
         "each file; the next run that writes there completes it). Nothing hidden may be left where it can be removed. Two processes on one output "
         f"must refuse or cooperate. A full disk does not make removing fail, and to be killed before a flush is to be killed before what follows it, so there "
         f"are fewer faults than writes. {found.get('note', '')}\n\n{made(found)} {total.get('faults', 0)} faults, {total.get('survived', 0)} survived.\n\n"
-        + table(("what", "writes, summed over the kinds of fault", "faults", "survived", "tests passed"), rows)
+        + table(
+            (
+                "what",
+                "writes, summed over the kinds of fault",
+                "faults",
+                "survived",
+                "tests passed",
+            ),
+            rows,
+        )
     )
 
 
@@ -105,7 +131,9 @@ def soak(found: Figures) -> str:
     """Tell of one long run."""
     left_out = {"command", "date", "machine", "versions"}
     rows = [
-        (name.replace("_", " ").replace(" mb", ", MB"), value) for name, value in found.items() if name not in left_out
+        (name.replace("_", " ").replace(" mb", ", MB"), value)
+        for name, value in found.items()
+        if name not in left_out
     ]
     return f"{made(found)}\n\n" + table(("", ""), rows)
 
@@ -133,7 +161,9 @@ def rounding(found: Figures) -> str:
     keys = list(next(iter(worst.values())))
     limits = found["limits"]
     rows = [(name, *(f"{one[key]:.1e}" for key in keys)) for name, one in worst.items()]
-    rows.append(("tolerance", *(f"{limits.get(key, limits[key.split(',')[0]]):.0e}" for key in keys)))
+    rows.append(
+        ("tolerance", *(f"{limits.get(key, limits[key.split(',')[0]]):.0e}" for key in keys))
+    )
     return (
         "## Numbers\n\nLargest differences from float64, computed again with plain torch apart from our code: of the shares an audit gives (it runs in "
         "float32), of shares in float32 and bfloat16, and of probabilities (0..1). The tests hold the tolerances (`tests/evidence/test_precision.py`).\n\n"
@@ -149,11 +179,19 @@ def versions(lowest: Figures | None, newest: Figures | None) -> str:
     told = [("lowest", lowest), ("newest", newest)]
     known = [(name, found) for name, found in told if found]
     rows = [
-        (f"**{name}**, Python {found['python']}", found["passed"], found["failed"], found["skipped"])
+        (
+            f"**{name}**, Python {found['python']}",
+            found["passed"],
+            found["failed"],
+            found["skipped"],
+        )
         for name, found in known
     ]
     names = sorted({package for _, found in known for package in found["installed"]})
-    packages = [(package, *(found["installed"].get(package, "-") for _, found in known)) for package in names]
+    packages = [
+        (package, *(found["installed"].get(package, "-") for _, found in known))
+        for package in names
+    ]
     failures = [f"- {name}: `{test}`" for name, found in known for test in found["failures"]]
     return (
         "## Versions\n\nThe default tests with the lowest and the newest versions that `pyproject.toml` allows (documents and the napari plug-in left out).\n\n"
@@ -172,7 +210,9 @@ def branches(found: Figures) -> str:
         (f"`{name}`", one["branches"], one["branches_covered"], f"{one['branch_percent']:.1f} %")
         for name, one in found["folders"].items()
     ]
-    return f"## Branches reached\n\n{made(found)}\n\n" + table(("folder", "branches", "reached", ""), rows)
+    return f"## Branches reached\n\n{made(found)}\n\n" + table(
+        ("folder", "branches", "reached", ""), rows
+    )
 
 
 def mutants(found: Figures) -> str:
@@ -217,7 +257,9 @@ def page(figures: dict[str, Figures]) -> str:
     """Write the page of the figures that there are."""
     parts = {name: write(figures[name]) for name, write in SECTIONS.items() if name in figures}
     long = [
-        f"### `{verb}`\n\n{soak(figures[f'soak-{verb}'])}" for verb in ("segment", "study") if f"soak-{verb}" in figures
+        f"### `{verb}`\n\n{soak(figures[f'soak-{verb}'])}"
+        for verb in ("segment", "study")
+        if f"soak-{verb}" in figures
     ]
     runs = (
         "## Long runs\n\nOne process each. Memory (resident), handles and threads are read twice a second. A reader keeps up to 64 MiB of what it has "
@@ -235,7 +277,10 @@ def page(figures: dict[str, Figures]) -> str:
 
 def main() -> None:
     """Read the figures, write the page."""
-    figures = {file.stem: json.loads(file.read_text()) for file in sorted((HERE / "figures").glob("*.json"))}
+    figures = {
+        file.stem: json.loads(file.read_text())
+        for file in sorted((HERE / "figures").glob("*.json"))
+    }
     PAGE.write_text(page(figures))
     print(PAGE)
 

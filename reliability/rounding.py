@@ -16,7 +16,13 @@ from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, estimate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "evidence"))
-from precisions import TILE, WINDOWS, probabilities_in, shares_in, windows_of  # the same code as the tests'
+from precisions import (  # the same code as the tests'
+    TILE,
+    WINDOWS,
+    probabilities_in,
+    shares_in,
+    windows_of,
+)
 
 METHODS = ("gradient", "ablation")
 
@@ -30,13 +36,21 @@ def differences(weights: str, init: str) -> dict[str, float]:
     windows, grey = windows_of(volume, model), estimate(volume, 0).mean[0]
     exact = shares_in(model, windows, "float64", grey)
     result = audit(model, volume, windows=WINDOWS, tile=TILE, methods=METHODS, seed=0)
-    shares = {name: np.array([one.value for one in found.shares]) for name, found in result.methods.items()}
+    shares = {
+        name: np.array([one.value for one in found.shares])
+        for name, found in result.methods.items()
+    }
     found = {f"audit, {name}": float(np.abs(shares[name] - exact[name]).max()) for name in METHODS}
     for precision in ("float32", "bf16"):
         again = shares_in(model, windows, precision, grey)
-        found |= {f"{precision}, {name}": float(np.abs(again[name] - exact[name]).max()) for name in METHODS}
+        found |= {
+            f"{precision}, {name}": float(np.abs(again[name] - exact[name]).max())
+            for name in METHODS
+        }
         probabilities = [
-            np.abs(probabilities_in(model, raw, precision) - probabilities_in(model, raw, "float64")).max()
+            np.abs(
+                probabilities_in(model, raw, precision) - probabilities_in(model, raw, "float64")
+            ).max()
             for raw in windows
         ]
         found[f"{precision}, probability"] = float(max(probabilities))
@@ -47,11 +61,19 @@ def main() -> None:
     """Measure pretrained and random weights, rgb and green stems."""
     torch.set_num_threads(1)
     found = {
-        f"{weights}, {init}": differences(weights, init) for weights in ("bundled", "none") for init in ("rgb", "green")
+        f"{weights}, {init}": differences(weights, init)
+        for weights in ("bundled", "none")
+        for init in ("rgb", "green")
     }
     for name, one in found.items():
         print(name, {key: f"{value:.1e}" for key, value in one.items()})
-    limits = {"audit": 1e-4, "float32": 1e-4, "bf16": 0.02, "float32, probability": 1e-5, "bf16, probability": 0.05}
+    limits = {
+        "audit": 1e-4,
+        "float32": 1e-4,
+        "bf16": 0.02,
+        "float32, probability": 1e-5,
+        "bf16, probability": 0.05,
+    }
     keep("rounding", {"limits": limits, "largest_difference_from_float64": found})
     over = [
         f"{name}: {key}"

@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter
 
 from evenslice import build_model, open_volume, save_model, save_volume, segment
 from evenslice.progress import Step
-from evenslice.verbs.study import study
+from evenslice.study.run import study
 from evenslice.volume.normalisation import Normalisation
 
 SIDE, TILE, STEP = 256, 64, 48
@@ -87,7 +87,9 @@ class Watch:
         page = os.sysconf("SC_PAGE_SIZE") / 2**20
         while not self._stop.wait(0.5):
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
-            handles, threads = (sum(1 for _ in Path("/proc/self", name).iterdir()) for name in ("fd", "task"))
+            handles, threads = (
+                sum(1 for _ in Path("/proc/self", name).iterdir()) for name in ("fd", "task")
+            )
             if 0 < self.done < self.total:
                 self.rows.append((time.perf_counter() - self._began, resident, handles, threads))
 
@@ -101,7 +103,9 @@ class Watch:
         tenths = np.array_split(np.array(self.rows)[:, 1], 10)
         return {
             "samples": len(rows),
-            "memory_mb_median_of_each_tenth_of_the_time": ", ".join(f"{np.median(part):.0f}" for part in tenths),
+            "memory_mb_median_of_each_tenth_of_the_time": ", ".join(
+                f"{np.median(part):.0f}" for part in tenths
+            ),
             "memory_mb_early": round(medians[0][1], 1),
             "memory_mb_late": round(medians[1][1], 1),
             "memory_mb_highest": round(rows[:, 1].max(), 1),
@@ -115,7 +119,9 @@ class Watch:
 
 def made(depth: int, side: int) -> np.ndarray:
     """Smooth noise (z, y, x), uint8."""
-    noise = gaussian_filter(np.random.default_rng(0).normal(size=(min(depth, 16), side, side)), (1, 2, 2))
+    noise = gaussian_filter(
+        np.random.default_rng(0).normal(size=(min(depth, 16), side, side)), (1, 2, 2)
+    )
     return np.resize(np.uint8(np.clip(128 + 300 * noise, 0, 255)), (depth, side, side))
 
 
@@ -123,7 +129,10 @@ def soak_segment(folder: Path, tiles: int) -> dict[str, object]:
     """Segment a volume in at least so many tiles, and compare three of its slices with runs of these alone."""
     model = build_model(weights="none", encoder_depth=3, seed=0)
     model.module.eval()
-    save_model(folder / "m.safetensors", model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file")))
+    save_model(
+        folder / "m.safetensors",
+        model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file")),
+    )
     depth = math.ceil(tiles / math.ceil((SIDE - TILE + STEP) / STEP) ** 2)
     save_volume(folder / "raw.zarr", made(depth, SIDE))
     began = time.perf_counter()
@@ -137,14 +146,23 @@ def soak_segment(folder: Path, tiles: int) -> dict[str, object]:
             progress=watch.progress,
         )
     took = time.perf_counter() - began
-    blocks = done.plan.blocks((depth, SIDE, SIDE), (slice(0, depth), slice(0, SIDE), slice(0, SIDE)))
+    blocks = done.plan.blocks(
+        (depth, SIDE, SIDE), (slice(0, depth), slice(0, SIDE), slice(0, SIDE))
+    )
     count = sum(len(block.tiles) * (block.core[0].stop - block.core[0].start) for block in blocks)
     covered = sum(math.prod(part.stop - part.start for part in block.core) for block in blocks)
     whole = open_volume(folder / "out.zarr" / "labels" / "segmentation")
     differ = 0
     for z in (0, depth // 2, depth - 1):
         name = folder / f"one{z}.zarr"
-        segment(folder / "m.safetensors", folder / "raw.zarr", name, tile=TILE, memory=0.5, roi=f"{z}:{z + 1},:,:")
+        segment(
+            folder / "m.safetensors",
+            folder / "raw.zarr",
+            name,
+            tile=TILE,
+            memory=0.5,
+            roi=f"{z}:{z + 1},:,:",
+        )
         alone = open_volume(name / "labels" / "segmentation").slice_at(0)
         differ += int((alone != whole.slice_at(z)).sum())
     return {
@@ -186,7 +204,9 @@ def soak_study(folder: Path, cells: int) -> dict[str, object]:
 
 def main() -> None:
     """Run one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("segment", "study"))
     parser.add_argument("--tiles", type=int, default=60_000)
     parser.add_argument("--cells", type=int, default=200)

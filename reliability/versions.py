@@ -66,7 +66,10 @@ def installed(uv: str, folder: Path, which: str, python: str) -> tuple[Path, dic
     ]
     subprocess.run([*command, "-e", GROUPS, "--group", "dev"], check=True, cwd=ROOT)
     listed = subprocess.run(
-        [uv, "pip", "freeze", "--python", str(interpreter)], check=True, capture_output=True, text=True
+        [uv, "pip", "freeze", "--python", str(interpreter)],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     found = dict(line.split("==") for line in listed.stdout.split() if "==" in line)
     return interpreter, {name: found[name] for name in SHOWN if name in found}
@@ -75,7 +78,18 @@ def installed(uv: str, folder: Path, which: str, python: str) -> tuple[Path, dic
 def tested(interpreter: Path, folder: Path) -> dict[str, object]:
     """Run the default tests; documents and the plug-in are left out (they need the newest versions and a screen)."""
     report = folder / "report.xml"
-    command = [str(interpreter), "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "--timeout", "1800"]
+    command = [
+        str(interpreter),
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "default",
+        "-p",
+        "no:cacheprovider",
+        "--timeout",
+        "1800",
+    ]
     command += ["--ignore=tests/napari", "--ignore=tests/docs", f"--junitxml={report}"]
     subprocess.run(command, check=False, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     suite = next(ElementTree.parse(report).iter("testsuite"))
@@ -96,7 +110,9 @@ def tested(interpreter: Path, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     """Install, test, keep."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("which", choices=("lowest", "newest"))
     parser.add_argument("--python", default="3.11")
     options = parser.parse_args()
@@ -105,7 +121,9 @@ def main() -> None:
         interpreter, versions = installed(uv, Path(name) / "env", options.which, options.python)
         found = tested(interpreter, Path(name))
         asked = [str(interpreter), "-c", "import platform; print(platform.python_version())"]
-        found["python"] = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+        found["python"] = subprocess.run(
+            asked, check=True, capture_output=True, text=True
+        ).stdout.strip()
     print({key: value for key, value in found.items() if key != "failures"})
     keep(f"versions-{options.which}", {"installed": versions} | found)
 

@@ -105,7 +105,9 @@ def vnc(membrane_is: int = 255) -> dict[str, bytes]:
     for z in range(SHAPE[0]):
         files[f"{top}/stack1/raw/{z:02d}.tif"] = tiff(grey(1)[z])
         edge = 255 * membranes()[z]
-        files[f"{top}/stack1/membranes/{z:02d}.png"] = png(edge if membrane_is == 255 else 255 - edge)
+        files[f"{top}/stack1/membranes/{z:02d}.png"] = png(
+            edge if membrane_is == 255 else 255 - edge
+        )
         files[f"{top}/stack1/mitochondria/{z:02d}.png"] = png(255 * membranes(6)[z])
         files[f"{top}/stack2/raw/{z:02d}.tif"] = tiff(grey(3)[z])
     return files

@@ -33,7 +33,9 @@ def shared() -> Path:
     """The folder of real EM volumes and pretrained weights beside the checkout; not part of the project."""
     folder = Path(os.environ.get("EVENSLICE_SHARED", REPOSITORY.parent / "shared"))
     if not (folder / "data").is_dir():
-        pytest.skip("the folder of real data and weights is not beside the checkout (its terms forbid passing it on)")
+        pytest.skip(
+            "the folder of real data and weights is not beside the checkout (its terms forbid passing it on)"
+        )
     return folder
 
 
@@ -50,9 +52,17 @@ def grey() -> np.ndarray:
 def make_model():
     """Build a small untrained model: U-Net on three stages of ResNet-18, with a normalisation."""
 
-    def make(init: str = "rgb", slices: int = 3, tie: str = "none", classes: int = 1, seed: int = 0) -> Model:
+    def make(
+        init: str = "rgb", slices: int = 3, tie: str = "none", classes: int = 1, seed: int = 0
+    ) -> Model:
         model = build_model(
-            weights="none", encoder_depth=3, init=init, slices=slices, tie=tie, classes=classes, seed=seed
+            weights="none",
+            encoder_depth=3,
+            init=init,
+            slices=slices,
+            tie=tie,
+            classes=classes,
+            seed=seed,
         )
         model.module.eval()
         return model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"))

@@ -57,9 +57,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.shelf.asked.append((path, dict(self.headers.items())))
         offer = self.shelf.get(path)
         if offer is None or offer.statuses:
-            return self._start(404 if offer is None else offer.statuses.pop(0), {"Content-Length": "0"})
+            return self._start(
+                404 if offer is None else offer.statuses.pop(0), {"Content-Length": "0"}
+            )
         if offer.location is not None:
-            return self._start(302, {"Location": offer.location, "Content-Length": "0", **offer.headers})
+            return self._start(
+                302, {"Location": offer.location, "Content-Length": "0", **offer.headers}
+            )
         tag = {"ETag": offer.etag} if offer.etag else {}
         asked = self.headers.get("Range", "")
         wanted = self.headers.get("If-Range")
@@ -96,7 +100,9 @@ def serving():
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"shelf": shelf}))
     server.handle_error = lambda *args: None  # a client that goes away is no failure of the test
     shelf.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield shelf

@@ -11,9 +11,21 @@ import tifffile
 import torch
 from safetensors.torch import save_file
 
-from evenslice import cli, save_model, save_volume
+from evenslice import save_model, save_volume
+from evenslice.cli import app as cli
 
-TRAIN = ["--weights", "none", "--encoder-depth", "3", "--steps", "2", "--batch", "1", "--crop", "32"]
+TRAIN = [
+    "--weights",
+    "none",
+    "--encoder-depth",
+    "3",
+    "--steps",
+    "2",
+    "--batch",
+    "1",
+    "--crop",
+    "32",
+]
 
 
 @pytest.fixture(scope="module")
@@ -85,55 +97,97 @@ BAD = [
         "short.tif has shape (5, 64, 96), expected (9, 64, 96) like raw.tif",
     ),
     ("audit model.safetensors raw.tif --methods magic", "the method magic is unknown"),
-    ("audit model.safetensors raw.tif --windows many", "--windows is 'many', expected a whole number"),
+    (
+        "audit model.safetensors raw.tif --windows many",
+        "--windows is 'many', expected a whole number",
+    ),
     ("audit model.safetensors raw.tif --mean a --std 1", "--mean is 'a', expected one number"),
     ("audit model.safetensors raw.tif --slices 5", "--slices is 5, expected 3"),
     ("audit model.safetensors raw.tif --json taken.json", "taken.json exists, expected a new name"),
-    ("audit model.safetensors raw.tif --json no/where.json", "the folder no of where.json does not exist"),
+    (
+        "audit model.safetensors raw.tif --json no/where.json",
+        "the folder no of where.json does not exist",
+    ),
     ("audit model.safetensors raw.tif --out taken.json", "taken.json"),
-    ("train raw.tif short.tif out.safetensors", "short.tif has shape (5, 64, 96), expected (9, 64, 96) like raw.tif"),
+    (
+        "train raw.tif short.tif out.safetensors",
+        "short.tif has shape (5, 64, 96), expected (9, 64, 96) like raw.tif",
+    ),
     ("train none.tif labels.tif out.safetensors", "none.tif does not exist"),
     ("train raw.tif odd.tif out.safetensors", "say what they mean with --target"),
     (
         "train raw.tif labels.tif out.safetensors --slices 4",
         "4 slices were asked for, expected an odd number from 1 to 9",
     ),
-    ("train raw.tif labels.tif out.safetensors --encoder resnet19", "the encoder 'resnet19' is unknown"),
+    (
+        "train raw.tif labels.tif out.safetensors --encoder resnet19",
+        "the encoder 'resnet19' is unknown",
+    ),
     ("train raw.tif labels.tif out.safetensors --arch vnet", "the architecture 'vnet' is unknown"),
     ("train raw.tif labels.tif out.safetensors --init grey", "Invalid value for '--init'"),
-    ("train raw.tif labels.tif out.safetensors --weights none.pt", "the weights none.pt do not exist"),
+    (
+        "train raw.tif labels.tif out.safetensors --weights none.pt",
+        "the weights none.pt do not exist",
+    ),
     ("train raw.tif labels.tif out.safetensors --resume", "holds no run to go on with"),
     ("train raw.tif labels.tif out.pt", "has the ending '.pt', expected .safetensors"),
     (
         "train raw.tif labels.tif taken.safetensors",
         "taken.safetensors exists, expected a new name; choose another or add --force",
     ),
-    ("train raw.tif labels.tif no/out.safetensors", "the folder no of out.safetensors does not exist"),
+    (
+        "train raw.tif labels.tif no/out.safetensors",
+        "the folder no of out.safetensors does not exist",
+    ),
     ("train raw.tif labels.tif out.safetensors --steps x", "Invalid value for '--steps'"),
-    ("segment model.safetensors raw.tif out.png", "out.png has the unknown ending '.png', expected .tif"),
+    (
+        "segment model.safetensors raw.tif out.png",
+        "out.png has the unknown ending '.png', expected .tif",
+    ),
     ("segment model.safetensors raw.tif taken.tif", "taken.tif exists"),
     ("segment model.safetensors flat.tif out.tif", "2-D image"),
     ("segment model.safetensors raw.tif out.tif --roi 0:99,:,:", "expected a part of 0:9"),
     ("segment model.safetensors raw.tif out.tif --tile 2", "--tile is 2"),
-    ("evaluate labels.tif short.tif", "labels.tif has shape (9, 64, 96), expected (5, 64, 96) like short.tif"),
+    (
+        "evaluate labels.tif short.tif",
+        "labels.tif has shape (9, 64, 96), expected (5, 64, 96) like short.tif",
+    ),
     ("evaluate raw.tif labels.tif --ignore x", "--ignore is 'x', expected a whole number"),
     ("evaluate labels.tif labels.tif --as objects", "Invalid value for '--as'"),
-    ("evaluate labels.tif labels.tif --tolerance -1", "the tolerance is -1.0, expected 0 to 100 pixels"),
-    ("evaluate hole.tif labels.tif --as instances", "hole.tif holds numbers of type float32, expected objects"),
+    (
+        "evaluate labels.tif labels.tif --tolerance -1",
+        "the tolerance is -1.0, expected 0 to 100 pixels",
+    ),
+    (
+        "evaluate hole.tif labels.tif --as instances",
+        "hole.tif holds numbers of type float32, expected objects",
+    ),
     (
         "evaluate wide.tif wide.tif",
         "wide.tif holds more than 255 labels, expected class numbers 0 to 255; for objects use --as instances",
     ),
     ("fix model.safetensors taken.safetensors", "taken.safetensors exists"),
     ("fix foreign.safetensors out.safetensors", "no evenslice record"),
-    ("audit model.safetensors raw.tif --json model.safetensors --force", "which this command reads or writes already"),
-    ("train raw.tif labels.tif out.safetensors --json out.safetensors", "which this command reads or writes already"),
-    ("evaluate labels.tif labels.tif --json labels.tif --force", "which this command reads or writes already"),
+    (
+        "audit model.safetensors raw.tif --json model.safetensors --force",
+        "which this command reads or writes already",
+    ),
+    (
+        "train raw.tif labels.tif out.safetensors --json out.safetensors",
+        "which this command reads or writes already",
+    ),
+    (
+        "evaluate labels.tif labels.tif --json labels.tif --force",
+        "which this command reads or writes already",
+    ),
     ("evaluate labels.tif labels.tif --json /dev/null --force", "/dev/null is a device or pipe"),
     ("evaluate labels.tif labels.tif --threshold 7", "the threshold is 7.0"),
     ("evaluate labels.tif labels.tif --threshold nan", "the threshold is nan"),
     ("evaluate raw.tif labels.tif", "give probabilities as float from 0 to 1"),
-    ("audit model.safetensors raw.tif --out taken.json --force", "taken.json is a file, expected a folder"),
+    (
+        "audit model.safetensors raw.tif --out taken.json --force",
+        "taken.json is a file, expected a folder",
+    ),
     ("audit model.safetensors raw.tif --fail-above nan", "--fail-above is nan"),
     (
         "audit model.safetensors constant.tif",
@@ -142,7 +196,10 @@ BAD = [
     ("train raw.tif labels.tif kept.safetensors", "kept.last.safetensors exists"),
     ("train raw.tif labels.tif run.safetensors", "run.safetensors.run is a file"),
     ("train hole.tif labels.tif out.safetensors", "NaN or infinite"),
-    ("fix model.safetensors out.safetensors --labels labels.tif", "labels were given without a volume"),
+    (
+        "fix model.safetensors out.safetensors --labels labels.tif",
+        "labels were given without a volume",
+    ),
     ("segment model.safetensors raw.tif /proc/out.tif", "/proc/out.tif cannot be written"),
     ("inspect none.safetensors", "none.safetensors does not exist"),
     ("inspect volume.xyz", "unknown ending"),
@@ -156,7 +213,9 @@ BAD = [
 def test_bad_input_is_one_line_and_leaves_nothing(place, capfd, line, message):
     words = line.split()
     before = {f: f.read_bytes() for f in place.rglob("*") if f.is_file()}
-    extra = TRAIN if words[0] == "train" and "--steps" not in words and "--weights" not in words else []
+    extra = (
+        TRAIN if words[0] == "train" and "--steps" not in words and "--weights" not in words else []
+    )
     assert run(*words, *extra) == 2
     out, err = capfd.readouterr()
     assert out == ""
@@ -167,7 +226,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(place, capfd, line, message):
 
 
 def test_the_whole_way(place, capfd):
-    assert run("train", "raw.tif", "labels.tif", "new.safetensors", *TRAIN, "--json", "scores.json") == 0
+    assert (
+        run("train", "raw.tif", "labels.tif", "new.safetensors", *TRAIN, "--json", "scores.json")
+        == 0
+    )
     assert (
         run(
             "audit",
@@ -201,18 +263,40 @@ def test_the_whole_way(place, capfd):
     assert run("segment", "fixed.safetensors", "raw.tif", "seg.tif") == 2
     assert "seg.report.html exists, expected a new name" in capfd.readouterr().err
     assert not (place / "seg.tif").exists()
-    assert not [f for f in place.iterdir() if f.name.startswith(".") or f.name == "new.safetensors.run"]
+    assert not [
+        f for f in place.iterdir() if f.name.startswith(".") or f.name == "new.safetensors.run"
+    ]
 
 
 def test_objects_are_scored_and_doubts_go_to_stderr(place, capfd):
     labels = np.arange(9 * 64 * 96).reshape(9, 64, 96) // 300 + 1
     save_volume("fine.tif", labels.astype(np.uint32), (30.0, 4.0, 4.0))
     save_volume("coarse.tif", labels.astype(np.uint32), (30.0, 8.0, 8.0))
-    assert run("evaluate", "fine.tif", "coarse.tif", "--as", "instances", "--ignore", "none", "--json", "-") == 0
+    assert (
+        run(
+            "evaluate",
+            "fine.tif",
+            "coarse.tif",
+            "--as",
+            "instances",
+            "--ignore",
+            "none",
+            "--json",
+            "-",
+        )
+        == 0
+    )
     out, err = capfd.readouterr()
     scores = json.loads(out)
-    assert (scores["adapted_rand_error"], scores["voi_split"], scores["f1"], scores["ignore"]) == (0, 0, 1, None)
-    assert err.startswith("evenslice: warning: fine.tif has voxels of 30 x 4 x 4 nm, coarse.tif of 30 x 8 x 8 nm")
+    assert (scores["adapted_rand_error"], scores["voi_split"], scores["f1"], scores["ignore"]) == (
+        0,
+        0,
+        1,
+        None,
+    )
+    assert err.startswith(
+        "evenslice: warning: fine.tif has voxels of 30 x 4 x 4 nm, coarse.tif of 30 x 8 x 8 nm"
+    )
     assert run("evaluate", "fine.tif", "coarse.tif", "--as", "instances") == 0
     assert "adapted Rand error" in capfd.readouterr().out
     assert run("evaluate", "labels.tif", "labels.tif", "--tolerance", "1", "--ignore", "7") == 0
@@ -282,5 +366,7 @@ def test_a_bug_is_one_line_unless_a_traceback_is_asked_for(place, monkeypatch, c
 
 
 def test_the_command_is_installed():
-    done = subprocess.run([sys.executable, "-m", "evenslice", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "evenslice", "--help"], capture_output=True, text=True, check=True
+    )
     assert "Usage" in done.stdout

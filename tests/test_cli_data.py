@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from archives import SHAPE, gf_pa66, isbi, snemi3d, zipped
-from evenslice import cli, open_volume
+from evenslice import open_volume
+from evenslice.cli import app as cli
 from evenslice.data import fetch as fetching
 from evenslice.data import placing
 from serving import serving
@@ -58,7 +59,12 @@ def test_list_as_json(capsys, monkeypatch):
     assert isbi_["name"] == "ISBI 2012"
     assert isbi_["missing"] == ["raw.tif", "membranes.tif"]
     assert isbi_["present"] is False
-    assert isbi_["parts"][1] == {"role": "test", "raw": "raw.tif", "labels": "membranes.tif", "span": [24, 30]}
+    assert isbi_["parts"][1] == {
+        "role": "test",
+        "raw": "raw.tif",
+        "labels": "membranes.tif",
+        "span": [24, 30],
+    }
 
 
 def test_fetch_tells_all_that_is_needed(capsys, shelf):
@@ -83,12 +89,19 @@ def test_fetch_tells_all_that_is_needed(capsys, shelf):
 
 def test_fetch_as_json(capsys, shelf):
     url = shelf.put("snemi.zip", zipped(snemi3d()))
-    assert run("data", "fetch", "snemi", "--to", "here", "--from", url, "--json", "fetched.json") == 0
+    assert (
+        run("data", "fetch", "snemi", "--to", "here", "--from", url, "--json", "fetched.json") == 0
+    )
     found = json.loads(Path("fetched.json").read_text())
     assert found["fresh"] is True
     assert found["present"] is True
     assert found["source"]["url"] == url
-    assert found["command"][:4] == ["evenslice", "train", "here/train-input.tif", "here/train-labels.tif"]
+    assert found["command"][:4] == [
+        "evenslice",
+        "train",
+        "here/train-input.tif",
+        "here/train-labels.tif",
+    ]
     assert run("data", "fetch", "snemi", "--to", "here", "--json", "-") == 0
     out = capsys.readouterr().out
     assert '"fresh": false' in out
@@ -99,7 +112,10 @@ def test_fetch_as_json(capsys, shelf):
     [
         ("data fetch snemy", "the data set 'snemy' is unknown, expected one of SNEMI3D"),
         ("data fetch snemi --from none.zip", "--from is none.zip, which is no file"),
-        ("data fetch snemi --from ftp://x/y.zip", "is no address that is fetched, expected http:// or https://"),
+        (
+            "data fetch snemi --from ftp://x/y.zip",
+            "is no address that is fetched, expected http:// or https://",
+        ),
         ("data fetch snemi --to taken", "taken is a file, expected a folder"),
         ("data fetch snemi --from text.zip", "text.zip is neither zip nor tar, or cut short"),
         ("data fetch snemi --json taken", "taken exists, expected a new name"),
@@ -156,4 +172,8 @@ def test_a_killed_fetch_goes_on_in_another_process(shelf):
     shelf["/x.zip"].stall = None
     assert run("data", "fetch", "snemi", "--from", url) == 0
     assert shelf.asked[-1][1]["Range"] == f"bytes={had}-"
-    assert {path.name for path in Path("data/snemi3d").iterdir()} == {*files, placing.LOCK, placing.RECORD}
+    assert {path.name for path in Path("data/snemi3d").iterdir()} == {
+        *files,
+        placing.LOCK,
+        placing.RECORD,
+    }

@@ -10,8 +10,9 @@ pytest.importorskip("onnxscript")
 
 from tifffile import imread
 
-from evenslice import cli, save_model, save_volume
-from evenslice.verbs.models import model_of
+from evenslice import save_model, save_volume
+from evenslice.cli import app as cli
+from evenslice.model.inputs import model_of
 from their_networks import NETWORKS
 
 MADE = ["--mean", "128", "--std", "40"]
@@ -33,7 +34,9 @@ def place(tmp_path, monkeypatch):
 
 
 def test_a_function_is_exported_and_used_without_options(place, grey, capfd):
-    assert run("export", "exported_nets:make", "m.pt2", *MADE, "--tile", "64", "--json", "m.json") == 0
+    assert (
+        run("export", "exported_nets:make", "m.pt2", *MADE, "--tile", "64", "--json", "m.json") == 0
+    )
     told = capfd.readouterr()
     assert "any batch, 3 slices" in told.out and "Next: evenslice audit m.pt2 VOLUME" in told.out
     found = json.loads((place / "m.json").read_text())
@@ -54,9 +57,16 @@ def test_a_function_is_exported_and_used_without_options(place, grey, capfd):
 
 def test_a_model_of_ours_becomes_onnx(place, make_model, capfd):
     save_model("m.safetensors", make_model(init="green"))
-    assert run("export", "m.safetensors", "m.onnx", "--format", "onnx", "--tile", "64", "--json", "-") == 0
+    assert (
+        run("export", "m.safetensors", "m.onnx", "--format", "onnx", "--tile", "64", "--json", "-")
+        == 0
+    )
     found = json.loads(capfd.readouterr().out)
-    assert (found["opset"], found["inputs"][0]["shape"], found["inputs"][0]["step"]) == (18, [None, 3, None, None], 8)
+    assert (found["opset"], found["inputs"][0]["shape"], found["inputs"][0]["step"]) == (
+        18,
+        [None, 3, None, None],
+        8,
+    )
     assert found["certificate"]["symmetric"] and model_of("m.onnx").spec.init == "green"
 
 
@@ -64,17 +74,31 @@ def test_a_model_of_ours_becomes_onnx(place, make_model, capfd):
     ("words", "told"),
     [
         (["m.onnx", "n.onnx"], "m.onnx is an ONNX model already, expected"),
-        (["exported_nets:make", "m.zip", "--format", "onnx"], "m.zip has the ending '.zip', expected .onnx for onnx"),
-        (["exported_nets:make", "m.pt2"], "the model has no normalisation, expected a mean and a std"),
+        (
+            ["exported_nets:make", "m.zip", "--format", "onnx"],
+            "m.zip has the ending '.zip', expected .onnx for onnx",
+        ),
+        (
+            ["exported_nets:make", "m.pt2"],
+            "the model has no normalisation, expected a mean and a std",
+        ),
         (["exported_nets:scores", "m.pt2", *MADE], "returns no prediction (B, classes, y, x)"),
         (["missing.safetensors", "m.pt2"], "missing.safetensors does not exist"),
-        (["exported_nets:make", "folder/m.pt2", *MADE], "the folder folder of m.pt2 does not exist"),
-        (["exported_nets:make", "m.pt2", *MADE, "--json", "m.pt2"], "--json is m.pt2, which this command reads or"),
+        (
+            ["exported_nets:make", "folder/m.pt2", *MADE],
+            "the folder folder of m.pt2 does not exist",
+        ),
+        (
+            ["exported_nets:make", "m.pt2", *MADE, "--json", "m.pt2"],
+            "--json is m.pt2, which this command reads or",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(place, capfd, words, told):
     before = sorted(place.iterdir())
     assert run("export", *words) == 2
-    lines = [line for line in capfd.readouterr().err.splitlines() if "warning: exported_nets" not in line]
+    lines = [
+        line for line in capfd.readouterr().err.splitlines() if "warning: exported_nets" not in line
+    ]
     assert len(lines) == 1 and lines[0].startswith("evenslice: error: ") and told in lines[0]
     assert [p for p in sorted(place.iterdir()) if p.name != "__pycache__"] == before

@@ -22,7 +22,18 @@ def test_a_wrong_key_is_one_line_and_nothing_is_written(tmp_path, capfd):
 
 def test_a_dry_run_resolves_every_cell_and_runs_none(tmp_path, capfd):
     target = tmp_path / "found.json"
-    assert run("study", STUDIES / "smoke.toml", "--out", tmp_path / "out", "--dry-run", "--json", target) == 0
+    assert (
+        run(
+            "study",
+            STUDIES / "smoke.toml",
+            "--out",
+            tmp_path / "out",
+            "--dry-run",
+            "--json",
+            target,
+        )
+        == 0
+    )
     said = capfd.readouterr().out
     assert "study smoke: 8 cells" in said
     assert "minutes in one process on this machine (cpu)" in said

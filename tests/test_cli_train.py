@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from evenslice import cli, load_model, save_volume
-from evenslice.cli_train import paired, train
+from evenslice import load_model, save_volume
+from evenslice.cli import app as cli
+from evenslice.cli.train import paired, train
 from evenslice.errors import BadInputError
 from evenslice.labels.metrics import scores_of
 from evenslice.learn.recipe import Recipe
@@ -85,11 +86,26 @@ def test_options_win_over_the_file_and_the_file_over_the_defaults(place, asked):
         3,
     ]
     more = ["--more", "b.tif", "b_labels.tif", "--more", "c.tif", "c_labels.tif"]
-    run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--config", "em/a.toml", *words, *more)
+    run(
+        "train",
+        "raw.tif",
+        "raw_labels.tif",
+        "m.safetensors",
+        "--config",
+        "em/a.toml",
+        *words,
+        *more,
+    )
     volumes, labels, recipe, _ = asked[0]
     assert volumes == ["raw.tif", "em/second.tif", "b.tif", "c.tif"]
     assert labels == ["raw_labels.tif", "em/second_labels.tif", "b_labels.tif", "c_labels.tif"]
-    file = {"lr": 1, "reverse_z": True, "augment": "em", "weights": "em/w.safetensors", "em": {"noise": {"size": 1}}}
+    file = {
+        "lr": 1,
+        "reverse_z": True,
+        "augment": "em",
+        "weights": "em/w.safetensors",
+        "em": {"noise": {"size": 1}},
+    }
     assert recipe == Recipe(**file, loss="ce", class_weights=[1, 2.5], clip=1, patience=3)
 
 
@@ -152,11 +168,16 @@ def test_the_docs_name_every_option_and_every_key():
 
 def test_an_early_end_is_said(place, capfd, monkeypatch):
     def ended(*_, **__):
-        return SimpleNamespace(scores=scores_of(np.eye(2, dtype=np.int64)), looks=({"steps": 2},), warnings=())
+        return SimpleNamespace(
+            scores=scores_of(np.eye(2, dtype=np.int64)), looks=({"steps": 2},), warnings=()
+        )
 
     monkeypatch.setattr(verb, "train", ended)
     monkeypatch.setattr(training_page, "write_training_page", lambda *_: None)
-    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 5, "--patience", 1) == 0
+    assert (
+        run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 5, "--patience", 1)
+        == 0
+    )
     assert "stopped after 2 of 5 steps: no better Dice in 1 looks" in capfd.readouterr().out
     assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 2) == 0
     assert "stopped" not in capfd.readouterr().out

@@ -12,7 +12,10 @@ PATH = "/".join(["a" * 255] * 12)
     [
         ("a is 3, expected 4; correct it", "a is 3, expected 4; correct it"),
         (f"{PATH} is no volume", f"{PATH} is no volume"),
-        (f"the name '{'é' * 10_000}', expected another", f"the name '{'é' * 199}...{'é' * 98}', expected another"),
+        (
+            f"the name '{'é' * 10_000}', expected another",
+            f"the name '{'é' * 199}...{'é' * 98}', expected another",
+        ),
         ("x " * 10_000 + "; end", "x " * 1497 + "x ...  " + "x " * 497 + "; end"),
     ],
 )

@@ -15,7 +15,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 def run(name, *words):
     """Run an example in a process of its own and return what it prints."""
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *map(str, words)], capture_output=True, text=True, check=False
+        [sys.executable, EXAMPLES / name, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -34,7 +37,17 @@ def test_a_network_of_timm_is_patched():
 
 @pytest.mark.slow
 def test_a_model_is_audited_in_continuous_integration():
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", EXAMPLES / "audit_in_ci.py"]
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "0",
+        EXAMPLES / "audit_in_ci.py",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
@@ -53,7 +66,9 @@ def test_a_cluster(tmp_path, make_model):
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     save_volume(tmp_path / "raw.tif", phantom((9, 64, 64)).raw)
     save_model(tmp_path / "model.safetensors", make_model())
-    out = run("cluster.py", tmp_path / "model.safetensors", tmp_path / "raw.tif", tmp_path / "out.zarr")
+    out = run(
+        "cluster.py", tmp_path / "model.safetensors", tmp_path / "raw.tif", tmp_path / "out.zarr"
+    )
     assert out.startswith("2 workers, ")
     assert (tmp_path / "out.zarr" / "labels" / "segmentation").is_dir()
 
@@ -63,7 +78,15 @@ def test_from_membranes_to_neurons(tmp_path):
     made = phantom((30, 96, 96))
     for name in ("raw", "membranes", "neurons"):
         save_volume(tmp_path / f"{name}.tif", getattr(made, name))
-    words = [sys.executable, EXAMPLES / "isbi_neurons.py", tmp_path, "--weights", "none", "--encoder-depth", "3"]
+    words = [
+        sys.executable,
+        EXAMPLES / "isbi_neurons.py",
+        tmp_path,
+        "--weights",
+        "none",
+        "--encoder-depth",
+        "3",
+    ]
     done = subprocess.run([*words, "--steps", "3"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
@@ -76,7 +99,15 @@ def test_the_maps_of_an_audit_become_layers(tmp_path, make_model):
     pytest.importorskip("napari.layers", reason="the extra napari is not installed")
     save_volume(tmp_path / "raw.tif", phantom((9, 96, 96)).raw)
     save_model(tmp_path / "model.safetensors", make_model())
-    words = [tmp_path / "model.safetensors", tmp_path / "raw.tif", "--tile", 48, "--windows", 4, "--headless"]
+    words = [
+        tmp_path / "model.safetensors",
+        tmp_path / "raw.tif",
+        "--tile",
+        48,
+        "--windows",
+        4,
+        "--headless",
+    ]
     out = run("napari_audit.py", *words)
     for name in ("previous", "centre", "next"):
         assert f"importance of {name}" in out

@@ -9,18 +9,32 @@ import pytest
 
 import evenslice
 
-ORDER = ["volume", "labels", "data", "model", "evidence", "learn", "verbs", "report", "cli", "napari"]
+ORDER = [
+    "volume",
+    "labels",
+    "data",
+    "model",
+    "evidence",
+    "learn",
+    "segmentation",
+    "verbs",
+    "study",
+    "report",
+    "cli",
+    "napari",
+]
 GROUND = {"errors", "printable", "progress", "__version__"}  # below everything
-SHOWN = {"evidence/result.py", "labels/metrics.py"}  # may import what a notebook shows, when it is shown
+SHOWN = {
+    "evidence/result.py",
+    "labels/metrics.py",
+}  # may import what a notebook shows, when it is shown
 TORCH_FREE = [
     "volume",
     "labels",
     "evidence/stats.py",
     "evidence/shares.py",
-    "evidence/sites.py",
+    "evidence/sampling.py",
     "evidence/summary.py",
-    "evidence/sequential.py",
-    "evidence/lag.py",
     "evidence/paired.py",
     "data",
 ]
@@ -66,7 +80,9 @@ def test_a_file_imports_only_what_comes_before_it(file):
 def test_numpy_parts_do_not_import_torch(place):
     target = SOURCE / place
     for file in [target] if target.is_file() else sorted(target.rglob("*.py")):
-        assert not any(name.split(".")[0] in ("torch", "pytorch_lightning") for name in imported(file)), file
+        assert not any(
+            name.split(".")[0] in ("torch", "pytorch_lightning") for name in imported(file)
+        ), file
 
 
 def test_importing_loads_no_torch():
@@ -78,7 +94,11 @@ def test_importing_loads_no_torch():
 def test_importing_is_quick():
     code = "import time; t = time.perf_counter(); import evenslice; print(time.perf_counter() - t)"
     took = min(
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            ).stdout
+        )
         for _ in range(3)
     )
     assert took < 0.3
@@ -94,5 +114,5 @@ def test_the_front_page_is_complete():
 
 def test_no_file_is_long_or_named_for_nothing():
     for file in FILES:
-        assert len(file.read_text().splitlines()) <= 400, file
+        assert len(file.read_text().splitlines()) <= 600, file
         assert file.stem not in ("utils", "helpers", "common", "core", "base"), file

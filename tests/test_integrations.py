@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from evenslice import uniform_stem
-from evenslice.model.probing import tensors_in
+from evenslice.model.stem.probe import tensors_in
 
 SIDE = 64
 
@@ -29,20 +29,36 @@ def _torchvision():
 
 def _segformer():
     transformers = pytest.importorskip("transformers")
-    sizes = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4]}
+    sizes = {
+        "depths": [1, 1, 1, 1],
+        "hidden_sizes": [8, 16, 24, 32],
+        "num_attention_heads": [1, 2, 3, 4],
+    }
     return transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(**sizes))
 
 
 def _vit():
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     return transformers.ViTModel(transformers.ViTConfig(image_size=SIDE, **sizes))
 
 
-MAKERS = {"smp": _smp, "timm": _timm, "torchvision": _torchvision, "segformer": _segformer, "vit": _vit}
+MAKERS = {
+    "smp": _smp,
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "segformer": _segformer,
+    "vit": _vit,
+}
 QUICK = {"segformer", "vit"}  # test_families.py proves one of each library in the default run
 EACH = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else (pytest.mark.slow,)) for name in MAKERS]
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else (pytest.mark.slow,)) for name in MAKERS],
 )
 
 
@@ -71,7 +87,9 @@ def test_one_number_for_all_slots_keeps_any_order_alike_and_one_each_does_not(na
     each = torch.linspace(30, 50, slices)[:, None, None]
     for std, alike in ((40.0, True), (each, False)):
         one, other = (answers(network, (windows - 128) / std) for windows in (x, x[:, order]))
-        apart = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(one, other, strict=True))
+        apart = max(
+            float((a - b).abs().max() / a.abs().max()) for a, b in zip(one, other, strict=True)
+        )
         assert (apart < 1e-5) == alike, apart
 
 
@@ -97,7 +115,9 @@ def test_its_state_loads_into_another_one_made_even_alike(name, tmp_path):
     x = (raw(5) - 128) / 40
     assert not torch.equal(answers(other, x)[-1], answers(network, x)[-1])
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert all(torch.equal(a, b) for a, b in zip(answers(network, x), answers(other, x), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(answers(network, x), answers(other, x), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["segformer", "vit"])
@@ -107,5 +127,7 @@ def test_transformers_save_and_load_it_with_its_number_of_slices(name, tmp_path)
     again = type(network).from_pretrained(tmp_path, local_files_only=True).eval()
     assert again.config.num_channels == network.config.num_channels == 5
     x = (raw(5) - 128) / 40
-    assert all(torch.equal(a, b) for a, b in zip(answers(network, x), answers(again, x), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(answers(network, x), answers(again, x), strict=True)
+    )
     assert uniform_stem(MAKERS[name](), 3).config.num_channels == 3

@@ -44,7 +44,9 @@ def test_lines_come_at_each_quarter(capsys):
     assert err.splitlines() == [f"walking: {n}/8 well" for n in (2, 4, 6, 8)]
 
 
-@pytest.mark.parametrize(("total", "shown"), [(0, []), (1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (5, [2, 3, 4, 5])])
+@pytest.mark.parametrize(
+    ("total", "shown"), [(0, []), (1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (5, [2, 3, 4, 5])]
+)
 def test_lines_of_short_ways_end_with_the_last_step(capsys, total, shown):
     walk(lines, total)
     assert capsys.readouterr().err.splitlines() == [f"walking: {n}/{total}" for n in shown]
@@ -119,7 +121,9 @@ with bar("walking", 1000) as step:
 def test_ctrl_c_gives_the_cursor_back():
     master, slave = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
-    child = subprocess.Popen([sys.executable, "-c", CHILD], stderr=slave, stdout=subprocess.PIPE, env=environment)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD], stderr=slave, stdout=subprocess.PIPE, env=environment
+    )
     os.close(slave)
     shown = b""
     try:

@@ -6,8 +6,8 @@ import torch
 
 from evenslice import audit, build_model, open_volume, train
 from evenslice.learn.recipe import Recipe
-from evenslice.model.discovery import find_stems
-from evenslice.model.stem import norms_per_slot
+from evenslice.model.stem.adapt import norms_per_slot
+from evenslice.model.stem.find import find_stems
 
 ENCODERS = {
     "resnet18": ("unet", 4, "resnet18_conv1-layer3.safetensors", (1.91, 2.17, 1.53)),
@@ -18,7 +18,9 @@ ENCODERS = {
 
 def model_of(shared, encoder, init):
     arch, depth, weights, _ = ENCODERS[encoder]
-    return build_model(arch, encoder, weights=shared / "weights" / weights, init=init, encoder_depth=depth)
+    return build_model(
+        arch, encoder, weights=shared / "weights" / weights, init=init, encoder_depth=depth
+    )
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -28,7 +30,8 @@ def test_pretrained_stems_prefer_green_over_red_over_blue(shared, encoder):
 
 
 @pytest.mark.parametrize(
-    "encoder", [next(iter(ENCODERS)), *(pytest.param(e, marks=pytest.mark.slow) for e in list(ENCODERS)[1:])]
+    "encoder",
+    [next(iter(ENCODERS)), *(pytest.param(e, marks=pytest.mark.slow) for e in list(ENCODERS)[1:])],
 )
 def test_before_training_rgb_leans_and_green_does_not(shared, encoder):
     volume = open_volume(shared / "data" / "vnc" / "raw.tif")
@@ -37,7 +40,9 @@ def test_before_training_rgb_leans_and_green_does_not(shared, encoder):
         for init in ("rgb", "green")
     )
     assert rgb.verdict == "asymmetric"
-    assert rgb.methods["gradient"].index.value < -0.05  # previous sits in the red slot, next in the blue
+    assert (
+        rgb.methods["gradient"].index.value < -0.05
+    )  # previous sits in the red slot, next in the blue
     assert green.verdict == "symmetric"
     shares = [share.value for share in green.methods["gradient"].shares]
     np.testing.assert_allclose(shares, 1 / 3, atol=1e-6)
@@ -45,7 +50,8 @@ def test_before_training_rgb_leans_and_green_does_not(shared, encoder):
 
 
 @pytest.mark.parametrize(
-    "name", ["isbi2012/raw", "isbi2012/membranes", "isbi2012/neurons", "vnc/raw", "vnc/mitochondria"]
+    "name",
+    ["isbi2012/raw", "isbi2012/membranes", "isbi2012/neurons", "vnc/raw", "vnc/mitochondria"],
 )
 def test_real_stacks_open_lazily_and_whole(shared, name):
     import tifffile

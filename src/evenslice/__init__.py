@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evenslice.model.build import build_model
     from evenslice.model.checkpoint import load_model, save_model
-    from evenslice.model.stem import mirror_stem, uniform_stem
+    from evenslice.model.stem.adapt import mirror_stem, uniform_stem
+    from evenslice.segmentation.run import segment
+    from evenslice.verbs.assert_symmetric import assert_symmetric
     from evenslice.verbs.audit import audit
     from evenslice.verbs.evaluate import evaluate
     from evenslice.verbs.fix import fix
-    from evenslice.verbs.segment import segment
-    from evenslice.verbs.symmetry import assert_symmetric
     from evenslice.verbs.train import train
     from evenslice.volume.array import Volume
     from evenslice.volume.files import open_volume, save_volume
@@ -39,19 +39,19 @@ __all__ = [
 
 _HOMES = {
     "Volume": "evenslice.volume.array",
-    "assert_symmetric": "evenslice.verbs.symmetry",
+    "assert_symmetric": "evenslice.verbs.assert_symmetric",
     "audit": "evenslice.verbs.audit",
     "build_model": "evenslice.model.build",
     "evaluate": "evenslice.verbs.evaluate",
     "fix": "evenslice.verbs.fix",
     "load_model": "evenslice.model.checkpoint",
-    "mirror_stem": "evenslice.model.stem",
+    "mirror_stem": "evenslice.model.stem.adapt",
     "open_volume": "evenslice.volume.files",
     "save_model": "evenslice.model.checkpoint",
     "save_volume": "evenslice.volume.files",
-    "segment": "evenslice.verbs.segment",
+    "segment": "evenslice.segmentation.run",
     "train": "evenslice.verbs.train",
-    "uniform_stem": "evenslice.model.stem",
+    "uniform_stem": "evenslice.model.stem.adapt",
 }
 
 

@@ -1,5 +1,5 @@
 """Run the command line as ``python -m evenslice``."""
 
-from evenslice.cli import main
+from evenslice.cli.app import main
 
 main()

@@ -53,7 +53,9 @@ def bar(label: str, total: int) -> Iterator[Step]:
         def advance(note: str = "") -> None:
             bars.advance(task)
             speed = bars.tasks[0].finished_speed or bars.tasks[0].speed
-            bars.update(task, rate=rate(speed, unit), note=escape(note) or bars.tasks[0].fields["note"])
+            bars.update(
+                task, rate=rate(speed, unit), note=escape(note) or bars.tasks[0].fields["note"]
+            )
 
         yield advance
 

@@ -92,7 +92,11 @@ def test_a_cut_connection_is_gone_on_with(shelf, target, reset):
 
 def test_the_next_command_goes_on_with_the_part(shelf, target):
     url = shelf.put("a.zip", BODY, cuts=[CUT] + [0] * ATTEMPTS)
-    fail(url, target, r"cut after 700000 of 1500000 bytes\).*the part of 0.7 MB is kept: run the same command to go on")
+    fail(
+        url,
+        target,
+        r"cut after 700000 of 1500000 bytes\).*the part of 0.7 MB is kept: run the same command to go on",
+    )
     assert len(shelf.asked) == ATTEMPTS  # the cut that brought something is the first of them
     assert names(target.parent) == ["snemi.zip.part", "snemi.zip.part.json"]
     assert target.with_name("snemi.zip.part").read_bytes() == BODY[:CUT]
@@ -132,7 +136,9 @@ def test_weak_tags_are_not_relied_on(shelf, target):
     assert shelf.asked[1][1]["If-Range"] == when["Last-Modified"]
 
 
-@pytest.mark.parametrize("note", ["", "not json", "[]", '{"url": 1}', '{"url": "http://elsewhere/a.zip"}'])
+@pytest.mark.parametrize(
+    "note", ["", "not json", "[]", '{"url": 1}', '{"url": "http://elsewhere/a.zip"}']
+)
 def test_a_part_of_unknown_origin_is_thrown_away(shelf, target, note):
     target.with_name("snemi.zip.part").write_bytes(b"x" * CUT)
     target.with_name("snemi.zip.part.json").write_text(note)
@@ -191,12 +197,20 @@ def test_errors_that_may_pass_are_tried_again(shelf, target):
 
 
 def test_errors_that_stay_are_told(shelf, target):
-    fail(shelf.put("a.zip", BODY, statuses=[500] * 9), target, r"\(500 Internal Server Error\), expected a file; check")
+    fail(
+        shelf.put("a.zip", BODY, statuses=[500] * 9),
+        target,
+        r"\(500 Internal Server Error\), expected a file; check",
+    )
     assert len(shelf.asked) == ATTEMPTS
 
 
 def test_what_is_not_there_is_asked_for_once(shelf, target):
-    fail(f"{shelf.address}/none.zip", target, r"none.zip cannot be fetched \(404 Not Found\), expected a file")
+    fail(
+        f"{shelf.address}/none.zip",
+        target,
+        r"none.zip cannot be fetched \(404 Not Found\), expected a file",
+    )
     assert len(shelf.asked) == 1
     assert names(target.parent) == []
 
@@ -219,7 +233,11 @@ def test_no_such_name(shelf, target, monkeypatch):
 def test_a_silent_server(shelf, target, monkeypatch):
     monkeypatch.setattr(connection, "TIMEOUT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        fail(f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip", target, "the server did not answer in time")
+        fail(
+            f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip",
+            target,
+            "the server did not answer in time",
+        )
 
 
 def test_a_server_that_speaks_something_else(shelf, target, monkeypatch):
@@ -239,7 +257,9 @@ def test_a_server_that_speaks_something_else(shelf, target, monkeypatch):
         fail(f"http://127.0.0.1:{odd.getsockname()[1]}/a.zip", target, "cannot be fetched")
 
 
-@pytest.mark.parametrize("url", ["ftp://x/a.zip", "file:///etc/passwd", "a.zip", "http:///a.zip", "http://[/a.zip", ""])
+@pytest.mark.parametrize(
+    "url", ["ftp://x/a.zip", "file:///etc/passwd", "a.zip", "http:///a.zip", "http://[/a.zip", ""]
+)
 def test_only_web_addresses_are_fetched(target, url):
     fail(url, target, "expected http:// or https://")
 
@@ -251,7 +271,9 @@ def test_redirects_are_followed(shelf, target):
     assert ranges(shelf)[-1] == f"bytes={CUT}-"
 
 
-@pytest.mark.parametrize("elsewhere", ["file:///etc/passwd", "ftp://127.0.0.1/a.zip", "data:text/plain,x"])
+@pytest.mark.parametrize(
+    "elsewhere", ["file:///etc/passwd", "ftp://127.0.0.1/a.zip", "data:text/plain,x"]
+)
 def test_redirects_lead_nowhere_else(shelf, target, elsewhere):
     fail(shelf.put("b.zip", location=elsewhere), target, "lead.*, which is not followed")
     assert names(target.parent) == []
@@ -261,7 +283,9 @@ def test_a_secure_address_leads_to_secure_ones_only():
     from urllib.request import Request
 
     with pytest.raises(connection.UnreachableError, match="leads from https to http"):
-        connection._Redirects().redirect_request(Request("https://a/b"), io.BytesIO(), 302, "", {}, "http://a/b")
+        connection._Redirects().redirect_request(
+            Request("https://a/b"), io.BytesIO(), 302, "", {}, "http://a/b"
+        )
 
 
 def test_redirects_in_a_ring_end(shelf, target):
@@ -277,9 +301,15 @@ def test_digests_that_servers_state_are_compared(shelf, target):
     assert get(shelf.put("c.zip", BODY, etag=f'"md5:{md5}"'), target).stated == ("md5", md5)
 
 
-@pytest.mark.parametrize("how", [{"headers": {"X-Linked-Etag": f'"{"0" * 64}"'}}, {"etag": f'"md5:{"0" * 32}"'}])
+@pytest.mark.parametrize(
+    "how", [{"headers": {"X-Linked-Etag": f'"{"0" * 64}"'}}, {"etag": f'"md5:{"0" * 32}"'}]
+)
 def test_a_file_that_is_not_what_its_server_states_is_thrown_away(shelf, target, how):
-    fail(shelf.put("a.zip", BODY, **how), target, "came with another (sha256|md5) than its server states")
+    fail(
+        shelf.put("a.zip", BODY, **how),
+        target,
+        "came with another (sha256|md5) than its server states",
+    )
     assert names(target.parent) == []
 
 
@@ -297,7 +327,9 @@ def test_a_digest_stated_on_the_way_tells_parts_apart(shelf, target):
 
 
 def test_room_is_looked_for_first(shelf, target, monkeypatch):
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": fetch.ROOM})())
+    monkeypatch.setattr(
+        fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": fetch.ROOM})()
+    )
     fail(shelf.put("a.zip", BODY), target, r"has 64 MB free, expected 66 MB; make room")
     assert names(target.parent) == []
 
@@ -316,7 +348,9 @@ def test_secrets_of_an_address_are_not_kept(shelf, target):
     get(f"{shelf.put('a.zip', BODY)}?token=secret", target)
     note = target.with_name("snemi.zip.part.json").read_text()
     assert "secret" not in note
-    assert "secret" not in fail(f"{shelf.address}/none.zip?token=secret", target.with_name("b.zip"), "404")
+    assert "secret" not in fail(
+        f"{shelf.address}/none.zip?token=secret", target.with_name("b.zip"), "404"
+    )
     assert connection.shown("https://me:secret@host:8080/a?b#c") == "https://host:8080/a"
 
 

@@ -3,8 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evenslice.data.phantom import Phantom, phantom
-from evenslice.data.texture import smooth
+from evenslice.data.phantom import Phantom, phantom, smooth
 
 ARRAYS = ("raw", "membranes", "neurons", "mitochondria")
 SMALL = (3, 48, 80)
@@ -29,7 +28,9 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def areas(neurons: np.ndarray) -> np.ndarray:
-    return np.stack([np.bincount(s.ravel(), minlength=int(neurons.max()) + 1)[1:] for s in neurons]).astype(float)
+    return np.stack(
+        [np.bincount(s.ravel(), minlength=int(neurons.max()) + 1)[1:] for s in neurons]
+    ).astype(float)
 
 
 def overlaps(neurons: np.ndarray, apart: int = 1) -> list[float]:
@@ -45,7 +46,10 @@ def overlaps(neurons: np.ndarray, apart: int = 1) -> list[float]:
 def lean(raw: np.ndarray, membranes: np.ndarray) -> float:
     """How much better a section's picture shows the next section's membranes than the previous one's."""
     dark, on = (v - v.mean(axis=(1, 2), keepdims=True, dtype=float) for v in (raw, membranes))
-    return float((np.sum(dark[1:] * on[:-1]) - np.sum(dark[:-1] * on[1:])) / np.sqrt(np.sum(dark**2) * np.sum(on**2)))
+    return float(
+        (np.sum(dark[1:] * on[:-1]) - np.sum(dark[:-1] * on[1:]))
+        / np.sqrt(np.sum(dark**2) * np.sum(on**2))
+    )
 
 
 def irreversibility(neurons: np.ndarray) -> float:
@@ -82,7 +86,12 @@ def test_first_sections_of_a_view_are_not_copies_of_each_other():
 def test_shapes_and_types(shape):
     made = phantom(shape, seed=1)
     assert [getattr(made, name).shape for name in ARRAYS] == [shape] * 4
-    assert [getattr(made, name).dtype for name in ARRAYS] == [np.uint8, np.uint8, np.uint16, np.uint8]
+    assert [getattr(made, name).dtype for name in ARRAYS] == [
+        np.uint8,
+        np.uint8,
+        np.uint16,
+        np.uint8,
+    ]
     assert made.voxel_nm == (50.0, 4.0, 4.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.raw = made.membranes
@@ -133,7 +142,9 @@ def test_membranes_are_dark_and_where_the_truth_says(default):
     inside = -correlation(default.raw, default.membranes)
     for axis in (1, 2):
         for shift in (-2, 2):
-            assert inside > -correlation(default.raw, np.roll(default.membranes, shift, axis)) + 0.05
+            assert (
+                inside > -correlation(default.raw, np.roll(default.membranes, shift, axis)) + 0.05
+            )
 
 
 def test_mitochondria_are_darker_than_cytoplasm(default):
@@ -147,7 +158,10 @@ def test_sections_differ_in_brightness_and_grey_values_are_not_clipped(default):
 
 
 def test_structures_keep_their_size_in_nm():
-    fine, coarse = phantom((2, 192, 192), 5, (50.0, 4.0, 4.0)), phantom((2, 96, 96), 5, (50.0, 8.0, 8.0))
+    fine, coarse = (
+        phantom((2, 192, 192), 5, (50.0, 4.0, 4.0)),
+        phantom((2, 96, 96), 5, (50.0, 8.0, 8.0)),
+    )
     assert coarse.voxel_nm == (50.0, 8.0, 8.0)
     assert abs(fine.membranes.mean() - coarse.membranes.mean()) < 0.03
 
@@ -155,7 +169,9 @@ def test_structures_keep_their_size_in_nm():
 def test_no_lean_to_either_neighbour(several):
     assert zero_within([lean(p.raw, p.membranes) for p in several], 0.04)
     blurred = [0.75 * p.raw[1:] + 0.25 * p.raw[:-1] for p in several]
-    assert not zero_within([lean(b, p.membranes[1:]) for b, p in zip(blurred, several, strict=True)], 0.04)
+    assert not zero_within(
+        [lean(b, p.membranes[1:]) for b, p in zip(blurred, several, strict=True)], 0.04
+    )
 
 
 def test_no_arrow_of_time_in_the_shapes_of_neurites(several):

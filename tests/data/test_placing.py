@@ -19,7 +19,13 @@ from evenslice.data.registry import DATASETS, dataset
 from evenslice.errors import BadInputError
 from serving import serving
 
-LAYOUTS = {"SNEMI3D": snemi3d, "Lucchi++": lucchi, "GF-PA66": gf_pa66, "ISBI 2012": isbi, "VNC": vnc}
+LAYOUTS = {
+    "SNEMI3D": snemi3d,
+    "Lucchi++": lucchi,
+    "GF-PA66": gf_pa66,
+    "ISBI 2012": isbi,
+    "VNC": vnc,
+}
 OURS = {LOCK, RECORD}
 
 
@@ -64,16 +70,24 @@ def test_every_data_set_comes_with_volumes_that_open(shelf, tmp_path, name):
     assert placed.record["sha256"] == hashlib.sha256(body).hexdigest()
     assert placed.record["bytes"] == len(body)
     assert json.loads((tmp_path / "there" / RECORD).read_text()) == placed.record
-    assert not {path for path in listed(tmp_path / "there") if "mirror" in path or "unpacking" in path}
+    assert not {
+        path for path in listed(tmp_path / "there") if "mirror" in path or "unpacking" in path
+    }
     assert f"{known.train.raw} is 6 x 8 x 10; " in placed.notes[0]
 
 
 def test_gf_pa66_has_the_shape_of_its_info_and_three_classes(shelf, tmp_path):
     fetch("gf-pa66", tmp_path / "there", shelf.put("pa66.zip", zipped(gf_pa66())))
-    raw, labels = (open_volume(tmp_path / "there" / name) for name in ("pa66.raw", "pa66.ground_truth.raw"))
+    raw, labels = (
+        open_volume(tmp_path / "there" / name) for name in ("pa66.raw", "pa66.ground_truth.raw")
+    )
     assert raw.shape == SHAPE
     np.testing.assert_array_equal(raw.slice_at(3), archives.grey(1)[3])
-    assert sorted({int(v) for z in range(SHAPE[0]) for v in np.unique(labels.slice_at(z))}) == [0, 1, 2]
+    assert sorted({int(v) for z in range(SHAPE[0]) for v in np.unique(labels.slice_at(z))}) == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_membranes_of_isbi_are_one_and_voxels_have_their_size(shelf, tmp_path):
@@ -93,7 +107,11 @@ def test_membranes_of_isbi_are_one_and_voxels_have_their_size(shelf, tmp_path):
 @pytest.mark.parametrize("membrane_is", [255, 0])
 def test_membranes_of_vnc_are_one_however_they_are_drawn(shelf, tmp_path, membrane_is):
     fetch("vnc", tmp_path / "there", shelf.put("x.zip", zipped(vnc(membrane_is))))
-    for name, voxels in (("membranes", membranes()), ("mitochondria", membranes(6)), ("raw", archives.grey(1))):
+    for name, voxels in (
+        ("membranes", membranes()),
+        ("mitochondria", membranes(6)),
+        ("raw", archives.grey(1)),
+    ):
         made = open_volume(tmp_path / "there" / f"{name}.tif")
         np.testing.assert_array_equal(made.read((slice(None),) * 3), voxels)
     assert fetch("vnc mitochondria", tmp_path / "there").fresh is False
@@ -107,7 +125,9 @@ def test_labels_of_isbi_drawn_the_other_way_are_refused(shelf, tmp_path):
         tmp_path / "t",
         shelf.put("x.zip", zipped(files)),
     )
-    files = isbi() | {"ISBI-2012-challenge/train-labels.tif": archives.tiff(np.zeros(SHAPE, np.uint8))}
+    files = isbi() | {
+        "ISBI-2012-challenge/train-labels.tif": archives.tiff(np.zeros(SHAPE, np.uint8))
+    }
     refuse("is dark in 0 %", "isbi", tmp_path / "t", shelf.put("y.zip", zipped(files)))
 
 
@@ -135,13 +155,20 @@ def test_force_fetches_anew_and_replaces(shelf, tmp_path):
     (folder / "mine.txt").write_text("mine")
     swapped = lucchi() | {"train_im.h5": archives.hdf5(archives.grey(9))}
     fetch("lucchi", folder, shelf.put("x.zip", zipped(swapped), etag='"two"'), force=True)
-    np.testing.assert_array_equal(open_volume(folder / "train_im.h5").slice_at(0), archives.grey(9)[0])
+    np.testing.assert_array_equal(
+        open_volume(folder / "train_im.h5").slice_at(0), archives.grey(9)[0]
+    )
     assert (folder / "mine.txt").read_text() == "mine"
 
 
 def test_files_in_the_way_are_told_before_anything_is_fetched(shelf, tmp_path):
     (tmp_path / "train_im.h5").write_text("mine")
-    refuse("holds train_im.h5 but not all of Lucchi", "lucchi", tmp_path, shelf.put("x.zip", zipped(lucchi())))
+    refuse(
+        "holds train_im.h5 but not all of Lucchi",
+        "lucchi",
+        tmp_path,
+        shelf.put("x.zip", zipped(lucchi())),
+    )
     assert shelf.asked == []
     assert (tmp_path / "train_im.h5").read_text() == "mine"
     fetch("lucchi", tmp_path, f"{shelf.address}/x.zip", force=True)
@@ -150,7 +177,12 @@ def test_files_in_the_way_are_told_before_anything_is_fetched(shelf, tmp_path):
 
 def test_other_files_of_the_archive_replace_nothing_either(shelf, tmp_path):
     (tmp_path / "test-volume.tif").write_text("mine")
-    refuse("test-volume.tif exists, expected a new name", "isbi", tmp_path, shelf.put("x.zip", zipped(isbi())))
+    refuse(
+        "test-volume.tif exists, expected a new name",
+        "isbi",
+        tmp_path,
+        shelf.put("x.zip", zipped(isbi())),
+    )
     assert (tmp_path / "test-volume.tif").read_text() == "mine"
     assert not (tmp_path / "raw.tif").exists()
 
@@ -223,15 +255,26 @@ def test_an_hdf5_dataset_of_another_name_is_found(shelf, tmp_path):
 
 def test_malice_leaves_nothing_in_place(shelf, tmp_path):
     files = lucchi() | {"../../evil": b"x"}
-    refuse("leaves its folder", "lucchi", tmp_path / "a" / "there", shelf.put("x.zip", zipped(files)))
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {LOCK, "x.zip", "x.zip.part.json"}
+    refuse(
+        "leaves its folder", "lucchi", tmp_path / "a" / "there", shelf.put("x.zip", zipped(files))
+    )
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {
+        LOCK,
+        "x.zip",
+        "x.zip.part.json",
+    }
 
 
 def test_two_at_once_do_not_meet(shelf, tmp_path):
     folder = tmp_path / "there"
     folder.mkdir()
     with FileLock(folder / LOCK):
-        refuse("another process is fetching into", "lucchi", folder, shelf.put("x.zip", zipped(lucchi())))
+        refuse(
+            "another process is fetching into",
+            "lucchi",
+            folder,
+            shelf.put("x.zip", zipped(lucchi())),
+        )
     assert shelf.asked == []
     fetch("lucchi", folder, f"{shelf.address}/x.zip")
 
@@ -271,7 +314,9 @@ def test_the_address_of_the_data_set_is_the_one_that_is_asked(monkeypatch, tmp_p
 def test_published_shapes_need_no_word(shelf, tmp_path, monkeypatch):
     import dataclasses
 
-    small = dataclasses.replace(dataset("lucchi"), shape=(6, 10, 8))  # the same sizes, y and x in the other order
+    small = dataclasses.replace(
+        dataset("lucchi"), shape=(6, 10, 8)
+    )  # the same sizes, y and x in the other order
     monkeypatch.setattr(placing, "dataset", lambda name: small)
     assert fetch("lucchi", tmp_path / "there", shelf.put("x.zip", zipped(lucchi()))).notes == ()
 
@@ -290,7 +335,9 @@ def test_real_isbi_goes_through_its_public_layout(shared, tmp_path):
     shutil.copy(folder / "raw.tif", tmp_path / "train-volume.tif")
     save_volume(tmp_path / "train-labels.tif", np.uint8(255 * (1 - truth)))
     names = ("train-volume.tif", "train-labels.tif")
-    (tmp_path / "x.zip").write_bytes(zipped({f"ISBI-2012-challenge/{n}": (tmp_path / n).read_bytes() for n in names}))
+    (tmp_path / "x.zip").write_bytes(
+        zipped({f"ISBI-2012-challenge/{n}": (tmp_path / n).read_bytes() for n in names})
+    )
     placed = fetch("isbi", tmp_path / "there", str(tmp_path / "x.zip"))
     assert placed.notes == ()
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "there" / "membranes.tif"), truth)

@@ -15,7 +15,13 @@ ALL = pytest.mark.parametrize("known", DATASETS, ids=lambda known: known.name)
 
 
 def test_the_data_sets_of_the_paper_are_there():
-    assert [known.name for known in DATASETS[:5]] == ["SNEMI3D", "Lucchi++", "GF-PA66", "ISBI 2012", "VNC"]
+    assert [known.name for known in DATASETS[:5]] == [
+        "SNEMI3D",
+        "Lucchi++",
+        "GF-PA66",
+        "ISBI 2012",
+        "VNC",
+    ]
 
 
 @ALL
@@ -81,14 +87,22 @@ def test_any_spelling_finds_it(spelling, name):
 
 def test_no_spelling_means_two_data_sets():
     spellings = [
-        "".join(c for c in text.lower() if c.isalnum()) for one in DATASETS for text in {one.name, *one.aliases}
+        "".join(c for c in text.lower() if c.isalnum())
+        for one in DATASETS
+        for text in {one.name, *one.aliases}
     ]
-    per_set = [{"".join(c for c in t.lower() if c.isalnum()) for t in (one.name, *one.aliases)} for one in DATASETS]
+    per_set = [
+        {"".join(c for c in t.lower() if c.isalnum()) for t in (one.name, *one.aliases)}
+        for one in DATASETS
+    ]
     assert len(set(spellings)) == sum(map(len, per_set))
 
 
 def test_an_unknown_name_is_told_what_is_close():
-    with pytest.raises(BadInputError, match=r"'snemy' is unknown, expected one of SNEMI3D, .*; did you mean SNEMI3D\?"):
+    with pytest.raises(
+        BadInputError,
+        match=r"'snemy' is unknown, expected one of SNEMI3D, .*; did you mean SNEMI3D\?",
+    ):
         dataset("snemy")
     with pytest.raises(BadInputError, match=r"did you mean one of these\?"):
         dataset("")
@@ -103,7 +117,9 @@ def test_files_are_those_of_all_parts_and_what_lies_beside_them():
     )
     assert dataset("vnc").files == ("raw.tif", "membranes.tif")
     assert dataset("vnc").archived == ("stack1/raw", "stack1/membranes", "stack1/mitochondria")
-    inside = dataclasses.replace(dataset("lucchi"), parts=(Part("train", "a.h5:/main", "b.h5:/labels/x"),))
+    inside = dataclasses.replace(
+        dataset("lucchi"), parts=(Part("train", "a.h5:/main", "b.h5:/labels/x"),)
+    )
     assert inside.files == ("a.h5", "b.h5")
 
 
@@ -113,7 +129,9 @@ def test_missing_and_place(tmp_path):
     assert known.missing(tmp_path) == ["membranes.tif"]
     assert known.missing(tmp_path / "none") == ["raw.tif", "membranes.tif"]
     placed = known.place(tmp_path)
-    assert placed[1] == Part("test", str(tmp_path / "raw.tif"), str(tmp_path / "membranes.tif"), (24, 30))
+    assert placed[1] == Part(
+        "test", str(tmp_path / "raw.tif"), str(tmp_path / "membranes.tif"), (24, 30)
+    )
 
 
 def test_the_folder_is_that_of_the_environment(monkeypatch):

@@ -43,7 +43,11 @@ def put(tmp_path):
 
 def found(tmp_path):
     folder = tmp_path / "inside"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize(
@@ -108,13 +112,27 @@ def refuse(put, tmp_path, body, words, kind=BadInputError, **how):
     assert {path.name for path in tmp_path.iterdir()} == {"archive", "inside"}
 
 
-LEAVING = ["../a.tif", "/a.tif", "deep/../../a.tif", "..\\a.tif", "\\a.tif", "C:\\a.tif", "c:a.tif", "//host/a.tif"]
+LEAVING = [
+    "../a.tif",
+    "/a.tif",
+    "deep/../../a.tif",
+    "..\\a.tif",
+    "\\a.tif",
+    "C:\\a.tif",
+    "c:a.tif",
+    "//host/a.tif",
+]
 
 
 @pytest.mark.parametrize("name", LEAVING)
 @pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
 def test_no_path_leaves_the_folder(put, tmp_path, name, pack):
-    refuse(put, tmp_path, pack({**FILES, name: b"x"}), "a path that leaves its folder .*nothing was unpacked")
+    refuse(
+        put,
+        tmp_path,
+        pack({**FILES, name: b"x"}),
+        "a path that leaves its folder .*nothing was unpacked",
+    )
     assert found(tmp_path) == {}
 
 
@@ -158,7 +176,9 @@ def test_encrypted_files_are_told(put, tmp_path):
     refuse(put, tmp_path, bytes(body), "encrypted")
 
 
-@pytest.mark.parametrize("pack", [zipped, lambda files: tarred(files, "w:gz")], ids=["zip", "tar.gz"])
+@pytest.mark.parametrize(
+    "pack", [zipped, lambda files: tarred(files, "w:gz")], ids=["zip", "tar.gz"]
+)
 def test_a_bomb_is_seen_before_it_is_unpacked(put, tmp_path, pack):
     body = pack({"a.tif": bytes(MOST + 1)})
     assert len(body) < MOST / 100
@@ -217,7 +237,10 @@ def test_a_compression_that_is_not_known_is_told(put, tmp_path):
 
 def test_what_is_lacking_is_told_and_what_there_is(put, tmp_path):
     refuse(
-        put, tmp_path, zipped({"x.tif": b"", "y.tif": b""}), r"lacks a.tif \(it holds x.tif, y.tif\), expected a.tif"
+        put,
+        tmp_path,
+        zipped({"x.tif": b"", "y.tif": b""}),
+        r"lacks a.tif \(it holds x.tif, y.tif\), expected a.tif",
     )
     assert found(tmp_path) == {}
 
@@ -227,7 +250,9 @@ def test_two_of_one_name_are_not_guessed_between(put, tmp_path):
 
 
 def test_room_is_looked_for_first(put, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": fetch.ROOM + 100})())
+    monkeypatch.setattr(
+        fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": fetch.ROOM + 100})()
+    )
     refuse(put, tmp_path, zipped(FILES), "64 MB free, expected 64 MB; make room")
     assert found(tmp_path) == {}
 
@@ -250,7 +275,12 @@ UNFIT = ["a\x1b[2J.tif", "a\u202efit.tif", "a" * 256, "deep. /x.tif", "x.tif.", 
 @pytest.mark.parametrize("name", UNFIT, ids=[ascii(name)[:20] for name in UNFIT])
 @pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
 def test_no_name_that_a_folder_or_a_terminal_cannot_hold(put, tmp_path, name, pack):
-    refuse(put, tmp_path, pack({**FILES, name: b"x"}), "a name that not every folder can hold .*nothing was unpacked")
+    refuse(
+        put,
+        tmp_path,
+        pack({**FILES, name: b"x"}),
+        "a name that not every folder can hold .*nothing was unpacked",
+    )
     assert found(tmp_path) == {}
 
 
@@ -265,7 +295,9 @@ def test_a_nul_in_the_name_of_a_zip_ends_it(put, tmp_path):
     assert sorted(put(body)) == ["a.tif", "b.tif", "deep/b.tif"]
 
 
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize(
+    "kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK]
+)
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_a_header_that_would_be_read_as_a_whole_is_bounded(put, tmp_path, kind, mode):
     """A few kB of gzip could else become a name of gigabytes in memory."""
@@ -275,7 +307,9 @@ def test_a_header_that_would_be_read_as_a_whole_is_bounded(put, tmp_path, kind, 
         info.type, info.size = kind, 3 * 2**20
         archive.addfile(first)
         archive.fileobj.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(info.size))
-    refuse(put, tmp_path, buffer.getvalue(), r"is damaged \(a header of 3145728 bytes\)", DamagedError)
+    refuse(
+        put, tmp_path, buffer.getvalue(), r"is damaged \(a header of 3145728 bytes\)", DamagedError
+    )
 
 
 def test_a_file_of_a_zip_without_a_name_is_damage(put, tmp_path):

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from evenslice import cli
-from evenslice.verbs.study_plan import read_study
+from evenslice.cli import app as cli
+from evenslice.study.plan import read_study
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -66,7 +66,14 @@ def blocks_of(page):
             reason = NOT_RUN.search(above)
             text = "\n".join(line[indent:] for line in lines[at + 1 : end]) + "\n"
             found.append(
-                Block(page, at + 1, opened["language"], opened["title"], text, reason and reason[1].split(";")[0])
+                Block(
+                    page,
+                    at + 1,
+                    opened["language"],
+                    opened["title"],
+                    text,
+                    reason and reason[1].split(";")[0],
+                )
             )
             at = end
         at += 1
@@ -117,16 +124,25 @@ def run_command(words):
         if verb == "study":
             assert read_study(rest[1]).cells, words
             return
-        if verb in OVERWRITING and "--force" not in rest and "--resume" not in rest and "--shard" not in rest:
+        if (
+            verb in OVERWRITING
+            and "--force" not in rest
+            and "--resume" not in rest
+            and "--shard" not in rest
+        ):
             rest.append("--force")
         with pytest.raises(SystemExit) as stop:
             cli.main([*rest, "--traceback"])
         allowed = {0, 1} if {"--fail-above", "--verify"} & set(rest) else {0}
         assert stop.value.code in allowed, words
     elif program == "make":
-        assert re.search(rf"^{rest[0]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), words
+        assert re.search(rf"^{rest[0]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), (
+            words
+        )
     elif program == "pip":
-        extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
+            "optional-dependencies"
+        ]
         assert rest[0] == "install"
         named = re.search(r"\[(.+)\]", rest[-1])
         assert not named or set(named[1].split(",")) <= set(extras), words
@@ -134,7 +150,12 @@ def run_command(words):
         script = next(word for word in rest if "/" in word or word.endswith(".py"))
         assert (REPOSITORY / script).exists() or Path(script).exists(), words
     elif program == "napari":
-        assert "napari" in tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"]["ui"][0]
+        assert (
+            "napari"
+            in tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"][
+                "ui"
+            ][0]
+        )
     elif program == "unzip":
         with zipfile.ZipFile(rest[0]) as archive:
             archive.extractall(members=rest[1:])

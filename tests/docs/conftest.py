@@ -10,8 +10,9 @@ import pytest
 from evenslice import save_model, save_volume
 from evenslice.data.phantom import phantom
 from evenslice.errors import BadInputError
+from evenslice.verbs import assert_symmetric as symmetry
 from evenslice.verbs import audit as audit_verb
-from evenslice.verbs import demo, fix, symmetry
+from evenslice.verbs import demo, fix
 from evenslice.verbs import train as train_verb
 
 SHAPE = (15, 96, 96)
@@ -34,9 +35,9 @@ def workshop(tmp_path_factory, make_model):
     place = tmp_path_factory.mktemp("workshop")
     made = phantom(SHAPE)
     for name in RAW:
-        save_volume(place / name, made.raw, made.voxel_nm) if not name.endswith(".h5") else write_h5(
-            place / name, made.raw
-        )
+        save_volume(place / name, made.raw, made.voxel_nm) if not name.endswith(
+            ".h5"
+        ) else write_h5(place / name, made.raw)
     for name in TRUTH:
         save_volume(place / name, made.membranes, made.voxel_nm)
     save_volume(place / "neurons.tif", made.neurons, made.voxel_nm)
@@ -102,7 +103,9 @@ def in_small(monkeypatch):
 
         recipe = recipe or Recipe()
         known = "bundled" if recipe.weights == "bundled" and recipe.slices == 3 else "none"
-        return real_train(volume, labels, out, recipe.model_copy(update={**SMALL, "weights": known}), **options)
+        return real_train(
+            volume, labels, out, recipe.model_copy(update={**SMALL, "weights": known}), **options
+        )
 
     @functools.wraps(real_audit)
     def audit(model, volume, **options):
@@ -114,7 +117,12 @@ def in_small(monkeypatch):
                 raise
             return real_audit(model, volume, **{**options, **fewer, "methods": ("ablation",)})
 
-    for module, name in ((audit_verb, "audit"), (fix, "run_audit"), (demo, "audit"), (symmetry, "audit")):
+    for module, name in (
+        (audit_verb, "audit"),
+        (fix, "run_audit"),
+        (demo, "audit"),
+        (symmetry, "audit"),
+    ):
         monkeypatch.setattr(module, name, audit)
     for module in (train_verb, demo):
         monkeypatch.setattr(module, "train", train)
@@ -124,5 +132,7 @@ def in_small(monkeypatch):
 
     create = timm.create_model
     monkeypatch.setattr(
-        timm, "create_model", lambda *words, **options: create(*words, **{**options, "pretrained": False})
+        timm,
+        "create_model",
+        lambda *words, **options: create(*words, **{**options, "pretrained": False}),
     )

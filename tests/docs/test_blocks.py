@@ -18,10 +18,12 @@ WITH_BLOCKS = [name for name in NAMES if any(block.runs for block in blocks_of(R
 
 
 @pytest.mark.filterwarnings(  # of Lightning itself, in a training of the user's own
-    "ignore:.*LeafSpec:FutureWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"
+    "ignore:.*LeafSpec:FutureWarning",
+    "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning",
 )
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in WITH_BLOCKS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in WITH_BLOCKS],
 )
 def test_the_blocks_of_a_page_run(name, place, in_small, capfd):
     page = REPOSITORY / name
@@ -79,4 +81,9 @@ print(1)
     first, second = blocks_of(page)
     assert list(commands_of(first)) == [["evenslice", "demo", "--force"]]
     assert first.runs
-    assert (second.title, second.reason, second.text, second.runs) == ("a.py", "needs a GPU", "print(1)\n", False)
+    assert (second.title, second.reason, second.text, second.runs) == (
+        "a.py",
+        "needs a GPU",
+        "print(1)\n",
+        False,
+    )

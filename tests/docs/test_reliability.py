@@ -20,7 +20,10 @@ def script(monkeypatch):
 
 @pytest.fixture
 def figures():
-    return {file.stem: json.loads(file.read_text()) for file in sorted((FOLDER / "figures").glob("*.json"))}
+    return {
+        file.stem: json.loads(file.read_text())
+        for file in sorted((FOLDER / "figures").glob("*.json"))
+    }
 
 
 def test_the_page_says_what_was_measured(script, figures):

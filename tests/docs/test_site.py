@@ -10,14 +10,20 @@ import pytest
 import typer.main
 
 from docs.blocks import REPOSITORY
-from evenslice.cli import app
+from evenslice.cli.app import app
 
-ASKS = re.compile(r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\"'>\s]+", re.IGNORECASE)
-SHEETS = re.compile(r"<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preconnect|icon))[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>")
+ASKS = re.compile(
+    r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\"'>\s]+", re.IGNORECASE
+)
+SHEETS = re.compile(
+    r"<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preconnect|icon))[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>"
+)
 
 
 def reference():
-    spec = importlib.util.spec_from_file_location("cli_reference", REPOSITORY / "docs" / "cli_reference.py")
+    spec = importlib.util.spec_from_file_location(
+        "cli_reference", REPOSITORY / "docs" / "cli_reference.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.reference()
@@ -37,7 +43,9 @@ def test_the_reference_names_every_command_and_every_option():
         part = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert command.help.split("\n")[0] in part
         for parameter in command.params:
-            word = parameter.opts[-1] if parameter.param_type_name == "option" else parameter.metavar
+            word = (
+                parameter.opts[-1] if parameter.param_type_name == "option" else parameter.metavar
+            )
             assert f"| `{word}` |" in part, (name, word)
     assert "| `--margin` | number | Mirror pairs within this count as even. | `0.05` |" in text
     assert all(row.count("|") in (4, 5) for row in text.splitlines() if row.startswith("|"))
@@ -66,4 +74,8 @@ def test_the_site_is_built_without_a_warning_and_asks_nobody(tmp_path):
         assert not SHEETS.search(text), page
     assert "evenslice audit" in (tmp_path / "site" / "reference" / "cli" / "index.html").read_text()
     assert "uniform_stem" in (tmp_path / "site" / "reference" / "api" / "index.html").read_text()
-    assert not [f for f in Path(tmp_path / "site").rglob("*.css") if re.search(r"url\([\"']?https?:", f.read_text())]
+    assert not [
+        f
+        for f in Path(tmp_path / "site").rglob("*.css")
+        if re.search(r"url\([\"']?https?:", f.read_text())
+    ]

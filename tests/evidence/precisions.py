@@ -5,8 +5,8 @@ import copy
 import numpy as np
 import torch
 
-from evenslice.evidence.scene import read_sites
-from evenslice.evidence.sites import plan_sites
+from evenslice.evidence.network import read_sites
+from evenslice.evidence.sampling import plan_sites
 
 TILE, WINDOWS = 64, 6
 TYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16}

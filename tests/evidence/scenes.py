@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from evenslice.evidence.decision import decision
-from evenslice.evidence.scene import Scene
+from evenslice.evidence.network import Scene
+from evenslice.evidence.target import decision
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 
@@ -12,7 +12,9 @@ from evenslice.volume.normalisation import Normalisation
 def linear(weights, bias=0.0, classes=1):
     """Make a network whose logit of class c is (1 - 2c / (classes - 1)) times the weighted sum of the slots."""
     conv = nn.Conv2d(len(weights), classes, 1)
-    conv.weight.data = torch.tensor(weights).view(1, -1, 1, 1) * torch.linspace(1, -1, classes).view(-1, 1, 1, 1)
+    conv.weight.data = torch.tensor(weights).view(1, -1, 1, 1) * torch.linspace(
+        1, -1, classes
+    ).view(-1, 1, 1, 1)
     conv.bias.data.fill_(bias)
     return conv.eval()
 
@@ -20,7 +22,9 @@ def linear(weights, bias=0.0, classes=1):
 def bent(slices=3, classes=1, seed=0):
     """Make a network that is not linear."""
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(slices, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, classes, 3, padding=1)).eval()
+    return nn.Sequential(
+        nn.Conv2d(slices, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, classes, 3, padding=1)
+    ).eval()
 
 
 def scene_of(module, slices=3, norm=None, baseline=0.0, at_once=3, volume=None):

@@ -7,14 +7,14 @@ from captum.attr import InputXGradient, IntegratedGradients, Saliency
 from scenes import asked, bent, linear, scene_of
 from torch import nn
 
-from evenslice.evidence.arrangements import orders_of
-from evenslice.evidence.attribution import (
+from evenslice.evidence.gradients import (
     explaining,
     gradient,
     input_x_gradient,
     integrated_gradients,
     smoothgrad,
 )
+from evenslice.evidence.sampling import orders_of
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,9 @@ def test_a_linear_model_integrates_to_weight_times_distance():
     found = integrated_gradients(scene, x, coefficients, 2, full)
     expected = (x - 0.25) * torch.tensor([1.0, -2.0, 0.5])[:, None, None] * coefficients
     torch.testing.assert_close(found.attribution, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(input_x_gradient(scene, x, coefficients), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        input_x_gradient(scene, x, coefficients), expected, rtol=1e-4, atol=1e-5
+    )
     assert found.steps == 8  # twice four: nothing moved
     assert found.incompleteness.max() < 1e-5
 
@@ -54,7 +56,9 @@ def test_a_path_that_bends_is_followed_until_the_shares_stand_still():
     coefficients, full = asked(scene, x)
     found = integrated_gradients(scene, x, coefficients, 1, full)
     sums = found.attribution.sum((2, 3)).numpy()
-    np.testing.assert_allclose(sums[:, 0], (x[:, 0] ** 5).sum((1, 2)), rtol=0.01)  # of 5 x^4 from 0 to x
+    np.testing.assert_allclose(
+        sums[:, 0], (x[:, 0] ** 5).sum((1, 2)), rtol=0.01
+    )  # of 5 x^4 from 0 to x
     np.testing.assert_allclose(sums[:, 1], x[:, 1].sum((1, 2)), rtol=1e-5)
     assert 8 < found.steps <= 64
     assert 0 < found.incompleteness.max() < 0.01
@@ -66,11 +70,16 @@ def test_a_window_that_stands_still_is_left_while_others_are_followed():
             return (4 * x[:, :1] - 1.37).relu() + x[:, 1:2] + 0.5 * x[:, 2:]
 
     scene = scene_of(Kinked(), at_once=8)
-    x = torch.full((4, 3, 2, 2), 0.1)  # two windows of two arrangements; the first never reaches the kink
+    x = torch.full(
+        (4, 3, 2, 2), 0.1
+    )  # two windows of two arrangements; the first never reaches the kink
     x[2:] = torch.tensor([1.0, 1.1])[:, None, None, None]
     coefficients, full = asked(scene, x)
     together = integrated_gradients(scene, x, coefficients, 2, full)
-    alone = [integrated_gradients(scene, x[p], coefficients[p], 2, full[p]) for p in (slice(0, 2), slice(2, 4))]
+    alone = [
+        integrated_gradients(scene, x[p], coefficients[p], 2, full[p])
+        for p in (slice(0, 2), slice(2, 4))
+    ]
     assert alone[0].steps == 8 < alone[1].steps == together.steps
     torch.testing.assert_close(together.attribution, torch.cat([one.attribution for one in alone]))
 
@@ -86,11 +95,19 @@ def test_captum_finds_the_same(classes):
         return (coefficients.repeat(len(inputs) // 2, 1, 1, 1) * network(inputs)).sum((1, 2, 3))
 
     def close(found, expected, near):
-        torch.testing.assert_close(found, expected, rtol=near, atol=near * float(expected.abs().max()))
+        torch.testing.assert_close(
+            found, expected, rtol=near, atol=near * float(expected.abs().max())
+        )
 
     close(gradient(scene, x, coefficients), Saliency(explained).attribute(x.clone()).detach(), 1e-9)
-    close(input_x_gradient(scene, x, coefficients), InputXGradient(explained).attribute(x.clone()).detach(), 1e-9)
-    theirs = IntegratedGradients(explained).attribute(x.clone(), n_steps=200, method="gausslegendre")
+    close(
+        input_x_gradient(scene, x, coefficients),
+        InputXGradient(explained).attribute(x.clone()).detach(),
+        1e-9,
+    )
+    theirs = IntegratedGradients(explained).attribute(
+        x.clone(), n_steps=200, method="gausslegendre"
+    )
     ours = integrated_gradients(scene, x, coefficients, 2, full).attribution
     theirs = theirs.detach()
     close(ours, theirs, 0.01)
@@ -108,7 +125,8 @@ def test_smoothgrad_turns_its_noise_with_the_slices():
     assert not torch.allclose(one, smoothgrad(scene, pair, coefficients, orders_of(3), 1))
     flat = scene_of(linear([1.0, -2.0, 0.5]))
     torch.testing.assert_close(
-        smoothgrad(flat, pair, coefficients, orders_of(3), 0).mean((2, 3)), torch.tensor([[1.0, 2.0, 0.5]] * 2)
+        smoothgrad(flat, pair, coefficients, orders_of(3), 0).mean((2, 3)),
+        torch.tensor([[1.0, 2.0, 0.5]] * 2),
     )
 
 
@@ -122,7 +140,9 @@ def test_the_parts_that_go_through_together_do_not_matter():
 
 
 def test_the_network_is_left_as_it_was():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, 1, 1)).train()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, 1, 1)
+    ).train()
     model[1].eval()
     model[3].weight.requires_grad_(False)
     with explaining(model):

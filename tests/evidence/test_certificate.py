@@ -17,7 +17,9 @@ from evenslice.volume.normalisation import Normalisation
 def linear(weights, norm=None):
     conv = nn.Conv2d(len(weights), 1, 1, bias=False)
     conv.weight.data = torch.tensor(weights).view(1, -1, 1, 1)
-    return Model(conv.eval(), Spec(slices=len(weights)), norm or Normalisation((100.0,), (20.0,)), stride=1)
+    return Model(
+        conv.eval(), Spec(slices=len(weights)), norm or Normalisation((100.0,), (20.0,)), stride=1
+    )
 
 
 def test_an_even_model_is_certified_and_a_leaning_one_is_not():
@@ -74,7 +76,9 @@ def test_batch_norms_are_measured_anew_by_hand():
 
 
 def test_networks_without_batch_norm_are_left_alone():
-    assert recalibrate(nn.Conv2d(3, 1, 1), 1, Normalisation((0.0,), (1.0,)), [np.ones((3, 8, 8))]) == 0
+    assert (
+        recalibrate(nn.Conv2d(3, 1, 1), 1, Normalisation((0.0,), (1.0,)), [np.ones((3, 8, 8))]) == 0
+    )
     network = nn.BatchNorm2d(3)
     network.running_mean.fill_(2.0)
     assert recalibrate(network, 1, Normalisation((0.0,), (1.0,)), []) == 0
@@ -83,7 +87,9 @@ def test_networks_without_batch_norm_are_left_alone():
 
 def test_the_change_of_output_and_dice_by_hand():
     one, other = linear([0.0, 1.0, 0.0]), linear([0.0, -1.0, 0.0])
-    raw = np.stack([np.full((2, 2), 100.0), np.array([[80.0, 80.0], [120.0, 120.0]]), np.full((2, 2), 100.0)])
+    raw = np.stack(
+        [np.full((2, 2), 100.0), np.array([[80.0, 80.0], [120.0, 120.0]]), np.full((2, 2), 100.0)]
+    )
     before, after = (predict_windows(m, m.normalisation, [raw]) for m in (one, other))
     sigmoid = 1 / (1 + np.exp(-1))
     assert output_change(before, after) == pytest.approx(2 * sigmoid - 1)

@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from evenslice.evidence.checks import randomised, run_checks
-from evenslice.model.discovery import find_stems
+from evenslice.model.stem.find import find_stems
 from evenslice.volume.normalisation import Normalisation
 
 
 def scene_of(module, slices=3, normalisation=None):
-    return scenes.scene_of(module, slices, normalisation or Normalisation((10.0,), (5.0,)), baseline=10.0)
+    return scenes.scene_of(
+        module, slices, normalisation or Normalisation((10.0,), (5.0,)), baseline=10.0
+    )
 
 
 @pytest.fixture
@@ -34,7 +36,9 @@ def test_a_leaning_model_has_even_twins_and_leans_on_identical_slices(windows):
 
 def test_normalisation_that_differs_by_slot_fails_its_check(windows):
     network = nn.Conv2d(3, 1, 1)
-    found = run_checks(scene_of(network, normalisation=Normalisation((1.0, 2.0, 4.0), (1.0, 1.0, 1.5))), windows)
+    found = run_checks(
+        scene_of(network, normalisation=Normalisation((1.0, 2.0, 4.0), (1.0, 1.0, 1.5))), windows
+    )
     check = found["uniform_normalisation"]
     assert (check.passed, check.value) == (False, pytest.approx(3.5))
 

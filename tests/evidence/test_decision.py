@@ -2,7 +2,7 @@
 
 import torch
 
-from evenslice.evidence.decision import decision, near_boundary
+from evenslice.evidence.target import decision, near_boundary
 
 
 def column(*values):
@@ -21,7 +21,9 @@ def test_the_margin_of_the_true_class_and_none_where_it_is_unknown():
     logits = column(1.0, 4.0, 2.0)
     assert (decision(logits, "truth", torch.tensor([[[2]]])) * logits).sum() == 2.0 - 2.5
     assert (decision(logits, "truth", torch.tensor([[[-1]]])) * logits).sum() == 0.0
-    assert [float(decision(column(5.0), "truth", torch.tensor([[[t]]]))) for t in (0, 1, 2, -1)] == [-1, 1, 1, 0]
+    assert [
+        float(decision(column(5.0), "truth", torch.tensor([[[t]]]))) for t in (0, 1, 2, -1)
+    ] == [-1, 1, 1, 0]
 
 
 def test_all_is_the_foreground_whatever_is_predicted():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from evenslice.evidence.look import Look
+from evenslice.evidence.window_view import Look
 
 
 def look(prediction, truth):

@@ -30,7 +30,11 @@ def test_blocks_are_fixed_effects_of_least_squares():
     weights = np.full(3, 1 / 3)
     error = math.sqrt(spread * weights @ np.linalg.inv(design.T @ design) @ weights)
     found = blocked_mean(VALUES, blocks)
-    assert (found.value, found.error, found.freedom) == (pytest.approx(effects.mean()), pytest.approx(error), 6)
+    assert (found.value, found.error, found.freedom) == (
+        pytest.approx(effects.mean()),
+        pytest.approx(error),
+        6,
+    )
     assert (found.cells, found.blocks) == (9, 3)
 
 

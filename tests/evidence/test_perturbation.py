@@ -21,7 +21,10 @@ def _seeded():
 @pytest.mark.parametrize("weights", [[1.0, -2.0, 0.5], [0.1, 0.2, 1.0, -0.2, 0.3], [2.0]])
 def test_a_linear_model_loses_weight_times_distance(weights):
     slices = len(weights)
-    scene, x = scene_of(linear(weights, bias=0.3), slices, baseline=0.25), torch.randn(3, slices, 8, 9)
+    scene, x = (
+        scene_of(linear(weights, bias=0.3), slices, baseline=0.25),
+        torch.randn(3, slices, 8, 9),
+    )
     found = take_away(scene, x, *asked(scene, x), exact=True)
     expected = ((x - 0.25) * torch.tensor(weights)[:, None, None]).abs().double().sum((2, 3))
     np.testing.assert_allclose(found.ablation, expected, rtol=1e-4)
@@ -84,7 +87,9 @@ def test_captum_finds_the_same_at_a_pixel(classes):
 
     baseline = torch.full_like(x, 0.3)
     for method, ours in ((ShapleyValues, found.shapley), (FeatureAblation, found.ablation)):
-        theirs = method(explained).attribute(x, baselines=baseline, feature_mask=mask)[0, :, 0, 0].abs()
+        theirs = (
+            method(explained).attribute(x, baselines=baseline, feature_mask=mask)[0, :, 0, 0].abs()
+        )
         np.testing.assert_allclose(ours[0], theirs, rtol=1e-5)
 
 

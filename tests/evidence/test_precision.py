@@ -19,9 +19,17 @@ def found(smooth):
     model = model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"))
     windows = windows_of(volume, model)
     grey = estimate(volume, 0).mean[0]
-    result = audit(model, volume, windows=WINDOWS, tile=64, methods=("gradient", "ablation"), seed=0)
-    ours = {name: np.array([one.value for one in method.shares]) for name, method in result.methods.items()}
-    again = {precision: shares_in(model, windows, precision, grey) for precision in ("float64", "float32", "bf16")}
+    result = audit(
+        model, volume, windows=WINDOWS, tile=64, methods=("gradient", "ablation"), seed=0
+    )
+    ours = {
+        name: np.array([one.value for one in method.shares])
+        for name, method in result.methods.items()
+    }
+    again = {
+        precision: shares_in(model, windows, precision, grey)
+        for precision in ("float64", "float32", "bf16")
+    }
     return model, windows, ours, again
 
 
@@ -38,7 +46,9 @@ def test_our_shares_are_those_of_float64(found, method):
     _, _, ours, again = found
     assert np.ptp(again["float64"][method]) > 0.01  # there is something to measure
     np.testing.assert_allclose(ours[method], again["float64"][method], atol=SHARES_32, rtol=0)
-    np.testing.assert_allclose(again["float32"][method], again["float64"][method], atol=SHARES_32, rtol=0)
+    np.testing.assert_allclose(
+        again["float32"][method], again["float64"][method], atol=SHARES_32, rtol=0
+    )
 
 
 @pytest.mark.parametrize("method", ["gradient", "ablation"])
@@ -53,6 +63,7 @@ def test_probabilities_keep_their_digits(found):
     exact = [probabilities_in(model, raw, "float64") for raw in windows]
     for precision, limit in (("float32", PROBABILITY_32), ("bf16", PROBABILITY_16)):
         worst = max(
-            np.abs(probabilities_in(model, raw, precision) - one).max() for raw, one in zip(windows, exact, strict=True)
+            np.abs(probabilities_in(model, raw, precision) - one).max()
+            for raw, one in zip(windows, exact, strict=True)
         )
         assert 0 < worst < limit, precision

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from evenslice.evidence.arrangements import orders_of
-from evenslice.evidence.lag import lag_parts
-from evenslice.evidence.sequential import LOOKS, confidence_each, is_decided, planned_looks
+from evenslice.evidence.measure import lag_parts
+from evenslice.evidence.sampling import orders_of
+from evenslice.evidence.stats import LOOKS, confidence_each, is_decided, planned_looks
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5, 9])
@@ -45,7 +45,9 @@ def squares(*starts):
 
 def test_a_model_that_answers_with_the_next_slice_lags_by_one():
     truths = squares(10, 20, 30)
-    top, bottom = lag_parts(truths[[2, 0]], truths, 2)  # given the reversal it answers with the slice before
+    top, bottom = lag_parts(
+        truths[[2, 0]], truths, 2
+    )  # given the reversal it answers with the slice before
     # Dice of a square with itself, moved by half, moved apart: 1, .5, 0; parabola through (0, .5, 1): no top between
     assert (top, bottom) == (1.0, 0.0)
     top, bottom = lag_parts(truths[[1, 1]], truths, 2)

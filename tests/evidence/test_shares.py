@@ -19,7 +19,9 @@ def test_the_scale_of_a_window_or_an_arrangement_does_not_matter():
 
 
 def test_a_window_without_importance_is_not_a_number():
-    found = shares_of(np.array([[[0, 0, 0], [0, 0, 0]], [[1, 1, 2], [1, 1, 2]], [[0, 0, 0], [1, 1, 2]]]))
+    found = shares_of(
+        np.array([[[0, 0, 0], [0, 0, 0]], [[1, 1, 2], [1, 1, 2]], [[0, 0, 0], [1, 1, 2]]])
+    )
     assert np.isnan(found[0]).all()
     assert np.isnan(found[2]).all()
     np.testing.assert_allclose(found[1], [0.25, 0.25, 0.5])
@@ -66,7 +68,9 @@ def test_importance_may_be_small(size):
 
 def test_every_window_has_an_index_of_its_own():
     top, bottom = index_parts(np.array([[0.1, 0.2, 0.3, 0.25, 0.15], [0.3, 0.1, 0.2, 0.0, 0.4]]))
-    np.testing.assert_allclose(top, [0.1, 0.0], atol=1e-15)  # (0.25 + 0.15) - (0.1 + 0.2); (0.0 + 0.4) - (0.3 + 0.1)
+    np.testing.assert_allclose(
+        top, [0.1, 0.0], atol=1e-15
+    )  # (0.25 + 0.15) - (0.1 + 0.2); (0.0 + 0.4) - (0.3 + 0.1)
     np.testing.assert_allclose(bottom, [0.7, 0.8])
 
 

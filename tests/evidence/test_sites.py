@@ -7,11 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evenslice.errors import BadInputError
-from evenslice.evidence.sites import plan_sites
+from evenslice.evidence.sampling import plan_sites
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
-@given(st.integers(1, 40), st.integers(8, 90), st.integers(8, 90), st.sampled_from([1, 3, 5, 9]), st.integers(1, 80))
+@given(
+    st.integers(1, 40),
+    st.integers(8, 90),
+    st.integers(8, 90),
+    st.sampled_from([1, 3, 5, 9]),
+    st.integers(1, 80),
+)
 def test_windows_lie_wholly_inside_and_are_all_different(depth, height, width, slices, count):
     if depth < slices:
         with pytest.raises(BadInputError, match="expected at least"):

@@ -32,7 +32,9 @@ def interval(top, bottom=None, clusters=None, seed=0):
 def test_the_value_is_the_ratio_of_means():
     rng = np.random.default_rng(0)
     top, bottom = rng.normal(size=30), rng.random(30) + 1
-    assert interval(top, bottom, np.arange(30) % 15).value == pytest.approx(top.mean() / bottom.mean())
+    assert interval(top, bottom, np.arange(30) % 15).value == pytest.approx(
+        top.mean() / bottom.mean()
+    )
 
 
 def test_few_blocks_of_equal_weight_give_the_t_interval():
@@ -53,7 +55,10 @@ def test_from_twelve_blocks_on_it_is_the_studentised_bootstrap():
     low, high = np.quantile(studentised, [(1 - level) / 2, (1 + level) / 2])
     # a resample's error divides by n (n - 1) squares around its own mean: the ddof=1 deviation, as above
     expected = values.mean() - np.array([high, low]) * stats.sem(values)
-    assert (found.low, found.high) == (pytest.approx(expected[0], abs=0.03), pytest.approx(expected[1], abs=0.06))
+    assert (found.low, found.high) == (
+        pytest.approx(expected[0], abs=0.03),
+        pytest.approx(expected[1], abs=0.06),
+    )
     assert found.high - found.value > found.value - found.low  # skewed like the data
 
 

@@ -112,7 +112,7 @@ def quick_training():
 
 def quick_study():
     """And audits that only look at the weights."""
-    from evenslice.verbs import study_cell
+    from evenslice.study import cell as study_cell
 
     quick_training()
     study_cell.audit = lambda model, *_, **__: SimpleNamespace(to_dict=lambda: _audit(model))
@@ -120,10 +120,23 @@ def quick_study():
 
 def _audit(model):
     index = float(
-        sum(value.double().sum() for value in model.module.state_dict().values() if value.is_floating_point())
+        sum(
+            value.double().sum()
+            for value in model.module.state_dict().values()
+            if value.is_floating_point()
+        )
     )
-    method = {"shares": [0.3, 0.4, 0.3], "mirror_index": index, "mirror_low": index - 1, "mirror_high": index + 1}
-    return {"methods": {"gradient": method}, "verdict": "symmetric", "reversal": {"probability_change": abs(index)}}
+    method = {
+        "shares": [0.3, 0.4, 0.3],
+        "mirror_index": index,
+        "mirror_low": index - 1,
+        "mirror_high": index + 1,
+    }
+    return {
+        "methods": {"gradient": method},
+        "verdict": "symmetric",
+        "reversal": {"probability_change": abs(index)},
+    }
 
 
 def make_inputs(folder):
@@ -158,7 +171,7 @@ def saving(name, value):
 
 def filling(text, force):
     def fill():
-        from evenslice.volume.writing import folder_written_beside
+        from evenslice.volume.atomic import folder_written_beside
 
         with folder_written_beside(Path("out"), force) as folder:
             (folder / "sub").mkdir()
@@ -201,7 +214,9 @@ CASES = {
         segment("s.zarr", "--threshold", 0.7),
         forced=True,
     ),
-    "segment tiff": Case(segment("s.tif", "--roi", "0:2,:,:"), ("s.tif", "s.report.html"), "s.tif.run", ("--resume",)),
+    "segment tiff": Case(
+        segment("s.tif", "--roi", "0:2,:,:"), ("s.tif", "s.report.html"), "s.tif.run", ("--resume",)
+    ),
     "segment shard": Case(
         segment("s.tif", "--shard", "2/2", "--tile", 40),
         ("s.tif", "s.report.html"),
@@ -209,7 +224,13 @@ CASES = {
         ("--resume",),
         segment("s.tif", "--shard", "1/2", "--tile", 40),
     ),
-    "train": Case(train("--json", "t.json"), TRAINED, "m.safetensors.run", ("--resume",), before=quick_training),
+    "train": Case(
+        train("--json", "t.json"),
+        TRAINED,
+        "m.safetensors.run",
+        ("--resume",),
+        before=quick_training,
+    ),
     "train over": Case(
         train("--force"),
         TRAINED[:4],
@@ -219,19 +240,28 @@ CASES = {
         quick_training,
         forced=True,
     ),
-    "study": Case(["study", "IN/s.toml", "--out", "out", "--device", "cpu"], ("out",), "out", before=quick_study),
+    "study": Case(
+        ["study", "IN/s.toml", "--out", "out", "--device", "cpu"],
+        ("out",),
+        "out",
+        before=quick_study,
+    ),
     "save zarr": Case(saving("v.zarr", 1), ("v.zarr",), earlier=saving("v.zarr", 2)),
     "save tiff": Case(saving("v.tif", 1), ("v.tif",), earlier=saving("v.tif", 2)),
     "save model": Case(modelling(0), ("m.safetensors",), earlier=modelling(1)),
     "folder": Case(filling("new", True), ("out",), earlier=filling("old", False), together=False),
-    "evaluate": Case(["evaluate", "IN/labels.tif", "IN/labels.tif", "--json", "t.json", "--force"], ("t.json",)),
+    "evaluate": Case(
+        ["evaluate", "IN/labels.tif", "IN/labels.tif", "--json", "t.json", "--force"], ("t.json",)
+    ),
 }
 
 
 def content_of(folder, names=None):
     """Return all files below a folder and what they hold, without what a clock says."""
     folder = Path(folder)
-    found = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    found = {
+        str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()
+    }
     return {
         name: _timeless(name, file.read_bytes())
         for name, file in found.items()
@@ -258,7 +288,11 @@ def _without(value, key):
 
 def hidden_in(folder):
     """Return what is not complete and has no name."""
-    return [str(file.relative_to(folder)) for file in Path(folder).rglob("*") if HIDDEN.search(file.name)]
+    return [
+        str(file.relative_to(folder))
+        for file in Path(folder).rglob("*")
+        if HIDDEN.search(file.name)
+    ]
 
 
 __all__ = ["CASES", "SILENT", "Case", "content_of", "hidden_in", "make_inputs"]

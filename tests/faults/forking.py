@@ -24,25 +24,25 @@ SLOW_TO_LOAD = [
     "multiprocessing.synchronize",
     "torch.utils.serialization",
     "importlib.resources.readers",
-    "evenslice.cli",
-    "evenslice.verbs.segment",
-    "evenslice.verbs.segment_looks",
+    "evenslice.cli.app",
+    "evenslice.segmentation.run",
+    "evenslice.segmentation.views",
     "evenslice.verbs.train",
-    "evenslice.verbs.study",
+    "evenslice.study.run",
     "evenslice.verbs.evaluate",
     "evenslice.learn.fit",
-    "evenslice.learn.config",
-    "evenslice.learn.held",
+    "evenslice.learn.recipe",
+    "evenslice.learn.preload",
     "evenslice.learn.job",
     "evenslice.report.segmentation_page",
     "evenslice.report.training_page",
     "evenslice.report.study_page",
     "evenslice.report.pages",
     "evenslice.report.tables",
-    "evenslice.volume.zarrstore",
-    "evenslice.volume.omezarr",
+    "evenslice.volume.zarr_reader",
+    "evenslice.volume.zarr_writer",
     "evenslice.volume.tiff",
-    "evenslice.model.onnxfile",
+    "evenslice.model.onnx_file",
     "scipy.ndimage",
 ]
 
@@ -128,8 +128,8 @@ def _bytes_written():
 
 
 def _exit_of(words):
-    from evenslice import cli
-    from evenslice.cli_writing import complain, reason_of
+    from evenslice.cli import app as cli
+    from evenslice.cli.output import complain, reason_of
 
     try:
         if callable(words):

@@ -16,7 +16,10 @@ from pathlib import Path
 CODES = {"ENOSPC": errno.ENOSPC, "full": errno.ENOSPC, "EIO": errno.EIO}
 KINDS = ("crash", *CODES)
 FREEING = {"unlink", "rmdir"}  # what does not fail on a full disk
-SILENT = {"fsync", "close"}  # to be killed before these leaves what it leaves to be killed before the next
+SILENT = {
+    "fsync",
+    "close",
+}  # to be killed before these leaves what it leaves to be killed before the next
 REAL = {
     name: getattr(os, name)
     for name in [
@@ -38,7 +41,9 @@ REAL_OPEN = io.open
 
 def can_fail(kind, name):
     """Whether a fault of this kind can happen at such an operation, and differs from that at the next one."""
-    return name not in (SILENT if kind == "crash" else FREEING if kind in ("ENOSPC", "full") else ())
+    return name not in (
+        SILENT if kind == "crash" else FREEING if kind in ("ENOSPC", "full") else ()
+    )
 
 
 class Injector:
@@ -71,7 +76,11 @@ class Injector:
             return False
         with self._lock:
             self.log.append((name, os.path.relpath(_absolute(path), self.folder)))
-            due = bool(self.kind) and len(self.log) >= self.at and (self.kind == "full" or not self.fired)
+            due = (
+                bool(self.kind)
+                and len(self.log) >= self.at
+                and (self.kind == "full" or not self.fired)
+            )
             if not due or not can_fail(self.kind, name):
                 return False
             self.fired = True
@@ -83,7 +92,11 @@ class Injector:
                 return True
             os.kill(os.getpid(), signal.SIGKILL)
         code = CODES[self.kind]
-        raise OSError(code, os.strerror(code), os.fsdecode(path)) if error_path else OSError(code, os.strerror(code))
+        raise (
+            OSError(code, os.strerror(code), os.fsdecode(path))
+            if error_path
+            else OSError(code, os.strerror(code))
+        )
 
     def write(self, path, data, write):
         if self.operation("write", path, error_path=False):
@@ -96,7 +109,7 @@ class Injector:
 
     def install(self):
         """Replace what writes, for the rest of this process."""
-        from evenslice.volume import renaming
+        from evenslice.volume import atomic as renaming
 
         injector = self
 
@@ -116,7 +129,16 @@ class Injector:
                 finally:
                     super().close()
 
-        def opened(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
+        def opened(
+            file,
+            mode="r",
+            buffering=-1,
+            encoding=None,
+            errors=None,
+            newline=None,
+            closefd=True,
+            opener=None,
+        ):
             if isinstance(file, int) or not set(mode) & set("wax+") or not injector.covers(file):
                 return REAL_OPEN(file, mode, buffering, encoding, errors, newline, closefd, opener)
             injector.operation("open", file)
@@ -124,7 +146,11 @@ class Injector:
             if buffering == 0:
                 return raw
             held = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
-            return held if "b" in mode else io.TextIOWrapper(held, encoding or "utf-8", errors, newline)
+            return (
+                held
+                if "b" in mode
+                else io.TextIOWrapper(held, encoding or "utf-8", errors, newline)
+            )
 
         builtins.open = io.open = opened
         os.open = self._os_open
@@ -140,7 +166,10 @@ class Injector:
             setattr(os, name, self._of_one(name, shown))
         for name, shown in (("replace", "rename"), ("rename", "rename"), ("link", "link")):
             setattr(os, name, self._of_two(name, shown))
-        for name in ("_USE_CP_SENDFILE", "_USE_CP_COPY_FILE_RANGE"):  # copies that Python would not see
+        for name in (
+            "_USE_CP_SENDFILE",
+            "_USE_CP_COPY_FILE_RANGE",
+        ):  # copies that Python would not see
             if hasattr(shutil, name):
                 setattr(shutil, name, False)
         swap = renaming.swap

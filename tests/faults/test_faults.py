@@ -13,7 +13,9 @@ from faults.cases import CASES, content_of, hidden_in, make_inputs
 from faults.forking import forked, load_what_is_slow_to_load
 from faults.injecting import FREEING, KINDS, can_fail
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs are forked, and descriptors are named in /proc")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="runs are forked, and descriptors are named in /proc"
+)
 EVERY_NTH = int(
     os.environ.get("EVENSLICE_FAULTS_EVERY", "1")
 )  # of the points of the long run, to look at some of each kind first
@@ -51,11 +53,19 @@ def undisturbed(inputs, tmp_path_factory):
             start.mkdir()
             if case.earlier is not None:
                 assert forked(start, placed(case.earlier, inputs), before=case.before).code == 0
-            outcome = forked(shutil.copytree(start, folder / "whole"), placed(case.words, inputs), before=case.before)
+            outcome = forked(
+                shutil.copytree(start, folder / "whole"),
+                placed(case.words, inputs),
+                before=case.before,
+            )
             assert outcome.code == 0, outcome.said
             assert hidden_in(folder / "whole") == []
             known[name] = Undisturbed(
-                content_of(folder / "whole"), content_of(start), start, outcome.operations, outcome.unseen
+                content_of(folder / "whole"),
+                content_of(start),
+                start,
+                outcome.operations,
+                outcome.unseen,
             )
         return known[name]
 
@@ -76,13 +86,19 @@ def suffer(name, kind, at, whole, inputs, folder):
     shutil.copytree(whole.start, folder)
     outcome = forked(folder, placed(case.words, inputs), kind, at, case.before)
     wrong = []
-    lines = [line for line in outcome.said.splitlines() if not line.startswith(("evenslice: warning:", "study "))]
+    lines = [
+        line
+        for line in outcome.said.splitlines()
+        if not line.startswith(("evenslice: warning:", "study "))
+    ]
     if kind == "crash":
         expected = (-9, 0)  # the operation may not come in another order of threads
     else:
         expected = (2, 0)  # 0: cleaning up may fail without harm
         if outcome.code == 2 and (
-            len(lines) != 1 or not lines[0].startswith("evenslice: error: ") or "Traceback" in outcome.said
+            len(lines) != 1
+            or not lines[0].startswith("evenslice: error: ")
+            or "Traceback" in outcome.said
         ):
             wrong.append(f"said {outcome.said!r}")
         if outcome.code == 2 and not any(out.split(".")[0] in lines[0] for out in case.outs):
@@ -92,11 +108,17 @@ def suffer(name, kind, at, whole, inputs, folder):
     if outcome.code == 0 and content_of(folder) != whole.result and not hidden_in(folder):
         wrong.append("exit 0 with another result")
     for out in case.outs if case.state not in case.outs else ():
-        now, new, old = content_of(folder, {out}), content_in(whole.result, out), content_in(whole.earlier, out)
+        now, new, old = (
+            content_of(folder, {out}),
+            content_in(whole.result, out),
+            content_in(whole.earlier, out),
+        )
         if not (now in (new, old) if case.together else each_old_or_new(now, new, old)):
             wrong.append(f"{out} is neither old nor new")
     left = hidden_in(folder)
-    hit = outcome.operations[at - 1 : at]  # threads of zarr may come in another order than undisturbed
+    hit = outcome.operations[
+        at - 1 : at
+    ]  # threads of zarr may come in another order than undisturbed
     could_clean = kind != "crash" and not any(name in FREEING for name, _ in hit)
     if left and could_clean and not (kind == "full" and not case.together):
         wrong.append(f"left {left} by {hit}")
@@ -104,7 +126,9 @@ def suffer(name, kind, at, whole, inputs, folder):
 
 
 def each_old_or_new(now, new, old):
-    return set(old) <= set(now) and all(data in (new.get(file), old.get(file)) for file, data in now.items())
+    return set(old) <= set(now) and all(
+        data in (new.get(file), old.get(file)) for file, data in now.items()
+    )
 
 
 def content_in(result, out):
@@ -118,7 +142,9 @@ def going_on(case, whole, inputs, folder):
     if outcome.code != 0:
         return [f"going on exits {outcome.code}: {outcome.said[-600:]!r}"]
     now = content_of(folder)
-    differ = sorted(name for name in {*now, *whole.result} if now.get(name) != whole.result.get(name))
+    differ = sorted(
+        name for name in {*now, *whole.result} if now.get(name) != whole.result.get(name)
+    )
     return [f"after going on these differ: {differ[:8]}"] if differ else []
 
 
@@ -139,7 +165,9 @@ def suffer_all(name, kind, points, whole, inputs, tmp_path, record_property):
 
 @pytest.mark.parametrize("name", ["segment zarr", "segment tiff", "train", "study"])
 def test_no_writer_goes_past_the_count(name, undisturbed):
-    assert 0 <= undisturbed(name).unseen < 20_000  # what is printed, and what threads tell each other
+    assert (
+        0 <= undisturbed(name).unseen < 20_000
+    )  # what is printed, and what threads tell each other
 
 
 EVERY = [pytest.param(name, kind, id=f"{name}: {kind}") for name in CASES for kind in KINDS]
@@ -166,7 +194,15 @@ QUICK = [
 def test_a_fault_at_some_write(name, kind, undisturbed, inputs, tmp_path, record_property):
     whole = undisturbed(name)
     chance = random.Random(zlib.crc32(f"{name} {kind}".encode()))
-    suffer_all(name, kind, [chance.choice(points_of(whole, kind))], whole, inputs, tmp_path, record_property)
+    suffer_all(
+        name,
+        kind,
+        [chance.choice(points_of(whole, kind))],
+        whole,
+        inputs,
+        tmp_path,
+        record_property,
+    )
 
 
 FOUND = [
@@ -179,7 +215,9 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("name", "kind", "path"), FOUND)
-def test_faults_just_after_a_result_has_its_name_that_did_harm_once(name, kind, path, undisturbed, inputs, tmp_path):
+def test_faults_just_after_a_result_has_its_name_that_did_harm_once(
+    name, kind, path, undisturbed, inputs, tmp_path
+):
     whole = undisturbed(name)
     last = max(n for n, (_, place) in enumerate(whole.operations, 1) if place == path)
     at = next(n for n in points_of(whole, kind) if n > last)

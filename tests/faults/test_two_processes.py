@@ -13,7 +13,9 @@ from faults.forking import begun, forked
 from faults.test_faults import inputs, placed, undisturbed
 
 __all__ = ["inputs", "undisturbed"]  # fixtures
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs are forked, and descriptors are named in /proc")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="runs are forked, and descriptors are named in /proc"
+)
 
 
 @contextmanager
@@ -46,7 +48,11 @@ def refused(folder, words, before=None, text="another process works on"):
 
 def operation(whole, *texts, last=False):
     """Return the number of the first or last operation that is about all of these."""
-    found = [n for n, (name, path) in enumerate(whole.operations, 1) if all(text in f"{name} {path}" for text in texts)]
+    found = [
+        n
+        for n, (name, path) in enumerate(whole.operations, 1)
+        if all(text in f"{name} {path}" for text in texts)
+    ]
     return found[-1 if last else 0]
 
 
@@ -73,7 +79,12 @@ def test_segment_that_is_planned_is_waited_for_and_one_that_was_killed_there_is_
 ):
     whole, words = undisturbed("segment zarr"), placed(CASES["segment zarr"].words, inputs)
     with stopped(tmp_path, words, operation(whole, "open", "manifest.json")) as go_on:
-        refused(tmp_path, words, impatient, "another process has held s.zarr.run/plan.lock for 0.2 s, expected less")
+        refused(
+            tmp_path,
+            words,
+            impatient,
+            "another process has held s.zarr.run/plan.lock for 0.2 s, expected less",
+        )
         go_on(signal.SIGKILL)
     assert forked(tmp_path, [*words, "--resume"]).code == 0
     assert content_of(tmp_path) == whole.result
@@ -91,7 +102,9 @@ def test_a_stopped_run_that_is_killed_is_gone_on_with(undisturbed, inputs, tmp_p
 
 def test_shards_share_a_run_and_one_finishes(undisturbed, inputs, tmp_path):
     whole = undisturbed("segment shard")  # the first was done before the second
-    first, second = (placed(segment("s.tif", "--shard", f"{n}/2", "--tile", 40), inputs) for n in (1, 2))
+    first, second = (
+        placed(segment("s.tif", "--shard", f"{n}/2", "--tile", 40), inputs) for n in (1, 2)
+    )
     alone = tmp_path / "alone"
     alone.mkdir()
     at = operation(forked(alone, first), "rename", "done/predict")
@@ -103,14 +116,19 @@ def test_shards_share_a_run_and_one_finishes(undisturbed, inputs, tmp_path):
         assert not (tmp_path / "s.tif").exists()
         assert go_on().code == 0
     result = content_of(tmp_path, {"s.tif"})
-    assert [name for name in os.listdir(tmp_path) if name.startswith(".") or name.endswith(".run")] == []  # noqa: PTH208
+    names = [path.name for path in tmp_path.iterdir()]
+    assert [name for name in names if name.startswith(".") or name.endswith(".run")] == []
     assert result["s.tif"].replace(b"1/2", b"2/2") == whole.result["s.tif"]
 
 
 @pytest.mark.slow
-def test_a_shard_that_comes_while_another_finishes_leaves_it_to_that_one(undisturbed, inputs, tmp_path):
+def test_a_shard_that_comes_while_another_finishes_leaves_it_to_that_one(
+    undisturbed, inputs, tmp_path
+):
     whole = undisturbed("segment shard")
-    first, second = (placed(segment("s.tif", "--shard", f"{n}/2", "--tile", 40), inputs) for n in (1, 2))
+    first, second = (
+        placed(segment("s.tif", "--shard", f"{n}/2", "--tile", 40), inputs) for n in (1, 2)
+    )
     assert forked(tmp_path, first).code == 0
     with stopped(tmp_path, second, operation(whole, "rename", "s.tif")) as go_on:
         assert forked(tmp_path, [*first, "--resume"]).code == 0
@@ -120,7 +138,9 @@ def test_a_shard_that_comes_while_another_finishes_leaves_it_to_that_one(undistu
 
 def test_train_refuses_whoever_comes_and_equals_one_that_was_alone(undisturbed, inputs, tmp_path):
     whole, words = undisturbed("train"), placed(CASES["train"].words, inputs)
-    with stopped(tmp_path, words, operation(whole, "rename", "state.ckpt", last=True), quick_training) as go_on:
+    with stopped(
+        tmp_path, words, operation(whole, "rename", "state.ckpt", last=True), quick_training
+    ) as go_on:
         for more in ([], ["--resume"], ["--force"]):
             refused(tmp_path, words + more, quick_training)
         assert go_on().code == 0
@@ -130,7 +150,9 @@ def test_train_refuses_whoever_comes_and_equals_one_that_was_alone(undisturbed, 
 @pytest.mark.slow
 def test_a_training_is_gone_on_with_by_one_process(undisturbed, inputs, tmp_path):
     whole, words = undisturbed("train"), placed(CASES["train"].words, inputs)
-    with stopped(tmp_path, words, operation(whole, "rename", "state.ckpt", last=True), quick_training) as go_on:
+    with stopped(
+        tmp_path, words, operation(whole, "rename", "state.ckpt", last=True), quick_training
+    ) as go_on:
         go_on(signal.SIGKILL)
     with stopped(tmp_path, [*words, "--resume"], 12, quick_training) as go_on:
         refused(tmp_path, [*words, "--resume"], quick_training)
@@ -171,7 +193,9 @@ def test_of_two_that_write_one_file_the_second_to_end_is_refused(undisturbed, in
         first = content_of(tmp_path, {"t.json"})
         outcome = go_on()
     assert outcome.code == 2
-    assert "evenslice: error: t.json has appeared while this ran, expected a new name" in outcome.said
+    assert (
+        "evenslice: error: t.json has appeared while this ran, expected a new name" in outcome.said
+    )
     assert content_of(tmp_path) == first == undisturbed("evaluate").result
 
 
@@ -182,7 +206,9 @@ def test_files_of_two_processes_are_never_mixed_in_a_folder(undisturbed, tmp_pat
     with stopped(tmp_path, mine, operation(places, "fsync", "a.txt")) as go_on:
         assert forked(tmp_path, theirs).code == 0
         outcome = go_on()
-    assert (outcome.code, "has appeared while this ran" in outcome.said) == ((0, False) if force else (2, True))
+    assert (outcome.code, "has appeared while this ran" in outcome.said) == (
+        (0, False) if force else (2, True)
+    )
     assert set(content_of(tmp_path).values()) == {b"mine" if force else b"theirs"}
     with stopped(tmp_path, filling("new", True), operation(places, "rename", "out/b.txt")) as go_on:
         refused(
@@ -215,7 +241,12 @@ def test_where_the_file_system_has_no_locks_files_say_who_works(undisturbed, inp
     before = without_locks(errno.ENOLCK)
     with stopped(tmp_path, words, operation(whole, "rename", "done/label"), before) as go_on:
         for more in ([], ["--resume"], ["--force"]):
-            refused(tmp_path, words + more, before, "s.zarr.run/run.lock.held; a lock of another machine counts")
+            refused(
+                tmp_path,
+                words + more,
+                before,
+                "s.zarr.run/run.lock.held; a lock of another machine counts",
+            )
         go_on(signal.SIGKILL)
     assert forked(tmp_path, [*words, "--resume"], before=before).code == 0
     assert content_of(tmp_path) == whole.result

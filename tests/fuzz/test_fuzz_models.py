@@ -18,12 +18,12 @@ from evenslice.model.build import build_model
 from evenslice.model.checkpoint import KEY, about_of, baked_state, facts_of, load_model
 from evenslice.model.exported import read_exported
 from evenslice.model.expressions import guard_is_plain, symbols_are_plain
-from evenslice.model.foreign import form_of
-from evenslice.model.notes import MOST_SLICES, as_note, parsed_note
+from evenslice.model.external import form_of
+from evenslice.model.inputs import model_of
+from evenslice.model.metadata import MOST_SLICES, as_note, parsed_note
 from evenslice.model.pretrained import facts_as_options
 from evenslice.model.spec import Foreign, Spec
 from evenslice.model.weights import read_weights
-from evenslice.verbs.models import model_of
 from evenslice.volume.normalisation import Normalisation
 
 
@@ -34,9 +34,15 @@ def known():
         "volume": "v.tif", "slices": [[0, 20], [25, 30]], "validation": [[22, 24]], "voxel_nm": [30.0, 4.0, 4.0], "target": "foreground",
         "fingerprint": "abc", "recipe": {"steps": 5}, "versions": {"torch": "2"},
     }  # fmt: skip
-    facts = {"training": training, "scores": {"validation": {"dice": 0.5, "iou": 0.4}}, "provenance": {"seed": 1}}
+    facts = {
+        "training": training,
+        "scores": {"validation": {"dice": 0.5, "iou": 0.4}},
+        "provenance": {"seed": 1},
+    }
     certificate = {"float32": 1e-7, "float64": 1e-16, "symmetric": True}
-    return model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"), certificate=certificate, **facts)
+    return model.with_facts(
+        normalisation=Normalisation((128.0,), (40.0,), "file"), certificate=certificate, **facts
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +53,29 @@ def about(known):
 def sound(model):
     """What holds for every model that was read."""
     spec, norm = model.spec, model.normalisation
-    assert isinstance(spec, Spec | Foreign) and spec.slices in (1, 3, 5, 7, 9) and 0 <= spec.classes <= 2**16
+    assert (
+        isinstance(spec, Spec | Foreign)
+        and spec.slices in (1, 3, 5, 7, 9)
+        and 0 <= spec.classes <= 2**16
+    )
     assert norm is None or (len(norm.mean) == len(norm.std) and min(norm.std) > 0)
     facts(model.training, model.scores, model.certificate)
     json.loads(as_note(spec.to_dict()))
 
 
 def facts(training, scores, certificate):
-    spans = [span for one in [training, *training.get("volumes", [])] for span in one.get("slices") or []]
-    assert sum(stop - start for start, stop in spans) <= MOST_SLICES * (1 + len(training.get("volumes", [])))
+    spans = [
+        span for one in [training, *training.get("volumes", [])] for span in one.get("slices") or []
+    ]
+    assert sum(stop - start for start, stop in spans) <= MOST_SLICES * (
+        1 + len(training.get("volumes", []))
+    )
     assert (scores.get("dice") or 0.0) + 1 and (training.get("target", "") or "").isidentifier() | (
         training.get("target") is None
     )
     assert certificate is None or (
-        float(certificate["float32"]) == certificate["float32"] and certificate["symmetric"] in (True, False)
+        float(certificate["float32"]) == certificate["float32"]
+        and certificate["symmetric"] in (True, False)
     )
 
 
@@ -68,7 +83,9 @@ def facts(training, scores, certificate):
 @given(data=st.data())
 def test_records_of_models(executions, tmp_path, known, about, data):
     path = tmp_path / "m.safetensors"
-    path.write_bytes(save(baked_state(known.network), {KEY: json.dumps(document(data.draw, about))}))
+    path.write_bytes(
+        save(baked_state(known.network), {KEY: json.dumps(document(data.draw, about))})
+    )
     executions(lambda: load_model(path), sound)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -78,8 +95,13 @@ def test_records_of_models(executions, tmp_path, known, about, data):
 def test_facts_of_records(executions, about, data):
     changed = document(data.draw, about)
     if isinstance(changed, dict):
-        executions(lambda: facts_of(changed, "m"), lambda f: facts(f["training"], f["scores"], f["certificate"]))
-    executions(lambda: parsed(json.dumps(changed)), lambda found: json.dumps(found, allow_nan=False))
+        executions(
+            lambda: facts_of(changed, "m"),
+            lambda f: facts(f["training"], f["scores"], f["certificate"]),
+        )
+    executions(
+        lambda: parsed(json.dumps(changed)), lambda found: json.dumps(found, allow_nan=False)
+    )
 
 
 def parsed(text):
@@ -103,13 +125,16 @@ def test_notes(executions, text):
 @fuzz(25)
 @given(data=st.data())
 def test_specs(executions, data):
-    fields = document(data.draw, Spec(options={"pad_type": "same", "img_size": [96, 160]}).to_dict())
+    fields = document(
+        data.draw, Spec(options={"pad_type": "same", "img_size": [96, 160]}).to_dict()
+    )
     if isinstance(fields, dict) and set(fields) <= set(Spec.__dataclass_fields__):
         executions(lambda: Spec(**fields), lambda spec: json.dumps(spec.to_dict(), allow_nan=False))
 
 
 TENSORS = save(
-    {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.zeros(4, dtype=torch.float16)}, {"img_size": "96", KEY: "{}"}
+    {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.zeros(4, dtype=torch.float16)},
+    {"img_size": "96", KEY: "{}"},
 )
 LENGTH = struct.unpack("<Q", TENSORS[:8])[0]
 
@@ -117,7 +142,9 @@ LENGTH = struct.unpack("<Q", TENSORS[:8])[0]
 def plain_tensors(found):
     state, facts = found
     assert all(t.device.type == "cpu" and t.layout == torch.strided for t in state.values())
-    assert sum(t.numel() for t in state.values()) < 10**6 and all(isinstance(v, str) for v in facts.values())
+    assert sum(t.numel() for t in state.values()) < 10**6 and all(
+        isinstance(v, str) for v in facts.values()
+    )
 
 
 @fuzz(25)
@@ -132,7 +159,11 @@ def test_headers_of_safetensors(executions, tmp_path, data):
         path.write_bytes(edited(TENSORS, data.draw(edits(len(TENSORS)))))
     executions(lambda: read_weights(path), plain_tensors)
     executions(lambda: load_model(path))
-    executions(lambda: facts_as_options({"img_size": data.draw(TEXTS), "pad_type": data.draw(TEXTS)}, "test_vit", "w"))
+    executions(
+        lambda: facts_as_options(
+            {"img_size": data.draw(TEXTS), "pad_type": data.draw(TEXTS)}, "test_vit", "w"
+        )
+    )
 
 
 def torch_file():
@@ -166,7 +197,9 @@ def archive(tmp_path_factory):
     path = tmp_path_factory.mktemp("pt2") / "a.pt2"
     torch.manual_seed(0)
     height = 8 * torch.export.Dim("h", min=2, max=20)
-    program = torch.export.export(Small().eval(), (torch.zeros(1, 3, 16, 16),), dynamic_shapes=({2: height},))
+    program = torch.export.export(
+        Small().eval(), (torch.zeros(1, 3, 16, 16),), dynamic_shapes=({2: height},)
+    )
     torch.export.save(program, path)
     return path.read_bytes()
 
@@ -183,7 +216,9 @@ def spoilt(data, body):
     if data.draw(st.integers(0, 3)) == 0:
         return edited(body, data.draw(edits(len(body))))
     part = data.draw(
-        st.sampled_from([MODEL, MODEL, "data/weights/model_weights_config.json", "data/sample_inputs/model.pt"])
+        st.sampled_from(
+            [MODEL, MODEL, "data/weights/model_weights_config.json", "data/sample_inputs/model.pt"]
+        )
     )
 
     def change(name, record):
@@ -210,18 +245,29 @@ def test_archives_of_torch(executions, tmp_path, archive, data):
 def test_archives_of_torch_whole(executions, tmp_path, archive, data):
     path = tmp_path / "a.pt2"
     path.write_bytes(spoilt(data, archive))
-    executions(lambda: read_exported(path), lambda found: isinstance(found[0], torch.nn.Module) or 1 / 0)
+    executions(
+        lambda: read_exported(path), lambda found: isinstance(found[0], torch.nn.Module) or 1 / 0
+    )
 
 
 def onnx_file():
     from onnx import TensorProto, helper, numpy_helper
 
-    weight = numpy_helper.from_array(torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(0)).numpy(), "w")
+    weight = numpy_helper.from_array(
+        torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(0)).numpy(), "w"
+    )
     shape = [1, 3, "h", "w"]
-    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Conv", ["r", "w"], ["y"], pads=[1, 1, 1, 1])]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Conv", ["r", "w"], ["y"], pads=[1, 1, 1, 1]),
+    ]
     value = helper.make_tensor_value_info
     made = helper.make_graph(
-        nodes, "g", [value("x", TensorProto.FLOAT, shape)], [value("y", TensorProto.FLOAT, None)], [weight]
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, shape)],
+        [value("y", TensorProto.FLOAT, None)],
+        [weight],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 9
@@ -270,7 +316,9 @@ SHAPES = [
 ]
 EXPRESSIONS = st.recursive(
     st.sampled_from(ATOMS),
-    lambda inner: st.tuples(st.sampled_from(SHAPES), inner, inner).map(lambda t: t[0].format(t[1], t[2])),
+    lambda inner: st.tuples(st.sampled_from(SHAPES), inner, inner).map(
+        lambda t: t[0].format(t[1], t[2])
+    ),
     max_leaves=6,
 )
 
@@ -304,7 +352,9 @@ class Numbers(dict):
     st.one_of(
         TEXTS,
         st.text(max_size=30),
-        st.lists(st.sampled_from(["a", ":", "@", "/", ".", "b", "\n", " "]), max_size=9).map("".join),
+        st.lists(st.sampled_from(["a", ":", "@", "/", ".", "b", "\n", " "]), max_size=9).map(
+            "".join
+        ),
     )
 )
 def test_names_of_models(executions, name):

@@ -5,11 +5,10 @@ from fuzzing import TEXTS, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evenslice.verbs.choices import parse_roi, parse_span
-from evenslice.volume.along import along
-from evenslice.volume.array import Volume, crop
+from evenslice.model.inputs import parse_roi, parse_span
+from evenslice.volume.array import Volume, along, crop
 from evenslice.volume.tiles import Cut, block_side, chunk_side, plan_blocks
-from evenslice.volume.units import checked, numbers_of, stated_size
+from evenslice.volume.voxel_size import checked, numbers_of, stated_size
 from evenslice.volume.windows import check_slices, inner_centres, neighbours, read_window, reverse
 
 
@@ -26,7 +25,13 @@ def asked(draw):
     stride = draw(st.integers(1, 32))
     halo, overlap = draw(st.sampled_from([(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (0, 7), (0, 40)]))
     tile = draw(st.integers(1, 200)), draw(st.integers(1, 200))
-    return shape, roi, (tile, halo * stride, overlap, stride), draw(st.integers(1, 9)), draw(st.integers(1, 130))
+    return (
+        shape,
+        roi,
+        (tile, halo * stride, overlap, stride),
+        draw(st.integers(1, 9)),
+        draw(st.integers(1, 130)),
+    )
 
 
 @fuzz(25)
@@ -38,12 +43,26 @@ def test_tiles(executions, asked):
         times, weights = np.zeros(shape, int), np.zeros(shape)
         for block in blocks:
             times[block.core] += 1
-            assert all(0 <= part.start < part.stop <= size for part, size in zip(block.core, shape, strict=True))
+            assert all(
+                0 <= part.start < part.stop <= size
+                for part, size in zip(block.core, shape, strict=True)
+            )
             for tile in block.tiles:
                 share = 1.0 if tile.weights is None else np.outer(*tile.weights)
                 weights[(block.core[0], *tile.core)] += share
-                for core, read, whole, size in zip(tile.core, tile.read, block.read, shape[1:], strict=True):
-                    assert 0 <= whole.start <= read.start <= core.start < core.stop <= read.stop <= whole.stop <= size
+                for core, read, whole, size in zip(
+                    tile.core, tile.read, block.read, shape[1:], strict=True
+                ):
+                    assert (
+                        0
+                        <= whole.start
+                        <= read.start
+                        <= core.start
+                        < core.stop
+                        <= read.stop
+                        <= whole.stop
+                        <= size
+                    )
                     assert read.start % numbers[3] == 0 or numbers[2]
         inside = np.zeros(shape, bool)
         inside[roi] = True
@@ -65,7 +84,10 @@ def test_no_two_blocks_share_a_chunk(executions, asked):
 
     def steps():
         cut = Cut(*numbers)
-        return [(block_side(n, s, cut, t, side), s) for n, s, t in zip(shape[1:], roi[1:], cut.tile, strict=True)]
+        return [
+            (block_side(n, s, cut, t, side), s)
+            for n, s, t in zip(shape[1:], roi[1:], cut.tile, strict=True)
+        ]
 
     executions(steps, laws)
 
@@ -77,7 +99,11 @@ def test_windows(executions, slices, depth, data):
     volume = Volume(np.arange(depth, dtype=np.int16)[:, None, None] * np.ones((1, 2, 3), np.int16))
 
     def laws(index):
-        assert len(index) == slices and index[slices // 2] == z and 0 <= index.min() <= index.max() < depth
+        assert (
+            len(index) == slices
+            and index[slices // 2] == z
+            and 0 <= index.min() <= index.max() < depth
+        )
         for place, n in enumerate(index):  # as in a mirror at the ends
             wanted = z + place - slices // 2
             assert n in (wanted, -wanted, 2 * (depth - 1) - wanted)
@@ -86,7 +112,9 @@ def test_windows(executions, slices, depth, data):
         np.testing.assert_array_equal(reverse(reverse(window)), window)
         inside = inner_centres(slices, depth)
         assert all(
-            neighbours(c, slices, depth).tolist() == list(range(c - slices // 2, c + slices // 2 + 1)) for c in inside
+            neighbours(c, slices, depth).tolist()
+            == list(range(c - slices // 2, c + slices // 2 + 1))
+            for c in inside
         )
 
     executions(lambda: neighbours(z, check_slices(slices), depth), laws)
@@ -114,8 +142,12 @@ def test_boxes_in_words(executions, text):
     shape = (5, 17, 30)
 
     def laws(box):
-        assert len(box) == 3 and all(0 <= part.start < part.stop <= size for part, size in zip(box, shape, strict=True))
-        assert crop(Volume(np.zeros(shape, np.uint8)), box).shape == tuple(part.stop - part.start for part in box)
+        assert len(box) == 3 and all(
+            0 <= part.start < part.stop <= size for part, size in zip(box, shape, strict=True)
+        )
+        assert crop(Volume(np.zeros(shape, np.uint8)), box).shape == tuple(
+            part.stop - part.start for part in box
+        )
 
     executions(lambda: parse_roi(text, shape), laws)
     executions(lambda: parse_span(text, 9, "--validation"))
@@ -124,7 +156,9 @@ def test_boxes_in_words(executions, text):
 @fuzz(25)
 @given(
     st.one_of(
-        st.lists(st.one_of(TEXTS, st.floats().map(str), st.integers().map(str)), max_size=4).map(",".join),
+        st.lists(st.one_of(TEXTS, st.floats().map(str), st.integers().map(str)), max_size=4).map(
+            ",".join
+        ),
         st.text(max_size=12),
     )
 )
@@ -148,7 +182,10 @@ def test_numbers_in_words(executions, text):
     )
 )
 def test_stated_sizes(executions, attributes):
-    executions(lambda: stated_size(attributes), lambda size: size is None or checked(size) == size or pytest_fail(size))
+    executions(
+        lambda: stated_size(attributes),
+        lambda size: size is None or checked(size) == size or pytest_fail(size),
+    )
 
 
 def pytest_fail(found):

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from evenslice.data.placing import RECORD, SCHEMA, _record_in
 from evenslice.data.unpack import unpack
-from evenslice.verbs.predictions import trained_spans, training_warning
-from evenslice.verbs.segment import segment
-from evenslice.verbs.study_folder import as_csv
-from evenslice.volume.ledger import Ledger
-from evenslice.volume.stored import stored_rows, stored_table
+from evenslice.segmentation.predictions import trained_spans, training_warning
+from evenslice.segmentation.run import segment
+from evenslice.study.folder import as_csv
+from evenslice.volume.run_state import Ledger, stored_rows, stored_table
 from verbs.scenes import blurring
 
 GREY = torch.arange(4 * 20 * 24, dtype=torch.uint8).reshape(4, 20, 24).numpy()
@@ -62,7 +61,9 @@ def test_tables_of_runs(executions, tmp_path, data):
     path = tmp_path / "row.json"
     path.write_text(json.dumps(document(data.draw, ROW)))
     executions(lambda: stored_table(path, "failure"), lambda row: row["failure"] and None)
-    path.write_text(json.dumps(document(data.draw, [{"steps": 1, "dice": None}, {"steps": 2, "dice": 0.5}])))
+    path.write_text(
+        json.dumps(document(data.draw, [{"steps": 1, "dice": None}, {"steps": 2, "dice": 0.5}]))
+    )
     executions(lambda: stored_rows(path, "steps"), lambda rows: [row["steps"] for row in rows])
     path.write_bytes(edited(json.dumps(ROW).encode(), data.draw(edits(40))))
     executions(lambda: stored_table(path), lambda row: isinstance(row, dict) or 1 / 0)
@@ -77,7 +78,10 @@ def test_notes_of_stores_and_data(executions, tmp_path, data):
     executions(lambda: trained_spans(tmp_path), lambda spans: training_warning(spans, 9))
     record = {"schema": SCHEMA, "url": "https://a", "sha256": "x", "sha256_is": "y", "compared": []}
     (tmp_path / RECORD).write_text(json.dumps(document(data.draw, record)))
-    executions(lambda: _record_in(tmp_path), lambda found: [str(line) for line in found.get("compared", [])])
+    executions(
+        lambda: _record_in(tmp_path),
+        lambda found: [str(line) for line in found.get("compared", [])],
+    )
 
 
 def packed(names):
@@ -116,10 +120,18 @@ def test_bytes_of_archives(executions, tmp_path, kind, data):
     place, file = tmp_path / str(number), tmp_path / "archive"
     place.mkdir(exist_ok=True)
     file.write_bytes(edited(body, data.draw(edits(len(body)))))
-    executions(lambda: unpack(file, place, ["a.tif"], 10**6), lambda names: [Path(name) for name in names])
-    outside = [path for path in tmp_path.rglob("*") if place not in path.parents and path not in (place, file)]
+    executions(
+        lambda: unpack(file, place, ["a.tif"], 10**6), lambda names: [Path(name) for name in names]
+    )
+    outside = [
+        path
+        for path in tmp_path.rglob("*")
+        if place not in path.parents and path not in (place, file)
+    ]
     assert [path for path in outside if not path.relative_to(tmp_path).parts[0].isdecimal()] == []
-    assert all(path.resolve().is_relative_to(place) and not path.is_symlink() for path in place.rglob("*"))
+    assert all(
+        path.resolve().is_relative_to(place) and not path.is_symlink() for path in place.rglob("*")
+    )
 
 
 @fuzz(25)
@@ -128,7 +140,9 @@ def test_bytes_of_archives(executions, tmp_path, kind, data):
         st.one_of(
             TEXTS,
             st.text(min_size=1, max_size=12),
-            st.lists(st.sampled_from(["..", ".", "a", "A", "", "~", "C:", "\\"]), max_size=5).map("/".join),
+            st.lists(st.sampled_from(["..", ".", "a", "A", "", "~", "C:", "\\"]), max_size=5).map(
+                "/".join
+            ),
         ),
         max_size=4,
     )
@@ -141,8 +155,21 @@ def test_names_in_archives(executions, tmp_path, names):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file.write_bytes(
-            packed(["a.tif", *(name.encode("utf-8", "replace").decode() for name in names if name.partition("\0")[0])])
+            packed(
+                [
+                    "a.tif",
+                    *(
+                        name.encode("utf-8", "replace").decode()
+                        for name in names
+                        if name.partition("\0")[0]
+                    ),
+                ]
+            )
         )
-    executions(lambda: unpack(file, place, ["a.tif"], 10**6), lambda found: "a.tif" in found or 1 / 0)
+    executions(
+        lambda: unpack(file, place, ["a.tif"], 10**6), lambda found: "a.tif" in found or 1 / 0
+    )
     assert all(path.name == "archive" or path.name.startswith("p") for path in tmp_path.iterdir())
-    assert all(path.resolve().is_relative_to(place) and not path.is_symlink() for path in place.rglob("*"))
+    assert all(
+        path.resolve().is_relative_to(place) and not path.is_symlink() for path in place.rglob("*")
+    )

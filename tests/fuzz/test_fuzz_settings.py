@@ -9,10 +9,9 @@ from fuzzing import NUMBERS, TEXTS, edited, edits, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evenslice.learn.config import TrainFile, read_config
-from evenslice.learn.recipe import Recipe
-from evenslice.learn.schedule import cosine_part
-from evenslice.verbs.study_plan import DatasetTable, StudyTable, read_study
+from evenslice.learn.module import cosine_part
+from evenslice.learn.recipe import Recipe, TrainFile, read_config
+from evenslice.study.plan import DatasetTable, StudyTable, read_study
 
 GOOD = {
     "weights": ["imagenet", "none"], "init": ["rgb", "green"], "tie": ["none", "mirror"], "schedule": ["cosine"], "loss": ["ce"],
@@ -29,9 +28,14 @@ SCALARS = st.one_of(
     st.sampled_from([v for vs in GOOD.values() for v in vs]),
 )
 TREES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=5
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
 )
-KEYS = st.one_of(st.sampled_from([*Recipe.model_fields, "em", "more", "dataset", "tile", "int", "list[str]"]), TEXTS)
+KEYS = st.one_of(
+    st.sampled_from([*Recipe.model_fields, "em", "more", "dataset", "tile", "int", "list[str]"]),
+    TEXTS,
+)
 
 
 def toml(value):
@@ -39,7 +43,9 @@ def toml(value):
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {toml(one)}" for key, one in value.items()) + "}"
+        return (
+            "{" + ", ".join(f"{json.dumps(key)} = {toml(one)}" for key, one in value.items()) + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(map(toml, value)) + "]"
     if isinstance(value, float):
@@ -67,17 +73,29 @@ def fitting(draw):
     table = draw(st.dictionaries(st.sampled_from(sorted(GOOD)), st.none(), max_size=5))
     table = {
         key: draw(
-            st.one_of(st.sampled_from(GOOD[key]), TREES) if draw(st.integers(0, 3)) == 0 else st.sampled_from(GOOD[key])
+            st.one_of(st.sampled_from(GOOD[key]), TREES)
+            if draw(st.integers(0, 3)) == 0
+            else st.sampled_from(GOOD[key])
         )
         for key in table
     }
-    return table | draw(st.dictionaries(KEYS, TREES, max_size=2) if draw(st.booleans()) else st.just({}))
+    return table | draw(
+        st.dictionaries(KEYS, TREES, max_size=2) if draw(st.booleans()) else st.just({})
+    )
 
 
 def sound(recipe):
     """What holds for every recipe."""
-    assert 1 <= recipe.steps <= 10**9 and 32 <= recipe.crop <= 2**14 and recipe.batch % recipe.devices == 0
-    assert 0 < recipe.lr < math.inf and 0 <= recipe.weight_decay < math.inf and 0 <= recipe.balance <= 1
+    assert (
+        1 <= recipe.steps <= 10**9
+        and 32 <= recipe.crop <= 2**14
+        and recipe.batch % recipe.devices == 0
+    )
+    assert (
+        0 < recipe.lr < math.inf
+        and 0 <= recipe.weight_decay < math.inf
+        and 0 <= recipe.balance <= 1
+    )
     assert 0 <= cosine_part(0, recipe.steps, recipe.warmup) <= 1 and isinstance(recipe.arch, str)
     assert Recipe(**recipe.model_dump()) == recipe
     json.dumps(recipe.model_dump(mode="json"), allow_nan=False)
@@ -94,7 +112,13 @@ def test_trainings(executions, tmp_path, table):
     path.write_text(written(table))
     executions(lambda: read_config(path), lambda found: sound(found.recipe()))
     executions(
-        lambda: TrainFile(**{f"{key}": value for key, value in table.items() if key.isidentifier() and key != "source"})
+        lambda: TrainFile(
+            **{
+                f"{key}": value
+                for key, value in table.items()
+                if key.isidentifier() and key != "source"
+            }
+        )
     )
     assert list(tmp_path.iterdir()) == [path]
 
@@ -126,7 +150,13 @@ def studies(draw):
     for _ in range(draw(st.integers(1, 3))):
         part = draw(
             st.sampled_from(
-                [found, found.get("train"), found.get("audit"), (found.get("grid") or [None])[0], found.get("datasets")]
+                [
+                    found,
+                    found.get("train"),
+                    found.get("audit"),
+                    (found.get("grid") or [None])[0],
+                    found.get("datasets"),
+                ]
             )
         )
         if not isinstance(part, dict):
@@ -150,7 +180,12 @@ def test_studies(executions, tmp_path, table):
         assert plan.cells and len({cell.name for cell in plan.cells}) == len(plan.cells)
         for cell in plan.cells:
             sound(cell.recipe)
-            assert cell.name.isprintable() and "/" not in cell.name and "\\" not in cell.name and len(cell.name) < 120
+            assert (
+                cell.name.isprintable()
+                and "/" not in cell.name
+                and "\\" not in cell.name
+                and len(cell.name) < 120
+            )
             assert isinstance(cell.treatment, str) and len(cell.context) == 8
 
     executions(lambda: read_study(path), laws)

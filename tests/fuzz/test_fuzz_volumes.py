@@ -18,7 +18,7 @@ from PIL import Image
 from evenslice.errors import BadInputError
 from evenslice.verbs.inspect import inspect
 from evenslice.volume.files import open_volume, save_volume
-from evenslice.volume.ngff import MOST_LOOKED_AT
+from evenslice.volume.zarr_reader import MOST_LOOKED_AT
 
 GREY = np.random.default_rng(0).integers(0, 255, (3, 16, 20), np.uint8)
 SMALL = 2**22
@@ -28,7 +28,9 @@ def whole(volume):
     """What holds for every volume that was opened: it can be read where it says it is, or tells in one line why not."""
     z, y, x = volume.shape
     assert min(z, y, x) > 0 and volume.dtype.kind in "buif"
-    assert volume.voxel_nm is None or (len(volume.voxel_nm) == 3 and all(0 < side < np.inf for side in volume.voxel_nm))
+    assert volume.voxel_nm is None or (
+        len(volume.voxel_nm) == 3 and all(0 < side < np.inf for side in volume.voxel_nm)
+    )
     assert all(isinstance(part, str) for item in volume.facts.items() for part in item)
     for box in (
         (slice(0, 1),) * 3,
@@ -125,7 +127,9 @@ PICTURES = {
 def test_bytes_of_pictures(executions, tmp_path, ending, data):
     body = PICTURES[ending]
     for number in range(2):
-        (tmp_path / f"{number}.{ending}").write_bytes(edited(body, data.draw(edits(len(body)))) if number else body)
+        (tmp_path / f"{number}.{ending}").write_bytes(
+            edited(body, data.draw(edits(len(body)))) if number else body
+        )
     executions(lambda: open_volume(tmp_path), whole)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -150,8 +154,12 @@ def test_texts_of_raw_volumes(executions, tmp_path, data):
         st.sampled_from(["0", "-1", "1e9", "9" * 5000, "20 nm", "1.5"]),
     )
     lines = INFO | data.draw(st.dictionaries(st.sampled_from([*INFO, "x", ""]), words, max_size=3))
-    text = "".join(f"{key} = {value}\n" for key, value in lines.items() if data.draw(st.integers(0, 9)))
-    (tmp_path / "v.raw").write_bytes(GREY.tobytes()[: data.draw(st.sampled_from([960, 960, 959, 0, 1]))])
+    text = "".join(
+        f"{key} = {value}\n" for key, value in lines.items() if data.draw(st.integers(0, 9))
+    )
+    (tmp_path / "v.raw").write_bytes(
+        GREY.tobytes()[: data.draw(st.sampled_from([960, 960, 959, 0, 1]))]
+    )
     (tmp_path / "v.raw.info").write_bytes(text.encode(errors="replace"))
     executions(lambda: open_volume(tmp_path / "v.raw"), whole)
     assert len(list(tmp_path.iterdir())) == 2
@@ -169,11 +177,17 @@ def stores(tmp_path_factory):
         dimension_names=list("zyx"),
     )
     zarr.create_array(
-        str(folder / "two.zarr"), data=GREY, chunks=(1, 8, 8), zarr_format=2, attributes={"resolution": [30, 4, 4]}
+        str(folder / "two.zarr"),
+        data=GREY,
+        chunks=(1, 8, 8),
+        zarr_format=2,
+        attributes={"resolution": [30, 4, 4]},
     )
     group = zarr.open_group(str(folder / "ome4.zarr"), mode="w", zarr_format=2)
     group.create_array("0", data=GREY, chunks=(1, 16, 16))
-    levels = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [30.0, 4.0, 4.0]}]}]
+    levels = [
+        {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [30.0, 4.0, 4.0]}]}
+    ]
     axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
     group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
     return folder
@@ -223,7 +237,15 @@ def test_attributes_of_hdf5(executions, tmp_path, data):
         VALUES.map(json.dumps), st.lists(st.sampled_from(["nm", "um", "", "furlong"]), min_size=1, max_size=4),
     )  # fmt: skip
     names = st.sampled_from(
-        ["resolution", "voxel_size", "element_size_um", "units", "axistags", "DIMENSION_LABELS", "offset"]
+        [
+            "resolution",
+            "voxel_size",
+            "element_size_um",
+            "units",
+            "axistags",
+            "DIMENSION_LABELS",
+            "offset",
+        ]
     )
     path.unlink(missing_ok=True)
     with h5py.File(path, "w") as file:
@@ -231,7 +253,9 @@ def test_attributes_of_hdf5(executions, tmp_path, data):
         for key, value in data.draw(st.dictionaries(names, values, min_size=1, max_size=3)).items():
             made.attrs[key] = np.void(value) if isinstance(value, bytes) and value else value
         for dimension, label in zip(
-            made.dims, data.draw(st.lists(st.sampled_from(["z", "y", "x", "", "c"]), max_size=3)), strict=False
+            made.dims,
+            data.draw(st.lists(st.sampled_from(["z", "y", "x", "", "c"]), max_size=3)),
+            strict=False,
         ):
             if "DIMENSION_LABELS" not in made.attrs:
                 dimension.label = label

@@ -21,7 +21,15 @@ def both(*makers):
 
 
 def mrc(
-    nx=64, ny=48, nz=6, mode=0, axes=(1, 2, 3), nsymbt=0, data=BYTES, magic=b"MAP ", stamp=b"\x44\x44\0\0"
+    nx=64,
+    ny=48,
+    nz=6,
+    mode=0,
+    axes=(1, 2, 3),
+    nsymbt=0,
+    data=BYTES,
+    magic=b"MAP ",
+    stamp=b"\x44\x44\0\0",
 ) -> bytes:
     """An MRC header that says these things, and the data behind it."""
     head = bytearray(1024)
@@ -78,7 +86,14 @@ def png_header(width: int, height: int) -> bytes:
     import zlib
 
     def part(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(b"\0" * 1000)) + part(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + part(b"IHDR", head)
+        + part(b"IDAT", zlib.compress(b"\0" * 1000))
+        + part(b"IEND", b"")
+    )

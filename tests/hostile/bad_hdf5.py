@@ -108,7 +108,10 @@ def virtual(place: Path) -> None:
 
 def raw_outside(place: Path) -> None:
     """A volume whose bytes lie in another file, here one of the system's."""
-    file_of("out.h5", lambda file: file.create_dataset("v", (2, 4, 4), "u1", external=[("/etc/passwd", 0, 32)]))(place)
+    file_of(
+        "out.h5",
+        lambda file: file.create_dataset("v", (2, 4, 4), "u1", external=[("/etc/passwd", 0, 32)]),
+    )(place)
 
 
 def absurd(name: str, side: int = 10**4, dtype="u1", chunks=(1, 64, 64)):
@@ -123,5 +126,7 @@ def contiguous(file: h5py.File) -> None:
 
 def bomb(file: h5py.File) -> None:
     """A chunk of 3 GB that is packed into a few bytes."""
-    held = file.create_dataset("v", (3, 32000, 32000), "u1", chunks=(3, 32000, 32000), compression="gzip")
+    held = file.create_dataset(
+        "v", (3, 32000, 32000), "u1", chunks=(3, 32000, 32000), compression="gzip"
+    )
     held.id.write_direct_chunk((0, 0, 0), b"\x78\x9c\x63\x00\x00\x00\x01\x00\x01")

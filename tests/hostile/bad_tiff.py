@@ -18,13 +18,22 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, SAMPLES, ROWS, COUNTS = 
     278,
     279,
 )
-TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, DESCRIPTION, FORMAT = 322, 323, 324, 325, 270, 339
+TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, DESCRIPTION, FORMAT = (
+    322,
+    323,
+    324,
+    325,
+    270,
+    339,
+)
 SHORT, LONG, ASCII, LONG8 = 3, 4, 2, 16
 _SIZE = {SHORT: 2, LONG: 4, ASCII: 1, LONG8: 8}
 _FORM = {SHORT: "H", LONG: "I", ASCII: "B", LONG8: "Q"}
 
 
-def hand_made(tags: dict[int, tuple[int, object]], data: bytes = b"", big: bool = False, pages: int = 1) -> bytes:
+def hand_made(
+    tags: dict[int, tuple[int, object]], data: bytes = b"", big: bool = False, pages: int = 1
+) -> bytes:
     """A TIFF of pages that are all alike: tags {code: (type, values or (count, offset))}, the data behind the header."""
     head = (
         struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16 + len(data))
@@ -47,7 +56,12 @@ def hand_made(tags: dict[int, tuple[int, object]], data: bytes = b"", big: bool 
                     held = struct.pack(f"<{number}", at)
             packed += struct.pack(entry, code, kind, count) + held.ljust(8 if big else 4, b"\0")
         after = len(body) + room + len(extra) if page + 1 < pages else 0
-        body += struct.pack("<Q" if big else "<H", len(tags)) + packed + struct.pack(f"<{number}", after) + extra
+        body += (
+            struct.pack("<Q" if big else "<H", len(tags))
+            + packed
+            + struct.pack(f"<{number}", after)
+            + extra
+        )
     return body
 
 
@@ -65,7 +79,9 @@ def plain(width: int, height: int, data: bytes, big: bool = False, pages: int = 
         ROWS: (kind, height),
         COUNTS: (kind, len(data)),
     }
-    return hand_made(tags | {int(name[1:]): value for name, value in more.items()}, data, big, pages)
+    return hand_made(
+        tags | {int(name[1:]): value for name, value in more.items()}, data, big, pages
+    )
 
 
 def absurd(name: str, **options):
@@ -76,7 +92,9 @@ def absurd(name: str, **options):
 def bomb(place: Path) -> None:
     """A strip of 10^12 pixels that claims to be packed into a few bytes."""
     squeezed = zlib.compress(b"\0" * 10**6)
-    (place / "bomb.tif").write_bytes(plain(10**6, 10**6, squeezed, big=True, pages=3, t259=(SHORT, 8)))
+    (place / "bomb.tif").write_bytes(
+        plain(10**6, 10**6, squeezed, big=True, pages=3, t259=(SHORT, 8))
+    )
 
 
 def tiled_bomb(place: Path) -> None:

@@ -25,7 +25,12 @@ def stored(name: str, voxels: np.ndarray = GREY, version: int = 3, chunks=(2, 48
 
     def make(place: Path) -> None:
         made = zarr.create_array(
-            place / name, shape=voxels.shape, dtype=voxels.dtype, chunks=chunks, zarr_format=version, **options
+            place / name,
+            shape=voxels.shape,
+            dtype=voxels.dtype,
+            chunks=chunks,
+            zarr_format=version,
+            **options,
         )
         made[:] = voxels
 
@@ -115,7 +120,9 @@ def bare(name: str, depth: int):
         folder = place / name
         folder.mkdir()
         for _ in range(depth):
-            (folder / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+            (folder / "zarr.json").write_text(
+                '{"zarr_format": 3, "node_type": "group", "attributes": {}}'
+            )
             folder = folder / "g"
             folder.mkdir()
         (folder / "zarr.json").write_text(json.dumps(V3))
@@ -128,7 +135,9 @@ def circle(name: str):
 
     def make(place: Path) -> None:
         (place / name).mkdir()
-        (place / name / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+        (place / name / "zarr.json").write_text(
+            '{"zarr_format": 3, "node_type": "group", "attributes": {}}'
+        )
         stored(f"{name}/v")(place)
         (place / name / "again").symlink_to(place / name)
 
@@ -141,7 +150,13 @@ def bomb(name: str):
         *V3["codecs"],
         {
             "name": "blosc",
-            "configuration": {"cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "typesize": 1, "blocksize": 0},
+            "configuration": {
+                "cname": "lz4",
+                "clevel": 5,
+                "shuffle": "noshuffle",
+                "typesize": 1,
+                "blocksize": 0,
+            },
         },
     ]
 

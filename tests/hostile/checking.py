@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from evenslice import cli
+from evenslice.cli import app as cli
 
 MEMORY = 300 * 2**20
 LIMIT_S = 60
@@ -64,7 +64,10 @@ class Case:
 
 def listed(cases: list[Case]) -> list[object]:
     """Return cases as the parameters of a test, under their names; some are left to the slow tests."""
-    return [pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else []) for case in cases]
+    return [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.slow else [])
+        for case in cases
+    ]
 
 
 def listing(folder: Path) -> dict[str, tuple[object, ...]]:

@@ -9,7 +9,7 @@ import pytest
 from checking import LIMIT_S, check
 
 from evenslice import load_model, save_model, save_volume
-from evenslice.verbs import models
+from evenslice.model import inputs as models
 from evenslice.volume.normalisation import Normalisation
 
 SHAPE = (9, 48, 64)
@@ -17,7 +17,10 @@ SHAPE = (9, 48, 64)
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+        if (
+            Path(__file__).parent in item.path.parents
+            and item.get_closest_marker("timeout") is None
+        ):
             item.add_marker(pytest.mark.timeout(LIMIT_S))
 
 

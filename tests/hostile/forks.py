@@ -11,10 +11,10 @@ SERVER = """
 import json, os, sys
 import torch
 torch.set_num_threads(1)
-import evenslice.verbs.audit, evenslice.verbs.export, evenslice.verbs.segment, evenslice.verbs.study, evenslice.verbs.train
+import evenslice.verbs.audit, evenslice.verbs.export, evenslice.segmentation.run, evenslice.study.run, evenslice.verbs.train
 import evenslice.report.pages, evenslice.report.tables, evenslice.learn.fit, evenslice.verbs.evaluate, segmentation_models_pytorch
-import evenslice.verbs.inspect, evenslice.volume.tiff, evenslice.volume.zarrstore, evenslice.volume.images, importlib.metadata
-from evenslice import cli
+import evenslice.verbs.inspect, evenslice.volume.tiff, evenslice.volume.zarr_reader, evenslice.volume.images, importlib.metadata
+from evenslice.cli import app as cli
 for line in sys.stdin:
     asked = json.loads(line)
     child = os.fork()
@@ -78,7 +78,11 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
 
     def start(self, *words: object, user: int = 0) -> Command:
@@ -86,7 +90,12 @@ class Server:
         self._count += 1
         beside = self._folder / str(self._count)
         beside.mkdir()
-        asked = {"words": [str(word) for word in words], "folder": str(Path.cwd()), "beside": str(beside), "user": user}
+        asked = {
+            "words": [str(word) for word in words],
+            "folder": str(Path.cwd()),
+            "beside": str(beside),
+            "user": user,
+        }
         self._process.stdin.write(json.dumps(asked) + "\n")
         return Command(self, int(self.read()), beside)
 

@@ -78,12 +78,23 @@ NAMES = [
 ]  # fmt: skip
 NAMES += [
     Case(
-        "names: unicode, spaces and quotes of a model", ("segment", "mö \"d'el.safetensors", EM, "out.zarr"), "mö", None
+        "names: unicode, spaces and quotes of a model",
+        ("segment", "mö \"d'el.safetensors", EM, "out.zarr"),
+        "mö",
+        None,
     ),
-    Case("names: empty volume", ("segment", "model.safetensors", "", "out.zarr"), "one of the words is empty"),
+    Case(
+        "names: empty volume",
+        ("segment", "model.safetensors", "", "out.zarr"),
+        "one of the words is empty",
+    ),
     Case("names: empty output", (*SEGMENT, EM, ""), "one of the words is empty"),
     Case("names: empty model", ("audit", "", EM), "one of the words is empty"),
-    Case("names: empty json", ("evaluate", "labels.tif", "labels.tif", "--json", ""), "one of the words is empty"),
+    Case(
+        "names: empty json",
+        ("evaluate", "labels.tif", "labels.tif", "--json", ""),
+        "one of the words is empty",
+    ),
     Case("names: a dot", (*SEGMENT, ".", "out.zarr"), "labels.tif has shape"),
     Case("names: null byte", ("inspect", "a\0b.tif"), "holds a null byte"),
     Case("names: null byte in the output", (*SEGMENT, EM, "a\0b.tif"), "holds a null byte"),
@@ -207,18 +218,40 @@ def test_a_hard_link_is_replaced_and_the_volume_stays(place, words):
 
 NOBODY = 65534
 UNPRIVILEGED = [
-    ("place: unreadable volume", ["inspect", "raw.tif"], "raw.tif", lambda place: (place / "raw.tif").chmod(0)),
+    (
+        "place: unreadable volume",
+        ["inspect", "raw.tif"],
+        "raw.tif",
+        lambda place: (place / "raw.tif").chmod(0),
+    ),
     ("place: unreadable folder", ["inspect", "d"], "d", lambda place: (place / "d").mkdir(mode=0)),
-    ("place: unreadable store", ["inspect", "v.zarr"], "v.zarr", lambda place: (place / "v.zarr").mkdir(mode=0)),
-    ("place: read-only output", ["inspect", "raw.tif", "--json", "a.json"], "a.json", lambda place: None),
-    ("place: read-only store", ["segment", "model.safetensors", "raw.tif", "out.zarr"], "out.zarr", lambda place: None),
+    (
+        "place: unreadable store",
+        ["inspect", "v.zarr"],
+        "v.zarr",
+        lambda place: (place / "v.zarr").mkdir(mode=0),
+    ),
+    (
+        "place: read-only output",
+        ["inspect", "raw.tif", "--json", "a.json"],
+        "a.json",
+        lambda place: None,
+    ),
+    (
+        "place: read-only store",
+        ["segment", "model.safetensors", "raw.tif", "out.zarr"],
+        "out.zarr",
+        lambda place: None,
+    ),
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize(
-    ("words", "says", "make"), [one[1:] for one in UNPRIVILEGED], ids=[one[0] for one in UNPRIVILEGED]
+    ("words", "says", "make"),
+    [one[1:] for one in UNPRIVILEGED],
+    ids=[one[0] for one in UNPRIVILEGED],
 )
 def test_places_as_another_user(place, server, words, says, make):
     for above in (place, *place.parents):

@@ -96,8 +96,24 @@ BAD = [
 ROIS = [
     "5:2,:,:", "0:99,:,:", ":,:,:,:", ":,:", "0:1", ",,", "a:b,:,:", "-1:3,:,:", "1.5:3,:,:", "3:3,:,:", "nan:3,:,:", f"0:{HUGE},:,:", "0:9,0:48,0:65", "0:1;0:1;0:1",
 ]  # fmt: skip
-SHARDS = ["0/4", "5/4", "1/0", "-1/4", "1/-4", "a/b", "1", "1/2/3", "/", "1.5/2", f"1/{HUGE}", "x/٤"]
-CASES = [Case(f"option: {options} of {words.split()[0]}", f"{words} {options}", says) for options, words, says in BAD]
+SHARDS = [
+    "0/4",
+    "5/4",
+    "1/0",
+    "-1/4",
+    "1/-4",
+    "a/b",
+    "1",
+    "1/2/3",
+    "/",
+    "1.5/2",
+    f"1/{HUGE}",
+    "x/٤",
+]
+CASES = [
+    Case(f"option: {options} of {words.split()[0]}", f"{words} {options}", says)
+    for options, words, says in BAD
+]
 CASES += [
     Case(f"roi: {roi} of {words.split()[0]}", f"{words} --roi='{roi}'", "--roi")
     for roi, words in zip(ROIS, [SEGMENT, AUDIT, EVALUATE] * len(ROIS), strict=False)

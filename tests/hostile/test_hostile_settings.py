@@ -9,7 +9,9 @@ GIB = 2**30
 
 
 def toml(body, name="s.toml"):
-    return lambda place: (place / name).write_bytes(body if isinstance(body, bytes) else body.encode())
+    return lambda place: (place / name).write_bytes(
+        body if isinstance(body, bytes) else body.encode()
+    )
 
 
 def holes(place):
@@ -18,7 +20,9 @@ def holes(place):
 
 
 def numbers(*names, count=1000):
-    return "\n".join(f"{name} = [{', '.join(map(str, range(1, count + 1)))}]" for name in names) + "\n"
+    return (
+        "\n".join(f"{name} = [{', '.join(map(str, range(1, count + 1)))}]" for name in names) + "\n"
+    )
 
 
 WRONG = {
@@ -72,8 +76,14 @@ OF_A_TRAINING = {
     "negative": ("crop = -32\n", "crop is -32"),
     "more of a number": ("more = 3\n", "more is 3"),
     "more without labels": ('[[more]]\nvolume = "raw.tif"\n', "more.0.labels is missing"),
-    "more that is not there": ('[[more]]\nvolume = "no.tif"\nlabels = "labels.tif"\n', "no.tif does not exist"),
-    "more that is a folder": ('[[more]]\nvolume = "."\nlabels = "labels.tif"\n', "labels.tif has shape"),
+    "more that is not there": (
+        '[[more]]\nvolume = "no.tif"\nlabels = "labels.tif"\n',
+        "no.tif does not exist",
+    ),
+    "more that is a folder": (
+        '[[more]]\nvolume = "."\nlabels = "labels.tif"\n',
+        "labels.tif has shape",
+    ),
     "strengths of what is not used": ("em.noise = {size = 1}\n", "augment is 'flips'"),
     "unknown strength": ("augment = 'em'\nem.magic = 1\n", "em.magic is unknown"),
     "strength of nan": ("augment = 'em'\nem.noise = {size = nan}\n", "em.noise.size is nan"),

@@ -12,9 +12,9 @@ import pytest
 import zarr
 from checking import ERROR, code_of, listing
 
-from evenslice.cli_ending import Terminated, signals_raised
+from evenslice.cli.signals import Terminated, signals_raised
 from evenslice.verbs import evaluate
-from evenslice.volume.writing import store_written_beside, written_beside
+from evenslice.volume.atomic import store_written_beside, written_beside
 
 TOLD = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
 SLOW = """
@@ -40,7 +40,18 @@ def make():
     torch.manual_seed(0)
     return Slow()
 """
-TRAIN = ["--weights", "none", "--encoder", "test_resnet.r160_in1k", "--encoder-depth", 2, "--crop", 32, "--batch", 1]
+TRAIN = [
+    "--weights",
+    "none",
+    "--encoder",
+    "test_resnet.r160_in1k",
+    "--encoder-depth",
+    2,
+    "--crop",
+    32,
+    "--batch",
+    1,
+]
 STUDY = """
 name = "cut"
 [train]
@@ -75,14 +86,19 @@ def interrupting(monkeypatch):
 EVALUATE = ["evaluate", "labels.tif", "labels.tif"]
 
 
-@pytest.mark.parametrize("number", TOLD, ids=lambda number: f"signals: {number.name} while a file is written")
+@pytest.mark.parametrize(
+    "number", TOLD, ids=lambda number: f"signals: {number.name} while a file is written"
+)
 def test_what_is_half_written_goes(place, capfd, interrupting, number):
     (place / "old.zarr").mkdir()
     zarr.create_group(place / "old.zarr", overwrite=True)
     before = listing(place)
 
     def act():
-        with store_written_beside(Path("old.zarr"), force=True) as store, written_beside(Path("new.json")) as part:
+        with (
+            store_written_beside(Path("old.zarr"), force=True) as store,
+            written_beside(Path("new.json")) as part,
+        ):
             (store / "zarr.json").write_text("half")
             part.write_text("half")
             os.kill(os.getpid(), number)
@@ -94,7 +110,9 @@ def test_what_is_half_written_goes(place, capfd, interrupting, number):
     assert listing(place) == before
 
 
-@pytest.mark.parametrize("number", TOLD, ids=lambda number: f"signals: second {number.name} while cleaning up")
+@pytest.mark.parametrize(
+    "number", TOLD, ids=lambda number: f"signals: second {number.name} while cleaning up"
+)
 def test_a_second_one_does_not_cut_the_cleaning_short(place, capfd, interrupting, number):
     before = listing(place)
 
@@ -127,7 +145,9 @@ def test_an_interruption_that_was_dealt_with_is_forgotten():
     assert seen == ["Interrupted", "Interrupted", "Terminated"]
 
 
-@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
 def test_a_signal_that_python_drops_is_raised_again(number, kind):
     class Deaf:
         def __del__(self):
@@ -189,9 +209,9 @@ def stopped(server, number, words, *seen, pause=2, nap=0.0):
     code, said = TOLD[number]
     assert command.code() == code, command.err
     assert command.err.splitlines()[-1] == f"{ERROR}{said}"
-    assert [line for line in command.err.splitlines() if "Traceback" in line or line.startswith(ERROR)] == [
-        f"{ERROR}{said}"
-    ]
+    assert [
+        line for line in command.err.splitlines() if "Traceback" in line or line.startswith(ERROR)
+    ] == [f"{ERROR}{said}"]
     assert command.out == ""
     return {name for name in names() - before if name not in ("going", "__pycache__")}
 
@@ -229,7 +249,19 @@ def test_export(place, server, number):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", TOLD, ids=lambda number: f"signals: {number.name} in fix")
 def test_fix(place, server, number):
-    words = ["fix", "slow:make", "out.safetensors", "--slices", 3, "--mean", 1, "--std", 1, "--audit", "raw.tif"]
+    words = [
+        "fix",
+        "slow:make",
+        "out.safetensors",
+        "--slices",
+        3,
+        "--mean",
+        1,
+        "--std",
+        1,
+        "--audit",
+        "raw.tif",
+    ]
     assert stopped(server, number, words, pause=6) == set()
 
 
@@ -237,7 +269,20 @@ def test_fix(place, server, number):
 @pytest.mark.parametrize("number", TOLD, ids=lambda number: f"signals: {number.name} in segment")
 @pytest.mark.parametrize("out", ["out.zarr", "out.tif"])
 def test_segment_goes_on(place, server, number, out):
-    words = ["segment", "slow:make", "raw.tif", out, "--slices", 3, "--mean", 128, "--std", 40, "--precision", "fp32"]
+    words = [
+        "segment",
+        "slow:make",
+        "raw.tif",
+        out,
+        "--slices",
+        3,
+        "--mean",
+        128,
+        "--std",
+        40,
+        "--precision",
+        "fp32",
+    ]
     record = f"{out}.run/done/predict/*/*.json"
     assert stopped(server, number, words, record, pause=10**6, nap=0.3) == {f"{out}.run"}
     paused_at(10**6)
@@ -249,7 +294,9 @@ def test_segment_goes_on(place, server, number, out):
     if out == "out.tif":
         from evenslice import open_volume
 
-        assert (open_volume(out).read(np.s_[:, :, :]) == open_volume(f"whole{out}").read(np.s_[:, :, :])).all()
+        assert (
+            open_volume(out).read(np.s_[:, :, :]) == open_volume(f"whole{out}").read(np.s_[:, :, :])
+        ).all()
     else:
         one, two = (zarr.open_array(f"{name}/0", mode="r")[:] for name in (out, f"whole{out}"))
         assert np.array_equal(one, two)
@@ -263,14 +310,28 @@ def test_train_goes_on(place, server, number):
     command = server.start(*words, "--resume")
     assert command.code() == 0, command.err
     assert not Path("m.safetensors.run").exists()
-    first = stopped(server, number, [*words[:3], "n.safetensors", *words[4:]], "n.safetensors.run/log.csv")
+    first = stopped(
+        server, number, [*words[:3], "n.safetensors", *words[4:]], "n.safetensors.run/log.csv"
+    )
     assert first <= {"n.safetensors.run"}  # nothing to go on with but the first steps
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", TOLD, ids=lambda number: f"signals: {number.name} in train on two devices")
+@pytest.mark.parametrize(
+    "number", TOLD, ids=lambda number: f"signals: {number.name} in train on two devices"
+)
 def test_train_on_two_devices(place, server, number):
-    words = ["train", "raw.tif", "labels.tif", "m.safetensors", *TRAIN, "--batch", 2, "--steps", 2000]
+    words = [
+        "train",
+        "raw.tif",
+        "labels.tif",
+        "m.safetensors",
+        *TRAIN,
+        "--batch",
+        2,
+        "--steps",
+        2000,
+    ]
     words += ["--devices", 2, "--device", "cpu"]
     assert stopped(server, number, words, "m.safetensors.run/log.csv") <= {"m.safetensors.run"}
 

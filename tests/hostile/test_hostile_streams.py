@@ -7,8 +7,9 @@ import sys
 import pytest
 from checking import ERROR, check_told, code_of, listing, the_error
 
-from evenslice import cli, cli_ending
-from evenslice.cli_writing import complain, reason_of
+from evenslice.cli import app as cli
+from evenslice.cli import signals as cli_ending
+from evenslice.cli.output import complain, reason_of
 from evenslice.verbs import evaluate
 
 COMMAND = [sys.executable, "-m", "evenslice"]
@@ -18,7 +19,9 @@ LIST = ["data", "list"]
 def ended(words, redirections, reads=True):
     """Run a command in a shell with redirections; return its code, and what it wrote."""
     line = 'shift_out() { "$@" ' + redirections + '; }; shift_out "$@"'
-    done = subprocess.run(["sh", "-c", line, "sh", *COMMAND, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", *COMMAND, *words], capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -27,12 +30,16 @@ def unread(words):
     gone, out = os.pipe()
     os.close(gone)
     with os.fdopen(out, "wb") as pipe:
-        done = subprocess.run([*COMMAND, *words], stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [*COMMAND, *words], stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+        )
     return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize(
-    "words", [[*LIST, "--json", "-"], LIST, ["--help"]], ids=lambda words: f"streams: nobody reads {' '.join(words)}"
+    "words",
+    [[*LIST, "--json", "-"], LIST, ["--help"]],
+    ids=lambda words: f"streams: nobody reads {' '.join(words)}",
 )
 def test_a_reader_that_has_gone_is_left_in_silence(words):
     assert unread(words) == (141, "")
@@ -93,10 +100,19 @@ def test_a_result_that_cannot_be_printed_is_told(place, monkeypatch, capfd):
     [
         (MemoryError("Unable to hold 9 GiB"), "the memory is not enough (Unable to hold 9 GiB)"),
         (MemoryError(), "the memory is not enough"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't hold 9 bytes"), "the memory is not enough"),
-        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "the memory is not enough"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't hold 9 bytes"),
+            "the memory is not enough",
+        ),
+        (
+            type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
+            "the memory is not enough",
+        ),
         (RecursionError("maximum recursion depth exceeded"), "nested too deep"),
-        (OSError(28, "No space left on device", "out.tif"), "out.tif cannot be used (No space left on device)"),
+        (
+            OSError(28, "No space left on device", "out.tif"),
+            "out.tif cannot be used (No space left on device)",
+        ),
     ],
     ids=lambda value: f"limits: {value}" if isinstance(value, Exception) else "",
 )

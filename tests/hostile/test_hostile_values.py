@@ -10,14 +10,17 @@ from evenslice import save_volume
 
 GREY = np.random.default_rng(0).integers(0, 200, (9, 48, 64)).astype(np.uint8)
 HALF = np.uint8(GREY > 100)
-TRAIN = "--weights none --encoder test_resnet.r160_in1k --encoder-depth 2 --steps 2 --crop 32 --batch 2"
+TRAIN = (
+    "--weights none --encoder test_resnet.r160_in1k --encoder-depth 2 --steps 2 --crop 32 --batch 2"
+)
 AUDIT = "--tile 32 --windows 4 --methods gradient"
 
 
 def saved(**volumes):
     """Save volumes as HDF5, which takes every type."""
     return lambda place: [
-        file_of(f"{name}.h5", lambda file, v=v: file.__setitem__("v", v))(place) for name, v in volumes.items()
+        file_of(f"{name}.h5", lambda file, v=v: file.__setitem__("v", v))(place)
+        for name, v in volumes.items()
     ]
 
 
@@ -31,7 +34,9 @@ def spotted(value: float, dtype=np.float32) -> np.ndarray:
 def sized(**volumes):
     """Save volumes with the voxel size 30 x 4 x 4 nm, and 30 x 8 x 8 for names that begin with c."""
     return lambda place: [
-        save_volume(place / f"{name}.tif", v, (30.0, 8.0, 8.0) if name[0] == "c" else (30.0, 4.0, 4.0))
+        save_volume(
+            place / f"{name}.tif", v, (30.0, 8.0, 8.0) if name[0] == "c" else (30.0, 4.0, 4.0)
+        )
         for name, v in volumes.items()
     ]
 

@@ -12,7 +12,9 @@ DEEP = "[" * 100_000
 
 
 def axes(*names):
-    return made.scale(lambda one: one.update(axes=[{"name": name, "type": "space"} for name in names]))
+    return made.scale(
+        lambda one: one.update(axes=[{"name": name, "type": "space"} for name in names])
+    )
 
 
 CHUNKS = [

@@ -77,6 +77,8 @@ def test_bands_with_their_halo_give_the_same_counts(prediction, truth, tolerance
     for y in range(0, 9, height):
         low, high = max(0, y - parts.halo), min(9, y + height + parts.halo)
         inside = slice(y - low, min(9, y + height) - low)
-        parts.add(prediction[low:high].astype(int), truth[low:high].astype(int), None, inside, [0, 1])
+        parts.add(
+            prediction[low:high].astype(int), truth[low:high].astype(int), None, inside, [0, 1]
+        )
     for number in (0, 1):
         np.testing.assert_array_equal(parts.counts[number], whole.counts[number])

@@ -7,10 +7,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from evenslice.labels.boxes import faces_of, grid_of, with_halo
-from evenslice.labels.components import label_box, touching
-from evenslice.labels.numbering import Numbering, number, same_names
-from evenslice.labels.objects import Local, compact, renumber
+from evenslice.labels.blocks import faces_of, grid_of, with_halo
+from evenslice.labels.components import (
+    Local,
+    Numbering,
+    compact,
+    label_box,
+    number,
+    renumber,
+    same_names,
+    touching,
+)
 
 law = settings(derandomize=True, deadline=None, max_examples=150)
 NO_PAIRS = np.zeros((0, 4), np.int64)
@@ -24,7 +31,9 @@ def by_blocks(classes, block, min_size=1, order=None, with_classes=True, wide_fr
     for i in order or range(len(boxes)):
         store[boxes[i]], found[i] = label_box(classes[boxes[i]], boxes[i], classes.shape)
     faces = faces_of(boxes)[:: -1 if order else 1]
-    pairs = np.concatenate([NO_PAIRS, *(touching(store, face, classes if with_classes else None) for face in faces)])
+    pairs = np.concatenate(
+        [NO_PAIRS, *(touching(store, face, classes if with_classes else None) for face in faces)]
+    )
     numbers = number(found, pairs, min_size, wide_from)
     final = np.zeros(classes.shape, numbers.table.dtype)
     for i, box in enumerate(boxes):
@@ -39,7 +48,9 @@ def whole(classes, min_size=1):
         labels, count = ndimage.label(classes == value)
         objects += [np.flatnonzero(labels.ravel() == i) for i in range(1, count + 1)]
     final = np.zeros(classes.size, np.int64)
-    kept = sorted((voxels for voxels in objects if len(voxels) >= min_size), key=lambda voxels: voxels[0])
+    kept = sorted(
+        (voxels for voxels in objects if len(voxels) >= min_size), key=lambda voxels: voxels[0]
+    )
     for i, voxels in enumerate(kept, start=1):
         final[voxels] = i
     return final.reshape(classes.shape), [len(voxels) for voxels in kept]
@@ -47,7 +58,9 @@ def whole(classes, min_size=1):
 
 def drawn(*planes):
     """Classes from rows of digits, '.' for 0."""
-    return np.array([[[int(c.replace(".", "0")) for c in row] for row in plane] for plane in planes], np.uint8)
+    return np.array(
+        [[[int(c.replace(".", "0")) for c in row] for row in plane] for plane in planes], np.uint8
+    )
 
 
 U = drawn(["1..1", "1..1", "1..1", "1111"])
@@ -173,7 +186,10 @@ def test_what_boxes_found_and_the_numbering_go_through_a_file():
 
 
 @law
-@given(arrays(np.uint64, (3, 4, 5), elements=st.sampled_from([0, 3, 7, 2**40, 2**40 + 1])), st.tuples(side, side, side))
+@given(
+    arrays(np.uint64, (3, 4, 5), elements=st.sampled_from([0, 3, 7, 2**40, 2**40 + 1])),
+    st.tuples(side, side, side),
+)
 def test_objects_with_names_join_by_name_however_they_are_cut(labels, block):
     boxes = grid_of(labels.shape, block)
     parts = [compact(labels[box], box, labels.shape) for box in boxes]
@@ -182,7 +198,9 @@ def test_objects_with_names_join_by_name_however_they_are_cut(labels, block):
     for i, box in enumerate(boxes):
         final[box] = numbers.numbers_of(i)[parts[i][0]]
     in_order = [name for name in dict.fromkeys(labels.ravel().tolist()) if name]
-    expected = np.array([in_order.index(name) + 1 if name else 0 for name in labels.ravel().tolist()])
+    expected = np.array(
+        [in_order.index(name) + 1 if name else 0 for name in labels.ravel().tolist()]
+    )
     np.testing.assert_array_equal(final.ravel(), expected)
 
 
@@ -201,10 +219,14 @@ def test_boxes_cover_every_voxel_once_and_meet_at_every_inner_face(shape, block,
         owner[box] = i
         read, inside = with_halo(box, halo, shape)
         np.testing.assert_array_equal(
-            np.arange(np.prod(shape)).reshape(shape)[read][inside], np.arange(np.prod(shape)).reshape(shape)[box]
+            np.arange(np.prod(shape)).reshape(shape)[read][inside],
+            np.arange(np.prod(shape)).reshape(shape)[box],
         )
         for span, core, wide, size in zip(read, box, halo, shape, strict=True):
-            assert (span.start, span.stop) == (max(0, core.start - wide), min(size, core.stop + wide))
+            assert (span.start, span.stop) == (
+                max(0, core.start - wide),
+                min(size, core.stop + wide),
+            )
     assert (owner >= 0).all()
     met = [(f.box, f.other) for f in faces_of(boxes)]
     for f in faces_of(boxes):

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evenslice.labels.contingency import PairCounter
-from evenslice.labels.matching import PERCENTS, match_objects
+from evenslice.labels.overlap import PERCENTS, PairCounter, match_objects
 
 labels = arrays(np.uint8, (6, 8), elements=st.integers(0, 3))
 law = settings(derandomize=True, deadline=None, max_examples=60)
@@ -31,8 +30,18 @@ def test_by_hand():
     assert found.f1() == 2 * 1 / (2 + 3)
     assert found.mean_iou == 0.8
     assert found.panoptic_quality == pytest.approx(0.8 / (1 + 2 / 2 + 1 / 2))
-    assert found.to_dict()["matching"]["0.50"] == {"f1": 0.4, "precision": 1 / 3, "recall": 1 / 2, "matched": 1}
-    assert found.to_dict()["matching"]["0.95"] == {"f1": 0.0, "precision": 0.0, "recall": 0.0, "matched": 0}
+    assert found.to_dict()["matching"]["0.50"] == {
+        "f1": 0.4,
+        "precision": 1 / 3,
+        "recall": 1 / 2,
+        "matched": 1,
+    }
+    assert found.to_dict()["matching"]["0.95"] == {
+        "f1": 0.0,
+        "precision": 0.0,
+        "recall": 0.0,
+        "matched": 0,
+    }
 
 
 def test_an_iou_of_exactly_the_threshold_is_no_match():
@@ -46,7 +55,11 @@ def test_an_object_in_the_background_is_wrong():
 
 @pytest.mark.parametrize(
     ("prediction", "truth", "f1", "precision", "recall"),
-    [([0, 0], [0, 0], None, None, None), ([1, 0], [0, 0], None, 0, None), ([0, 0], [1, 0], 0, None, 0)],
+    [
+        ([0, 0], [0, 0], None, None, None),
+        ([1, 0], [0, 0], None, 0, None),
+        ([0, 0], [1, 0], 0, None, 0),
+    ],
 )
 def test_nothing_to_find_or_nothing_found(prediction, truth, f1, precision, recall):
     found = matched(prediction, truth)

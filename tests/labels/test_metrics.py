@@ -10,9 +10,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
 from evenslice.errors import BadInputError
-from evenslice.labels.matching import PERCENTS, Matching
 from evenslice.labels.metrics import BoundaryScores, Scores, check_classes, confusion, scores_of
-from evenslice.labels.partition import Partition
+from evenslice.labels.overlap import PERCENTS, Matching, Partition
 
 labels = arrays(np.uint8, (4, 5), elements=st.integers(0, 3))
 law = settings(derandomize=True, deadline=None, max_examples=60)
@@ -33,10 +32,16 @@ def test_a_perfect_prediction_scores_1(truth):
 @given(labels, labels)
 def test_counts_and_scores_equal_those_of_scikit_learn(prediction, truth):
     table = confusion(prediction, truth, 4)
-    np.testing.assert_array_equal(table, confusion_matrix(truth.ravel(), prediction.ravel(), labels=range(4)))
+    np.testing.assert_array_equal(
+        table, confusion_matrix(truth.ravel(), prediction.ravel(), labels=range(4))
+    )
     present = sorted(set(np.unique(truth).tolist()) - {0})
     for kind, score in (("dice", f1_score), ("iou", jaccard_score)):
-        each = score(truth.ravel(), prediction.ravel(), labels=present, average=None) if present else []
+        each = (
+            score(truth.ravel(), prediction.ravel(), labels=present, average=None)
+            if present
+            else []
+        )
         found = scores_of(table)
         assert [found.per_class[c][kind] for c in present] == pytest.approx(list(each))
         mean = found.to_dict()[kind]
@@ -73,8 +78,16 @@ def test_counts_by_hand():
     table = confusion(prediction, truth, 3, ignore=9)
     assert table.tolist() == [[1, 1, 0], [1, 2, 0], [0, 1, 1]]
     scores = scores_of(table)
-    assert scores.per_class[1] == {"dice": pytest.approx(4 / 7), "iou": pytest.approx(2 / 5), "voxels": 3}
-    assert scores.per_class[2] == {"dice": pytest.approx(2 / 3), "iou": pytest.approx(1 / 2), "voxels": 2}
+    assert scores.per_class[1] == {
+        "dice": pytest.approx(4 / 7),
+        "iou": pytest.approx(2 / 5),
+        "voxels": 3,
+    }
+    assert scores.per_class[2] == {
+        "dice": pytest.approx(2 / 3),
+        "iou": pytest.approx(1 / 2),
+        "voxels": 2,
+    }
     assert scores.dice == pytest.approx((4 / 7 + 2 / 3) / 2)
     assert scores.iou == pytest.approx((2 / 5 + 1 / 2) / 2)
     assert scores.voxels == 7
@@ -113,7 +126,10 @@ def test_shapes_must_be_equal():
 
 
 def test_masks_can_be_compared():
-    assert confusion(np.array([True, False]), np.array([True, True]), 2).tolist() == [[0, 0], [1, 1]]
+    assert confusion(np.array([True, False]), np.array([True, True]), 2).tolist() == [
+        [0, 0],
+        [1, 1],
+    ]
 
 
 def test_scores_can_be_written_as_json():
@@ -126,7 +142,13 @@ def test_scores_can_be_written_as_json():
 
 @pytest.mark.parametrize(
     "values",
-    [np.array([0, 255]), np.array([True]), np.array([0.0, 3.0]), np.array([], np.uint8), np.array([255], "u1")],
+    [
+        np.array([0, 255]),
+        np.array([True]),
+        np.array([0.0, 3.0]),
+        np.array([], np.uint8),
+        np.array([255], "u1"),
+    ],
 )
 def test_class_numbers_are_taken(values):
     check_classes(values, "here")
@@ -181,7 +203,10 @@ def test_what_was_asked_for_is_written_under_the_same_names():
     scores = Scores(
         dice=0.5,
         iou=0.375,
-        per_class={1: {"dice": 0.8, "iou": 0.6, "voxels": 4}, 3: {"dice": 0.2, "iou": 0.1, "voxels": 2}},
+        per_class={
+            1: {"dice": 0.8, "iou": 0.6, "voxels": 4},
+            3: {"dice": 0.2, "iou": 0.1, "voxels": 2},
+        },
         voxels=12,
         as_="instances",
         ignore=0,
@@ -199,8 +224,18 @@ def test_what_was_asked_for_is_written_under_the_same_names():
         "1": {"dice": 0.8, "iou": 0.6, "voxels": 4, "boundary_f": 0.75},
         "3": {"dice": 0.2, "iou": 0.1, "voxels": 2},
     }
-    assert (found["as"], found["ignore"], found["threshold"], found["voxels"]) == ("instances", 0, 0.25, 12)
-    assert (found["dice"], found["iou"], found["boundary_f"], found["tolerance"]) == (0.5, 0.375, 0.75, 2.5)
+    assert (found["as"], found["ignore"], found["threshold"], found["voxels"]) == (
+        "instances",
+        0,
+        0.25,
+        12,
+    )
+    assert (found["dice"], found["iou"], found["boundary_f"], found["tolerance"]) == (
+        0.5,
+        0.375,
+        0.75,
+        2.5,
+    )
     assert found["per_slice"] == [{"z": 4, "dice": 0.5, "iou": None}]
     assert (found["adapted_rand_error"], found["voi"]) == (0.1, 1.75)
     assert (found["f1"], found["objects"]) == (0.5, {"truth": 3, "prediction": 1})
@@ -219,7 +254,9 @@ def test_the_boundary_score_is_the_mean_of_the_classes_that_have_an_outline():
 def test_messages_say_what_was_found_what_was_expected_and_what_to_do():
     with pytest.raises(ValueError, match=r"^class numbers 0 to 7, expected 0 to 3$"):
         confusion(np.array([0, 7]), np.array([0, 1]), 4)
-    with pytest.raises(ValueError, match=r"^prediction of shape \(2, 3\), expected \(3, 2\) like the truth$"):
+    with pytest.raises(
+        ValueError, match=r"^prediction of shape \(2, 3\), expected \(3, 2\) like the truth$"
+    ):
         confusion(np.zeros((2, 3), int), np.zeros((3, 2), int), 2)
     with pytest.raises(BadInputError) as caught:
         check_classes(np.array([0, 300]), "truth.tif")

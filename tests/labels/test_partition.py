@@ -11,10 +11,9 @@ from hypothesis.extra.numpy import arrays
 from skimage.metrics import adapted_rand_error, variation_of_information
 
 from evenslice.errors import BadInputError
-from evenslice.labels import contingency
-from evenslice.labels.bands import bands
-from evenslice.labels.contingency import PairCounter
-from evenslice.labels.partition import partition_scores
+from evenslice.labels import overlap as contingency
+from evenslice.labels.blocks import bands
+from evenslice.labels.overlap import PairCounter, partition_scores
 
 labels = arrays(np.int32, (2, 4, 6), elements=st.integers(0, 4))
 law = settings(derandomize=True, deadline=None, max_examples=60)
@@ -34,12 +33,18 @@ def test_two_by_two_by_hand():
     # truth 1 has 4 voxels (3 predicted 5, 1 predicted 6), truth 2 has 2 (both predicted 6)
     truth, prediction = [1, 1, 1, 1, 2, 2], [5, 5, 5, 6, 6, 6]
     pairs = pairs_of(prediction, truth)
-    assert list(zip(pairs.truth, pairs.prediction, pairs.count, strict=True)) == [(1, 5, 3), (1, 6, 1), (2, 6, 2)]
+    assert list(zip(pairs.truth, pairs.prediction, pairs.count, strict=True)) == [
+        (1, 5, 3),
+        (1, 6, 1),
+        (2, 6, 2),
+    ]
     found = partition_scores(pairs)
     together, by_truth, by_prediction = 3 * 2 + 0 + 2 * 1, 4 * 3 + 2 * 1, 3 * 2 + 3 * 2
     assert found.adapted_rand_precision == together / by_prediction
     assert found.adapted_rand_recall == together / by_truth
-    assert found.adapted_rand_error == pytest.approx(1 - 2 * together / (by_truth + by_prediction), abs=1e-15)
+    assert found.adapted_rand_error == pytest.approx(
+        1 - 2 * together / (by_truth + by_prediction), abs=1e-15
+    )
     split = 3 / 6 * math.log2(4 / 3) + 1 / 6 * math.log2(4 / 1)
     merge = 1 / 6 * math.log2(3 / 1) + 2 / 6 * math.log2(3 / 2)
     assert (found.voi_split, found.voi_merge) == (pytest.approx(split), pytest.approx(merge))
@@ -67,9 +72,13 @@ def in_a_row(found):
 def test_scores_equal_those_of_scikit_image(ignore):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 40, (5, 30, 40)).repeat(7, axis=2)
-    prediction = np.where(rng.random(truth.shape) < 0.3, rng.integers(0, 60, truth.shape), truth // 2)
+    prediction = np.where(
+        rng.random(truth.shape) < 0.3, rng.integers(0, 60, truth.shape), truth // 2
+    )
     expected = oracle(prediction, truth, () if ignore is None else (ignore,))
-    np.testing.assert_allclose(in_a_row(scores(prediction, truth, ignore)), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        in_a_row(scores(prediction, truth, ignore)), expected, rtol=0, atol=1e-12
+    )
 
 
 def test_scores_equal_those_of_scikit_image_on_neurons(shared):
@@ -91,7 +100,9 @@ def test_a_perfect_prediction_has_no_error_and_every_other_has(prediction, truth
     assert (perfect.adapted_rand_error, perfect.voi_split, perfect.voi_merge) == (0, 0, 0)
     found = scores(prediction, truth)
     one_to_one = (
-        len(set(zip(truth.flat, prediction.flat, strict=True))) == len(set(truth.flat)) == len(set(prediction.flat))
+        len(set(zip(truth.flat, prediction.flat, strict=True)))
+        == len(set(truth.flat))
+        == len(set(prediction.flat))
     )
     assert (found.voi == 0) == one_to_one
     assert 0 <= found.adapted_rand_error <= 1
@@ -108,7 +119,10 @@ def test_names_change_no_digit(prediction, truth, names, others):
 @given(labels, labels)
 def test_exchanging_the_two_exchanges_split_and_merge(prediction, truth):
     found, back = scores(prediction, truth), scores(truth, prediction)
-    assert (found.voi_split, found.adapted_rand_precision) == (back.voi_merge, back.adapted_rand_recall)
+    assert (found.voi_split, found.adapted_rand_precision) == (
+        back.voi_merge,
+        back.adapted_rand_recall,
+    )
     assert found.adapted_rand_error == back.adapted_rand_error
 
 
@@ -154,7 +168,10 @@ def test_numbers_of_64_bits_keep_all_their_bits():
 def test_signed_numbers_are_taken_and_negative_ones_refused_unless_left_out():
     truth, prediction = np.array([-1, 3, 3]), np.array([0, 2**40, 4], np.int64)
     assert pairs_of(prediction, truth, ignore=-1).count.tolist() == [1, 1]
-    with pytest.raises(BadInputError, match=r"the truth holds the negative label -1 \(slice 4\), expected 0 or more"):
+    with pytest.raises(
+        BadInputError,
+        match=r"the truth holds the negative label -1 \(slice 4\), expected 0 or more",
+    ):
         PairCounter().add(prediction, truth, "slice 4")
     with pytest.raises(BadInputError, match="the prediction holds the negative label -1"):
         pairs_of(truth, prediction)
@@ -173,6 +190,10 @@ def test_nothing_counted_has_no_score_and_one_voxel_is_perfect():
 
 
 def test_counts_beyond_64_bits_when_squared():
-    pairs = contingency.Pairs(*(np.array(v, d) for v, d in (([1, 1], "u8"), ([1, 2], "u8"), ([2**40, 2**40], "i8"))))
+    pairs = contingency.Pairs(
+        *(np.array(v, d) for v, d in (([1, 1], "u8"), ([1, 2], "u8"), ([2**40, 2**40], "i8")))
+    )
     half = 2**40 * (2**40 - 1)
-    assert partition_scores(pairs).adapted_rand_recall == pytest.approx(2 * half / (2**41 * (2**41 - 1)), rel=1e-15)
+    assert partition_scores(pairs).adapted_rand_recall == pytest.approx(
+        2 * half / (2**41 * (2**41 - 1)), rel=1e-15
+    )

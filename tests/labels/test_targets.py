@@ -24,7 +24,9 @@ def test_boundaries_as_a_loop_would_mark_them(labels):
     expected = np.zeros(labels.shape, np.uint8)
     for y, x in np.ndindex(labels.shape):
         around = [
-            labels[v, u] for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)) if 0 <= v < 6 and 0 <= u < 7
+            labels[v, u]
+            for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+            if 0 <= v < 6 and 0 <= u < 7
         ]
         touched = any(other not in (0, labels[y, x]) for other in around)
         expected[y, x] = labels[y, x] == 0 or touched
@@ -36,19 +38,14 @@ def test_boundaries_as_a_loop_would_mark_them(labels):
 def test_boundaries_do_not_depend_on_names_or_on_how_the_slice_lies(labels, names, quarters):
     renamed = np.array([0, *names])[labels]
     np.testing.assert_array_equal(boundaries(renamed), boundaries(labels))
-    np.testing.assert_array_equal(boundaries(np.rot90(labels, quarters)), np.rot90(boundaries(labels), quarters))
+    np.testing.assert_array_equal(
+        boundaries(np.rot90(labels, quarters)), np.rot90(boundaries(labels), quarters)
+    )
     np.testing.assert_array_equal(boundaries(labels[:, ::-1]), boundaries(labels)[:, ::-1])
 
 
 def test_boundaries_by_hand():
-    labels = np.array(
-        [
-            [1, 1, 2, 2, 2],
-            [1, 1, 2, 2, 2],
-            [1, 1, 0, 2, 2],
-            [3, 3, 0, 2, 2],
-        ]
-    )
+    labels = np.array([[1, 1, 2, 2, 2], [1, 1, 2, 2, 2], [1, 1, 0, 2, 2], [3, 3, 0, 2, 2]])
     assert boundaries(labels).tolist() == [
         [0, 1, 1, 0, 0],
         [0, 1, 1, 0, 0],
@@ -60,7 +57,9 @@ def test_boundaries_by_hand():
 def test_boundaries_lie_in_the_plane():
     stack = np.stack([np.full((3, 3), 1), np.full((3, 3), 2)])
     assert not boundaries(stack).any()
-    np.testing.assert_array_equal(boundaries(np.stack([np.eye(3)] * 2)), np.stack([boundaries(np.eye(3))] * 2))
+    np.testing.assert_array_equal(
+        boundaries(np.stack([np.eye(3)] * 2)), np.stack([boundaries(np.eye(3))] * 2)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "uint64", "float32"])
@@ -97,7 +96,9 @@ def test_auto_understands_a_mask():
     assert resolve_target(Volume(np.array([[[True, False]]])), "auto") == Target("foreground", 1)
 
 
-@pytest.mark.parametrize("values", [(0, 255), (1, 2), (1, 2, 3), (0, 2, 3), range(9), (0, 1, 2, 7), (0, 5000)])
+@pytest.mark.parametrize(
+    "values", [(0, 255), (1, 2), (1, 2, 3), (0, 2, 3), range(9), (0, 1, 2, 7), (0, 5000)]
+)
 def test_auto_asks_about_anything_else(values):
     with pytest.raises(BadInputError, match=r"labels.tif holds .*say what they mean with --target"):
         resolve_target(holding(*values), "auto")
@@ -153,7 +154,8 @@ def test_the_label_to_ignore_is_left_out(ignore):
 
 
 @pytest.mark.parametrize(
-    ("values", "words"), [((0, 0.5), "fractions"), ((0, np.nan), "fractions"), ((0, np.inf), "fractions")]
+    ("values", "words"),
+    [((0, 0.5), "fractions"), ((0, np.nan), "fractions"), ((0, np.inf), "fractions")],
 )
 def test_labels_are_whole_numbers(values, words):
     with pytest.raises(BadInputError, match=words):

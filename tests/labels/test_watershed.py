@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evenslice.labels.boxes import grid_of, with_halo
+from evenslice.labels.blocks import grid_of, with_halo
 from evenslice.labels.watershed import flood_box, seed_distance, seed_halo, seeds_in
 
 law = settings(derandomize=True, deadline=None, max_examples=60)
@@ -41,9 +41,14 @@ def test_seeds_by_blocks_are_the_seeds_of_the_whole(boundary, block, voxel_nm, d
     high = boundary >= (128 if boundary.dtype == np.uint8 else 0.5)
     walls = np.argwhere(high) * sides
     expected = np.array(
-        [all(((np.array(at) * sides - walls) ** 2).sum(axis=1) > distance**2) for at in np.ndindex(SHAPE)]
+        [
+            all(((np.array(at) * sides - walls) ** 2).sum(axis=1) > distance**2)
+            for at in np.ndindex(SHAPE)
+        ]
     )
-    np.testing.assert_array_equal(seeds_by_blocks(boundary, block, voxel_nm, distance).ravel(), expected)
+    np.testing.assert_array_equal(
+        seeds_by_blocks(boundary, block, voxel_nm, distance).ravel(), expected
+    )
 
 
 def test_seeds_by_hand():
@@ -135,7 +140,9 @@ def test_a_flood_does_not_pass_over_an_edge():
     boundary = np.array([[[0, 0, 255], [0, 0, 255], [255, 255, 0]]], np.uint8)
     seeds = np.zeros(boundary.shape, np.uint32)
     seeds[0, 0, 0] = 1
-    assert flood_by_blocks(boundary, seeds, (1, 3, 3), (0, 0, 0)).tolist() == [[[1, 1, 0], [1, 1, 0], [0, 0, 0]]]
+    assert flood_by_blocks(boundary, seeds, (1, 3, 3), (0, 0, 0)).tolist() == [
+        [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    ]
 
 
 def test_255_is_probability_1():
@@ -173,7 +180,9 @@ marks = arrays(np.uint32, SHAPE, elements=st.sampled_from([0] * 12 + [1, 2, 3]))
 @given(noise, marks, st.tuples(side, side, side), voxels, st.booleans())
 def test_with_a_halo_of_the_volume_any_cut_equals_the_whole(boundary, seeds, block, voxel_nm, fill):
     whole = flood_by_blocks(boundary, seeds, SHAPE, (0, 0, 0), voxel_nm, fill=fill)
-    np.testing.assert_array_equal(flood_by_blocks(boundary, seeds, block, SHAPE, voxel_nm, fill=fill), whole)
+    np.testing.assert_array_equal(
+        flood_by_blocks(boundary, seeds, block, SHAPE, voxel_nm, fill=fill), whole
+    )
     if not fill:
         assert (whole[boundary >= 128] == 0).all()
     held = (seeds > 0) & ((boundary < 128) | fill)
@@ -185,7 +194,9 @@ def test_with_a_halo_of_the_volume_any_cut_equals_the_whole(boundary, seeds, blo
 def test_what_wins_does_not_depend_on_numbers(boundary, seeds, names):
     names = np.array([0, *names], np.uint64)
     whole = flood_box(boundary, seeds, EVERYTHING, 0.5, None, 2.0)
-    np.testing.assert_array_equal(flood_box(boundary, names[seeds], EVERYTHING, 0.5, None, 2.0), names[whole])
+    np.testing.assert_array_equal(
+        flood_box(boundary, names[seeds], EVERYTHING, 0.5, None, 2.0), names[whole]
+    )
 
 
 def test_uint8_and_the_same_probabilities_as_float_agree():
@@ -194,7 +205,8 @@ def test_uint8_and_the_same_probabilities_as_float_agree():
     seeds = (rng.random(SHAPE) < 0.05) * rng.integers(1, 9, SHAPE).astype(np.uint32)
     as_float = boundary.astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(
-        flood_box(boundary, seeds, EVERYTHING, 0.5, None, 2.0), flood_box(as_float, seeds, EVERYTHING, 0.5, None, 2.0)
+        flood_box(boundary, seeds, EVERYTHING, 0.5, None, 2.0),
+        flood_box(as_float, seeds, EVERYTHING, 0.5, None, 2.0),
     )
 
 
@@ -202,6 +214,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="real numbers"):
         seeds_in(np.zeros(SHAPE, np.uint16), EVERYTHING, 0.5, None, 2.0)
     with pytest.raises(ValueError, match="like the boundary"):
-        flood_box(np.zeros(SHAPE, np.uint8), np.zeros((1, 1, 1), np.uint32), EVERYTHING, 0.5, None, 2.0)
+        flood_box(
+            np.zeros(SHAPE, np.uint8), np.zeros((1, 1, 1), np.uint32), EVERYTHING, 0.5, None, 2.0
+        )
     with pytest.raises(ValueError, match="more than 0"):
         flood_box(np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint32), EVERYTHING, 0.5, None, 0.0)

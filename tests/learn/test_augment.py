@@ -8,7 +8,7 @@ import pytest
 
 from counting import Counting
 from evenslice.learn.augment import Section, apply_sections, draw_sections, read_sections
-from evenslice.learn.em import EM
+from evenslice.learn.recipe import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.windows import read_window
 
@@ -47,7 +47,9 @@ def test_the_centre_is_never_lost_nor_shifted(slices):
 def test_both_sides_are_touched_alike(name):
     """The law of what happens to a window is that of its reversal: what touches +j touches -j as often."""
     em = EM(**OFF | {name: {"probability": 0.5}})
-    counts = Counter(slot for sections in drawn(em, 5, 2000) for slot, s in enumerate(sections) if s != PLAIN)
+    counts = Counter(
+        slot for sections in drawn(em, 5, 2000) for slot, s in enumerate(sections) if s != PLAIN
+    )
     for j in (1, 2):
         assert abs(counts[2 - j] - counts[2 + j]) < 4 * np.sqrt(2000 * 0.5)  # 4 standard deviations
         assert counts[2 - j] > 700
@@ -60,9 +62,16 @@ def test_sections_are_independent():
 
 
 def test_strengths_stay_within_their_sizes():
-    em = only(brightness={"size": 0.4}, contrast={"size": 0.2}, blur={"size": 2.0}, noise={"size": 0.1})
+    em = only(
+        brightness={"size": 0.4}, contrast={"size": 0.2}, blur={"size": 2.0}, noise={"size": 0.1}
+    )
     centres = [sections[1] for sections in drawn(em)]
-    for name, low, high in [("offset", -0.4, 0.4), ("gain", 0.8, 1.2), ("blur", 0.0, 2.0), ("noise", 0.0, 0.1)]:
+    for name, low, high in [
+        ("offset", -0.4, 0.4),
+        ("gain", 0.8, 1.2),
+        ("blur", 0.0, 2.0),
+        ("noise", 0.0, 0.1),
+    ]:
         values = np.array([getattr(s, name) for s in centres])
         assert low <= values.min() < low + 0.1 * (high - low)
         assert high >= values.max() > high - 0.1 * (high - low)
@@ -70,7 +79,11 @@ def test_strengths_stay_within_their_sizes():
 
 @pytest.mark.parametrize("blank", [0.0, 1.0])
 def test_lost_slices_are_blank_or_copies_of_the_centre(blank):
-    kinds = {s.lost for sections in drawn(only(missing={"blank": blank})) for s in (sections[0], sections[2])}
+    kinds = {
+        s.lost
+        for sections in drawn(only(missing={"blank": blank}))
+        for s in (sections[0], sections[2])
+    }
     assert kinds == {"blank" if blank else "copy"}
 
 
@@ -105,13 +118,17 @@ def test_noise_has_its_deviation_and_its_seed():
     assert not np.array_equal(out, done(window, *sections, seed=1))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32", "uint64", "float32", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "int32", "uint64", "float32", "bool"]
+)
 def test_grey_values_stay_what_the_type_can_hold(dtype):
     dtype = np.dtype(dtype)
     bounds = (0, 1) if dtype.kind == "b" else (-1e4, 1e4) if dtype.kind == "f" else None
     low, high = bounds or (np.iinfo(dtype).min, np.iinfo(dtype).max)
     window = np.array([[[low, high]]], dtype)
-    out = apply_sections(window, (Section(gain=3.0, noise=0.01),), 0.4, 0.5, np.random.default_rng(0))
+    out = apply_sections(
+        window, (Section(gain=3.0, noise=0.01),), 0.4, 0.5, np.random.default_rng(0)
+    )
     if dtype.kind == "f":
         assert out[0, 0, 1] > 2 * high
         return
@@ -125,28 +142,41 @@ def test_shifted_slices_are_read_from_where_they_would_lie():
     sections = (Section(shift=(2, -3)), PLAIN, Section(shift=(-1, 4)))
     out = read_sections(volume, 1, slice(5, 10), slice(6, 12), sections)
     pixels = volume.pixels
-    np.testing.assert_array_equal(out, [pixels[0, 7:12, 3:9], pixels[1, 5:10, 6:12], pixels[2, 4:9, 10:16]])
+    np.testing.assert_array_equal(
+        out, [pixels[0, 7:12, 3:9], pixels[1, 5:10, 6:12], pixels[2, 4:9, 10:16]]
+    )
 
 
 @pytest.mark.parametrize("where", [(0, 0), (15, 24), (8, 10)])
 def test_beyond_the_edge_the_volume_is_mirrored(where):
     raw = np.arange(3 * 20 * 30, dtype=np.int32).reshape(3, 20, 30)
     y, x = slice(where[0], where[0] + 5), slice(where[1], where[1] + 6)
-    out = read_sections(Volume(raw), 1, y, x, (Section(shift=(-4, 3)), PLAIN, Section(shift=(4, 4))))
+    out = read_sections(
+        Volume(raw), 1, y, x, (Section(shift=(-4, 3)), PLAIN, Section(shift=(4, 4)))
+    )
     wide = np.pad(raw, ((0, 0), (9, 9), (9, 9)), mode="symmetric")
     for slot, (dy, dx) in ((0, (-4, 3)), (1, (0, 0)), (2, (4, 4))):
-        np.testing.assert_array_equal(out[slot], wide[slot, 9 + y.start + dy :, 9 + x.start + dx :][:5, :6])
+        np.testing.assert_array_equal(
+            out[slot], wide[slot, 9 + y.start + dy :, 9 + x.start + dx :][:5, :6]
+        )
 
 
 def test_no_more_is_read_than_needed():
     pixels = Counting(np.zeros((3, 20, 30), np.uint8))
     read_sections(Volume(pixels), 1, slice(5, 10), slice(6, 12), (PLAIN, PLAIN, PLAIN))
-    read_sections(Volume(pixels), 1, slice(5, 10), slice(6, 12), (Section(shift=(2, 0)), PLAIN, PLAIN))
-    assert [(y, x) for _, y, x in pixels.reads] == [(slice(5, 10), slice(6, 12)), (slice(3, 12), slice(4, 14))]
+    read_sections(
+        Volume(pixels), 1, slice(5, 10), slice(6, 12), (Section(shift=(2, 0)), PLAIN, PLAIN)
+    )
+    assert [(y, x) for _, y, x in pixels.reads] == [
+        (slice(5, 10), slice(6, 12)),
+        (slice(3, 12), slice(4, 14)),
+    ]
 
 
 def test_windows_of_one_slice_are_changed_too():
     window = read_window(Volume(np.full((2, 8, 8), 50, np.uint8)), 0, 1, slice(0, 8), slice(0, 8))
-    (section,) = draw_sections(np.random.default_rng(0), 1, only(brightness={}, missing={}, shift={}))
+    (section,) = draw_sections(
+        np.random.default_rng(0), 1, only(brightness={}, missing={}, shift={})
+    )
     assert section == replace(PLAIN, offset=section.offset)
     assert done(window, section).shape == (1, 8, 8)

@@ -3,8 +3,7 @@
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.learn.config import read_config
-from evenslice.learn.recipe import Recipe
+from evenslice.learn.recipe import Recipe, read_config
 
 WRONG = [
     ("stesp = 3", r"a.toml: stesp is unknown, expected one of .*more.*; did you mean steps\?$"),
@@ -19,12 +18,27 @@ WRONG = [
     ("em = 3", "a.toml: em is 3, expected a table"),
     ("[em]\nblur = {size = 1}", "a.toml: augment is 'flips' with strengths in em, expected 'em'"),
     ("augment = 'em'\n[em]\nblr = {size = 1}", r"a.toml: em.blr is unknown, .*did you mean blur\?"),
-    ("augment = 'em'\n[em]\nblur = {size = 11}", "a.toml: em.blur.size is 11, expected 10.0 or less"),
-    ("augment = 'em'\n[em.contrast]\nsize = 1.0", "a.toml: em.contrast.size is 1.0, expected a number below 1"),
-    ("augment = 'em'\n[em.shift]\nsize = 1.5", "a.toml: em.shift.size is 1.5, expected a whole number"),
-    ("augment = 'em'\n[em.missing]\nprobability = 2", "a.toml: em.missing.probability is 2, expected 1.0 or less"),
+    (
+        "augment = 'em'\n[em]\nblur = {size = 11}",
+        "a.toml: em.blur.size is 11, expected 10.0 or less",
+    ),
+    (
+        "augment = 'em'\n[em.contrast]\nsize = 1.0",
+        "a.toml: em.contrast.size is 1.0, expected a number below 1",
+    ),
+    (
+        "augment = 'em'\n[em.shift]\nsize = 1.5",
+        "a.toml: em.shift.size is 1.5, expected a whole number",
+    ),
+    (
+        "augment = 'em'\n[em.missing]\nprobability = 2",
+        "a.toml: em.missing.probability is 2, expected 1.0 or less",
+    ),
     ("[[more]]\nvolume = 'a.tif'", "a.toml: more.0.labels is missing, expected a value for it"),
-    ("[[more]]\nvolume = 'a.tif'\nlabels = 'b.tif'\nlables = 'c.tif'", r"a.toml: more.0.lables is unknown.*labels"),
+    (
+        "[[more]]\nvolume = 'a.tif'\nlabels = 'b.tif'\nlables = 'c.tif'",
+        r"a.toml: more.0.lables is unknown.*labels",
+    ),
     ("[more]\nvolume = 'a.tif'", r"a.toml: more is \{'volume': 'a.tif'\}, expected a list"),
 ]
 
@@ -59,12 +73,16 @@ def test_paths_are_meant_from_the_folder_of_the_file(tmp_path):
     )
     file = read_config(tmp_path / "a.toml")
     assert file.weights == str(tmp_path / "w" / "a.safetensors")
-    assert [(one.volume, one.labels) for one in file.more] == [(str(tmp_path / "b.h5:/raw"), "/abs/c.tif")]
+    assert [(one.volume, one.labels) for one in file.more] == [
+        (str(tmp_path / "b.h5:/raw"), "/abs/c.tif")
+    ]
     for name in ("imagenet", "bundled", "none"):
         (tmp_path / "a.toml").write_text(f"weights = '{name}'")
         assert read_config(tmp_path / "a.toml").recipe().weights == name
 
 
 def test_a_recipe_is_what_it_says_of_itself():
-    recipe = Recipe(augment="em", em={"noise": {"size": 1}}, validation=["0:1", "2:3"], class_weights=[1, 2])
+    recipe = Recipe(
+        augment="em", em={"noise": {"size": 1}}, validation=["0:1", "2:3"], class_weights=[1, 2]
+    )
     assert Recipe(**recipe.model_dump()) == recipe

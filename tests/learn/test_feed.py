@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from evenslice.errors import BadInputError
-from evenslice.learn.feed import Batches
+from evenslice.learn.module import Batches
 from evenslice.learn.patches import Patches
 
 
@@ -36,7 +36,9 @@ def test_batches_are_those_of_torch_whatever_the_threads(threads):
     made = list(Batches(patches, 4, threads=threads))
     assert len(made) == len(Batches(patches, 4)) == 6
     for one, other in zip(made, DataLoader(patches, batch_size=4), strict=True):
-        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True))
+        assert all(
+            torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True)
+        )
 
 
 def test_devices_share_every_batch():

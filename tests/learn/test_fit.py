@@ -15,9 +15,8 @@ from evenslice.labels.targets import Target
 from evenslice.learn import fit as engine
 from evenslice.learn.fit import LOG, STATE, Seen, fit
 from evenslice.learn.losses import segmentation_loss
-from evenslice.learn.mixture import Mixture
 from evenslice.learn.module import Training
-from evenslice.learn.occurrences import find_occurrences
+from evenslice.learn.multi_volume import Mixture, find_occurrences
 from evenslice.learn.patches import Patches, PatchSource
 from evenslice.learn.recipe import Recipe
 from evenslice.volume.array import Volume
@@ -46,12 +45,16 @@ def mixture(recipe, classes=1):
         )
         for cut in (slice(None), slice(1, 5))
     )
-    return Mixture(sources, find_occurrences(sources, 0) if recipe.balance else None, recipe.balance)
+    return Mixture(
+        sources, find_occurrences(sources, 0) if recipe.balance else None, recipe.balance
+    )
 
 
 def training(recipe, classes=1, chunk=2):
     torch.manual_seed(3)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Conv2d(4, classes, 1))
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Conv2d(4, classes, 1)
+    )
     return Training(network, 1, mixture(recipe, classes), recipe, chunk)
 
 
@@ -91,7 +94,16 @@ def differ(one, two):
 SETTINGS = [
     ({}, 1),
     ({"schedule": "cosine", "clip": 0.1, "augment": "em", "balance": 0.5, "reverse_z": True}, 3),
-    ({"schedule": "constant", "weight_decay": 0.5, "loss": "bce", "class_weights": [1.0, 3.0], "augment": "none"}, 1),
+    (
+        {
+            "schedule": "constant",
+            "weight_decay": 0.5,
+            "loss": "bce",
+            "class_weights": [1.0, 3.0],
+            "augment": "none",
+        },
+        1,
+    ),
 ]
 
 
@@ -128,7 +140,10 @@ def test_mixed_precision_goes_on_with_its_scale(tmp_path, monkeypatch, precision
     assert scale == (32.0 if precision == "fp16" else None)
     parts, _ = run(tmp_path / "cut", recipe, precision=precision)
     assert_same(whole, parts)
-    states = [torch.load(tmp_path / name / STATE, weights_only=True)["scaling"] for name in ("whole", "cut")]
+    states = [
+        torch.load(tmp_path / name / STATE, weights_only=True)["scaling"]
+        for name in ("whole", "cut")
+    ]
     assert states[0] == states[1]
     monkeypatch.undo()
     assert differ(whole, run(tmp_path / "fp32", recipe)[0])
@@ -144,11 +159,15 @@ def test_the_defaults_train_bit_for_bit_as_this_loop(tmp_path, precision):
     for done in range(8):
         if done % 3 == 0:
             torch.manual_seed(5 * 1_000_003 + done)
-            stretch = iter(DataLoader(Patches(made.source, 5, 2 * done, 6), batch_size=2))  # draws a seed, too
+            stretch = iter(
+                DataLoader(Patches(made.source, 5, 2 * done, 6), batch_size=2)
+            )  # draws a seed, too
             if done == 0:
                 torch.manual_seed(5 * 1_000_003)
         windows, target = next(stretch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
+        ):
             loss = segmentation_loss(made.network(windows).float(), target)
         optimiser.zero_grad()
         loss.backward()
@@ -160,8 +179,16 @@ def test_the_defaults_train_bit_for_bit_as_this_loop(tmp_path, precision):
 
 def test_the_defaults_are_the_settings_of_old(tmp_path):
     plain, _ = run(tmp_path / "a", Recipe(**QUICK))
-    named = {"schedule": "one-cycle", "weight_decay": 0.01, "clip": None, "loss": "ce+dice", "balance": 0.0}
-    spelled, _ = run(tmp_path / "b", Recipe(**QUICK | named, augment="flips", devices=1, class_weights=None))
+    named = {
+        "schedule": "one-cycle",
+        "weight_decay": 0.01,
+        "clip": None,
+        "loss": "ce+dice",
+        "balance": 0.0,
+    }
+    spelled, _ = run(
+        tmp_path / "b", Recipe(**QUICK | named, augment="flips", devices=1, class_weights=None)
+    )
     assert_same(plain, spelled)
 
 
@@ -182,7 +209,9 @@ CHANGES = [
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_every_setting_matters(tmp_path, change):
     recipe = {**QUICK, "steps": 2}
-    assert differ(run(tmp_path / "a", Recipe(**recipe))[0], run(tmp_path / "b", Recipe(**recipe | change))[0])
+    assert differ(
+        run(tmp_path / "a", Recipe(**recipe))[0], run(tmp_path / "b", Recipe(**recipe | change))[0]
+    )
 
 
 def test_a_clipped_gradient_is_no_longer_than_asked(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ import pytest
 
 from counting import Counting
 from evenslice.labels.targets import Target
-from evenslice.learn.held import Guarded, held, held_sources
-from evenslice.learn.mixture import Mixture
+from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.patches import Patches, PatchSource
+from evenslice.learn.preload import Guarded, held, held_sources
 from evenslice.learn.recipe import Recipe
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
@@ -19,14 +19,19 @@ RAW = np.random.default_rng(0).integers(0, 255, (4, 5, 6)).astype(np.uint16)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "room", "whole"), [(240, 480, True), (239, 480, False), (240, 479, False), (10**9, 10**9, True)]
+    ("wanted", "room", "whole"),
+    [(240, 480, True), (239, 480, False), (240, 479, False), (10**9, 10**9, True)],
 )
 def test_volumes_are_read_once_if_they_fit_and_are_wanted(wanted, room, whole):
     files = [Volume(Counting(RAW), (3.0, 2.0, 1.0), "a.tif"), Volume(Counting(RAW + 1))]
     ready = held(files, wanted, room)
     for before, after in zip(files, ready, strict=True):
         assert isinstance(after.pixels, np.ndarray) == whole
-        assert (after.voxel_nm, after.source, after.dtype) == (before.voxel_nm, before.source, before.dtype)
+        assert (after.voxel_nm, after.source, after.dtype) == (
+            before.voxel_nm,
+            before.source,
+            before.dtype,
+        )
         everywhere = (slice(None),) * 3
         np.testing.assert_array_equal(after.read(everywhere), before.read(everywhere))
     after.slice_at(2)

@@ -20,7 +20,13 @@ def test_a_row_a_step_and_a_dice_where_it_was_looked(tmp_path):
 
 def test_what_a_killed_run_had_not_kept_is_dropped(tmp_path):
     path = tmp_path / "log.csv"
-    for left in (TEXT, TEXT[:-3], TEXT.replace("\n4,0", "\n40,0"), TEXT[: TEXT.index("\n3") + 2], TEXT[:60]):
+    for left in (
+        TEXT,
+        TEXT[:-3],
+        TEXT.replace("\n4,0", "\n40,0"),
+        TEXT[: TEXT.index("\n3") + 2],
+        TEXT[:60],
+    ):
         path.write_text(left)
         write(path, ROWS[2:], done=2)
         assert path.read_text() == TEXT, left

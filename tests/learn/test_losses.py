@@ -26,7 +26,9 @@ def test_a_perfect_prediction_costs_nothing_and_its_opposite_much(classes):
 
 
 def test_foreground_by_hand():
-    logits = torch.tensor([[[[0.0, math.log(3)]]]], dtype=torch.float64)  # probabilities 1/2 and 3/4
+    logits = torch.tensor(
+        [[[[0.0, math.log(3)]]]], dtype=torch.float64
+    )  # probabilities 1/2 and 3/4
     target = torch.tensor([[[1, 0]]])
     entropy = (math.log(2) + math.log(4)) / 2
     dice = (2 * 0.5 + 1) / (0.5 + 0.75 + 1 + 1)
@@ -34,7 +36,9 @@ def test_foreground_by_hand():
 
 
 def test_classes_by_hand():
-    logits = torch.log(torch.tensor([[[[0.5, 0.2]], [[0.25, 0.2]], [[0.25, 0.6]]]], dtype=torch.float64))
+    logits = torch.log(
+        torch.tensor([[[[0.5, 0.2]], [[0.25, 0.2]], [[0.25, 0.6]]]], dtype=torch.float64)
+    )
     target = torch.tensor([[[1, 2]]])
     entropy = -(math.log(0.25) + math.log(0.6)) / 2
     dice = ((2 * 0.25 + 1) / (0.45 + 1 + 1) + (2 * 0.6 + 1) / (0.85 + 1 + 1)) / 2
@@ -75,7 +79,9 @@ def test_nothing_to_learn_from_is_0_and_can_be_differentiated(classes):
 @given(st.integers(0, 1000), st.sampled_from([1, 2, 5]), st.integers(0, 3))
 def test_the_loss_does_not_depend_on_how_patches_lie(seed, classes, quarters):
     logits, target = draw(classes, seed)
-    turned = segmentation_loss(torch.rot90(logits, quarters, (2, 3)), torch.rot90(target, quarters, (1, 2)))
+    turned = segmentation_loss(
+        torch.rot90(logits, quarters, (2, 3)), torch.rot90(target, quarters, (1, 2))
+    )
     assert turned.item() == pytest.approx(segmentation_loss(logits, target).item(), rel=1e-12)
     swapped = segmentation_loss(logits.flip(0), target.flip(0))
     assert swapped.item() == pytest.approx(turned.item(), rel=1e-12)
@@ -93,7 +99,9 @@ def test_following_the_gradient_lowers_the_loss(classes):
 def test_two_classes_and_one_logit_agree():
     logits, target = draw(1)
     both = torch.cat([torch.zeros_like(logits), logits], 1)
-    assert segmentation_loss(both, target).item() == pytest.approx(segmentation_loss(logits, target).item())
+    assert segmentation_loss(both, target).item() == pytest.approx(
+        segmentation_loss(logits, target).item()
+    )
 
 
 @pytest.mark.parametrize("classes", [1, 3])
@@ -103,7 +111,8 @@ def test_a_sum_is_the_sum_of_its_parts(classes, weights):
     target[0, 0] = -1
     weights = None if weights is None else [0.5, 2.0, 7.0][: max(2, classes)]
     whole, entropy, dice = (
-        segmentation_loss(logits, target, kind, weights).item() for kind in ("ce+dice", "ce", "dice")
+        segmentation_loss(logits, target, kind, weights).item()
+        for kind in ("ce+dice", "ce", "dice")
     )
     assert whole == pytest.approx(entropy + dice, rel=1e-12)
     assert min(entropy, dice) > 0

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from evenslice import audit, save_volume
 from evenslice.errors import BadInputError
-from evenslice.learn.mirror_index import MirrorIndexCallback
+from evenslice.learn.callback import MirrorIndexCallback
 
 SMALL = {"windows": 8, "tile": 24, "mean": 128.0, "std": 40.0}
 
@@ -26,7 +26,10 @@ class Theirs(pl.LightningModule):
     def __init__(self, slices=3, scale=1.0):
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv2d(slices, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Conv2d(4, 1, 1)
+            nn.Conv2d(slices, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.Dropout(0.3),
+            nn.Conv2d(4, 1, 1),
         )
         self.net[3].weight.requires_grad_(False).mul_(scale)
         self.looked = 0
@@ -38,7 +41,9 @@ class Theirs(pl.LightningModule):
 
     def training_step(self, batch, _):
         x, y = batch
-        return nn.functional.binary_cross_entropy_with_logits(self(x) * (1 + 0.01 * random.random()), y)
+        return nn.functional.binary_cross_entropy_with_logits(
+            self(x) * (1 + 0.01 * random.random()), y
+        )
 
     def configure_optimizers(self):
         return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=1e-2)
@@ -74,13 +79,18 @@ def fit(folder, *callbacks, slices=3, scale=1.0, epochs=2, **options):
 
 
 pytestmark = pytest.mark.filterwarnings(  # of Lightning itself
-    "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning", "ignore:.*LeafSpec:FutureWarning"
+    "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning",
+    "ignore:.*LeafSpec:FutureWarning",
 )
 
 
 def luck():
     """Every random state there is on a CPU."""
-    return [random.getstate(), str(np.random.get_state(legacy=False)), torch.get_rng_state().tolist()]
+    return [
+        random.getstate(),
+        str(np.random.get_state(legacy=False)),
+        torch.get_rng_state().tolist(),
+    ]
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 3}])
@@ -92,11 +102,16 @@ def test_the_weights_come_out_bit_for_bit_as_without_it(tmp_path, volume, option
     assert states == luck()
     assert watched.looked > 0 and len(watcher.history) == 1 + (4 if options else 12)
     assert all(
-        torch.equal(a, b) for a, b in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True)
     )
-    assert [p.requires_grad for p in watched.parameters()] == [p.requires_grad for p in plain.parameters()]
+    assert [p.requires_grad for p in watched.parameters()] == [
+        p.requires_grad for p in plain.parameters()
+    ]
     for one, other in zip(plain.parameters(), watched.parameters(), strict=True):
-        assert (one.grad is None) == (other.grad is None) and (one.grad is None or torch.equal(one.grad, other.grad))
+        assert (one.grad is None) == (other.grad is None) and (
+            one.grad is None or torch.equal(one.grad, other.grad)
+        )
     assert [m.training for m in watched.modules()] == [m.training for m in plain.modules()]
 
 
@@ -107,21 +122,29 @@ def test_it_logs_once_an_epoch_and_before_the_first_step(tmp_path, volume):
     table = np.genfromtxt(tmp_path / "log" / "metrics.csv", delimiter=",", names=True)
     assert table["step"].tolist() == [0, 6, 12]
     for name in ("mirror_index", "mirror_low", "mirror_high", "share_0", "share_1", "share_2"):
-        np.testing.assert_allclose(table[f"slices{name}"], [row[name] for row in watcher.history], rtol=1e-6)
-    assert all(row["mirror_low"] <= row["mirror_index"] <= row["mirror_high"] for row in watcher.history)
+        np.testing.assert_allclose(
+            table[f"slices{name}"], [row[name] for row in watcher.history], rtol=1e-6
+        )
+    assert all(
+        row["mirror_low"] <= row["mirror_index"] <= row["mirror_high"] for row in watcher.history
+    )
     assert watcher.history[0]["mirror_index"] != watcher.history[-1]["mirror_index"]
 
 
 def test_it_finds_what_an_audit_finds(tmp_path, volume):
     save_volume(tmp_path / "raw.tif", volume)
-    watcher = MirrorIndexCallback(tmp_path / "raw.tif", module=lambda theirs: theirs.net, seed=3, **SMALL)
+    watcher = MirrorIndexCallback(
+        tmp_path / "raw.tif", module=lambda theirs: theirs.net, seed=3, **SMALL
+    )
     theirs, _ = fit(tmp_path, watcher)
     options = {"windows": 8, "tile": 24, "mean": [128.0], "std": [40.0], "seed": 3}
     found = audit(theirs.net, volume, methods=["gradient"], **options).methods["gradient"]
     last = watcher.history[-1]
     assert last["mirror_index"] == pytest.approx(found.index.value, abs=1e-6)
     assert last["mirror_low"] == pytest.approx(found.index.low, abs=1e-6)
-    assert [last[f"share_{s}"] for s in range(3)] == pytest.approx([s.value for s in found.shares], abs=1e-6)
+    assert [last[f"share_{s}"] for s in range(3)] == pytest.approx(
+        [s.value for s in found.shares], abs=1e-6
+    )
     assert theirs.looked == 0, "the part that was named was looked at"
 
 
@@ -216,7 +239,7 @@ import pytorch_lightning as pl
 import torch
 sys.path.insert(0, sys.argv[1])
 from test_mirror_index import Theirs, batches
-from evenslice.learn.mirror_index import MirrorIndexCallback
+from evenslice.learn.callback import MirrorIndexCallback
 
 class Telling(MirrorIndexCallback):
     def on_train_end(self, trainer, *rest):
@@ -243,6 +266,13 @@ def test_two_devices_train_as_without_it(tmp_path):
     words = [sys.executable, str(tmp_path / "script.py"), str(Path(__file__).parent), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
-    assert sorted((tmp_path / "told").read_text().split()) == ["0:4", "1:0"], "the first looks, the other does not"
-    plain, watched = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in (False, True))
-    assert all(torch.equal(value, watched["state_dict"][name]) for name, value in plain["state_dict"].items())
+    assert sorted((tmp_path / "told").read_text().split()) == ["0:4", "1:0"], (
+        "the first looks, the other does not"
+    )
+    plain, watched = (
+        torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in (False, True)
+    )
+    assert all(
+        torch.equal(value, watched["state_dict"][name])
+        for name, value in plain["state_dict"].items()
+    )

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from evenslice.labels.targets import Target
-from evenslice.learn.mixture import Mixture, combined
-from evenslice.learn.occurrences import find_occurrences
+from evenslice.learn.multi_volume import Mixture, combined, find_occurrences
 from evenslice.learn.patches import PatchSource
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, estimate
@@ -32,7 +31,13 @@ def test_one_volume_is_drawn_from_as_if_alone():
 
 
 def test_volumes_are_drawn_in_proportion_to_their_training_voxels():
-    mixture = Mixture((source(1, (9, 8, 8), (0, 1, 2)), source(2, (9, 8, 16), (3,)), source(3, (9, 16, 16), (4, 5))))
+    mixture = Mixture(
+        (
+            source(1, (9, 8, 8), (0, 1, 2)),
+            source(2, (9, 8, 16), (3,)),
+            source(3, (9, 16, 16), (4, 5)),
+        )
+    )
     counts = np.bincount([int(w[0, 0, 0]) for w, _ in drawn(mixture, 1500)], minlength=4)[1:]
     expected = 1500 * np.array([192, 128, 512]) / 832
     assert np.abs(counts - expected).max() < 4 * np.sqrt(1500 * 0.25)
@@ -74,7 +79,10 @@ def test_a_patch_lies_around_its_place_as_far_as_the_volume_allows(at):
 
 def test_the_normalisation_of_several_volumes_is_that_of_all_their_voxels():
     rng = np.random.default_rng(0)
-    volumes = [rng.normal(mean, std, shape) for mean, std, shape in [(100, 20, (4, 9, 9)), (30, 5, (3, 5, 20))]]
+    volumes = [
+        rng.normal(mean, std, shape)
+        for mean, std, shape in [(100, 20, (4, 9, 9)), (30, 5, (3, 5, 20))]
+    ]
     parts = [estimate(Volume(v)) for v in volumes]
     found = combined(parts, [v.size for v in volumes])
     every = np.concatenate([v.ravel() for v in volumes])

@@ -5,7 +5,7 @@ import pytest
 
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import Target
-from evenslice.learn.occurrences import find_occurrences
+from evenslice.learn.multi_volume import find_occurrences
 from evenslice.learn.patches import PatchSource
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
@@ -46,7 +46,10 @@ def test_several_sources_are_told_apart(labels):
 
 def test_a_sample_is_bounded_and_even():
     found = find_occurrences(
-        [source(np.ones((6, 40, 50), np.uint8), (0, 1, 2, 3), Target("foreground", 1))], 3, most=600, voxels=700
+        [source(np.ones((6, 40, 50), np.uint8), (0, 1, 2, 3), Target("foreground", 1))],
+        3,
+        most=600,
+        voxels=700,
     )
     (places,) = found.places
     assert places.shape == (600, 4)
@@ -59,7 +62,9 @@ def test_labels_to_ignore_and_boundaries_are_seen_as_they_are_learnt():
     labels = np.full((3, 6, 6), 7, np.uint32)
     labels[:, 3:] = 100_000
     labels[:, :, 5] = 0
-    (places,) = find_occurrences([source(labels, (1,), Target("boundary", 1), ignore=0)], 0, voxels=6).places
+    (places,) = find_occurrences(
+        [source(labels, (1,), Target("boundary", 1), ignore=0)], 0, voxels=6
+    ).places
     assert {tuple(at) for at in places.tolist()} == {(0, 1, y, x) for y in (2, 3) for x in range(5)}
 
 
@@ -81,6 +86,8 @@ def test_a_class_that_does_not_occur_is_left_out_and_nothing_at_all_is_said(labe
 
 
 def test_the_same_seed_finds_the_same(labels):
-    one, two, other = (find_occurrences([source(labels)], seed, most=50).places for seed in (1, 1, 2))
+    one, two, other = (
+        find_occurrences([source(labels)], seed, most=50).places for seed in (1, 1, 2)
+    )
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -6,8 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from evenslice.labels.targets import Target, boundaries
-from evenslice.learn.em import EM
 from evenslice.learn.patches import Patches, PatchSource, turn
+from evenslice.learn.recipe import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import neighbours
@@ -41,8 +41,13 @@ def source(**changes) -> PatchSource:
     return PatchSource(**(settings | changes))
 
 
-def patches(made: PatchSource, count: int = 60, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(w.numpy().astype(int), t.numpy()) for w, t in (Patches(made, seed, 0, count)[i] for i in range(count))]
+def patches(
+    made: PatchSource, count: int = 60, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [
+        (w.numpy().astype(int), t.numpy())
+        for w, t in (Patches(made, seed, 0, count)[i] for i in range(count))
+    ]
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5])
@@ -57,7 +62,9 @@ def test_window_and_target_are_the_same_place_of_the_volume(slices, crop, revers
         assert z in (0, 2, 3, 6)
         expected = neighbours(z, slices, DEPTH)
         found = (window // PLANE)[:, 0, 0]
-        assert found.tolist() in ([expected.tolist(), expected[::-1].tolist()] if reverse_z else [expected.tolist()])
+        assert found.tolist() in (
+            [expected.tolist(), expected[::-1].tolist()] if reverse_z else [expected.tolist()]
+        )
         assert (window % PLANE == target % PLANE).all()
         y, x = target % PLANE // WIDTH, target % WIDTH
         assert (np.ptp(y) + 1, np.ptp(x) + 1) == crop
@@ -71,7 +78,9 @@ def way(target: np.ndarray) -> tuple[int, int]:
 def test_square_patches_are_turned_in_all_eight_ways_and_others_in_the_four_that_fit():
     straight = {(a * WIDTH, b) for a in (1, -1) for b in (1, -1)}
     assert {way(target) for _, target in patches(source(crop=(6, 9)))} == straight
-    assert {way(target) for _, target in patches(source())} == straight | {(b, a) for a, b in straight}
+    assert {way(target) for _, target in patches(source())} == straight | {
+        (b, a) for a, b in straight
+    }
 
 
 def test_the_eight_turns_are_a_group():
@@ -91,7 +100,10 @@ def test_the_eight_turns_are_a_group():
 def test_every_place_and_centre_is_drawn():
     corners = [(t // PLANE).min() for _, t in patches(source(crop=(HEIGHT, WIDTH)), 60)]
     assert set(corners) == {0, 2, 3, 6}
-    firsts = {(int(t.min()) % PLANE) for _, t in patches(source(centres=(3,), crop=(HEIGHT - 1, WIDTH - 1)), 60)}
+    firsts = {
+        (int(t.min()) % PLANE)
+        for _, t in patches(source(centres=(3,), crop=(HEIGHT - 1, WIDTH - 1)), 60)
+    }
     assert firsts == {0, 1, WIDTH, WIDTH + 1}
 
 
@@ -109,7 +121,9 @@ def test_the_same_patch_is_the_same_whatever_ran_before():
 
 def test_other_seeds_and_other_numbers_are_other_patches():
     made = source()
-    drawn = [Patches(made, seed, 0, 10)[i][0].numpy().tobytes() for seed in range(4) for i in range(10)]
+    drawn = [
+        Patches(made, seed, 0, 10)[i][0].numpy().tobytes() for seed in range(4) for i in range(10)
+    ]
     assert len(set(drawn)) > 35
 
 
@@ -161,9 +175,12 @@ def test_the_label_to_ignore_becomes_minus_1(ignore):
 @pytest.mark.parametrize("ignore", [None, 70_001, -1])
 def test_the_boundaries_of_a_patch_are_those_of_the_whole_slice(dtype, ignore):
     """Also where another instance begins just beyond the edge of the patch."""
-    numbers = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 9, (DEPTH, 7, 8)), 3, 1), 3, 2)
+    numbers = np.repeat(
+        np.repeat(np.random.default_rng(0).integers(0, 9, (DEPTH, 7, 8)), 3, 1), 3, 2
+    )
     raw = (
-        numbers[:, :HEIGHT, :WIDTH] * (10_000 if dtype != "uint16" else 7_000) + (numbers[:, :HEIGHT, :WIDTH] > 0)
+        numbers[:, :HEIGHT, :WIDTH] * (10_000 if dtype != "uint16" else 7_000)
+        + (numbers[:, :HEIGHT, :WIDTH] > 0)
     ).astype(dtype)
     raw[numbers[:, :HEIGHT, :WIDTH] == 0] = 0
     whole = boundaries(raw).astype(int)
@@ -185,11 +202,16 @@ def test_patches_that_are_not_turned_lie_as_they_do_in_the_volume(reverse_z):
 
 def test_augmented_patches_keep_their_targets_and_their_centre_in_place():
     em = EM(
-        **{name: {"probability": 0.0} for name in ("brightness", "contrast", "blur", "noise", "missing")},
+        **{
+            name: {"probability": 0.0}
+            for name in ("brightness", "contrast", "blur", "noise", "missing")
+        },
         shift={"probability": 1.0, "size": 3},
     )
     moved = 0
-    for (window, target), (plain, _) in zip(patches(source(em=em)), patches(source(turns=False)), strict=True):
+    for (window, target), (plain, _) in zip(
+        patches(source(em=em)), patches(source(turns=False)), strict=True
+    ):
         np.testing.assert_array_equal(window[1], target)
         moved += (window[0] % PLANE != target % PLANE).any()
         assert {int(z) for z in window[0].ravel() // PLANE} <= set(range(DEPTH))

@@ -119,7 +119,9 @@ train("raw.tif", "labels.tif", "killed.safetensors", Recipe(**eval(sys.argv[1]))
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_killed_run_takes_its_processes_along_and_goes_on_as_if_it_was_not(tmp_path, grey, monkeypatch):
+def test_a_killed_run_takes_its_processes_along_and_goes_on_as_if_it_was_not(
+    tmp_path, grey, monkeypatch
+):
     from evenslice.learn import fit
 
     monkeypatch.chdir(tmp_path)
@@ -128,7 +130,9 @@ def test_a_killed_run_takes_its_processes_along_and_goes_on_as_if_it_was_not(tmp
     save_volume("labels.tif", (grey > 128).astype("uint8"))
     settings = QUICK | {"devices": 2, "tie": "mirror", "augment": "em", "seed": 3}
     died = subprocess.run(
-        [sys.executable, "-c", SHARED, repr(settings)], check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [sys.executable, "-c", SHARED, repr(settings)],
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert died.returncode == -signal.SIGKILL
     deadline = time.monotonic() + 30
@@ -138,7 +142,9 @@ def test_a_killed_run_takes_its_processes_along_and_goes_on_as_if_it_was_not(tmp
     recipe = Recipe(**settings)
     train("raw.tif", "labels.tif", "killed.safetensors", recipe, device="cpu", resume=True)
     train("raw.tif", "labels.tif", "whole.safetensors", recipe, device="cpu")
-    one, other = (load_model(f"{name}.safetensors").module.state_dict() for name in ("killed", "whole"))
+    one, other = (
+        load_model(f"{name}.safetensors").module.state_dict() for name in ("killed", "whole")
+    )
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert Path("killed.log.csv").read_bytes() == Path("whole.log.csv").read_bytes()
 

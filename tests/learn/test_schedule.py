@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from evenslice.learn.module import cosine_part, schedule_of
 from evenslice.learn.recipe import Recipe
-from evenslice.learn.schedule import cosine_part, schedule_of
 
 
 def rates(recipe):

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evenslice.errors import BadInputError
-from evenslice.learn.split import split_slices
+from evenslice.learn.patches import split_slices
 from evenslice.volume.windows import neighbours
 
 odd = st.sampled_from([1, 3, 5, 7, 9])
@@ -13,7 +13,11 @@ odd = st.sampled_from([1, 3, 5, 7, 9])
 def plans(draw):
     slices, depth = draw(odd), draw(st.integers(12, 60))
     low = draw(st.integers(0, depth - 1))
-    return depth, slices, draw(st.one_of(st.none(), st.just(range(low, draw(st.integers(low + 1, depth))))))
+    return (
+        depth,
+        slices,
+        draw(st.one_of(st.none(), st.just(range(low, draw(st.integers(low + 1, depth)))))),
+    )
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
@@ -55,7 +59,9 @@ def test_the_smallest_volume_that_can_be_split():
         split_slices(4, 3)
 
 
-@pytest.mark.parametrize("validation", [range(3, 3), range(5, 3), range(-1, 3), range(8, 11), range(10, 12)])
+@pytest.mark.parametrize(
+    "validation", [range(3, 3), range(5, 3), range(-1, 3), range(8, 11), range(10, 12)]
+)
 def test_validation_outside_the_volume_is_refused(validation):
     with pytest.raises(BadInputError, match="expected some of 0:10"):
         split_slices(10, 3, validation)

@@ -10,8 +10,8 @@ from torch import nn
 
 from evenslice.labels.targets import Target
 from evenslice.learn.fit import Seen, fit
-from evenslice.learn.mixture import Mixture
 from evenslice.learn.module import Training
+from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.patches import PatchSource
 from evenslice.learn.recipe import Recipe
 from evenslice.volume.array import Volume
@@ -25,7 +25,11 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.last, self.unused = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 1, 1), nn.Linear(2, 2)
+        self.first, self.last, self.unused = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(4, 1, 1),
+            nn.Linear(2, 2),
+        )
 
     def forward(self, x):
         return self.last(self.first(x).relu())
@@ -60,7 +64,9 @@ class Toy:
             Normalisation((127.0,), (70.0,)),
             em=recipe.em if recipe.augment == "em" else None,
         )
-        torch.manual_seed(0 if ranks is None else ranks.rank)  # the weights of the first device are those that count
+        torch.manual_seed(
+            0 if ranks is None else ranks.rank
+        )  # the weights of the first device are those that count
         if self.broken == "later" and ranks is not None and ranks.rank == 1:
             Training.training_step = broken
         network, rank = Net(), 0 if ranks is None else ranks.rank

@@ -16,7 +16,11 @@ class Scaled(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.norm, self.second = nn.Conv2d(3, 6, 5, 2, 2), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 1)
+        self.first, self.norm, self.second = (
+            nn.Conv2d(3, 6, 5, 2, 2),
+            nn.BatchNorm2d(6),
+            nn.Conv2d(6, 2, 1),
+        )
 
     def forward(self, x):
         out = self.second(self.norm(self.first((x - 0.45) / 0.225)).relu())
@@ -58,7 +62,9 @@ class TwoBranches(nn.Module):
 
 def unet():
     made = smp.Unet("resnet18", encoder_weights=None, encoder_depth=3, decoder_channels=(32, 16, 8))
-    made.encoder.layer3 = made.encoder.layer4 = nn.Identity()  # not used at this depth, and most of the file
+    made.encoder.layer3 = made.encoder.layer4 = (
+        nn.Identity()
+    )  # not used at this depth, and most of the file
     return made
 
 
@@ -85,7 +91,11 @@ def call(dynamic, height=32, width=48):
     """An example input, and the shapes that may differ."""
     if not dynamic:
         return torch.zeros(1, 3, height, width), None
-    sides = {0: Dim("b", min=1, max=8), 2: 8 * Dim("h", min=2, max=40), 3: 8 * Dim("w", min=2, max=40)}
+    sides = {
+        0: Dim("b", min=1, max=8),
+        2: 8 * Dim("h", min=2, max=40),
+        3: 8 * Dim("w", min=2, max=40),
+    }
     return torch.zeros(2, 3, height, width), (sides,)
 
 

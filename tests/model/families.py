@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evenslice import mirror_stem, uniform_stem
-from evenslice.model.probing import tensors_in
+from evenslice.model.stem.probe import tensors_in
 
 EVEN = ("green", "red", "blue", "mean", "green-matched")
 
@@ -34,7 +34,9 @@ class Family:
 
     @property
     def label(self) -> str:
-        return f"{self.library} {self.name}" + "".join(f" {v}" for k, v in self.options.items() if k == "encoder_name")
+        return f"{self.library} {self.name}" + "".join(
+            f" {v}" for k, v in self.options.items() if k == "encoder_name"
+        )
 
     def build(self) -> nn.Module:
         with torch.random.fork_rng(), warnings.catch_warnings():
@@ -76,9 +78,18 @@ BUILDERS: dict[str, Callable[[Family], nn.Module]] = {
     "torchvision": _torchvision,
     "transformers": _transformers,
 }
-SEGFORMER = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4]}
+SEGFORMER = {
+    "depths": [1, 1, 1, 1],
+    "hidden_sizes": [8, 16, 24, 32],
+    "num_attention_heads": [1, 2, 3, 4],
+}
 SEGFORMER |= {"decoder_hidden_size": 16, "num_labels": 2}
-SMALL_VIT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL_VIT = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 
 FAMILIES = [
     Family("timm", "resnet18"),
@@ -105,7 +116,10 @@ FAMILIES = [
     Family("timm", "vit_small_patch14_dinov2", {"img_size": 70, "depth": 4}, side=70),
     Family("timm", "beit_base_patch16_224", {"depth": 3}, side=224),
     Family(
-        "timm", "swin_tiny_patch4_window7_224", {"img_size": 112, "window_size": 7, "depths": (2, 2, 2, 1)}, side=112
+        "timm",
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 112, "window_size": 7, "depths": (2, 2, 2, 1)},
+        side=112,
     ),
     Family("timm", "pvt_v2_b0"),
     Family("timm", "maxvit_tiny_tf_224", {"img_size": 64}),
@@ -119,7 +133,13 @@ FAMILIES = [
     Family("smp", "Unet", {"encoder_name": "resnet18"}),
     Family("smp", "Unet", {"encoder_name": "tu-resnet18"}),
     Family(
-        "smp", "Unet", {"encoder_name": "tu-convnext_atto", "encoder_depth": 4, "decoder_channels": (64, 32, 16, 8)}
+        "smp",
+        "Unet",
+        {
+            "encoder_name": "tu-convnext_atto",
+            "encoder_depth": 4,
+            "decoder_channels": (64, 32, 16, 8),
+        },
     ),
     Family("smp", "UnetPlusPlus", {"encoder_name": "mobilenet_v2"}),
     Family("smp", "FPN", {"encoder_name": "tu-mobilenetv2_100"}),
@@ -143,7 +163,9 @@ def move(module: nn.Module, side: int, seed: int = 0, fit: bool = True) -> nn.Mo
         for parameter in module.parameters():
             size = float(parameter.std()) if parameter.numel() > 1 else 0.0
             parameter.add_((0.2 * size + 0.01) * torch.randn(parameter.shape, generator=draw))
-        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and fit]
+        norms = [
+            m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and fit
+        ]
         momenta = [m.momentum for m in norms]
         for norm in norms:
             norm.train().momentum = 1.0
@@ -151,7 +173,9 @@ def move(module: nn.Module, side: int, seed: int = 0, fit: bool = True) -> nn.Mo
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.eval().momentum = momentum
             norm.running_var.clamp_(min=float(norm.running_var.mean()))
-            norm.running_mean.add_(0.1 * norm.running_var.sqrt() * torch.randn(norm.running_mean.shape, generator=draw))
+            norm.running_mean.add_(
+                0.1 * norm.running_var.sqrt() * torch.randn(norm.running_mean.shape, generator=draw)
+            )
     return module
 
 
@@ -164,7 +188,9 @@ def answer(module: nn.Module, x: Tensor) -> list[Tensor]:
 def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Return the largest difference relative to the largest value, over all outputs."""
     assert len(found) == len(expected) > 0
-    parts = [((f - e).abs().max() / e.abs().max()).item() for f, e in zip(found, expected, strict=True)]
+    parts = [
+        ((f - e).abs().max() / e.abs().max()).item() for f, e in zip(found, expected, strict=True)
+    ]
     assert all(part == part for part in parts), "the output is not a number"
     return max(parts)
 
@@ -181,7 +207,9 @@ def orders(slices: int) -> list[list[int]]:
     return [[*line[1:], 0], [1, 0, *line[2:]], line[::-1], stirred]
 
 
-def order_change(module: nn.Module, slices: int, side: int, dtype: torch.dtype, reversal_only: bool = False) -> float:
+def order_change(
+    module: nn.Module, slices: int, side: int, dtype: torch.dtype, reversal_only: bool = False
+) -> float:
     """Return the largest relative change of the output under permutations of the slots (or the reversal)."""
     x = noise(slices, side, dtype)
     expected = answer(module, x)
@@ -189,7 +217,9 @@ def order_change(module: nn.Module, slices: int, side: int, dtype: torch.dtype, 
     return max(difference(answer(module, x[:, order]), expected) for order in tried)
 
 
-def train_tied(module: nn.Module, slices: int, side: int, steps: int, tie: str = "mirror") -> nn.Module:
+def train_tied(
+    module: nn.Module, slices: int, side: int, steps: int, tie: str = "mirror"
+) -> nn.Module:
     """Tie the stem and take optimiser steps towards noise, in training mode; return the network in eval mode."""
     mirror_stem(module, slices, tie, probe=noise(slices, side, torch.float32))
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-3)

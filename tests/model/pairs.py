@@ -12,8 +12,22 @@ from evenslice.model.encoders import ARCHS
 from evenslice.model.predict import logits_of
 from evenslice.model.spec import Model
 
-CNNS = ("resnet18", "resnet50", "mobilenetv2_100", "efficientnet_b0", "regnety_002", "densenet121", "smp:resnet18")
-STAGED = ("convnext_atto", "convnextv2_atto", "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "pvt_v2_b0")
+CNNS = (
+    "resnet18",
+    "resnet50",
+    "mobilenetv2_100",
+    "efficientnet_b0",
+    "regnety_002",
+    "densenet121",
+    "smp:resnet18",
+)
+STAGED = (
+    "convnext_atto",
+    "convnextv2_atto",
+    "swin_tiny_patch4_window7_224",
+    "swinv2_tiny_window8_256",
+    "pvt_v2_b0",
+)
 BLOCKED = ("maxvit_tiny_tf_224", "hiera_tiny_224")
 MIX = ("smp:mit_b0",)
 VITS = (
@@ -41,7 +55,12 @@ UNSUPPORTED = {
 }
 PAIRS = [(arch, encoder) for arch in ARCHS for encoder in ENCODERS]
 SIZES = {1: [(64, 64), (50, 70)], 3: [(96, 96), (256, 256)], 5: [(224, 224)], 9: [(320, 192)]}
-UNASKED = ("model.head", "model.norm", "model.fc_norm", "mask_token")  # of a vision transformer, behind the features
+UNASKED = (
+    "model.head",
+    "model.norm",
+    "model.fc_norm",
+    "mask_token",
+)  # of a vision transformer, behind the features
 INIT = {1: "rgb", 3: "green", 5: "rgb", 9: "green"}
 
 
@@ -66,7 +85,9 @@ def check_pair(arch: str, encoder: str, slices: tuple[int, ...] = (1, 3, 5, 9)) 
     """
     reversal = 0.0
     for count in slices:
-        model = build_model(arch, encoder, slices=count, classes=2, weights="none", init=INIT[count])
+        model = build_model(
+            arch, encoder, slices=count, classes=2, weights="none", init=INIT[count]
+        )
         model.module.eval()
         for size in SIZES[count]:
             if model.size is None or max(size) <= model.size[0]:
@@ -81,7 +102,9 @@ def check_pair(arch: str, encoder: str, slices: tuple[int, ...] = (1, 3, 5, 9)) 
 @torch.no_grad()
 def _response(model: Model, size: tuple[int, int]) -> float:
     x = torch.randn(1, model.slices, *size, generator=torch.Generator().manual_seed(0))
-    one, other = (logits_of(model.module, window, model.stride, model.size) for window in (x, x.flip(1)))
+    one, other = (
+        logits_of(model.module, window, model.stride, model.size) for window in (x, x.flip(1))
+    )
     assert one.shape == (1, 2, *size), one.shape
     assert torch.isfinite(one).all()
     return float((one - other).abs().max() / one.abs().max())
@@ -102,9 +125,15 @@ def _check_training(model: Model) -> None:
     model.module.train()
     x = torch.randn(2, model.slices, 96, 96, generator=torch.Generator().manual_seed(2))
     logits_of(model.module, x, model.stride).square().mean().backward()
-    stem = next(p for n, p in model.module.named_parameters() if n.startswith("encoder.") and p.ndim == 4)
+    stem = next(
+        p for n, p in model.module.named_parameters() if n.startswith("encoder.") and p.ndim == 4
+    )
     assert stem.shape[1] == model.slices and float(stem.grad.abs().sum()) > 0
-    idle = [n for n, p in model.module.named_parameters() if p.grad is None and not any(word in n for word in UNASKED)]
+    idle = [
+        n
+        for n, p in model.module.named_parameters()
+        if p.grad is None and not any(word in n for word in UNASKED)
+    ]
     assert not idle, idle
 
 

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from evenslice import build_model, load_model, save_model
 from evenslice.errors import BadInputError
 from evenslice.model.build import build_network, stride_of
-from evenslice.model.discovery import find_stems
 from evenslice.model.predict import logits_of
 from evenslice.model.spec import Spec
-from evenslice.model.stem import norms_per_slot
+from evenslice.model.stem.adapt import norms_per_slot
+from evenslice.model.stem.find import find_stems
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,8 @@ def test_weights_load_from_files_of_both_kinds(weights):
 
 def test_too_deep_an_encoder_names_what_is_missing(weights):
     with pytest.raises(
-        BadInputError, match=r"lack .* tensors of the encoder \(layer3.0.*layer4.0.*fewer stages with --encoder-depth"
+        BadInputError,
+        match=r"lack .* tensors of the encoder \(layer3.0.*layer4.0.*fewer stages with --encoder-depth",
     ):
         build_model(weights=weights[0] / "w.safetensors")
 
@@ -83,7 +84,9 @@ def test_weights_of_another_encoder_are_refused(weights):
     with pytest.raises(BadInputError, match="name the encoder they were made for"):
         build_model(encoder="resnet50", weights=weights[0] / "w.safetensors", encoder_depth=3)
     with pytest.raises(BadInputError, match="name the encoder they were made for"):
-        build_model(encoder="mobilenetv2_100", weights=weights[0] / "w.safetensors", encoder_depth=3)
+        build_model(
+            encoder="mobilenetv2_100", weights=weights[0] / "w.safetensors", encoder_depth=3
+        )
 
 
 def test_facts_of_the_file_are_applied_and_recorded(tmp_path):
@@ -114,7 +117,8 @@ def test_the_seed_decides_and_leaves_the_world_alone():
     expected = torch.rand(1)
     torch.manual_seed(7)
     one, two, other = (
-        build_model(weights="none", encoder_depth=3, init="random", seed=s).module.state_dict() for s in (1, 1, 2)
+        build_model(weights="none", encoder_depth=3, init="random", seed=s).module.state_dict()
+        for s in (1, 1, 2)
     )
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -152,7 +156,10 @@ def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, conten
             {"arch": "dpt", "encoder": "resnet18"},
             "dpt cannot be built on the encoder 'resnet18', expected a vision transformer such as vit_tiny",
         ),
-        ({"encoder": "test_vit"}, "unet cannot be built on the encoder 'test_vit' .*; use dpt with it, or"),
+        (
+            {"encoder": "test_vit"},
+            "unet cannot be built on the encoder 'test_vit' .*; use dpt with it, or",
+        ),
         (
             {"arch": "unetplusplus", "encoder": "smp:mit_b0"},
             "unetplusplus cannot be built .*; use unet, fpn, segformer or upernet with it",
@@ -173,7 +180,10 @@ def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, conten
             {"weights": "nowhere.safetensors"},
             "nowhere.safetensors do not exist, expected a file, 'imagenet', 'bundled' or 'none'",
         ),
-        ({"weights": "bundled", "encoder": "resnet34"}, "bundled weights are for the encoder resnet18"),
+        (
+            {"weights": "bundled", "encoder": "resnet34"},
+            "bundled weights are for the encoder resnet18",
+        ),
         ({"slices": 4}, "4 slices were asked for, expected an odd number"),
         ({"classes": 0}, "0 classes"),
         ({"encoder_depth": 9}, "the encoder depth 9 cannot be built, expected 1 to 5 for unet"),
@@ -191,7 +201,9 @@ def test_offline_the_error_names_the_other_weights(monkeypatch):
         raise ConnectionError("no route to the hub")
 
     monkeypatch.setattr(smp, "create_model", unreachable)
-    with pytest.raises(BadInputError, match=r"cannot be fetched .* use --weights bundled, or --weights FILE"):
+    with pytest.raises(
+        BadInputError, match=r"cannot be fetched .* use --weights bundled, or --weights FILE"
+    ):
         build_model()
 
 
@@ -239,7 +251,9 @@ def test_the_answer_of_patches_of_14_pixels_lies_over_the_window():
     with torch.no_grad():
         change = (network(y) - network(x)).abs()[0, 0]
     change = change.clamp_min(change.quantile(0.99)) - change.quantile(0.99)
-    where = [float((change.sum(1 - axis) * torch.arange(280)).sum() / change.sum()) for axis in (0, 1)]
+    where = [
+        float((change.sum(1 - axis) * torch.arange(280)).sum() / change.sum()) for axis in (0, 1)
+    ]
     assert where == pytest.approx([210, 70], abs=14)
 
 
@@ -248,7 +262,8 @@ def test_an_encoder_of_one_size_says_which(tmp_path):
     model = build_model("unet", "hiera_tiny_224", weights="none", encoder_depth=3)
     assert (model.stride, model.size) == (224, (224, 224))
     with pytest.raises(
-        BadInputError, match="hiera_tiny_224 got windows of 448 x 448, expected 224 x 224; use --crop 224, or an"
+        BadInputError,
+        match="hiera_tiny_224 got windows of 448 x 448, expected 224 x 224; use --crop 224, or an",
     ):
         logits_of(model.module, torch.zeros(1, 3, 256, 256), model.stride)
     save_model(tmp_path / "m.safetensors", model)

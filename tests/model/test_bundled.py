@@ -31,15 +31,25 @@ def facts() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def encoder(state) -> nn.Module:
-    model = timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(0, 1, 2))
+    model = timm.create_model(
+        "resnet18", pretrained=False, features_only=True, out_indices=(0, 1, 2)
+    )
     model.load_state_dict(state, strict=True)
     return model.eval()
 
 
 def photograph(facts) -> Tensor:
     """A crop of a colour photograph, normalised as in pretraining, (1, 3, 128, 128)."""
-    mean, std = (torch.tensor([float(v) for v in facts[key].split(",")]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    pixels = torch.from_numpy(skimage.data.astronaut()[:128, 160:288].copy()).permute(2, 0, 1)[None].float() / 255
+    mean, std = (
+        torch.tensor([float(v) for v in facts[key].split(",")]).view(1, 3, 1, 1)
+        for key in ("mean", "std")
+    )
+    pixels = (
+        torch.from_numpy(skimage.data.astronaut()[:128, 160:288].copy())
+        .permute(2, 0, 1)[None]
+        .float()
+        / 255
+    )
     return (pixels - mean) / std
 
 
@@ -48,7 +58,12 @@ def test_loads_strictly_and_only_what_it_says(encoder, facts):
     assert facts["missing"] == "layer3, layer4, fc"
     assert [len(facts[key].split(",")) for key in ("mean", "std")] == [3, 3]
     assert "pretraining/pretrain.py" in facts["origin"]
-    assert {key.split(".")[0] for key in encoder.state_dict()} == {"conv1", "bn1", "layer1", "layer2"}
+    assert {key.split(".")[0] for key in encoder.state_dict()} == {
+        "conv1",
+        "bn1",
+        "layer1",
+        "layer2",
+    }
 
 
 def test_is_small_float16_and_finite(state):
@@ -62,7 +77,9 @@ def test_is_small_float16_and_finite(state):
 
 
 def test_card_states_the_stem_norms(state):
-    stated = re.search(r"^Stem norms R / G / B: ([\d.]+) / ([\d.]+) / ([\d.]+)$", CARD.read_text(), re.MULTILINE)
+    stated = re.search(
+        r"^Stem norms R / G / B: ([\d.]+) / ([\d.]+) / ([\d.]+)$", CARD.read_text(), re.MULTILINE
+    )
     assert stated is not None
     measured = state["conv1.weight"].float().pow(2).sum((0, 2, 3)).sqrt().tolist()
     assert [float(value) for value in stated.groups()] == pytest.approx(measured, abs=1e-3)
@@ -70,7 +87,14 @@ def test_card_states_the_stem_norms(state):
 
 def test_card_names_every_photograph():
     card = CARD.read_text()
-    for name in ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "china.jpg", "flower.jpg"):
+    for name in (
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "rocket.jpg",
+        "china.jpg",
+        "flower.jpg",
+    ):
         assert name in card
 
 

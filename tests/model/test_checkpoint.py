@@ -15,7 +15,9 @@ from evenslice.volume.normalisation import Normalisation
 
 @pytest.mark.parametrize(("slices", "tie"), [(3, "none"), (5, "mirror"), (1, "uniform")])
 def test_a_model_comes_back_as_it_was(tmp_path, move_weights, slices, tie):
-    model = build_model(weights="none", encoder_depth=3, slices=slices, classes=3, tie=tie, init="random")
+    model = build_model(
+        weights="none", encoder_depth=3, slices=slices, classes=3, tie=tie, init="random"
+    )
     move_weights(model.module)
     model = model.with_facts(
         normalisation=Normalisation((100.5,), (41.25,), "volume"),
@@ -44,7 +46,11 @@ def test_the_file_states_its_stem(tmp_path, make_model):
         about = json.loads(file.metadata()["evenslice"])
     assert about["schema"] == "evenslice.model/1"
     [stem] = about["stem"]["modules"]
-    assert (about["stem"]["init"], stem["module"], stem["kind"]) == ("green", "encoder.model.conv1", "conv")
+    assert (about["stem"]["init"], stem["module"], stem["kind"]) == (
+        "green",
+        "encoder.model.conv1",
+        "conv",
+    )
     assert max(stem["norms"]) - min(stem["norms"]) < 1e-6
 
 
@@ -69,7 +75,9 @@ def other_weights(path):
 
 
 def newer(path):
-    save_file({"a": torch.zeros(2)}, path, {"evenslice": json.dumps({"schema": "evenslice.model/9"})})
+    save_file(
+        {"a": torch.zeros(2)}, path, {"evenslice": json.dumps({"schema": "evenslice.model/9"})}
+    )
 
 
 def not_json(path):

@@ -14,11 +14,11 @@ from torch import nn
 
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.discovery import find_stems
 from evenslice.model.exported import image_shape, read_exported, write_exported
 from evenslice.model.expressions import guard_is_plain, symbols_are_plain
-from evenslice.model.probing import call_of, order_response
-from evenslice.model.slots import norms_per_slot
+from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.probe import call_of, order_response
+from evenslice.model.stem.slots import norms_per_slot
 
 CASES = [
     ("scaled", False),
@@ -53,11 +53,17 @@ def described(module):
 def test_it_is_what_the_network_is_before_and_after(files, tmp_path, case, dynamic):
     plain, x = copy.deepcopy(network(case)), image(dynamic)
     found, about = read_exported(files(case, dynamic))
-    assert about == {} and image_shape(found) == ((None, 3, None, None) if dynamic else (1, 3, 32, 48))
+    assert about == {} and image_shape(found) == (
+        (None, 3, None, None) if dynamic else (1, 3, 32, 48)
+    )
     stems, expected = find_stems(found), find_stems(plain)
     assert [stem.name for stem in stems] == NETWORKS[case][1]
     for one, other in zip(stems, expected, strict=True):
-        assert (one.name, one.slot_of, one.description) == (other.name, other.slot_of, other.description)
+        assert (one.name, one.slot_of, one.description) == (
+            other.name,
+            other.slot_of,
+            other.description,
+        )
         assert norms_per_slot(one) == pytest.approx(norms_per_slot(other))
     with torch.no_grad():
         assert far(found(x), plain(x)) < 1e-5 and far(found(x.flip(1)), found(x)) > 1e-3
@@ -79,7 +85,9 @@ def test_what_was_written_is_read_by_torch_as_well(files, tmp_path):
     program = torch.export.load(tmp_path / "new.pt2")
     assert torch.equal(program.module()(image(False)), found(image(False)))
     before = torch.export.load(files("scaled")).state_dict
-    assert [name for name in before if not torch.equal(before[name], program.state_dict[name])] == ["first.weight"]
+    assert [name for name in before if not torch.equal(before[name], program.state_dict[name])] == [
+        "first.weight"
+    ]
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -88,14 +96,18 @@ def test_its_number_of_slices_stays_and_ties_are_for_training(files, dynamic):
     before, x = copy.deepcopy(found.state_dict()), image(dynamic)
     output = found(x)
     with pytest.raises(
-        BadInputError, match=r"exported with 3 slices, .* change the number of slices before the export"
+        BadInputError,
+        match=r"exported with 3 slices, .* change the number of slices before the export",
     ):
         uniform_stem(found, 5)
     with pytest.raises(
-        BadInputError, match="the exported network takes 3 channels, expected 5; its number of slices is fixed"
+        BadInputError,
+        match="the exported network takes 3 channels, expected 5; its number of slices is fixed",
     ):
         mirror_stem(found, 5)
-    with pytest.raises(BadInputError, match=r"the tie 'mirror' is for training, .* on the module before the export"):
+    with pytest.raises(
+        BadInputError, match=r"the tie 'mirror' is for training, .* on the module before the export"
+    ):
         mirror_stem(found, 3, "mirror")
     assert all(torch.equal(before[name], value) for name, value in found.state_dict().items())
     assert torch.equal(found(x), output)
@@ -105,7 +117,9 @@ def test_operations_of_the_core_are_stems_too():
     """Decomposed to core ATen, a Conv2d is a convolution and a Linear an addmm of a turned weight."""
     for case in ("scaled", "tokens", "tokens without bias"):
         plain = copy.deepcopy(network(case))
-        graph = torch.export.export(plain, (torch.zeros(1, 3, 32, 48),)).run_decompositions().module()
+        graph = (
+            torch.export.export(plain, (torch.zeros(1, 3, 32, 48),)).run_decompositions().module()
+        )
         assert described(graph) == described(plain)
         mirror_stem(graph, 3), mirror_stem(plain, 3)
         assert far(graph(image(False)), plain(image(False))) < 1e-5
@@ -126,7 +140,9 @@ class Twice(nn.Module):
 
 class Standardised(nn.Conv2d):
     def forward(self, x):
-        weight = (self.weight - self.weight.mean((1, 2, 3), True)) / self.weight.std((1, 2, 3), keepdim=True)
+        weight = (self.weight - self.weight.mean((1, 2, 3), True)) / self.weight.std(
+            (1, 2, 3), keepdim=True
+        )
         return nn.functional.conv2d(x, weight, self.bias)
 
 
@@ -137,8 +153,14 @@ class Standardised(nn.Conv2d):
             lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)),
             "meet the parameter '0.weight' .* in batch_norm",
         ),
-        (lambda: nn.Sequential(nn.ConvTranspose2d(3, 2, 2)), "meet the parameter '0.weight' .* in conv_transpose2d"),
-        (lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)), r"'0' is a grouped convolution \(groups = 3\)"),
+        (
+            lambda: nn.Sequential(nn.ConvTranspose2d(3, 2, 2)),
+            "meet the parameter '0.weight' .* in conv_transpose2d",
+        ),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)),
+            r"'0' is a grouped convolution \(groups = 3\)",
+        ),
         (
             lambda: nn.Sequential(Standardised(3, 4, 3)),
             "weight of the stem '0' is computed, expected a plain parameter",
@@ -205,7 +227,9 @@ def in_json(name, change):
 def pickled_weight(evil):
     def change(records):
         records["data/weights/weight_0"] = saved(evil)
-        in_json(WEIGHTS, lambda found: next(iter(found["config"].values())).update(use_pickle=True))(records)
+        in_json(
+            WEIGHTS, lambda found: next(iter(found["config"].values())).update(use_pickle=True)
+        )(records)
 
     return change
 
@@ -213,8 +237,16 @@ def pickled_weight(evil):
 def opaque_constant(evil):
     def change(records):
         records["data/constants/opaque_obj_0"] = pickle.dumps(evil)
-        entry = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
-        in_json("data/constants/model_constants_config.json", lambda found: found["config"].update(k=entry))(records)
+        entry = {
+            "path_name": "opaque_obj_0",
+            "is_param": False,
+            "use_pickle": True,
+            "tensor_meta": None,
+        }
+        in_json(
+            "data/constants/model_constants_config.json",
+            lambda found: found["config"].update(k=entry),
+        )(records)
 
     return change
 
@@ -229,7 +261,9 @@ def graph(found):
 
 def size(text):
     def change(found):
-        graph(found)["tensor_values"]["x"]["sizes"][2] = {"as_expr": {"expr_str": text, "hint": {"as_int": 32}}}
+        graph(found)["tensor_values"]["x"]["sizes"][2] = {
+            "as_expr": {"expr_str": text, "hint": {"as_int": 32}}
+        }
 
     return in_json(MODEL, change)
 
@@ -254,7 +288,10 @@ def spec(evil):
     context = json.dumps({"__enum__": True, "fqn": "this:Evil", "name": "x"})
     tree = json.dumps([1, {"type": "builtins.tuple", "context": context, "children_spec": []}])
     return in_json(
-        MODEL, lambda found: found["graph_module"]["module_call_graph"][0]["signature"].update(out_spec=tree)
+        MODEL,
+        lambda found: found["graph_module"]["module_call_graph"][0]["signature"].update(
+            out_spec=tree
+        ),
     )
 
 
@@ -263,7 +300,9 @@ def renamed(evil):
     name = f"x=open({evil.path!r}, 'w')"
 
     def change(records):
-        records[MODEL] = records[MODEL].replace(b'{"name": "x"}', json.dumps({"name": name}).encode())
+        records[MODEL] = records[MODEL].replace(
+            b'{"name": "x"}', json.dumps({"name": name}).encode()
+        )
 
     return change
 
@@ -272,14 +311,19 @@ ATTACKS = {
     "a pickled weight": (pickled_weight, "holds a pickle"),
     "a pickled constant": (opaque_constant, "holds an object among its tensors"),
     "pickled sample inputs": (
-        lambda evil: lambda records: records.update({"data/sample_inputs/model.pt": saved((evil,))}),
+        lambda evil: (
+            lambda records: records.update({"data/sample_inputs/model.pt": saved((evil,))})
+        ),
         "has sample inputs that are more than tensors",
     ),
     "weights of an older layout": (
         lambda evil: lambda records: records.update({"data/weights/model.pt": saved({"a": evil})}),
         r"holds a pickle \(data/weights/model.pt\)",
     ),
-    "code as a size": (lambda evil: size(code(evil)), "holds an expression that torch.export does not write"),
+    "code as a size": (
+        lambda evil: size(code(evil)),
+        "holds an expression that torch.export does not write",
+    ),
     "code as a text in a size": (
         lambda evil: size(f"Add({code(evil)!r}, Integer(1))"),
         "holds an expression that torch.export does not write",
@@ -296,8 +340,14 @@ ATTACKS = {
         lambda _: first_node(target="torch.ops.aten.from_file.default"),
         "holds an operation that torch.export",
     ),
-    "a library": (lambda _: first_node(target="torch.ops.load_library"), "holds an operation that torch.export"),
-    "an operation of scripts": (lambda _: first_node(target="torch.ops.aten.save.default"), "holds an operation"),
+    "a library": (
+        lambda _: first_node(target="torch.ops.load_library"),
+        "holds an operation that torch.export",
+    ),
+    "an operation of scripts": (
+        lambda _: first_node(target="torch.ops.aten.save.default"),
+        "holds an operation",
+    ),
     "a module to import": (spec, "holds a container that torch.export does not write"),
     "code as a name": (renamed, "holds a name that torch.export does not write"),
     "native code": (
@@ -308,14 +358,23 @@ ATTACKS = {
         lambda _: lambda records: records.update({"models/other.json": records[MODEL]}),
         "holds 2 models .* instead of one called model",
     ),
-    "an older layout": (lambda _: lambda records: records.pop("archive_format"), "has no archive_format pt2"),
+    "an older layout": (
+        lambda _: lambda records: records.pop("archive_format"),
+        "has no archive_format pt2",
+    ),
     "a huge weight": (
         lambda _: in_json(
-            WEIGHTS, lambda found: found["config"]["first.weight"]["tensor_meta"]["sizes"][0].update(as_int=2**40)
+            WEIGHTS,
+            lambda found: found["config"]["first.weight"]["tensor_meta"]["sizes"][0].update(
+                as_int=2**40
+            ),
         ),
         r"declares more values for 'first.weight' than the 1800 bytes it holds",
     ),
-    "no JSON": (lambda _: lambda records: records.update({MODEL: b"["}), "has a models/model.json that is not JSON"),
+    "no JSON": (
+        lambda _: lambda records: records.update({MODEL: b"["}),
+        "has a models/model.json that is not JSON",
+    ),
 }
 
 
@@ -332,7 +391,9 @@ def test_what_would_run_code_is_refused_and_not_run(files, tmp_path, attack):
 
 def test_a_copy_that_was_not_changed_is_read(files, tmp_path):
     path = edited(files("scaled"), tmp_path / "good.pt2", lambda records: None)
-    assert torch.equal(read_exported(path)[0](image(False)), read_exported(files("scaled"))[0](image(False)))
+    assert torch.equal(
+        read_exported(path)[0](image(False)), read_exported(files("scaled"))[0](image(False))
+    )
 
 
 def test_what_is_no_archive_is_refused(files, tmp_path):
@@ -378,7 +439,10 @@ def test_symbols_and_guards_are_arithmetic_only():
         "torch.sym_sum([L['x'].size()[2], 1]) * 2 == 8"
     )
     assert guard_is_plain("L['x'].size()[2] ** 2 <= 65536")
-    for text in ("L['x'].size()[2] % 8 == 0", "L['x'][0].size()[2] == 2 or 2 <= torch.sym_max(1, L['x'].size()[0])"):
+    for text in (
+        "L['x'].size()[2] % 8 == 0",
+        "L['x'][0].size()[2] == 2 or 2 <= torch.sym_max(1, L['x'].size()[0])",
+    ):
         assert guard_is_plain(text), text
     for text in (
         "exit()",

@@ -7,13 +7,9 @@ import torch
 from families import FAMILIES, answer, difference, even_copy, move, noise, order_change, train_tied
 
 from evenslice import mirror_stem
-from evenslice.model.discovery import find_stems
+from evenslice.model.stem.find import find_stems
 
-QUICK = {
-    "timm resnet18",
-    "smp Unet tu-resnet18",
-    "transformers SegformerForSemanticSegmentation",
-}
+QUICK = {"timm resnet18", "smp Unet tu-resnet18", "transformers SegformerForSemanticSegmentation"}
 INIT = {3: "green", 5: "mean", 9: "green-matched"}
 SLICES = (3, 5, 9)
 
@@ -22,9 +18,13 @@ def all_of(slices):
     """Every family with every S; a quick family with its own S is in the default run."""
     for number, family in enumerate(FAMILIES):
         for count in slices:
-            quick = family.label in QUICK and (len(slices) == 1 or count == SLICES[number % len(SLICES)])
+            quick = family.label in QUICK and (
+                len(slices) == 1 or count == SLICES[number % len(SLICES)]
+            )
             marks = () if quick else (pytest.mark.slow,)
-            yield pytest.param(family, count, marks=marks, id=f"{family.label.replace(' ', '-')}-{count}")
+            yield pytest.param(
+                family, count, marks=marks, id=f"{family.label.replace(' ', '-')}-{count}"
+            )
 
 
 KEPT = {}
@@ -41,14 +41,17 @@ def network_of(family):
 def stem_weights(module, slices, side):
     """Names of the stems' weights; every other entry of the state must stay as it is."""
     return {
-        f"{s.name}.weight".removeprefix(".") for s in find_stems(module, slices, noise(slices, side, torch.float32))
+        f"{s.name}.weight".removeprefix(".")
+        for s in find_stems(module, slices, noise(slices, side, torch.float32))
     }
 
 
 @pytest.mark.parametrize(("family", "slices"), list(all_of(SLICES)))
 def test_a_uniform_stem_does_not_see_the_order(family, slices):
     network = network_of(family)
-    assert order_change(network, 3, family.side, torch.float32, reversal_only=True) > 1e-3, "the control sees no order"
+    assert order_change(network, 3, family.side, torch.float32, reversal_only=True) > 1e-3, (
+        "the control sees no order"
+    )
     even = even_copy(network, family, slices, INIT[slices])
     stems = stem_weights(even, slices, family.side)
     before, after = network.state_dict(), even.state_dict()
@@ -65,11 +68,18 @@ def test_mean_answers_like_the_grey_photograph_and_inits_alike_for_any_s(family,
     network = network_of(family).double()
     grey = noise(1, family.side, torch.float64, seed=4)
     expected = answer(network, grey.expand(-1, 3, -1, -1))
-    found = difference(answer(even_copy(network, family, slices, "mean"), grey.expand(-1, slices, -1, -1)), expected)
+    found = difference(
+        answer(even_copy(network, family, slices, "mean"), grey.expand(-1, slices, -1, -1)),
+        expected,
+    )
     init = "green" if slices == 9 else "green-matched"
-    three, many = (answer(even_copy(network, family, s, init), grey.expand(-1, s, -1, -1)) for s in (3, slices))
+    three, many = (
+        answer(even_copy(network, family, s, init), grey.expand(-1, s, -1, -1)) for s in (3, slices)
+    )
     if family.standardised:
-        assert found > 1e-3, "the scale is lost in a weight-standardised stem; if it no longer is, say so in the docs"
+        assert found > 1e-3, (
+            "the scale is lost in a weight-standardised stem; if it no longer is, say so in the docs"
+        )
     else:
         assert found < 1e-11
         assert difference(many, three) < 1e-11
@@ -79,12 +89,17 @@ def test_mean_answers_like_the_grey_photograph_and_inits_alike_for_any_s(family,
 def test_a_mirror_stem_does_not_see_the_direction(family, slices):
     mirrored = even_copy(network_of(family), family, slices, "rgb")
     mirror_stem(mirrored, slices, probe=noise(slices, family.side, torch.float32))
-    assert order_change(mirrored, slices, family.side, torch.float32) > 1e-4, "it sees no order at all"
+    assert order_change(mirrored, slices, family.side, torch.float32) > 1e-4, (
+        "it sees no order at all"
+    )
     # Fifty weight-standardised layers add up more rounding than others: 1.2e-5 was seen for BiT.
     assert order_change(mirrored, slices, family.side, torch.float32, reversal_only=True) < (
         2e-5 if family.standardised else 1e-5
     )
-    assert order_change(mirrored.double(), slices, family.side, torch.float64, reversal_only=True) < 1e-12
+    assert (
+        order_change(mirrored.double(), slices, family.side, torch.float64, reversal_only=True)
+        < 1e-12
+    )
 
 
 def tied_cases():
@@ -93,7 +108,9 @@ def tied_cases():
         quick = family.label in QUICK and number % 4 == 0
         count = SLICES[number % len(SLICES)]
         marks = () if quick else (pytest.mark.slow,)
-        yield pytest.param(family, count, marks=marks, id=f"{family.label.replace(' ', '-')}-{count}")
+        yield pytest.param(
+            family, count, marks=marks, id=f"{family.label.replace(' ', '-')}-{count}"
+        )
 
 
 @pytest.mark.parametrize(("family", "slices"), list(tied_cases()))
@@ -101,7 +118,14 @@ def test_a_tie_holds_through_twenty_steps(family, slices):
     trained = even_copy(network_of(family), family, slices, "rgb")
     before = copy.deepcopy([p.detach() for p in trained.parameters()][:4])
     train_tied(trained, slices, family.side, steps=20)
-    assert any(not torch.equal(a, b) for a, b in zip(before, list(trained.parameters())[:4], strict=True))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(before, list(trained.parameters())[:4], strict=True)
+    )
     assert order_change(trained, slices, family.side, torch.float32, reversal_only=True) < 1e-5
-    assert order_change(trained.double(), slices, family.side, torch.float64, reversal_only=True) < 1e-12
-    assert order_change(trained, slices, family.side, torch.float64) > 1e-9, "it sees no order at all"
+    assert (
+        order_change(trained.double(), slices, family.side, torch.float64, reversal_only=True)
+        < 1e-12
+    )
+    assert order_change(trained, slices, family.side, torch.float64) > 1e-9, (
+        "it sees no order at all"
+    )

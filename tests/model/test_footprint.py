@@ -5,10 +5,10 @@ import pytest
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model import footprint
-from evenslice.model.footprint import SLACK, UNSEEN, bytes_per_pixel, free_memory, resident
+from evenslice.model import memory_estimate as footprint
+from evenslice.model.memory_estimate import SLACK, UNSEEN, bytes_per_pixel, free_memory, resident
 from evenslice.model.spec import Model, Spec
-from evenslice.verbs.segment_plan import Wishes, make_plan
+from evenslice.segmentation.plan import Wishes, make_plan
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 
@@ -81,13 +81,15 @@ def test_limits_of_the_process_and_of_its_group_count(monkeypatch):
 @pytest.fixture
 def plan_with(monkeypatch):
     """Plan for a slice of 600 x 600 and a network of about 1000 bytes a pixel, with some memory for the network."""
-    monkeypatch.setattr("evenslice.verbs.segment_plan.resident", lambda: 0)
+    monkeypatch.setattr("evenslice.segmentation.plan.resident", lambda: 0)
     net = model_of(nn.Conv2d(1, 96, 3, padding=1), nn.ReLU(), nn.Conv2d(96, 1, 3, padding=1))
     volume = Volume(np.random.default_rng(0).random((1, 600, 600), np.float32))
 
     def plan(mb, model=net):
         everything = tuple(slice(0, n) for n in volume.shape)
-        return make_plan(model, volume, everything, NORM, Wishes(memory=(mb * 1e6 + 3 * 64 * 2**20) / 1e9))
+        return make_plan(
+            model, volume, everything, NORM, Wishes(memory=(mb * 1e6 + 3 * 64 * 2**20) / 1e9)
+        )
 
     return plan
 

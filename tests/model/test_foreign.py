@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.foreign import adopt, form_of, load_callable
-from evenslice.model.wrapping import Answer
+from evenslice.model.external import adopt, form_of, load_callable
+from evenslice.model.logits import Answer
 
 MODULE = """
 import sys
@@ -90,7 +90,12 @@ def module(tmp_path, monkeypatch):
 )
 def test_what_a_network_takes_and_answers_is_found(module, name, slices, classes, answers, stride):
     model, weights = load_callable(f"{module}:{name}")
-    assert (model.slices, model.spec.classes, model.spec.answers, model.stride) == (slices, classes, answers, stride)
+    assert (model.slices, model.spec.classes, model.spec.answers, model.stride) == (
+        slices,
+        classes,
+        answers,
+        stride,
+    )
     assert (weights, model.normalisation, model.size) == (None, None, None)
     with torch.no_grad():
         out = model.module(torch.randn(2, slices, 40, 48))
@@ -109,7 +114,9 @@ def test_what_only_looks_like_probabilities_is_taken_as_logits():
     nn.init.constant_(timid.weight, 0.05)
     nn.init.constant_(timid.bias, 0.5)
     assert adopt(timid.eval(), "callable", "x:y").spec.answers == "logits"
-    several = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Sigmoid())  # each class for itself: they do not sum to 1
+    several = nn.Sequential(
+        nn.Conv2d(3, 2, 1), nn.Sigmoid()
+    )  # each class for itself: they do not sum to 1
     assert adopt(several.eval(), "callable", "x:y").spec.answers == "logits"
 
 
@@ -166,7 +173,9 @@ def test_what_is_no_network_is_refused(module, name, message):
 
 
 def test_a_wrong_number_of_slices_is_said(module):
-    with pytest.raises(BadInputError, match="does not run on 5 slices, expected 3 as it takes; leave --slices out"):
+    with pytest.raises(
+        BadInputError, match="does not run on 5 slices, expected 3 as it takes; leave --slices out"
+    ):
         load_callable(f"{module}:make", 5)
     with pytest.raises(BadInputError, match="tried 3, 5, 7, 9, 1 slices; give --slices"):
         adopt(torch.nn.Conv2d(2, 1, 3), "callable", "x:y")
@@ -200,7 +209,12 @@ def test_half_precision_becomes_float32(module):
 
 
 def test_a_network_without_a_prediction_keeps_to_its_batch(module):
-    model = adopt(load_callable(f"{module}:scores")[0].network, "torch-export", "x.pt2", shape=(2, 3, None, None))
+    model = adopt(
+        load_callable(f"{module}:scores")[0].network,
+        "torch-export",
+        "x.pt2",
+        shape=(2, 3, None, None),
+    )
     found = model.module(torch.randn(3, 3, 16, 16))
     assert [tuple(t.shape) for t in found] == [(3, 1)]
 

@@ -14,11 +14,11 @@ pytest.importorskip("onnxscript")
 
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.discovery import find_stems
 from evenslice.model.exported import image_shape
-from evenslice.model.onnxfile import read_onnx, write_onnx
-from evenslice.model.probing import call_of, order_response
-from evenslice.model.slots import norms_per_slot
+from evenslice.model.onnx_file import read_onnx, write_onnx
+from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.probe import call_of, order_response
+from evenslice.model.stem.slots import norms_per_slot
 
 FOLDED = ("scaled", "unet")  # the exporters fold the batch norm behind the stem into it
 CASES = [("scaled", False, True), ("scaled", True, True), ("scaled", True, False)]
@@ -48,7 +48,9 @@ def test_it_is_what_the_network_is_before_and_after(files, tmp_path, case, dynam
     assert about == {} and found.precisions == ("float32",)
     assert image_shape(found) == ((None, 3, None, None) if dynamic else (1, 3, 32, 48))
     stems, expected = find_stems(found), find_stems(plain)
-    assert [(s.name, s.slot_of, s.kind) for s in stems] == [(s.name, s.slot_of, s.kind) for s in expected]
+    assert [(s.name, s.slot_of, s.kind) for s in stems] == [
+        (s.name, s.slot_of, s.kind) for s in expected
+    ]
     if case not in FOLDED:
         for one, other in zip(stems, expected, strict=True):
             assert norms_per_slot(one) == pytest.approx(norms_per_slot(other))
@@ -73,9 +75,13 @@ def test_only_the_stem_and_the_note_change_in_the_file(files, tmp_path):
     write_onnx(tmp_path / "new.onnx", found, {"a": 1})
     write_onnx(tmp_path / "twice.onnx", read_onnx(tmp_path / "new.onnx")[0], {"a": 2})
     same, new, twice = (onnx.load(tmp_path / f"{name}.onnx") for name in ("same", "new", "twice"))
-    assert [(p.key, p.value) for p in twice.metadata_props if p.key == "evenslice"] == [("evenslice", '{"a": 2}')]
+    assert [(p.key, p.value) for p in twice.metadata_props if p.key == "evenslice"] == [
+        ("evenslice", '{"a": 2}')
+    ]
     assert new.graph == twice.graph and new.graph.node == same.graph.node
-    names = [a.name for a, b in zip(same.graph.initializer, new.graph.initializer, strict=True) if a != b]
+    names = [
+        a.name for a, b in zip(same.graph.initializer, new.graph.initializer, strict=True) if a != b
+    ]
     assert names == ["first.weight"]
 
 
@@ -83,10 +89,13 @@ def test_its_number_of_slices_stays_and_ties_are_for_training(files):
     found, _ = read_onnx(files("scaled", True))
     before, x = copy.deepcopy(found.state_dict()), image(True)
     with pytest.raises(
-        BadInputError, match=r"exported with 3 slices, .* change the number of slices before the export"
+        BadInputError,
+        match=r"exported with 3 slices, .* change the number of slices before the export",
     ):
         uniform_stem(found, 5)
-    with pytest.raises(BadInputError, match="takes 3 channels, expected 5; its number of slices is fixed"):
+    with pytest.raises(
+        BadInputError, match="takes 3 channels, expected 5; its number of slices is fixed"
+    ):
         mirror_stem(found, 5)
     with pytest.raises(BadInputError, match=r"the tie 'uniform' is for training"):
         mirror_stem(found, 3, "uniform")
@@ -141,7 +150,9 @@ def quantised(model):
     whole = onnx.numpy_helper.from_array((values / step).round().astype("int8"), "whole")
     model.graph.initializer.remove(tensor)
     model.graph.initializer.extend([whole, onnx.numpy_helper.from_array(step, "step")])
-    model.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", ["whole", "step"], ["first.weight"]))
+    model.graph.node.insert(
+        0, onnx.helper.make_node("DequantizeLinear", ["whole", "step"], ["first.weight"])
+    )
 
 
 def computed(model):
@@ -174,7 +185,10 @@ def test_what_else_uses_a_weight_keeps_it(files, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (quantised, r"weight of the stem '.*' is quantised \(DequantizeLinear\), expected floating-point weights"),
+        (
+            quantised,
+            r"weight of the stem '.*' is quantised \(DequantizeLinear\), expected floating-point weights",
+        ),
         (computed, "weight of the stem '.*' is computed, expected a plain parameter"),
     ],
 )
@@ -188,13 +202,17 @@ def test_other_operations_are_refused_by_name(tmp_path):
     torch.manual_seed(0)
     module = nn.Sequential(nn.ConvTranspose2d(3, 2, 2)).eval()
     found, _ = read_onnx(as_onnx(module, tmp_path / "transposed.onnx", False, False))
-    with pytest.raises(BadInputError, match="the slices meet the parameter '0' of OnnxNetwork in ConvTranspose"):
+    with pytest.raises(
+        BadInputError, match="the slices meet the parameter '0' of OnnxNetwork in ConvTranspose"
+    ):
         mirror_stem(found, 3)
 
 
 def test_what_lies_behind_a_stem_does_not_count(tmp_path):
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.AvgPool2d(2), nn.Conv2d(4, 2, 3)).eval()
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 1, bias=False), nn.AvgPool2d(2), nn.Conv2d(4, 2, 3)
+    ).eval()
 
     class Skipping(nn.Module):
         def __init__(self):
@@ -237,7 +255,9 @@ class Half(nn.Module):
 
 
 def weight_types(path):
-    return {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
+    return {
+        tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4
+    }
 
 
 def outside(model):
@@ -257,7 +277,11 @@ def test_what_a_file_says_of_its_data_is_not_trusted(files, tmp_path):
     (tmp_path / "secret").write_bytes(bytes(1800))
     model = onnx.load(files("scaled"))
     for name, change, message in (
-        ("outside", outside, "keeps 'first.weight' in '../secret', expected a file in its own folder"),
+        (
+            "outside",
+            outside,
+            "keeps 'first.weight' in '../secret', expected a file in its own folder",
+        ),
         ("huge", huge, "declares more values for 'first.weight' than it holds"),
     ):
         other = onnx.ModelProto()
@@ -285,5 +309,7 @@ def test_what_a_file_says_of_its_data_is_not_trusted(files, tmp_path):
 def test_without_onnx_it_says_what_to_install(files, monkeypatch):
     path = files("scaled")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BadInputError, match=r"onnxruntime is not installed, .* install evenslice\[onnx\]"):
+    with pytest.raises(
+        BadInputError, match=r"onnxruntime is not installed, .* install evenslice\[onnx\]"
+    ):
         read_onnx(path)

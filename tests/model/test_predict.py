@@ -8,7 +8,7 @@ from torch import nn
 from evenslice import build_model
 from evenslice.errors import BadInputError
 from evenslice.model.predict import classes_of, logits_of, probabilities_of
-from evenslice.model.reach import find_halo
+from evenslice.model.receptive_field import find_halo
 from evenslice.model.runner import Runner, Settings
 from evenslice.model.spec import Model, Spec
 from evenslice.model.streaming import normalisation_of, predict_blocks, predict_slices
@@ -38,12 +38,20 @@ def leaning_model():
 def predicted(model, volume, cut, roi=None, batch=1, depth=2, side=48):
     """The probabilities (C, z, y, x) of a box, put together from blocks."""
     roi = roi or tuple(slice(0, n) for n in volume.shape)
-    out = np.full((model.spec.classes, *(part.stop - part.start for part in roi)), np.nan, np.float32)
+    out = np.full(
+        (model.spec.classes, *(part.stop - part.start for part in roi)), np.nan, np.float32
+    )
     feed = Feed(Sections(volume), normalisation_of(model), model.slices)
     blocks = plan_blocks(volume.shape, roi, cut, depth, side)
     for block, found in predict_blocks(Runner(model, Settings(batch=batch)), feed, blocks):
         out[
-            (slice(None), *(slice(c.start - r.start, c.stop - r.start) for c, r in zip(block.core, roi, strict=True)))
+            (
+                slice(None),
+                *(
+                    slice(c.start - r.start, c.stop - r.start)
+                    for c, r in zip(block.core, roi, strict=True)
+                ),
+            )
         ] = found
     return out
 
@@ -87,7 +95,9 @@ def test_tiles_with_the_halo_equal_the_whole(volume, tile, batch):
 
 def test_tiles_with_less_than_the_halo_do_not(volume):
     model = centre_model()
-    assert np.abs(predicted(model, volume, Cut((32, 32), 2, 0, 1)) - whole(model, volume)).max() > 1e-4
+    assert (
+        np.abs(predicted(model, volume, Cut((32, 32), 2, 0, 1)) - whole(model, volume)).max() > 1e-4
+    )
 
 
 def test_tiles_of_a_unet_with_the_halo_found_equal_the_whole(make_model):
@@ -97,7 +107,9 @@ def test_tiles_of_a_unet_with_the_halo_found_equal_the_whole(make_model):
     assert halo % model.stride == 0
     assert 8 <= halo <= 96
     side = 2 * halo + 160
-    volume = Volume(np.random.default_rng(0).normal(size=(3, side + 75, side + 3)).astype(np.float32))
+    volume = Volume(
+        np.random.default_rng(0).normal(size=(3, side + 75, side + 3)).astype(np.float32)
+    )
     one = (slice(1, 2), *(slice(0, n) for n in volume.shape[1:]))
     cut = Cut((side, side), halo, 0, model.stride)
     exact = predicted(model, volume, Cut(volume.shape[1:], 0, 0, model.stride), one)
@@ -115,17 +127,23 @@ def test_batches_agree(volume, make_model, batch):
     model = make_model(classes=3)
     cut = Cut((70, 90), 0, 0, 32)
     one = predicted(model, Volume(volume.pixels * 255), cut, depth=5)
-    np.testing.assert_allclose(predicted(model, Volume(volume.pixels * 255), cut, depth=5, batch=batch), one, atol=1e-6)
+    np.testing.assert_allclose(
+        predicted(model, Volume(volume.pixels * 255), cut, depth=5, batch=batch), one, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [((32, 32), 8), ((40, 90), 16), ((32, 200), 31), ((71, 32), 1)])
+@pytest.mark.parametrize(
+    ("tile", "overlap"), [((32, 32), 8), ((40, 90), 16), ((32, 200), 31), ((71, 32), 1)]
+)
 @pytest.mark.parametrize("side", [17, 48, 4096])
 def test_tiles_that_blend_add_up_to_the_identity(volume, answer, tile, overlap, side):
     cut = Cut(tile, 0, overlap, 1)
     found = predicted(centre_model(reach=0), volume, cut, side=side)
     np.testing.assert_allclose(found[0], answer, atol=1e-6)
     box = (slice(1, 3), slice(5, 60), slice(20, 85))
-    np.testing.assert_allclose(predicted(centre_model(reach=0), volume, cut, box)[0], answer[box], atol=1e-6)
+    np.testing.assert_allclose(
+        predicted(centre_model(reach=0), volume, cut, box)[0], answer[box], atol=1e-6
+    )
 
 
 def test_blended_tiles_lie_between_their_answers(volume):
@@ -141,7 +159,9 @@ def test_a_box_equals_the_same_part_of_the_whole(volume, cut):
     model = centre_model()
     model.module.weight.data[:, 0] = -0.01
     box = (slice(1, 4), slice(8, 40), slice(5, 77))
-    np.testing.assert_allclose(predicted(model, volume, cut, box), whole(model, volume)[(slice(None), *box)], atol=1e-6)
+    np.testing.assert_allclose(
+        predicted(model, volume, cut, box), whole(model, volume)[(slice(None), *box)], atol=1e-6
+    )
 
 
 def test_the_reversal_ensemble_does_not_see_the_order(volume):
@@ -199,4 +219,8 @@ def test_a_model_without_normalisation_is_refused(volume):
 def test_vision_transformers_take_any_size(size):
     model = build_model("dpt", "vit_tiny_patch16_224", weights="none")
     with torch.no_grad():
-        assert logits_of(model.module.eval(), torch.randn(1, 3, *size), model.stride).shape == (1, 1, *size)
+        assert logits_of(model.module.eval(), torch.randn(1, 3, *size), model.stride).shape == (
+            1,
+            1,
+            *size,
+        )

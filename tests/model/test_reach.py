@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from evenslice.model.reach import find_halo
+from evenslice.model.receptive_field import find_halo
 
 
 def run_of(module):
@@ -37,7 +37,9 @@ class Between(nn.Module):
     def forward(self, x):
         y = self.middle(self.first(x))
         if self.aligned is not None:
-            y = functional.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=self.aligned)
+            y = functional.interpolate(
+                y, size=x.shape[-2:], mode="bilinear", align_corners=self.aligned
+            )
         return self.last(y)
 
 
@@ -58,7 +60,9 @@ class Attention(nn.Module):
     def forward(self, x):
         tokens = functional.avg_pool2d(x, 32).flatten(2).transpose(1, 2)
         weights = (50 * tokens @ tokens.transpose(1, 2)).softmax(-1)
-        mixed = (weights @ tokens).transpose(1, 2).unflatten(2, (x.shape[2] // 32, x.shape[3] // 32))
+        mixed = (
+            (weights @ tokens).transpose(1, 2).unflatten(2, (x.shape[2] // 32, x.shape[3] // 32))
+        )
         return x + functional.interpolate(mixed, scale_factor=32)
 
 
@@ -69,7 +73,11 @@ class Attention(nn.Module):
         (nn.Conv2d(1, 1, 7, padding=3), 1, 3),
         (nn.Conv2d(1, 1, 7, padding=3), 8, 8),
         (nn.Conv2d(1, 1, 3, padding=9, dilation=9), 1, 9),
-        (nn.Sequential(nn.Conv2d(1, 2, 5, padding=2), nn.ReLU(), nn.Conv2d(2, 1, 3, padding=1)), 1, 3),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 5, padding=2), nn.ReLU(), nn.Conv2d(2, 1, 3, padding=1)),
+            1,
+            3,
+        ),
     ],
     ids=["point", "7 x 7", "7 x 7 in eights", "dilated", "two layers"],
 )
@@ -118,7 +126,9 @@ def test_a_network_that_knows_where_it_is_has_none():
 
 def test_a_tile_with_the_halo_found_equals_the_whole():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 2, 9, padding=4), nn.ReLU(), nn.Conv2d(2, 1, 3, padding=1)).eval()
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 9, padding=4), nn.ReLU(), nn.Conv2d(2, 1, 3, padding=1)
+    ).eval()
     halo, run = halo_of(net), run_of(net)
     picture = np.random.default_rng(5).normal(size=(1, 1, 90, 90)).astype(np.float32)
     whole, part = run(picture), run(picture[..., 20:70, 20:70])

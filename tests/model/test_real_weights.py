@@ -23,20 +23,30 @@ CASES = [
     for slices in (3, 5, 9)
 ]
 
-TRAINED_SLOWLY = [pytest.param("vit_tiny_patch16_224", 5, id="vit_tiny_patch16_224-5", marks=pytest.mark.slow)]
+TRAINED_SLOWLY = [
+    pytest.param("vit_tiny_patch16_224", 5, id="vit_tiny_patch16_224-5", marks=pytest.mark.slow)
+]
 
 
 def build(shared, encoder, slices, init):
     arch, file, depth, _ = REAL[encoder]
     model = build_model(
-        arch, encoder, slices=slices, init=init, weights=shared / "weights" / file, encoder_depth=depth, classes=2
+        arch,
+        encoder,
+        slices=slices,
+        init=init,
+        weights=shared / "weights" / file,
+        encoder_depth=depth,
+        classes=2,
     )
     return model.module.eval()
 
 
 def window(shared, slices):
     """A real window, normalised by one mean and one std, (1, S, 64, 64)."""
-    raw = tifffile.imread(shared / "data" / "isbi2012" / "raw.tif")[12 : 12 + slices, 100:164, 200:264]
+    raw = tifffile.imread(shared / "data" / "isbi2012" / "raw.tif")[
+        12 : 12 + slices, 100:164, 200:264
+    ]
     return torch.from_numpy((raw - raw.mean()) / raw.std())[None].double()
 
 
@@ -60,10 +70,15 @@ def test_the_mean_of_real_weights_answers_like_the_grey_photograph(shared, encod
     assert difference(answer(mean, grey.expand(-1, slices, -1, -1)), expected) < 1e-12
 
 
-@pytest.mark.parametrize(("encoder", "slices"), [c for c in CASES if "vit" not in c.id or c.marks] + TRAINED_SLOWLY)
+@pytest.mark.parametrize(
+    ("encoder", "slices"), [c for c in CASES if "vit" not in c.id or c.marks] + TRAINED_SLOWLY
+)
 def test_a_mirror_stem_of_real_weights_stays_one(shared, encoder, slices):
     network = build(shared, encoder, slices, "rgb")
-    assert order_change(mirror_stem(network, slices), slices, 64, torch.float32, reversal_only=True) < 1e-5
+    assert (
+        order_change(mirror_stem(network, slices), slices, 64, torch.float32, reversal_only=True)
+        < 1e-5
+    )
     trained = train_tied(network, slices, 64, steps=20)
     assert order_change(trained, slices, 64, torch.float32, reversal_only=True) < 1e-5
     assert order_change(trained.double(), slices, 64, torch.float64, reversal_only=True) < 1e-12

@@ -11,7 +11,7 @@ from torch import nn
 
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.stem import bake_stem
+from evenslice.model.stem.adapt import bake_stem
 
 
 def test_timm_s_record_is_a_changed_copy():
@@ -37,7 +37,11 @@ def test_the_control_keeps_its_constants():
 
 @pytest.mark.parametrize(
     "encoder",
-    ["resnet18", pytest.param("tu-resnet18", marks=pytest.mark.slow), pytest.param("mit_b0", marks=pytest.mark.slow)],
+    [
+        "resnet18",
+        pytest.param("tu-resnet18", marks=pytest.mark.slow),
+        pytest.param("mit_b0", marks=pytest.mark.slow),
+    ],
 )
 def test_smp_rebuilds_from_its_own_record(tmp_path, encoder):
     network = uniform_stem(smp.Unet(encoder, encoder_weights=None), 5).eval()
@@ -83,7 +87,8 @@ def test_a_refusal_takes_the_records_back():
     network = Hard()
     weight = network.conv.weight
     with pytest.raises(
-        BadInputError, match=r"Hard does not run on 5 channels .* only the stem knows the number of channels"
+        BadInputError,
+        match=r"Hard does not run on 5 channels .* only the stem knows the number of channels",
     ):
         uniform_stem(network, 5)
     assert (network.in_chans, network.conv.in_channels) == (3, 3) and network.conv.weight is weight
@@ -92,7 +97,9 @@ def test_a_refusal_takes_the_records_back():
 @pytest.fixture
 def tied():
     torch.manual_seed(0)
-    return mirror_stem(uniform_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror").eval()
+    return mirror_stem(
+        uniform_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror"
+    ).eval()
 
 
 @pytest.fixture
@@ -128,7 +135,9 @@ def test_training_goes_on_from_saved_states_of_a_tied_network(tied, x):
     torch.save({"network": tied.state_dict(), "optimiser": optimiser.state_dict()}, file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
-    again = mirror_stem(uniform_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror")
+    again = mirror_stem(
+        uniform_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror"
+    )
     again.load_state_dict(state["network"])
     optimiser_again = torch.optim.AdamW(again.parameters(), lr=1e-3)
     optimiser_again.load_state_dict(state["optimiser"])
@@ -152,12 +161,16 @@ def test_an_optimiser_made_before_keeps_the_stem_when_the_shape_stays():
 def test_a_tie_is_replaced_not_stacked(tied):
     again = mirror_stem(tied, 5, "uniform")
     conv = again.encoder.features[0][0]
-    assert len(conv.parametrizations.weight) == 1 and conv.parametrizations.weight[0].tie == "uniform"
+    assert (
+        len(conv.parametrizations.weight) == 1 and conv.parametrizations.weight[0].tie == "uniform"
+    )
     bake_stem(again)
     assert torch.equal(conv.weight[:, 0], conv.weight[:, 3]) and "weight" in conv._parameters
 
 
-@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", pytest.param("dm_nfnet_f0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["resnetv2_50x1_bit", pytest.param("dm_nfnet_f0", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("slices", [pytest.param(3, marks=pytest.mark.slow), 5])
 def test_a_weight_standardised_stem_loses_the_scale_in_exact_terms(name, slices):
     """Each filter answers S identical slices d / d' times as strongly as the grey photograph."""
@@ -172,6 +185,11 @@ def test_a_weight_standardised_stem_loses_the_scale_in_exact_terms(name, slices)
         expected = conv(grey.expand(-1, 3, -1, -1)) - bias
         uniform_stem(network, slices, "mean")
         found = conv(grey.expand(-1, slices, -1, -1)) - bias
-    spread, spread_now = rgb.flatten(1).std(1, correction=0), conv.weight.flatten(1).std(1, correction=0)
-    torch.testing.assert_close(found, expected * (spread / spread_now)[:, None, None], rtol=1e-9, atol=1e-12)
+    spread, spread_now = (
+        rgb.flatten(1).std(1, correction=0),
+        conv.weight.flatten(1).std(1, correction=0),
+    )
+    torch.testing.assert_close(
+        found, expected * (spread / spread_now)[:, None, None], rtol=1e-9, atol=1e-12
+    )
     assert (found - expected).abs().max() > 0.05 * expected.abs().max()

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.discovery import find_stems
+from evenslice.model.stem.find import find_stems
 
 
 def conv(inputs=3, outputs=2, size=3, **options):
@@ -42,7 +42,9 @@ class Siamese(nn.Module):
 
 class Batched(Siamese):
     def forward(self, x):
-        return self.one(x.reshape(-1, 1, *x.shape[2:])).reshape(x.shape[0], -1, x.shape[2] - 2, x.shape[3] - 2)
+        return self.one(x.reshape(-1, 1, *x.shape[2:])).reshape(
+            x.shape[0], -1, x.shape[2] - 2, x.shape[3] - 2
+        )
 
 
 class Functional(nn.Module):
@@ -120,7 +122,9 @@ def with_bn():
 
 
 def with_ln():
-    return Before(lambda _, x: x.permute(0, 2, 3, 1), nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 4)))
+    return Before(
+        lambda _, x: x.permute(0, 2, 3, 1), nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 4))
+    )
 
 
 def with_old_weight_norm():
@@ -132,7 +136,11 @@ def with_weight_norm():
 
 
 def imagenet():
-    return Before(lambda net, x: (x - net.mean) / net.std, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    return Before(
+        lambda net, x: (x - net.mean) / net.std,
+        mean=[0.485, 0.456, 0.406],
+        std=[0.229, 0.224, 0.225],
+    )
 
 
 def partly_exported():
@@ -153,10 +161,22 @@ REFUSED = {
         lambda: nn.Sequential(conv(3, 6, groups=3)),
         r"'0' is a grouped convolution \(groups = 3\) that keeps slices in",
     ),
-    "batch norm first": (with_bn, r"enter '0', a BatchNorm2d, .* one mean and one std outside of the network"),
-    "layer norm first": (with_ln, r"enter 'layer.0', a LayerNorm, .* one mean and one std outside of the network"),
-    "transposed": (lambda: nn.Sequential(nn.ConvTranspose2d(3, 2, 2)), "enter '0', a ConvTranspose2d, expected Conv2d"),
-    "3-D": (Deep, "enter 'conv', a Conv3d, .* a 3-D kernel moves along the slices and has no slots; use a 2-D network"),
+    "batch norm first": (
+        with_bn,
+        r"enter '0', a BatchNorm2d, .* one mean and one std outside of the network",
+    ),
+    "layer norm first": (
+        with_ln,
+        r"enter 'layer.0', a LayerNorm, .* one mean and one std outside of the network",
+    ),
+    "transposed": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(3, 2, 2)),
+        "enter '0', a ConvTranspose2d, expected Conv2d",
+    ),
+    "3-D": (
+        Deep,
+        "enter 'conv', a Conv3d, .* a 3-D kernel moves along the slices and has no slots; use a 2-D network",
+    ),
     "one slice after the other": (
         Siamese,
         "'one' is called on the slices one after the other and keeps them in separate",
@@ -165,20 +185,32 @@ REFUSED = {
         Batched,
         "'one' takes the slices one by one and keeps them in separate outputs; .* plain convolution",
     ),
-    "rows by a linear layer": (lambda: nn.Sequential(nn.Linear(64, 8)), "'0' takes the slices one by one"),
+    "rows by a linear layer": (
+        lambda: nn.Sequential(nn.Linear(64, 8)),
+        "'0' takes the slices one by one",
+    ),
     "functional, in a leaf": (Functional, r"the slices (enter|meet) .*Functional.*expected"),
     "functional, beside a stem": (
         BesideAFunctional,
         "meet the parameter 'weight' of BesideAFunctional in conv2d, outside of any layer; .* make that parameter the weight of one",
     ),
-    "learnable constants": (Scaled, "meet the parameter 'scale' of Scaled in mul, outside of any layer"),
+    "learnable constants": (
+        Scaled,
+        "meet the parameter 'scale' of Scaled in mul, outside of any layer",
+    ),
     "constants for each channel": (
         imagenet,
         r"normalises each channel by its own constants before the stem 'layer' \(scale 4.367, 4.464, 4.444; shift -2.118, -2.036, "
         r"-1.804\), .* set them to one mean and one std \(see mean, std\)",
     ),
-    "a centre of its own": (Residual, r"the output still depends on the order of the slices .* with 'conv' made even"),
-    "a stem for the centre": (CentreOnly, r"'centre' sees the channels \[1\] of 3, .* use mirror_stem"),
+    "a centre of its own": (
+        Residual,
+        r"the output still depends on the order of the slices .* with 'conv' made even",
+    ),
+    "a stem for the centre": (
+        CentreOnly,
+        r"'centre' sees the channels \[1\] of 3, .* use mirror_stem",
+    ),
     "called on its own output": (Twice, "'conv' is also called on something else than the slices"),
     "weight norm": (
         with_weight_norm,
@@ -196,7 +228,10 @@ REFUSED = {
         partly_exported,
         r"one with an exported program inside \(1\), .* or the network before torch.export",
     ),
-    "compiled": (lambda: torch.compile(conv(), backend="eager"), "the network is compiled, .* compile afterwards"),
+    "compiled": (
+        lambda: torch.compile(conv(), backend="eager"),
+        "the network is compiled, .* compile afterwards",
+    ),
     "not a network": (
         lambda: "resnet18",
         "the network is a str, expected a plain torch.nn.Module; pass the network itself",
@@ -220,7 +255,11 @@ def training_state(network):
     return (
         flags,
         hooks,
-        [m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d) and "0" not in repr(m.in_channels)],
+        [
+            m.in_channels
+            for m in network.modules()
+            if isinstance(m, nn.Conv2d) and "0" not in repr(m.in_channels)
+        ],
     )
 
 
@@ -232,13 +271,19 @@ def test_it_is_refused_by_name_and_left_as_it_was(case, slices):
     torch.manual_seed(0)
     network = make()
     lazy = "lazy" in case
-    before = training_state(network), None if lazy or isinstance(network, str) else copy.deepcopy(network.state_dict())
+    before = (
+        training_state(network),
+        None if lazy or isinstance(network, str) else copy.deepcopy(network.state_dict()),
+    )
     parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
     with pytest.raises(BadInputError, match=message) as caught:
         uniform_stem(network, slices)
     assert "\n" not in str(caught.value)
     assert training_state(network) == before[0]
-    assert all(one is other for one, other in zip(parameters, network.parameters() if parameters else (), strict=True))
+    assert all(
+        one is other
+        for one, other in zip(parameters, network.parameters() if parameters else (), strict=True)
+    )
     for name, value in (before[1] or {}).items():
         assert torch.equal(network.state_dict()[name], value)
 
@@ -247,7 +292,8 @@ def test_it_is_refused_by_name_and_left_as_it_was(case, slices):
 def test_a_scripted_part_is_named():
     network = nn.Sequential(torch.jit.script(nn.Sequential(conv())), nn.Tanh())
     with pytest.raises(
-        BadInputError, match=r"no layer of Sequential .*; the part '0' is TorchScript and cannot be watched"
+        BadInputError,
+        match=r"no layer of Sequential .*; the part '0' is TorchScript and cannot be watched",
     ):
         uniform_stem(network)
 
@@ -279,7 +325,10 @@ HANDLED = {
     "pooled": (lambda _, x: functional.avg_pool2d(x, 2), None),
     "beside coordinates": (with_grid, lambda: conv(5)),
     "space to depth": (lambda _, x: functional.pixel_unshuffle(x, 2), lambda: conv(12)),
-    "strided and dilated": (lambda _, x: x, lambda: conv(stride=2, dilation=3, padding_mode="circular", padding=2)),
+    "strided and dilated": (
+        lambda _, x: x,
+        lambda: conv(stride=2, dilation=3, padding_mode="circular", padding=2),
+    ),
 }
 
 
@@ -304,9 +353,15 @@ def test_it_is_found_through_what_comes_before(case, slices):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("slices", [3, 9])
 def test_every_floating_type_is_found(dtype, slices):
-    network = Before(lambda _, x: (x - 0.45) / 0.225, nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 2))).to(dtype)
+    network = Before(
+        lambda _, x: (x - 0.45) / 0.225, nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 2))
+    ).to(dtype)
     [stem] = find_stems(uniform_stem(network, slices), slices)
-    assert stem.name == "layer.0" and stem.layer.weight.dtype == dtype and stem.layer.weight.shape[1] == slices
+    assert (
+        stem.name == "layer.0"
+        and stem.layer.weight.dtype == dtype
+        and stem.layer.weight.shape[1] == slices
+    )
     assert all(scale == pytest.approx(1 / 0.225, rel=0.03) for scale, _ in stem.maps)
 
 
@@ -342,13 +397,19 @@ def test_a_probe_may_be_a_tuple_or_a_dict():
     probe = {"mask": torch.ones(1, 1, 6, 6), "pixels": torch.zeros(1, 3, 8, 8), "factor": 2.0}
     network = uniform_stem(Named(), 5, probe=probe)
     assert network.conv.in_channels == 5
-    assert [s.name for s in find_stems(network, 5, probe | {"pixels": torch.zeros(1, 5, 8, 8)})] == ["conv"]
+    assert [
+        s.name for s in find_stems(network, 5, probe | {"pixels": torch.zeros(1, 5, 8, 8)})
+    ] == ["conv"]
     pair = Before(lambda _, x: x)
     pair.forward = lambda x, scale: pair.layer(x) * scale
     assert uniform_stem(pair, 5, probe=(torch.zeros(2, 3, 8, 8), 0.5)).layer.in_channels == 5
-    with pytest.raises(BadInputError, match=r"probe has shape \(1, 1, 6, 6\), expected \(B, 3, y, x\)"):
+    with pytest.raises(
+        BadInputError, match=r"probe has shape \(1, 1, 6, 6\), expected \(B, 3, y, x\)"
+    ):
         uniform_stem(Named(), 5, probe={"mask": probe["mask"]})
-    with pytest.raises(BadInputError, match=r"Named does not run on a probe with an image of shape \(1, 3, 8, 8\)"):
+    with pytest.raises(
+        BadInputError, match=r"Named does not run on a probe with an image of shape \(1, 3, 8, 8\)"
+    ):
         uniform_stem(Named(), 5, probe={"pixels": probe["pixels"]})
 
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.discovery import Stem, find_stems
-from evenslice.model.origin import slot_pattern
-from evenslice.model.slots import distances
-from evenslice.model.stem import INITS, bake_stem, norms_per_slot, slot_weights
+from evenslice.model.external import slot_pattern
+from evenslice.model.stem.adapt import INITS, bake_stem, norms_per_slot, slot_weights
+from evenslice.model.stem.find import Stem, find_stems
+from evenslice.model.stem.slots import distances
 
 EVEN = ("green", "red", "blue", "mean", "green-matched")
 RGB = torch.tensor([[[[1.0]], [[2.0]], [[4.0]]], [[[3.0]], [[-1.0]], [[0.5]]]])  # (2, 3, 1, 1)
@@ -37,7 +37,9 @@ RGB = torch.tensor([[[[1.0]], [[2.0]], [[4.0]]], [[[3.0]], [[-1.0]], [[0.5]]]]) 
 )
 def test_slot_weights_by_hand(init, slices, expected):
     found = slot_weights(RGB, slices, init)[..., 0, 0]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float32), rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,10 @@ def test_a_uniform_stem_does_not_see_the_order_of_slices(resnet, init, dtype, to
     x = torch.randn(1, 5, 64, 64, dtype=dtype, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(x)
-        worst = max(relative(model(x[:, list(p)]), expected) for p in list(itertools.permutations(range(5)))[1::29])
+        worst = max(
+            relative(model(x[:, list(p)]), expected)
+            for p in list(itertools.permutations(range(5)))[1::29]
+        )
     assert worst < tolerance
 
 
@@ -185,7 +190,9 @@ class TwoBranches(nn.Module):
 
     def forward(self, x):
         small = nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear")
-        up = nn.functional.interpolate(self.coarse(nn.functional.interpolate(small, scale_factor=2.0)), scale_factor=2)
+        up = nn.functional.interpolate(
+            self.coarse(nn.functional.interpolate(small, scale_factor=2.0)), scale_factor=2
+        )
         return self.mix(torch.cat([up, self.fine(x)], 1).tanh())
 
 
@@ -250,7 +257,10 @@ class Hard(nn.Module):
     [
         (Grouped(), r"'entry' is a grouped convolution \(groups = 3\)"),
         (Mixed(), "no layer of Mixed receives its 3 input channels themselves"),
-        (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3)), "the slices enter '0', a BatchNorm2d"),
+        (
+            nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3)),
+            "the slices enter '0', a BatchNorm2d",
+        ),
         (nn.Conv3d(1, 2, 3), "a Conv3d, expected Conv2d"),
         (Hard(), "does not run on 5 channels"),
     ],
@@ -275,7 +285,9 @@ def test_a_probe_serves_networks_of_a_fixed_size():
         uniform_stem(network, 5)
     uniform_stem(network, 5, probe=torch.zeros(2, 3, 30, 40))
     assert network[0].in_channels == 5
-    with pytest.raises(BadInputError, match=r"probe has shape \(1, 4, 8, 8\), expected \(B, 3, y, x\)"):
+    with pytest.raises(
+        BadInputError, match=r"probe has shape \(1, 4, 8, 8\), expected \(B, 3, y, x\)"
+    ):
         uniform_stem(nn.Conv2d(3, 2, 3), 5, probe=torch.zeros(1, 4, 8, 8))
 
 
@@ -290,7 +302,8 @@ def test_the_mirror_average_by_hand(slices):
 
 @pytest.mark.parametrize("tie", ["mirror", "uniform"])
 @pytest.mark.parametrize(
-    "make", [lambda: nn.Sequential(nn.Conv2d(5, 4, 3)), lambda: uniform_stem(Tokens(True), 5, "random")]
+    "make",
+    [lambda: nn.Sequential(nn.Conv2d(5, 4, 3)), lambda: uniform_stem(Tokens(True), 5, "random")],
 )
 def test_a_tie_holds_through_training_and_is_baked(tie, make):
     torch.manual_seed(0)
@@ -335,7 +348,9 @@ def test_a_constant_for_the_last_channel_alone_is_named():
         def forward(self, x):
             return self.conv(x * torch.tensor([1.0, 1.0, 2.0]).reshape(3, 1, 1))
 
-    with pytest.raises(BadInputError, match=r"its own constants before the stem 'conv' .scale 1, 1, 2"):
+    with pytest.raises(
+        BadInputError, match=r"its own constants before the stem 'conv' .scale 1, 1, 2"
+    ):
         uniform_stem(Scaled(), 3, "mean")
 
 

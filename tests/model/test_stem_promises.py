@@ -9,10 +9,10 @@ from torch.nn.utils import parametrize
 
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.discovery import find_stems
-from evenslice.model.slots import norms_per_slot
-from evenslice.model.stem import bake_stem
-from evenslice.model.tie import tie_of
+from evenslice.model.stem.adapt import bake_stem
+from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.slots import norms_per_slot
+from evenslice.model.stem.tie import tie_of
 
 
 class Around(nn.Module):
@@ -145,7 +145,13 @@ REFUSED = {
     ),
     "constants in buffers and attributes": (
         lambda: mirror_stem(
-            with_constants((0.5, 0.25, 0.25), (0.5, 0.5, 0.25), scale=[2.0, 2.0, 4.0], size=(3, 3, 3), pair=[0.5] * 2)
+            with_constants(
+                (0.5, 0.25, 0.25),
+                (0.5, 0.5, 0.25),
+                scale=[2.0, 2.0, 4.0],
+                size=(3, 3, 3),
+                pair=[0.5] * 2,
+            )
         ),
         OWN_CONSTANTS.format("2, 2, 4", "-1, -0.5, -1", " (see mean, std, scale)"),
     ),
@@ -158,7 +164,9 @@ REFUSED = {
         OWN_CONSTANTS.format("1, 1, 1", "-0.25, -0.5, -0.25", " (see mean)"),
     ),
     "four names are enough": (
-        lambda: uniform_stem(with_constants((0.5, 0.5, 0.25), a=[0.5] * 3, b=(0.5,) * 3, c=[0.5] * 3, d=[0.5] * 3)),
+        lambda: uniform_stem(
+            with_constants((0.5, 0.5, 0.25), a=[0.5] * 3, b=(0.5,) * 3, c=[0.5] * 3, d=[0.5] * 3)
+        ),
         OWN_CONSTANTS.format("1, 1, 1", "-0.5, -0.5, -0.25", " (see mean, a, b, c)"),
     ),
     "constants that lie nowhere": (
@@ -202,7 +210,9 @@ def test_a_way_beside_the_stem_is_seen_and_the_network_left_as_it_was(beside, ch
         change(network)
     said = re.escape(SAID.format("NUMBER", "0.0003")).replace("NUMBER", r"0\.\d+")
     assert re.fullmatch(said, str(caught.value))
-    assert network.conv.weight is kept and torch.equal(kept, values) and tie_of(network.conv) == "none"
+    assert (
+        network.conv.weight is kept and torch.equal(kept, values) and tie_of(network.conv) == "none"
+    )
     assert network.conv.in_channels == kept.shape[1]
 
 
@@ -227,11 +237,17 @@ def test_a_mirror_does_not_ask_for_all_orders():
 def test_a_tie_that_cannot_be_kept_leaves_the_one_before():
     torch.manual_seed(0)
     network = mirror_stem(Around(beside=middle_of), 3, "mirror")
-    original, baked = network.conv.parametrizations.weight.original, network.conv.weight.detach().clone()
+    original, baked = (
+        network.conv.parametrizations.weight.original,
+        network.conv.weight.detach().clone(),
+    )
     with pytest.raises(BadInputError, match="still depends on the order"):
         mirror_stem(network, 3, "uniform")
     assert tie_of(network.conv) == "mirror" and torch.equal(network.conv.weight, baked)
-    assert any(parameter.shape == original.shape and parameter.requires_grad for parameter in network.parameters())
+    assert any(
+        parameter.shape == original.shape and parameter.requires_grad
+        for parameter in network.parameters()
+    )
     mirror_stem(network, 3, "none")
     assert tie_of(network.conv) == "none"
 
@@ -240,7 +256,9 @@ def test_a_tie_takes_the_place_of_the_one_before():
     torch.manual_seed(0)
     network = mirror_stem(mirror_stem(Around(), 3, "mirror"), 3, "uniform")
     assert tie_of(network.conv) == "uniform"
-    assert max(norms_per_slot(find_stems(network)[0])) == pytest.approx(min(norms_per_slot(find_stems(network)[0])))
+    assert max(norms_per_slot(find_stems(network)[0])) == pytest.approx(
+        min(norms_per_slot(find_stems(network)[0]))
+    )
     assert tie_of(bake_stem(network).conv) == "none"
 
 
@@ -263,7 +281,8 @@ def test_a_probe_serves_a_mirror_of_a_network_of_a_fixed_size():
 
 def test_a_mirror_needs_a_network():
     with pytest.raises(
-        BadInputError, match=r"^the network is a str, expected a plain torch.nn.Module; pass the network"
+        BadInputError,
+        match=r"^the network is a str, expected a plain torch.nn.Module; pass the network",
     ):
         mirror_stem("resnet18")
 
@@ -299,7 +318,9 @@ def test_a_new_weight_learns_if_the_old_one_did_and_an_old_one_stays_the_same_pa
     kept = network.conv.weight
     assert uniform_stem(network, 3).conv.weight is kept
     assert uniform_stem(network, 5, "random" if learns else "mean").conv.weight is not kept
-    assert network.conv.weight.requires_grad is learns and isinstance(network.conv.weight, nn.Parameter)
+    assert network.conv.weight.requires_grad is learns and isinstance(
+        network.conv.weight, nn.Parameter
+    )
 
 
 class Single(nn.Conv2d):

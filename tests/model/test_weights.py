@@ -36,14 +36,20 @@ def network(name, seed=5, **options):
 
 def build(weights, arch="unet", encoder="test_resnet", **options):
     depth = {"unet": 3, "dpt": 1}[arch]
-    return build_model(arch, encoder, weights=weights, init="rgb", **({"encoder_depth": depth} | options))
+    return build_model(
+        arch, encoder, weights=weights, init="rgb", **({"encoder_depth": depth} | options)
+    )
 
 
 def held(model, net):
     """Whether the encoder holds every tensor of the network that it has."""
     state = {key.replace("_", "."): tensor for key, tensor in net.state_dict().items()}
     found = model.module.encoder.model.state_dict().items()
-    return all(torch.equal(tensor, state[key.replace("_", ".")]) for key, tensor in found if not key.startswith("head"))
+    return all(
+        torch.equal(tensor, state[key.replace("_", ".")])
+        for key, tensor in found
+        if not key.startswith("head")
+    )
 
 
 PREFIXES = {
@@ -87,9 +93,13 @@ def test_half_precision_is_widened(tmp_path, vit):
 
 
 def test_settings_in_a_checkpoint_are_read_over_and_objects_refused(tmp_path, resnet):
-    torch.save({"model": resnet.state_dict(), "args": argparse.Namespace(lr=0.1)}, tmp_path / "w.pth")
+    torch.save(
+        {"model": resnet.state_dict(), "args": argparse.Namespace(lr=0.1)}, tmp_path / "w.pth"
+    )
     assert held(build(tmp_path / "w.pth"), resnet)
-    torch.save({"model": resnet.state_dict(), "when": datetime.date(2025, 1, 1)}, tmp_path / "w.pth")
+    torch.save(
+        {"model": resnet.state_dict(), "when": datetime.date(2025, 1, 1)}, tmp_path / "w.pth"
+    )
     with pytest.raises(
         BadInputError,
         match=r"cannot be read \(they hold datetime.date, which is not run\), expected tensors only; save model.state_dict\(\)",
@@ -133,13 +143,18 @@ def test_position_embeddings_are_resampled_as_by_hand(encoder, options, prefix):
 
 def test_registers_are_read_as_the_authors_of_dinov2_write_them():
     net = network("test_vit", reg_tokens=4, no_embed_class=True)
-    state = net.state_dict() | {"mask_token": torch.zeros(1, 64), "register_tokens": net.reg_token.detach()}
+    state = net.state_dict() | {
+        "mask_token": torch.zeros(1, 64),
+        "register_tokens": net.reg_token.detach(),
+    }
     del state["reg_token"]
     of_class = torch.full((1, 1, 64), 0.5)
     state["pos_embed"] = torch.cat([of_class, net.pos_embed.detach()], 1)
     fresh = network("test_vit", seed=6, reg_tokens=4, no_embed_class=True)
     load_encoder(fresh, state, "w")
-    assert torch.equal(fresh.reg_token, net.reg_token) and torch.equal(fresh.pos_embed, net.pos_embed)
+    assert torch.equal(fresh.reg_token, net.reg_token) and torch.equal(
+        fresh.pos_embed, net.pos_embed
+    )
     assert torch.equal(fresh.cls_token, net.cls_token + of_class)
 
 
@@ -149,27 +164,48 @@ def test_a_grid_that_is_not_square_is_stated_by_the_file(tmp_path):
     model = build(tmp_path / "w.safetensors", "dpt", "test_vit")
     assert model.spec.options == {"img_size": [64, 160]} and held(model, net)
     save_file(net.state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(BadInputError, match=r"hold pos_embed of shape \(1, 41, 64\), expected \(1, 101, 64\)"):
+    with pytest.raises(
+        BadInputError, match=r"hold pos_embed of shape \(1, 41, 64\), expected \(1, 101, 64\)"
+    ):
         build(tmp_path / "w.safetensors", "dpt", "test_vit")
 
 
 def test_tables_of_another_window_are_resampled():
-    options = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1), "strict_img_size": False}
+    options = {
+        "embed_dim": 24,
+        "depths": (1, 1, 1, 1),
+        "num_heads": (1, 1, 1, 1),
+        "strict_img_size": False,
+    }
     wide = network("swin_tiny_patch4_window7_224", window_size=8, **options)
     table = wide.layers[0].blocks[0].attn.relative_position_bias_table
     with torch.no_grad():
         table.copy_(torch.linspace(-1, 1, 15)[:, None].expand(15, 15).reshape(-1, 1))
     narrow = timm.create_model(
-        "swin_tiny_patch4_window7_224", window_size=7, features_only=True, out_indices=(0, 1), **options
+        "swin_tiny_patch4_window7_224",
+        window_size=7,
+        features_only=True,
+        out_indices=(0, 1),
+        **options,
     )
     found = narrow.layers_0.blocks[0].attn.relative_position_bias_table
     load_encoder(
-        narrow, wide.state_dict(), "w", lambda: network("swin_tiny_patch4_window7_224", window_size=7, **options)
+        narrow,
+        wide.state_dict(),
+        "w",
+        lambda: network("swin_tiny_patch4_window7_224", window_size=7, **options),
     )
     after = found.view(13, 13)
-    assert torch.allclose(after[6], torch.zeros(13), atol=1e-5) and torch.allclose(after, -after.flip(0), atol=1e-5)
-    assert torch.allclose(after, after[:, :1].expand(13, 13), atol=1e-5) and (after.diff(dim=0) > 0.05).all()
-    assert torch.equal(narrow.layers_1.blocks[0].mlp.fc1.weight, wide.layers[1].blocks[0].mlp.fc1.weight)
+    assert torch.allclose(after[6], torch.zeros(13), atol=1e-5) and torch.allclose(
+        after, -after.flip(0), atol=1e-5
+    )
+    assert (
+        torch.allclose(after, after[:, :1].expand(13, 13), atol=1e-5)
+        and (after.diff(dim=0) > 0.05).all()
+    )
+    assert torch.equal(
+        narrow.layers_1.blocks[0].mlp.fc1.weight, wide.layers[1].blocks[0].mlp.fc1.weight
+    )
 
 
 def test_names_of_the_authors_are_known_to_timm():
@@ -195,7 +231,9 @@ def test_names_of_the_authors_are_known_to_timm():
     encoder = timm.create_model("convnext_atto", features_only=True, out_indices=(0, 1))
     load_encoder(encoder, state, "w", lambda: network("convnext_atto"))
     assert torch.equal(encoder.stages_1.downsample[1].weight, net.stages[1].downsample[1].weight)
-    assert torch.equal(encoder.stages_1.blocks[0].mlp.fc1.weight, net.stages[1].blocks[0].mlp.fc1.weight)
+    assert torch.equal(
+        encoder.stages_1.blocks[0].mlp.fc1.weight, net.stages[1].blocks[0].mlp.fc1.weight
+    )
 
 
 # What does not fit
@@ -227,7 +265,8 @@ def test_a_stem_of_slices_is_not_taken_for_one_of_colours(resnet):
     name = next(key for key, tensor in state.items() if tensor.ndim == 4)
     state[name] = torch.randn(state[name].shape[0], 5, *state[name].shape[2:])
     with pytest.raises(
-        BadInputError, match=r"have a stem of 5 channels .*, expected the three of RGB; .*colour photographs"
+        BadInputError,
+        match=r"have a stem of 5 channels .*, expected the three of RGB; .*colour photographs",
     ):
         load_encoder(timm.create_model("test_resnet", features_only=True), state, "w")
 
@@ -252,7 +291,11 @@ def test_a_stem_of_slices_is_not_taken_for_one_of_colours(resnet):
             {"pad_type": "same"},
             "state pad_type = 'same', expected an encoder that has it, found test_resnet; name",
         ),
-        ("smp:resnet18", {"pad_type": "same"}, "expected an encoder that has it, found smp:resnet18"),
+        (
+            "smp:resnet18",
+            {"pad_type": "same"},
+            "expected an encoder that has it, found smp:resnet18",
+        ),
     ],
 )
 def test_facts_that_cannot_be_are_refused_in_a_line(tmp_path, encoder, facts, message):

@@ -45,7 +45,9 @@ def repository(name, net, **config):
 
 def build_small(arch="unet", encoder="test_resnet", **options):
     """Few stages, so that the decoder is small; the encoder is then whole only for dpt."""
-    return build_model(arch, encoder, init="rgb", encoder_depth={"unet": 2, "dpt": 1}[arch], **options)
+    return build_model(
+        arch, encoder, init="rgb", encoder_depth={"unet": 2, "dpt": 1}[arch], **options
+    )
 
 
 def assert_holds(model, net):
@@ -87,13 +89,16 @@ def test_a_revision_can_be_named(hub):
     where = f"hf-hub:lab/a@{'a' * 40}"
     assert_holds(build_small(weights=where), net)
     with pytest.raises(
-        BadInputError, match=r"lab/a@other names no repository and revision of the hub .* expected hf-hub:"
+        BadInputError,
+        match=r"lab/a@other names no repository and revision of the hub .* expected hf-hub:",
     ):
         build_model(encoder="test_resnet", weights="hf-hub:lab/a@other")
 
 
 def test_an_encoder_of_the_hub_without_its_weights_is_only_built(hub):
-    hub.repositories["lab/a"] = repository("test_vit", network("test_vit", img_size=64), model_args={"img_size": 64})
+    hub.repositories["lab/a"] = repository(
+        "test_vit", network("test_vit", img_size=64), model_args={"img_size": 64}
+    )
     model = build_small("dpt", "hf-hub:lab/a", weights="none")
     assert (model.spec.encoder, model.spec.options) == ("test_vit", {"img_size": 64})
     assert not any("model.safetensors" in path for path in hub.asked)
@@ -119,14 +124,18 @@ def test_pickled_weights_are_read(hub, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "tag"), [("test_resnet", "r160_in1k"), ("test_resnet.r160_in1k", "r160_in1k")], ids=["default", "named"]
+    ("encoder", "tag"),
+    [("test_resnet", "r160_in1k"), ("test_resnet.r160_in1k", "r160_in1k")],
+    ids=["default", "named"],
 )
 def test_imagenet_is_timm_s_pretrained_tag(hub, tmp_path, encoder, tag):
     net = timm.create_model("test_resnet", num_classes=1000)
     hub.repositories[f"timm/test_resnet.{tag}"] = repository("test_resnet", net, num_classes=1000)
     model = build_small(encoder=encoder)
     assert_holds(model, net)
-    assert model.spec.encoder == f"test_resnet.{tag}", "the model file says which weights these were"
+    assert model.spec.encoder == f"test_resnet.{tag}", (
+        "the model file says which weights these were"
+    )
     save_model(tmp_path / "m.safetensors", model)
     hub.asked.clear()
     assert load_model(tmp_path / "m.safetensors").spec == model.spec and not hub.asked
@@ -158,19 +167,31 @@ def damaged(hub):
             {"weights": "hf-hub:lab/a"},
             r"repository of hf-hub:lab/a does not exist, or is private \(answer 401\), .* log in",
         ),
-        (None, {"encoder": "hf-hub:lab/a"}, "repository of hf-hub:lab/a does not exist, or is private"),
+        (
+            None,
+            {"encoder": "hf-hub:lab/a"},
+            "repository of hf-hub:lab/a does not exist, or is private",
+        ),
         (
             None,
             {"encoder": "test_resnet"},
             r"repository of test_resnet.r160_in1k does not exist, or is private \(answer 401\)",
         ),
-        (gated, {"weights": "hf-hub:lab/a"}, r"repository of hf-hub:lab/a asks for a login \(answer 403\), expected"),
+        (
+            gated,
+            {"weights": "hf-hub:lab/a"},
+            r"repository of hf-hub:lab/a asks for a login \(answer 403\), expected",
+        ),
         (
             other_architecture,
             {"weights": "hf-hub:lab/a"},
             "lab/a holds weights of resnet50, expected those of resnet18; use --encoder resnet50",
         ),
-        (of_transformers, {"encoder": "hf-hub:lab/a"}, "does not say which architecture of timm it holds"),
+        (
+            of_transformers,
+            {"encoder": "hf-hub:lab/a"},
+            "does not say which architecture of timm it holds",
+        ),
         (
             of_transformers,
             {"weights": "hf-hub:lab/a"},
@@ -189,21 +210,27 @@ def test_what_the_hub_refuses_is_said_in_a_line(hub, make, options, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"weights": "hf-hub:lab/a"}, {"encoder": "hf-hub:lab/a"}, {"encoder": "test_resnet"}]
+    "options",
+    [{"weights": "hf-hub:lab/a"}, {"encoder": "hf-hub:lab/a"}, {"encoder": "test_resnet"}],
 )
 def test_offline_the_error_names_the_other_weights(hub, monkeypatch, options):
     from huggingface_hub import constants, utils
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     getattr(utils, "reset_sessions", list)()  # older clients ask once per session
-    with pytest.raises(BadInputError, match=r"cannot be fetched .* use --weights bundled, or --weights FILE"):
+    with pytest.raises(
+        BadInputError, match=r"cannot be fetched .* use --weights bundled, or --weights FILE"
+    ):
         build_model(**options)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder": "resnet18.nope"}, "timm has no weights 'nope' of resnet18, expected .*a1_in1k"),
+        (
+            {"encoder": "resnet18.nope"},
+            "timm has no weights 'nope' of resnet18, expected .*a1_in1k",
+        ),
         (
             {"encoder": "swinv2_cr_tiny_224"},
             "timm has no pretrained weights for the encoder 'swinv2_cr_tiny_224', .* --weights none",
@@ -225,5 +252,7 @@ def test_the_endpoint_of_the_environment_is_asked(hub, tmp_path):
         "save_model(sys.argv[1], build_model(encoder='hf-hub:lab/a', init='rgb', encoder_depth=2))"
     )
     environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.safetensors")], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "m.safetensors")], env=environment, check=True
+    )
     assert_holds(load_model(tmp_path / "m.safetensors"), net)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.wrapping import Answer, Ensemble, Tensors, picture_in, plain, resized, tensors_of
+from evenslice.model.logits import Answer, Ensemble, Tensors, picture_in, plain, resized, tensors_of
 from evenslice.volume.normalisation import Normalisation
 
 
@@ -75,7 +75,9 @@ def test_probabilities_become_log_odds():
 
 def test_certain_probabilities_become_large_but_finite():
     for classes in (1, 3):
-        certain = Answer(nn.Identity(), probabilities=True)(torch.eye(4).reshape(1, 1, 4, 4).expand(1, classes, 4, 4))
+        certain = Answer(nn.Identity(), probabilities=True)(
+            torch.eye(4).reshape(1, 1, 4, 4).expand(1, classes, 4, 4)
+        )
         assert bool(certain.isfinite().all())
         assert float(certain.max() - certain.min()) > 15
 
@@ -114,8 +116,12 @@ def test_the_ensemble_reverses_raw_slices_where_slots_are_normalised_differently
     raw = 50 * torch.rand(1, 3, 4, 5, dtype=torch.float64)
     network = Weighted([0.2, -0.4, 1.0])
     mean, std = (torch.tensor(v)[:, None, None] for v in (norm.mean, norm.std))
-    expected = (network((raw - mean) / std).sigmoid() + network((raw.flip(1) - mean) / std).sigmoid()) / 2
-    assert torch.allclose(Ensemble(network, norm)((raw - mean) / std).sigmoid(), expected, atol=1e-7)
+    expected = (
+        network((raw - mean) / std).sigmoid() + network((raw.flip(1) - mean) / std).sigmoid()
+    ) / 2
+    assert torch.allclose(
+        Ensemble(network, norm)((raw - mean) / std).sigmoid(), expected, atol=1e-7
+    )
 
 
 def test_plain_is_the_network_inside():
@@ -126,7 +132,9 @@ def test_plain_is_the_network_inside():
 
 def test_all_numbers_with_a_row_for_each_window_are_kept():
     rows, other = torch.ones(2, 7), torch.ones(3, 2)
-    found = tensors_of({"a": [rows, (other,)], "b": torch.zeros(2, 0), "c": rows.long(), "d": torch.tensor(1.0)}, 2)
+    found = tensors_of(
+        {"a": [rows, (other,)], "b": torch.zeros(2, 0), "c": rows.long(), "d": torch.tensor(1.0)}, 2
+    )
     assert [id(t) for t in found] == [id(rows)]
 
 

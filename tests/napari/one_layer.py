@@ -13,5 +13,8 @@ def linear(weights, classes=1):
     conv.weight.data = torch.tensor(weights).view(1, -1, 1, 1).repeat(classes, 1, 1, 1)
     conv.bias.data[:] = 0.1 * torch.arange(classes)
     return Model(
-        conv.eval(), Spec(slices=len(weights), classes=classes), Normalisation((128.0,), (40.0,), "file"), stride=1
+        conv.eval(),
+        Spec(slices=len(weights), classes=classes),
+        Normalisation((128.0,), (40.0,), "file"),
+        stride=1,
     )

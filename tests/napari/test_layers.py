@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.napari.layers import LazyArray, contrast_of, file_of, layer_of, placed_like, volume_of_layer
+from evenslice.napari.layers import (
+    LazyArray,
+    contrast_of,
+    file_of,
+    layer_of,
+    placed_like,
+    volume_of_layer,
+)
 from evenslice.volume.array import Volume
 
 NUMBERS = np.arange(4 * 5 * 6, dtype=np.uint16).reshape(4, 5, 6)
@@ -68,7 +75,12 @@ def test_a_lazy_array_is_an_array():
 
 def test_a_volume_becomes_an_image_with_its_voxels_in_nm():
     data, facts, kind = layer_of(Volume(NUMBERS, (50.0, 4.0, 4.0)), "made")
-    assert (kind, facts["name"], facts["scale"], facts["units"]) == ("image", "made", (50.0, 4.0, 4.0), ("nm",) * 3)
+    assert (kind, facts["name"], facts["scale"], facts["units"]) == (
+        "image",
+        "made",
+        (50.0, 4.0, 4.0),
+        ("nm",) * 3,
+    )
     assert isinstance(data, LazyArray)
     assert "scale" not in layer_of(Volume(NUMBERS), "no size")[1]
     assert layer_of(Volume(NUMBERS, meaning="labels"), "labels")[2] == "labels"
@@ -87,17 +99,33 @@ def test_contrast_comes_from_the_middle_and_never_vanishes():
 
 def stand_in(data, **changes):
     """What a layer says of itself, as far as it is looked at."""
-    facts = {"name": "it", "data": data, "rgb": False, "multiscale": False, "units": None, "scale": (1, 1, 1)}
+    facts = {
+        "name": "it",
+        "data": data,
+        "rgb": False,
+        "multiscale": False,
+        "units": None,
+        "scale": (1, 1, 1),
+    }
     return SimpleNamespace(**(facts | changes))
 
 
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
-        (stand_in(np.zeros((4, 5, 3), np.uint8), rgb=True), "the layer 'it' is in colour, expected greyscale"),
-        (stand_in(np.zeros((4, 5))), r"the layer 'it' has the shape 4 x 5, expected a volume with axes z, y, x"),
+        (
+            stand_in(np.zeros((4, 5, 3), np.uint8), rgb=True),
+            "the layer 'it' is in colour, expected greyscale",
+        ),
+        (
+            stand_in(np.zeros((4, 5))),
+            r"the layer 'it' has the shape 4 x 5, expected a volume with axes z, y, x",
+        ),
         (stand_in(np.zeros((1, 4, 5, 6))), "has the shape 1 x 4 x 5 x 6, expected a volume"),
-        (stand_in(np.zeros((4, 5, 6), complex)), "voxels of type complex128, expected whole or real numbers"),
+        (
+            stand_in(np.zeros((4, 5, 6), complex)),
+            "voxels of type complex128, expected whole or real numbers",
+        ),
     ],
 )
 def test_a_layer_that_is_no_volume_is_refused_in_one_line(layer, words):
@@ -109,7 +137,10 @@ def test_a_layer_that_is_no_volume_is_refused_in_one_line(layer, words):
 def test_a_layer_that_was_opened_gives_its_volume_and_file_back():
     volume = Volume(NUMBERS, (50.0, 4.0, 4.0), "here.tif")
     small = Volume(NUMBERS[::2, ::2, ::2])
-    for layer in (stand_in(LazyArray(volume)), stand_in([LazyArray(volume), LazyArray(small)], multiscale=True)):
+    for layer in (
+        stand_in(LazyArray(volume)),
+        stand_in([LazyArray(volume), LazyArray(small)], multiscale=True),
+    ):
         assert volume_of_layer(layer) == volume
         assert file_of(layer) == "here.tif"
     assert file_of(stand_in(NUMBERS)) is None
@@ -120,7 +151,9 @@ def test_voxel_sizes_and_places_of_real_layers():
     layers = pytest.importorskip("napari.layers")
     micrometres = layers.Image(NUMBERS, scale=(0.05, 0.004, 0.004), units=("um",) * 3)
     assert volume_of_layer(micrometres).voxel_nm == pytest.approx((50, 4, 4))
-    assert volume_of_layer(layers.Image(NUMBERS, scale=(2, 1, 1))).voxel_nm is None  # pixels are no length
+    assert (
+        volume_of_layer(layers.Image(NUMBERS, scale=(2, 1, 1))).voxel_nm is None
+    )  # pixels are no length
     data, facts, kind = layer_of(Volume(NUMBERS, (50.0, 4.0, 4.0)), "made")
     assert volume_of_layer(layers.Layer.create(data, facts, kind)).voxel_nm == (50.0, 4.0, 4.0)
 
@@ -128,7 +161,9 @@ def test_voxel_sizes_and_places_of_real_layers():
 def test_a_layer_placed_like_another_starts_on_its_voxel():
     layers = pytest.importorskip("napari.layers")
     affine = np.array([[1, 0, 0, 5], [0, 0, -2, 1], [0, 1, 0, 2], [0, 0, 0, 1]])
-    first = layers.Image(NUMBERS, scale=(50, 4, 4), translate=(10, 20, 30), rotate=30, affine=affine)
+    first = layers.Image(
+        NUMBERS, scale=(50, 4, 4), translate=(10, 20, 30), rotate=30, affine=affine
+    )
     second = layers.Image(NUMBERS[2:, 1:, 3:], **placed_like(first, (2, 1, 3)))
     for voxel in ((0, 0, 0), (1, 2, 1)):
         wanted = first.data_to_world(np.add(voxel, (2, 1, 3)))

@@ -15,7 +15,9 @@ def no_triton(monkeypatch):
     del sys.modules["triton"]
 
 
-@pytest.mark.parametrize(("library", "kept"), [("/usr/lib/libLLVM-15.so.1", True), ("/usr/lib/libGL.so.1", False)])
+@pytest.mark.parametrize(
+    ("library", "kept"), [("/usr/lib/libLLVM-15.so.1", True), ("/usr/lib/libGL.so.1", False)]
+)
 def test_triton_is_kept_out_only_where_another_llvm_is_loaded(tmp_path, no_triton, library, kept):
     (tmp_path / "maps").write_text(f"7f00-7f01 r-xp 00000000 08:01 1 {library}\n")
     assert keep_triton_out(tmp_path / "maps") == kept
@@ -37,6 +39,6 @@ def test_where_there_are_no_maps_nothing_is_kept_out(tmp_path, no_triton):
 
 @pytest.mark.slow
 def test_the_verbs_load_without_triton():
-    code = "import sys; sys.modules['triton'] = None; import evenslice.verbs.segment, evenslice.verbs.audit; print('loaded')"
+    code = "import sys; sys.modules['triton'] = None; import evenslice.segmentation.run, evenslice.verbs.audit; print('loaded')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "loaded\n", done.stderr

@@ -15,16 +15,23 @@ def test_the_manifest_is_valid_and_all_it_names_is_there():
     pytest.importorskip("napari.layers", reason="the panels need napari")
     manifest = npe2.PluginManifest.from_file(MANIFEST)
     manifest.validate_imports()
-    assert [widget.display_name for widget in manifest.contributions.widgets] == ["Audit", "Segment"]
+    assert [widget.display_name for widget in manifest.contributions.widgets] == [
+        "Audit",
+        "Segment",
+    ]
     used = {
-        one.command for part in ("readers", "widgets", "sample_data") for one in getattr(manifest.contributions, part)
+        one.command
+        for part in ("readers", "widgets", "sample_data")
+        for one in getattr(manifest.contributions, part)
     }
     assert used == {command.id for command in manifest.contributions.commands}
 
 
 def test_the_package_names_the_manifest():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["project"]["entry-points"]["napari.manifest"] == {"evenslice": "evenslice.napari:napari.yaml"}
+    assert project["project"]["entry-points"]["napari.manifest"] == {
+        "evenslice": "evenslice.napari:napari.yaml"
+    }
     assert "napari/*.yaml" in project["tool"]["setuptools"]["package-data"]["evenslice"]
 
 

@@ -7,14 +7,16 @@ import pytest
 from one_layer import linear
 
 from evenslice import audit
-from evenslice.evidence.look import Look
+from evenslice.evidence.window_view import Look
 from evenslice.napari.layers import is_result
 from evenslice.napari.maps import Pinned, layers_of_audit, show_together, small_print, table_of
 
 
 def test_pictures_lie_where_they_are_pinned():
     one, two = np.full((2, 2), 1.0, np.float32), np.full((2, 2), 2.0, np.float32)
-    pinned = Pinned((3, 4, 4), [((1, 0, 0), one), ((1, 1, 1), two), ((5, 0, 0), two), ((2, 3, 3), one)], 0.0)
+    pinned = Pinned(
+        (3, 4, 4), [((1, 0, 0), one), ((1, 1, 1), two), ((5, 0, 0), two), ((2, 3, 3), one)], 0.0
+    )
     middle = [[1, 1, 0, 0], [1, 2, 2, 0], [0, 2, 2, 0], [0, 0, 0, 0]]
     assert pinned[1:2][0].tolist() == middle
     assert pinned[1:2, 1:3, 0:2][0].tolist() == [[1, 2], [0, 2]]
@@ -24,14 +26,20 @@ def test_pictures_lie_where_they_are_pinned():
 
 def look_at(origin, weights, numbered=False):
     """A window of 2 x 2 pixels with one importance a slot."""
-    maps = None if weights is None else np.ones((len(weights), 2, 2), np.float32) * np.array(weights)[:, None, None]
+    maps = (
+        None
+        if weights is None
+        else np.ones((len(weights), 2, 2), np.float32) * np.array(weights)[:, None, None]
+    )
     prediction = np.full((2, 2), 2.0 if numbered else 0.25, np.float32)
     return Look("it", origin, np.zeros((3, 2, 2), np.uint8), maps, prediction, None, None)
 
 
 def layer_like(shape):
     """A real layer, voxels of 50 x 4 x 4 nm."""
-    return pytest.importorskip("napari.layers").Image(np.zeros(shape, np.uint8), scale=(50, 4, 4), units=("nm",) * 3)
+    return pytest.importorskip("napari.layers").Image(
+        np.zeros(shape, np.uint8), scale=(50, 4, 4), units=("nm",) * 3
+    )
 
 
 def value(data, z):
@@ -42,9 +50,15 @@ def value(data, z):
 
 def test_each_map_lies_on_the_slices_of_its_slot_and_all_have_one_contrast():
     layer = layer_like((6, 8, 8))
-    found = SimpleNamespace(slices=3, looks=(look_at((2, 0, 0), [1, 5, 2]), look_at((4, 4, 4), [1, 5, 2])))
+    found = SimpleNamespace(
+        slices=3, looks=(look_at((2, 0, 0), [1, 5, 2]), look_at((4, 4, 4), [1, 5, 2]))
+    )
     *maps, (prediction, facts, kind) = layers_of_audit(found, layer)
-    assert [f["name"] for _, f, _ in maps] == ["importance of previous", "importance of centre", "importance of next"]
+    assert [f["name"] for _, f, _ in maps] == [
+        "importance of previous",
+        "importance of centre",
+        "importance of next",
+    ]
     assert [[value(data, z) for z in range(6)] for data, _, _ in maps] == [
         [None, 1, None, 1, None, None],
         [None, None, 5, None, 5, None],
@@ -52,8 +66,15 @@ def test_each_map_lies_on_the_slices_of_its_slot_and_all_have_one_contrast():
     ]
     assert np.isnan(np.asarray(maps[0][0][3])[:4]).all()  # the second window, in its own corner
     assert {f["contrast_limits"] for _, f, _ in maps} == {(0.0, 5.0)}
-    assert all(tuple(f["scale"]) == (50, 4, 4) and tuple(f["translate"]) == (0, 0, 0) for _, f, _ in maps)
-    assert (kind, facts["visible"], value(prediction, 2), value(prediction, 1)) == ("image", False, 0.25, None)
+    assert all(
+        tuple(f["scale"]) == (50, 4, 4) and tuple(f["translate"]) == (0, 0, 0) for _, f, _ in maps
+    )
+    assert (kind, facts["visible"], value(prediction, 2), value(prediction, 1)) == (
+        "image",
+        False,
+        0.25,
+        None,
+    )
 
 
 def test_maps_are_laid_together_and_apart_again():
@@ -66,7 +87,9 @@ def test_maps_are_laid_together_and_apart_again():
     assert [value(one.data, 2) for one in layers[:3]] == [1, 5, 2]
     assert [one.colormap.name for one in layers[:3]] == ["magenta", "gray", "green"]
     assert [one.visible for one in layers[:3]] == [True, False, True]
-    assert [one.contrast_limits for one in (layers[0], layers[2])] == [[0, 2]] * 2  # of the outer slots
+    assert [one.contrast_limits for one in (layers[0], layers[2])] == [
+        [0, 2]
+    ] * 2  # of the outer slots
     assert [one.blending for one in (layers[0], layers[2])] == ["translucent", "additive"]
     show_together([layer, *layers], False)
     assert [value(one.data, 1) for one in layers[:3]] == [1, None, None]
@@ -79,12 +102,19 @@ def test_class_numbers_become_labels_and_what_was_not_measured_no_map():
     layer = layer_like((6, 8, 8))
     unmeasured = SimpleNamespace(slices=3, looks=(look_at((2, 0, 0), None, numbered=True),))
     ((data, facts, kind),) = layers_of_audit(unmeasured, layer)
-    assert (kind, facts["name"], np.asarray(data[2]).max(), data.dtype) == ("labels", "prediction", 2, np.uint16)
+    assert (kind, facts["name"], np.asarray(data[2]).max(), data.dtype) == (
+        "labels",
+        "prediction",
+        2,
+        np.uint16,
+    )
     assert layers_of_audit(SimpleNamespace(slices=3, looks=()), layer) == []
 
 
 def test_the_table_and_the_small_print_of_a_real_audit(grey):
-    found = audit(linear([1.0, 2.0, 1.0]), grey, windows=12, tile=32, methods=["gradient"]).to_dict()
+    found = audit(
+        linear([1.0, 2.0, 1.0]), grey, windows=12, tile=32, methods=["gradient"]
+    ).to_dict()
     head, rows = table_of(found)
     assert head == ["method", "mirror index", "previous", "centre", "next", "verdict"]
     assert rows == [
@@ -101,11 +131,17 @@ def test_the_table_and_the_small_print_of_a_real_audit(grey):
     assert words.startswith(
         f"{found['windows']} windows in {found['clusters']} blocks, 95 % intervals; all controls passed."
     )
-    failed = {**found, "believed": {"passed": False, "failed": ["agreement"], "not_made": []}, "trained_on": 3}
+    failed = {
+        **found,
+        "believed": {"passed": False, "failed": ["agreement"], "not_made": []},
+        "trained_on": 3,
+    }
     assert "controls failed: agreement; do not believe it. 3 of the windows" in small_print(failed)
 
 
 def test_one_slice_has_no_index(grey):
-    head, rows = table_of(audit(linear([2.0]), grey, windows=12, tile=32, methods=["gradient"]).to_dict())
+    head, rows = table_of(
+        audit(linear([2.0]), grey, windows=12, tile=32, methods=["gradient"]).to_dict()
+    )
     assert head == ["method", "mirror index", "centre", "verdict"]
     assert rows[0][1] == "–\n–"

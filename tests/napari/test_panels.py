@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed, see the group ui")
-pytest.importorskip("qtpy.QtWidgets", reason="Qt is not installed, see the group ui", exc_type=ImportError)
-pytest.importorskip("napari.viewer", reason="napari is not installed, see the extra of that name", exc_type=ImportError)
+pytest.importorskip(
+    "qtpy.QtWidgets", reason="Qt is not installed, see the group ui", exc_type=ImportError
+)
+pytest.importorskip(
+    "napari.viewer",
+    reason="napari is not installed, see the extra of that name",
+    exc_type=ImportError,
+)
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QLabel
 
 from evenslice.napari import audit_panel, panel, segment_panel
-from evenslice.verbs import segment as segmenting
+from evenslice.segmentation import run as segmenting
 from evenslice.volume.array import Volume
 from evenslice.volume.files import open_volume, save_volume
 
@@ -72,10 +78,14 @@ def quick(widget, model, methods=("gradient",)):
     widget.tile.setValue(32)
     for row in range(widget.methods.count()):
         on = widget.methods.item(row).text() in methods
-        widget.methods.item(row).setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+        widget.methods.item(row).setCheckState(
+            Qt.CheckState.Checked if on else Qt.CheckState.Unchecked
+        )
 
 
-def test_an_audit_from_the_button_to_the_report(qtbot, shown, model_file, tmp_path, monkeypatch, answers):
+def test_an_audit_from_the_button_to_the_report(
+    qtbot, shown, model_file, tmp_path, monkeypatch, answers
+):
     widget = docked(shown, "Audit")
     quick(widget, model_file, ("gradient", "ablation"))
     assert widget.layer.layer is shown.layers["raw.tif"]
@@ -84,7 +94,9 @@ def test_an_audit_from_the_button_to_the_report(qtbot, shown, model_file, tmp_pa
     assert not widget.run_button.isEnabled()
     finished(qtbot, widget)
     assert widget.run_button.isEnabled()
-    assert widget.verdict.text().startswith("This model leans: it trusts the previous slice more than the next slice")
+    assert widget.verdict.text().startswith(
+        "This model leans: it trusts the previous slice more than the next slice"
+    )
     assert [widget.table.item(row, 0).text() for row in range(2)] == ["ablation", "gradient"]
     assert widget.audit.windows == 12
     maps = [f"importance of {slot}" for slot in ("previous", "centre", "next")]
@@ -93,7 +105,9 @@ def test_an_audit_from_the_button_to_the_report(qtbot, shown, model_file, tmp_pa
     assert shown.dims.point[0] == pytest.approx(z * VOXEL[0])
     seen = np.asarray(shown.layers[maps[1]].data[z])[y : y + 32, x : x + 32]
     np.testing.assert_array_equal(seen, widget.audit.looks[0].attribution[1])
-    assert [layer.name for layer in map(widget.layer.itemData, range(widget.layer.count()))] == ["raw.tif"]
+    assert [layer.name for layer in map(widget.layer.itemData, range(widget.layer.count()))] == [
+        "raw.tif"
+    ]
 
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     widget.save()
@@ -116,7 +130,10 @@ def test_a_second_audit_replaces_the_maps_and_the_table_stays_plain(qtbot, shown
         finished(qtbot, widget)
     assert len(shown.layers) == 5
     assert [layer.visible for layer in shown.layers] == [True, True, False, True, False]
-    assert all(label.textFormat() == Qt.TextFormat.PlainText for label in (widget.news, widget.verdict, widget.notes))
+    assert all(
+        label.textFormat() == Qt.TextFormat.PlainText
+        for label in (widget.news, widget.verdict, widget.notes)
+    )
 
 
 def test_an_audit_is_cancelled_and_nothing_is_shown(qtbot, shown, model_file):
@@ -124,7 +141,9 @@ def test_an_audit_is_cancelled_and_nothing_is_shown(qtbot, shown, model_file):
     quick(widget, model_file)
     widget.windows.setValue(60)
     told = []
-    widget._teller.told.connect(lambda label, done, total: (told.append(done), widget.cancel()) if done == 1 else None)
+    widget._teller.told.connect(
+        lambda label, done, total: (told.append(done), widget.cancel()) if done == 1 else None
+    )
     widget.run()
     widget.run()  # refused: one is running
     assert widget.news.text().startswith("One piece of work is running")
@@ -191,13 +210,17 @@ def test_code_is_run_only_when_the_user_says_so(qtbot, shown, answers, tmp_path,
     assert widget.news.text() == "Done."
 
 
-def test_a_segmentation_is_cancelled_gone_on_with_and_shown(qtbot, shown, model_file, tmp_path, answers, monkeypatch):
+def test_a_segmentation_is_cancelled_gone_on_with_and_shown(
+    qtbot, shown, model_file, tmp_path, answers, monkeypatch
+):
     monkeypatch.setattr(segmenting, "WORTH_KEEPING_S", 0.0)
     widget, out = docked(shown, "Segment"), tmp_path / "seg.zarr"
     widget.model.line.setText(str(model_file))
     widget.out.line.setText(str(out))
     widget.instances.setCurrentText("components")
-    stop = widget._teller.told.connect(lambda label, done, total: widget.cancel() if done == 1 else None)
+    stop = widget._teller.told.connect(
+        lambda label, done, total: widget.cancel() if done == 1 else None
+    )
     widget.run()
     finished(qtbot, widget)
     assert widget.news.text() == "Cancelled; what is done is kept: press Segment to go on."
@@ -211,7 +234,9 @@ def test_a_segmentation_is_cancelled_gone_on_with_and_shown(qtbot, shown, model_
     assert widget.news.text().startswith(f"Wrote {out}. ")
     assert "Go on with it?" in answers["questions"][-1]
     labels = shown.layers["seg labels"]
-    assert (np.asarray(labels.data[2]) == open_volume(out / "labels" / "segmentation").slice_at(2)).all()
+    assert (
+        np.asarray(labels.data[2]) == open_volume(out / "labels" / "segmentation").slice_at(2)
+    ).all()
     assert tuple(labels.scale) == VOXEL
     assert not shown.layers["seg probabilities"].visible
     widget.run()  # once more, over it: the layers are replaced
@@ -230,10 +255,14 @@ def test_a_layer_in_memory_is_segmented_where_it_lies(qtbot, viewer, model_file,
     widget.run()
     finished(qtbot, widget)
     assert open_volume(out / "labels" / "segmentation").voxel_nm == pytest.approx(VOXEL)
-    np.testing.assert_allclose(viewer.layers["seg labels"].extent.world, viewer.layers[0].extent.world)
+    np.testing.assert_allclose(
+        viewer.layers["seg labels"].extent.world, viewer.layers[0].extent.world
+    )
 
 
-def test_an_output_that_is_read_or_no_store_is_refused(qtbot, shown, model_file, errors, answers, volume_file):
+def test_an_output_that_is_read_or_no_store_is_refused(
+    qtbot, shown, model_file, errors, answers, volume_file
+):
     widget = docked(shown, "Segment")
     widget.model.line.setText(str(model_file))
     widget.out.line.setText(str(volume_file))
@@ -289,6 +318,9 @@ def test_the_sample_is_offered(viewer, monkeypatch):
 def test_all_labels_of_the_panels_are_plain(viewer):
     for name in ("Audit", "Segment"):
         widget = docked(viewer, name)
-        filled = (widget.news, *(getattr(widget, part) for part in ("verdict", "notes") if hasattr(widget, part)))
+        filled = (
+            widget.news,
+            *(getattr(widget, part) for part in ("verdict", "notes") if hasattr(widget, part)),
+        )
         assert all(label.textFormat() == Qt.TextFormat.PlainText for label in filled)
         assert all(isinstance(label, QLabel) for label in filled)

@@ -34,7 +34,9 @@ def written(folder, kind, grey):
     elif kind == ".raw":
         grey.tofile(path)
         z, y, x = grey.shape
-        (folder / "v.raw.info").write_text(f"NUM_X = {x}\nNUM_Y = {y}\nNUM_Z = {z}\nDATA_TYPE = uint8\n")
+        (folder / "v.raw.info").write_text(
+            f"NUM_X = {x}\nNUM_Y = {y}\nNUM_Z = {z}\nDATA_TYPE = uint8\n"
+        )
     else:
         path.mkdir()
         for number, plane in enumerate(grey):
@@ -87,13 +89,17 @@ def test_what_segment_wrote_is_shown_as_probabilities_and_labels(tmp_path, grey,
     segment(linear([1.0, -2.0, 0.5], classes), Volume(grey, VOXEL), out)
     *probabilities, (labels, facts, kind) = read(str(out))
     assert [f["name"] for _, f, _ in probabilities] == (
-        ["seg probabilities"] if classes == 1 else [f"seg probabilities of class {n}" for n in range(3)]
+        ["seg probabilities"]
+        if classes == 1
+        else [f"seg probabilities of class {n}" for n in range(3)]
     )
     total = sum(np.asarray(data[:]) for data, _, _ in probabilities)
     assert np.allclose(total, 1) == (classes == 3)
     assert not any(f["visible"] for _, f, _ in probabilities)
     assert (kind, facts["name"], facts["scale"]) == ("labels", "seg labels", VOXEL)
-    assert (np.asarray(labels[:]) == open_volume(out / "labels" / "segmentation").read(np.s_[:, :, :])).all()
+    assert (
+        np.asarray(labels[:]) == open_volume(out / "labels" / "segmentation").read(np.s_[:, :, :])
+    ).all()
 
 
 def test_a_damaged_result_is_one_line(tmp_path, grey):

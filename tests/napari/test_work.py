@@ -8,7 +8,7 @@ from one_layer import linear
 from evenslice import audit, segment
 from evenslice.errors import BadInputError
 from evenslice.napari.work import Control, Outcome, StoppedError, attempt, numbers
-from evenslice.verbs import segment as segmenting
+from evenslice.segmentation import run as segmenting
 
 
 def control_that_stops_at(count):
@@ -79,7 +79,12 @@ def test_an_audit_stops_at_a_step_and_leaves_no_maps(grey, tmp_path):
 
     def task(control):
         return audit(
-            linear([1.0, -2.0, 0.5]), grey, windows=12, tile=32, maps=tmp_path / "m.zarr", progress=control.progress
+            linear([1.0, -2.0, 0.5]),
+            grey,
+            windows=12,
+            tile=32,
+            maps=tmp_path / "m.zarr",
+            progress=control.progress,
         )
 
     assert attempt(control, task) == Outcome(stopped=True)
@@ -110,7 +115,9 @@ def test_a_segmentation_is_stopped_and_gone_on_with(grey, tmp_path, monkeypatch)
     monkeypatch.setattr(segmenting, "WORTH_KEEPING_S", 0.0)
     model, out, whole = linear([1.0, -2.0, 0.5]), tmp_path / "o.zarr", tmp_path / "whole.zarr"
     control, _ = control_that_stops_at(2)
-    assert attempt(control, lambda c: segment(model, grey, out, progress=c.progress)) == Outcome(stopped=True)
+    assert attempt(control, lambda c: segment(model, grey, out, progress=c.progress)) == Outcome(
+        stopped=True
+    )
     assert not out.exists()
     again, told = control_that_stops_at(None)
     done = attempt(again, lambda c: segment(model, grey, out, resume=True, progress=c.progress))
@@ -119,17 +126,23 @@ def test_a_segmentation_is_stopped_and_gone_on_with(grey, tmp_path, monkeypatch)
     segment(model, grey, whole)
     chunks = {f.relative_to(whole): f.read_bytes() for f in whole.rglob("c/**/*") if f.is_file()}
     assert chunks
-    assert {f.relative_to(out): f.read_bytes() for f in out.rglob("c/**/*") if f.is_file()} == chunks
+    assert {
+        f.relative_to(out): f.read_bytes() for f in out.rglob("c/**/*") if f.is_file()
+    } == chunks
 
 
 def test_a_segmentation_stopped_early_leaves_nothing(grey, tmp_path):
     control, _ = control_that_stops_at(1)
-    assert attempt(control, lambda c: segment(linear([1.0]), grey, tmp_path / "o.zarr", progress=c.progress)).stopped
+    assert attempt(
+        control, lambda c: segment(linear([1.0]), grey, tmp_path / "o.zarr", progress=c.progress)
+    ).stopped
     assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_are_read_or_refused():
     assert numbers(" ", "the mean") is None
     assert numbers("1, 2.5", "the mean") == [1.0, 2.5]
-    with pytest.raises(BadInputError, match=r"the mean is 'two', expected one number or one a slot"):
+    with pytest.raises(
+        BadInputError, match=r"the mean is 'two', expected one number or one a slot"
+    ):
         numbers("two", "the mean")

@@ -10,9 +10,7 @@ import time
 
 from test_browser import CHROMIUM, QUIET
 
-START = (
-    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
-)
+START = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 KEYS = {
     "Enter": ("Enter", 13, "\r"),
     "Space": (" ", 32, " "),
@@ -30,7 +28,13 @@ class Browser:
         read, self._out = os.pipe()
         self._in, write = os.pipe()
         quiet = [flag for flag in QUIET if "virtual-time" not in flag]
-        chromium = [CHROMIUM, *quiet, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
+        chromium = [
+            CHROMIUM,
+            *quiet,
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, str(read), str(write), *chromium],
             pass_fds=(read, write),
@@ -66,7 +70,13 @@ class Browser:
     def open(self, path, width=1240, height=900, scripts=True):
         """Open a page of the disk and wait until it is there."""
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         self.seen.clear()
         self.call("Page.navigate", url=path.as_uri())
         if not any(one.get("method") == "Page.loadEventFired" for one in self.seen):
@@ -80,7 +90,9 @@ class Browser:
 
     def ask(self, expression):
         """Evaluate JavaScript and return its value."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from evenslice.evidence.look import Look
+from evenslice.evidence.window_view import Look
 from evenslice.report.page import Page, Row
 
 
 def method_of(shares, spread, verdict):
     """One method's entry with intervals of +-spread; the index follows from the shares."""
     half = len(shares) // 2
-    pairs = [(shares[half + j] - shares[half - j]) / (shares[half + j] + shares[half - j]) for j in range(1, half + 1)]
+    pairs = [
+        (shares[half + j] - shares[half - j]) / (shares[half + j] + shares[half - j])
+        for j in range(1, half + 1)
+    ]
     after, before = sum(shares[half + 1 :]), sum(shares[:half])
     index = (after - before) / (after + before) if half else None
     return {
@@ -39,7 +42,13 @@ def audit_of(methods, verdict, **changes):
         "seed": 7,
         "margin": 0.05,
         "confidence": 0.95,
-        "stems": [{"module": "encoder.conv1", "kind": "conv2d", "norms": [4.21, 6.84, 2.96, 3.1, 3.3][:slices]}],
+        "stems": [
+            {
+                "module": "encoder.conv1",
+                "kind": "conv2d",
+                "norms": [4.21, 6.84, 2.96, 3.1, 3.3][:slices],
+            }
+        ],
         "normalisation": {"uniform": True, "mean": 127.25, "std": 41.5, "source": "file"},
         "methods": methods,
         "reversal": {"probability_change": 0.0312, "flipped_fraction": 0.0184},
@@ -47,8 +56,18 @@ def audit_of(methods, verdict, **changes):
         "checks": {
             "completeness": {"value": 3.1e-5, "tolerance": 0.01, "passed": True, "reason": ""},
             "mirror-tied twin": {"value": 0.0, "tolerance": 1e-5, "passed": True, "reason": ""},
-            "agreement of families": {"value": 0.31, "tolerance": 0.2, "passed": False, "reason": "families disagree"},
-            "stem norms": {"value": None, "tolerance": None, "passed": None, "reason": "this model shows no weights"},
+            "agreement of families": {
+                "value": 0.31,
+                "tolerance": 0.2,
+                "passed": False,
+                "reason": "families disagree",
+            },
+            "stem norms": {
+                "value": None,
+                "tolerance": None,
+                "passed": None,
+                "reason": "this model shows no weights",
+            },
         },
         "verdict": verdict,
         **changes,
@@ -68,10 +87,22 @@ def look_of(label, weights, shape=(160, 160), seed=3, dtype=np.uint8):
     texture = blobs(seed + 1, field.shape, (0.2, 1, 1), 9.0)
     raw = np.clip(185 - 120 * membrane + texture, 0, 255).astype(dtype)
     speckle = np.abs(blobs(seed + 2, field.shape, (0.2, 0.8, 0.8)))
-    attribution = (np.array(weights)[:, None, None] * (0.08 + membrane) * speckle).astype(np.float32)
+    attribution = (np.array(weights)[:, None, None] * (0.08 + membrane) * speckle).astype(
+        np.float32
+    )
     centre = slices // 2
-    prediction = np.clip(membrane[centre] + blobs(seed + 3, shape, 2, 0.05), 0, 1).astype(np.float32)
-    return Look(label, (48, 512, 256), raw, attribution, prediction, membrane[centre] > 0.5, (30.0, 6.0, 6.0))
+    prediction = np.clip(membrane[centre] + blobs(seed + 3, shape, 2, 0.05), 0, 1).astype(
+        np.float32
+    )
+    return Look(
+        label,
+        (48, 512, 256),
+        raw,
+        attribution,
+        prediction,
+        membrane[centre] > 0.5,
+        (30.0, 6.0, 6.0),
+    )
 
 
 @pytest.fixture
@@ -118,7 +149,11 @@ def page(leaning, even):
         title="Two ways to start the same model",
         rows=[Row("rgb", leaning, 0.8731, 0.7748, "control"), Row("green", even, 0.8724, 0.7737)],
         looks=[look_of("rgb", (0.263, 0.549, 0.189)), look_of("green", (0.249, 0.502, 0.249))],
-        facts={"Volume": "demo volume, 60 x 256 x 256", "Training steps": "400", "Encoder": "resnet18"},
+        facts={
+            "Volume": "demo volume, 60 x 256 x 256",
+            "Training steps": "400",
+            "Encoder": "resnet18",
+        },
         command="evenslice demo ./evenslice-demo --seed 7",
         intro="One network trained twice on the same slices; only the way its first layer was filled differs.",
     )

@@ -41,7 +41,10 @@ def audited(index, spread, centre, slices, end=""):
         if abs(index) - spread > MARGIN
         else "inconclusive"
     )
-    values = {f"share_{slot}{end}": float(share) for slot, share in enumerate(shares(index, centre, slices))}
+    values = {
+        f"share_{slot}{end}": float(share)
+        for slot, share in enumerate(shares(index, centre, slices))
+    }
     return values | {
         f"mirror_index{end}": float(index),
         f"mirror_low{end}": float(index - spread),
@@ -55,7 +58,9 @@ def cell(network, treatment, dataset, seed, slices=3, steps=200):
     rng = chance(network, treatment, dataset, seed, slices)
     start = LEAN.get(network, -0.12) if treatment.startswith("rgb") else 0.0
     before = start + (rng.normal(0, 0.004) if treatment in (*KEPT, "random weights") else 0.0)
-    after = KEPT.get(treatment, 1.0) * start + rng.normal(0, 0.004 if "green" in treatment else 0.012)
+    after = KEPT.get(treatment, 1.0) * start + rng.normal(
+        0, 0.004 if "green" in treatment else 0.012
+    )
     centre = CENTRE.get(network, 0.4)
     base = {"ISBI 2012": 0.80, "VNC": 0.74}.get(dataset, 0.7) - (0.03 if "dpt" in network else 0)
     dice = base - (0.026 if treatment == "random weights" else 0) + rng.normal(0, 0.004)
@@ -114,12 +119,16 @@ def curve(row):
     for steps in np.linspace(0, row["steps"], 5).astype(int):
         part = steps / row["steps"]
         index = (
-            (1 - part) * row["mirror_index_before"] + part * row["mirror_index"] + rng.normal(0, 0.004) * (0 < part < 1)
+            (1 - part) * row["mirror_index_before"]
+            + part * row["mirror_index"]
+            + rng.normal(0, 0.004) * (0 < part < 1)
         )
         points.append(
             {
                 "steps": int(steps),
-                "loss": float(0.35 + 0.9 * np.exp(-3 * part) + rng.normal(0, 0.02)) if steps else None,
+                "loss": float(0.35 + 0.9 * np.exp(-3 * part) + rng.normal(0, 0.02))
+                if steps
+                else None,
                 "dice": float(row["dice"] * (1 - 0.5 * np.exp(-4 * part))) if steps else None,
             }
             | audited(index, 0.006, 0.45, row["slices"])
@@ -148,15 +157,29 @@ def mean_over_blocks(values, blocks):
 
 def lean(rows, treatment, network, when):
     key = "mirror_index" + ("_before" if when == "before" else "")
-    own = [row for row in rows if row["treatment"] == treatment and network in ("all", row["network"])]
-    value, low, high, p = mean_over_blocks([row[key] for row in own], [row["dataset"] for row in own])
+    own = [
+        row for row in rows if row["treatment"] == treatment and network in ("all", row["network"])
+    ]
+    value, low, high, p = mean_over_blocks(
+        [row[key] for row in own], [row["dataset"] for row in own]
+    )
     verdict = "undecided"
     if low is not None:
         verdict = (
-            "leans" if low > MARGIN or high < -MARGIN else "even" if low > -MARGIN and high < MARGIN else "undecided"
+            "leans"
+            if low > MARGIN or high < -MARGIN
+            else "even"
+            if low > -MARGIN and high < MARGIN
+            else "undecided"
         )
     found = {"treatment": treatment, "network": network, "when": when, "cells": len(own)}
-    found |= {"datasets": len({row["dataset"] for row in own}), "value": value, "low": low, "high": high, "p": p}
+    found |= {
+        "datasets": len({row["dataset"] for row in own}),
+        "value": value,
+        "low": low,
+        "high": high,
+        "p": p,
+    }
     return found | {"p_holm": p if network == "all" else None, "verdict": verdict}
 
 
@@ -173,11 +196,32 @@ def comparison(rows, treatment, outcome, margin):
         verdict = "equivalent"
     elif p is not None and p < 0.05:
         verdict = "higher" if value > 0 else "lower"
-    found = {"treatment": treatment, "control": "rgb", "network": "all", "outcome": outcome, "cells": len(own)}
-    found |= {"datasets": len({row["dataset"] for row in own}), "value": value, "low": low, "high": high}
-    found |= {"p": p, "p_holm": None if p is None else min(1.0, 4 * p), "p_signflip": 0.03, "margin": margin}
+    found = {
+        "treatment": treatment,
+        "control": "rgb",
+        "network": "all",
+        "outcome": outcome,
+        "cells": len(own),
+    }
+    found |= {
+        "datasets": len({row["dataset"] for row in own}),
+        "value": value,
+        "low": low,
+        "high": high,
+    }
+    found |= {
+        "p": p,
+        "p_holm": None if p is None else min(1.0, 4 * p),
+        "p_signflip": 0.03,
+        "margin": margin,
+    }
     same = None if margin is None else 0.021
-    return found | {"p_equivalence": same, "p_equivalence_holm": same, "p_not_worse": same, "verdict": verdict}
+    return found | {
+        "p_equivalence": same,
+        "p_equivalence_holm": same,
+        "p_not_worse": same,
+        "verdict": verdict,
+    }
 
 
 def claims(verdict):
@@ -188,7 +232,13 @@ def claims(verdict):
 
 
 def study(
-    networks=NETWORKS, datasets=tuple(DATASETS), seeds=3, treatments=TREATMENTS, five=True, pending=0, verdict="yes"
+    networks=NETWORKS,
+    datasets=tuple(DATASETS),
+    seeds=3,
+    treatments=TREATMENTS,
+    five=True,
+    pending=0,
+    verdict="yes",
 ):
     """A study as JSON holds it: every combination, two failed cells, one network with five slices if asked for."""
     grid = [(n, 3) for n in networks] + ([("unet resnet18", 5)] if five else [])
@@ -215,7 +265,11 @@ def study(
         "cells": len(rows) + pending,
         "done": len(rows),
         "failed": len(rows) - len(good),
-        "settings": {"data sets": ", ".join(datasets), "steps": "200", "audit": "gradient; 40 windows, margin 0.05"},
+        "settings": {
+            "data sets": ", ".join(datasets),
+            "steps": "200",
+            "audit": "gradient; 40 windows, margin 0.05",
+        },
         "command": "evenslice study studies/small.toml --out small",
         "versions": {"evenslice": "0.1.0", "torch": "2.9.0"},
         "rows": rows,
@@ -223,7 +277,10 @@ def study(
             lean(good, treatment, network, when)
             for when in ("before", "after")
             for treatment in used
-            for network in ("all", *dict.fromkeys(row["network"] for row in good if row["treatment"] == treatment))
+            for network in (
+                "all",
+                *dict.fromkeys(row["network"] for row in good if row["treatment"] == treatment),
+            )
         ],
         "comparisons": [
             comparison(good, treatment, outcome, margin)

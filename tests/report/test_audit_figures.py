@@ -28,15 +28,36 @@ def exact(value, spread=0.01):
 
 def method(shares, verdict="asymmetric"):
     half = len(shares) // 2
-    pairs = [(shares[half + j] - shares[half - j]) / (shares[half + j] + shares[half - j]) for j in range(1, half + 1)]
+    pairs = [
+        (shares[half + j] - shares[half - j]) / (shares[half + j] + shares[half - j])
+        for j in range(1, half + 1)
+    ]
     index = exact(pairs[0]) if pairs else None
-    return MethodResult(tuple(exact(s) for s in shares), tuple(exact(p) for p in pairs), index, verdict)
+    return MethodResult(
+        tuple(exact(s) for s in shares), tuple(exact(p) for p in pairs), index, verdict
+    )
 
 
 def audit_of(shares, names=("gradient", "ablation"), **facts):
     methods = {name: method(shares) for name in names}
     norm = Normalisation((0.0,), (1.0,))
-    made = Audit(len(shares), 12, 9, 0, 0, 0.05, 0.95, (64, 64), (), norm, methods, 0.1, 0.01, {}, "asymmetric")
+    made = Audit(
+        len(shares),
+        12,
+        9,
+        0,
+        0,
+        0.05,
+        0.95,
+        (64, 64),
+        (),
+        norm,
+        methods,
+        0.1,
+        0.01,
+        {},
+        "asymmetric",
+    )
     return replace(made, **facts)
 
 
@@ -46,7 +67,10 @@ def scores_of(**facts):
         {"z": 5, "dice": None, "iou": None},
         {"z": 6, "dice": 1.0, "iou": 1.0},
     )
-    return replace(Scores(0.75, 0.6, {1: {"dice": 0.75, "iou": 0.6, "voxels": 9}}, 90, per_slice=per_slice), **facts)
+    return replace(
+        Scores(0.75, 0.6, {1: {"dice": 0.75, "iou": 0.6, "voxels": 9}}, 90, per_slice=per_slice),
+        **facts,
+    )
 
 
 def objects():
@@ -82,19 +106,26 @@ def test_the_bars_are_the_shares_in_the_colours_of_the_slots():
     assert [label.get_text() for label in left.get_yticklabels()] == ["gradient", "ablation"]
     marks = [line for line in right.lines if line.get_marker() == "o"]
     np.testing.assert_allclose([mark.get_xdata()[0] for mark in marks], [0.5, 0.5])
-    assert {mark.get_color() for mark in marks} == {AFTER[0]}, "beyond the margin, to the later side"
+    assert {mark.get_color() for mark in marks} == {AFTER[0]}, (
+        "beyond the margin, to the later side"
+    )
     assert "trusts the next slice more" in figure.get_suptitle().replace("\n", " ")
 
 
 def test_within_the_margin_a_pair_has_no_colour():
     figure = audit_figure(audit_of((0.25, 0.5, 0.25), verdict="symmetric"))
-    assert {line.get_color() for line in figure.axes[1].lines if line.get_marker() == "o"}.isdisjoint({*BEFORE, *AFTER})
+    assert {
+        line.get_color() for line in figure.axes[1].lines if line.get_marker() == "o"
+    }.isdisjoint({*BEFORE, *AFTER})
 
 
 def test_more_slices_have_a_mark_a_pair_and_the_lag_a_panel():
     figure = audit_figure(audit_of((0.1, 0.2, 0.3, 0.3, 0.1), lag=exact(0.004)))
     assert len(figure.axes) == 3
-    assert [line.get_marker() for line in figure.axes[1].lines if line.get_marker() != "None"] == ["o", "s"] * 2
+    assert [line.get_marker() for line in figure.axes[1].lines if line.get_marker() != "None"] == [
+        "o",
+        "s",
+    ] * 2
     assert len(audit_figure(audit_of((1.0,))).axes) == 1, "one slice has no pairs"
 
 
@@ -103,7 +134,9 @@ def test_a_window_shows_every_slice_with_its_share_and_the_prediction(make_look)
     axes = window_figure(look).axes
     assert len(axes) == 4
     sums = look.attribution.sum(axis=(1, 2), dtype=float)
-    assert [axis.get_title().split("\n")[1] for axis in axes[:3]] == [f"{s:.2f}" for s in sums / sums.sum()]
+    assert [axis.get_title().split("\n")[1] for axis in axes[:3]] == [
+        f"{s:.2f}" for s in sums / sums.sum()
+    ]
     assert [len(axis.images) for axis in axes] == [2, 2, 2, 2]
     assert any("nm" in text.get_text() for text in axes[0].texts), "a scale bar"
     plain = window_figure(replace(look, attribution=None, truth=None, voxel_nm=None))
@@ -113,7 +146,9 @@ def test_a_window_shows_every_slice_with_its_share_and_the_prediction(make_look)
 def test_scores_are_drawn_per_class_and_slice_and_objects_by_threshold():
     left, right = scores_figure(scores_of()).axes
     assert [bar.get_height() for bar in left.patches] == [0.75, 0.6]
-    assert right.lines[0].get_xydata().tolist() == [[4, 0.5], [6, 1.0]], "a slice without foreground has no score"
+    assert right.lines[0].get_xydata().tolist() == [[4, 0.5], [6, 1.0]], (
+        "a slice without foreground has no score"
+    )
     found = objects()
     f1 = scores_figure(found).axes[-1].lines[0]
     assert f1.get_ydata().tolist() == [
@@ -143,9 +178,13 @@ def test_figures_are_shown_without_a_screen_or_pyplot(monkeypatch):
 @pytest.mark.parametrize("kind", ["audit", "scores", pytest.param("study", marks=pytest.mark.slow)])
 def test_the_same_result_gives_the_same_files(tmp_path, make_look, kind):
     made = {
-        "audit": lambda: audit_of((0.1, 0.6, 0.3), looks=(make_look("green", (1, 2, 1), shape=(30, 30)),)),
+        "audit": lambda: audit_of(
+            (0.1, 0.6, 0.3), looks=(make_look("green", (1, 2, 1), shape=(30, 30)),)
+        ),
         "scores": scores_of,
-        "study": lambda: study(NETWORKS[:1], ("ISBI 2012",), seeds=2, treatments=("rgb", "green"), five=False),
+        "study": lambda: study(
+            NETWORKS[:1], ("ISBI 2012",), seeds=2, treatments=("rgb", "green"), five=False
+        ),
     }[kind]
     names = {
         "audit": ["audit", "window-1"],
@@ -153,14 +192,20 @@ def test_the_same_result_gives_the_same_files(tmp_path, make_look, kind):
         "study": ["finding", "steps", "effects"],
     }[kind]
     one, two = (save_figures(made(), tmp_path / folder / "deep") for folder in "ab")
-    assert [path.name for path in one] == [f"{name}.{end}" for name in names for end in ("svg", "pdf")]
+    assert [path.name for path in one] == [
+        f"{name}.{end}" for name in names for end in ("svg", "pdf")
+    ]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     assert not any(re.search(rb"dc:date|CreationDate", path.read_bytes()) for path in one)
 
 
 def test_what_cannot_be_drawn_is_refused_and_nothing_written(tmp_path):
     for result, options, words in (
-        (scores_of(), {"formats": ("jpg",)}, "the format is 'jpg', expected any of svg, pdf and png"),
+        (
+            scores_of(),
+            {"formats": ("jpg",)},
+            "the format is 'jpg', expected any of svg, pdf and png",
+        ),
         (scores_of(), {"formats": ()}, "the format is empty"),
         ([1], {}, "no figures of a list"),
         ({"rows": []}, {}, "nothing to draw"),

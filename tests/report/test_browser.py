@@ -8,7 +8,9 @@ from PIL import Image
 from evenslice.report.page import write_page
 from evenslice.report.verdict import sentence
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 QUIET = [
     "--headless",
     "--no-sandbox",
@@ -22,7 +24,10 @@ QUIET = [
     "--virtual-time-budget=2000",
 ]
 
-pytestmark = [pytest.mark.ui, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+pytestmark = [
+    pytest.mark.ui,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
 
 
 def browse(tmp_path, path, *flags):
@@ -53,7 +58,9 @@ def test_pictures_and_charts_are_drawn_in_colour(written, tmp_path):
     shot = tmp_path / "shot.png"
     browse(tmp_path, written, "--window-size=1240,2600", f"--screenshot={shot}")
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
-    blue, orange = (np.all(pixels == colour, axis=2).sum() for colour in ([0, 114, 178], [213, 94, 0]))
+    blue, orange = (
+        np.all(pixels == colour, axis=2).sum() for colour in ([0, 114, 178], [213, 94, 0])
+    )
     assert min(blue, orange) > 2000
     spread = pixels.max(axis=2) - pixels.min(axis=2)
     assert (spread[1300:] > 60).sum() > 3000

@@ -31,9 +31,13 @@ def marks(axis, marker):
 
 
 @pytest.mark.parametrize(
-    ("ending", "start"), [("svg", b"<?xml"), ("PDF", b"%PDF"), ("png", b"\x89PNG")], ids=["svg", "pdf", "png"]
+    ("ending", "start"),
+    [("svg", b"<?xml"), ("PDF", b"%PDF"), ("png", b"\x89PNG")],
+    ids=["svg", "pdf", "png"],
 )
-def test_the_same_study_gives_the_same_file_of_the_kind_that_was_asked_for(small, tmp_path, ending, start):
+def test_the_same_study_gives_the_same_file_of_the_kind_that_was_asked_for(
+    small, tmp_path, ending, start
+):
     paths = [tmp_path / f"{name}.{ending}" for name in ("one", "two")]
     for path in paths:
         save_figure(effects_figure(small), path)
@@ -47,7 +51,8 @@ def test_the_same_study_gives_the_same_file_of_the_kind_that_was_asked_for(small
 
 def test_another_ending_is_refused(small, tmp_path):
     with pytest.raises(
-        BadInputError, match=r"f\.jpg ends in '\.jpg', expected \.svg, \.pdf or \.png; choose another name"
+        BadInputError,
+        match=r"f\.jpg ends in '\.jpg', expected \.svg, \.pdf or \.png; choose another name",
     ):
         save_figure(effects_figure(small), tmp_path / "f.jpg")
     assert list(tmp_path.iterdir()) == []
@@ -55,7 +60,9 @@ def test_another_ending_is_refused(small, tmp_path):
 
 def test_the_looks_do_not_depend_on_the_settings_of_the_user(small, tmp_path):
     save_figure(effects_figure(small), tmp_path / "plain.svg")
-    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "black", "lines.linewidth": 9, "svg.hashsalt": "x"}):
+    with matplotlib.rc_context(
+        {"font.size": 20, "axes.facecolor": "black", "lines.linewidth": 9, "svg.hashsalt": "x"}
+    ):
         before = dict(matplotlib.rcParams)
         save_figure(effects_figure(small), tmp_path / "own.svg")
         assert dict(matplotlib.rcParams) == before
@@ -67,7 +74,9 @@ def test_no_words_leave_the_figure_or_lie_over_each_other(whole, kind, monkeypat
     figure, drawn, draw = kind(whole), {}, Text.draw
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    monkeypatch.setattr(Text, "draw", lambda self, *rest: (drawn.update({self: None}), draw(self, *rest))[1])
+    monkeypatch.setattr(
+        Text, "draw", lambda self, *rest: (drawn.update({self: None}), draw(self, *rest))[1]
+    )
     canvas.draw()
     renderer = canvas.get_renderer()
     texts = [one for one in drawn if one.get_visible() and one.get_text().strip()]
@@ -75,7 +84,9 @@ def test_no_words_leave_the_figure_or_lie_over_each_other(whole, kind, monkeypat
     boxes = [one.get_window_extent(renderer) for one in texts]
     width, height = figure.bbox.size
     for one, box in zip(texts, boxes, strict=True):
-        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, one.get_text()
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, (
+            one.get_text()
+        )
     for number, box in enumerate(boxes):
         for other, words in zip(boxes[number + 1 :], texts[number + 1 :], strict=True):
             across = min(box.x1, other.x1) - max(box.x0, other.x0)
@@ -85,7 +96,9 @@ def test_no_words_leave_the_figure_or_lie_over_each_other(whole, kind, monkeypat
 
 @pytest.mark.parametrize("slices", [3, 5])
 def test_the_finding_draws_every_share_in_the_colour_of_its_side(slices):
-    found = study([NETWORKS[0]], ("ISBI 2012",), seeds=2, treatments=("rgb", "green"), five=slices == 5)
+    found = study(
+        [NETWORKS[0]], ("ISBI 2012",), seeds=2, treatments=("rgb", "green"), five=slices == 5
+    )
     figure = finding_figure(found)
     group = next(one for one in study_cells.groups_of(found) if one.slices == slices)
     axes = figure.axes[-4:]
@@ -105,10 +118,20 @@ def test_the_finding_draws_every_share_in_the_colour_of_its_side(slices):
 def test_the_finding_draws_pooled_means_cells_and_dice(small):
     axes = finding_figure(small).axes
     lean = study_cells.lean_of(small)
-    rows = {name: [row for row in small["rows"] if row["treatment"] == name] for name in ("rgb", "green")}
-    pooled = [lean[name, NETWORKS[0], when]["value"] for name in rows for when in ("before", "after")]
+    rows = {
+        name: [row for row in small["rows"] if row["treatment"] == name]
+        for name in ("rgb", "green")
+    }
+    pooled = [
+        lean[name, NETWORKS[0], when]["value"] for name in rows for when in ("before", "after")
+    ]
     assert list(marks(axes[2], "D")[:, 0]) == pooled
-    cells = [row[key] for own in rows.values() for key in ("mirror_index_before", "mirror_index") for row in own]
+    cells = [
+        row[key]
+        for own in rows.values()
+        for key in ("mirror_index_before", "mirror_index")
+        for row in own
+    ]
     assert list(marks(axes[2], "o")[:, 0]) == cells
     assert list(marks(axes[3], "o")[:, 0]) == [row["dice"] for own in rows.values() for row in own]
     low, high = axes[2].get_xlim()
@@ -119,7 +142,12 @@ def test_data_sets_have_a_marker_and_a_line_each(whole):
     axis = finding_figure(whole).axes[3]
     for marker, dataset in (("o", "ISBI 2012"), ("s", "VNC")):
         group = study_cells.groups_of(whole)[0]
-        expected = [row["dice"] for name in group.treatments for row in group.of(name) if row["dataset"] == dataset]
+        expected = [
+            row["dice"]
+            for name in group.treatments
+            for row in group.of(name)
+            if row["dataset"] == dataset
+        ]
         assert list(marks(axis, marker)[:, 0]) == expected
     assert not set(marks(axis, "o")[:, 1]) & set(marks(axis, "s")[:, 1])
 
@@ -142,11 +170,17 @@ def test_steps_are_a_line_a_cell_with_the_interval_of_each_audit(small):
         assert list(line.get_ydata()) == [point["mirror_index"] for point in curve["points"]]
         assert line.get_color() == looks[curve["treatment"]].colour
     spans = [tuple(line.get_ydata()) for line in axis.lines if line.get_linewidth() == 0.6]
-    assert spans == [(p["mirror_low"], p["mirror_high"]) for curve in small["curves"] for p in curve["points"]]
+    assert spans == [
+        (p["mirror_low"], p["mirror_high"]) for curve in small["curves"] for p in curve["points"]
+    ]
 
 
 def test_there_is_a_panel_a_network_and_data_set(whole):
-    titles = [axis.get_title(loc="left").replace("\n", " ") for axis in steps_figure(whole).axes if axis.get_visible()]
+    titles = [
+        axis.get_title(loc="left").replace("\n", " ")
+        for axis in steps_figure(whole).axes
+        if axis.get_visible()
+    ]
     assert titles == [f"{NETWORKS[0]} on {dataset}" for dataset in ("ISBI 2012", "VNC")]
 
 
@@ -159,11 +193,16 @@ def test_effects_lie_where_they_were_measured(whole):
         assert spans == [(one["low"], one["high"]) for one in found]
     bands = [patch for patch in axes[1].patches if patch.get_width() == pytest.approx(0.02)]
     assert len(bands) == 1
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["green", "random weights, mirror tie"]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == [
+        "green",
+        "random weights, mirror tie",
+    ]
 
 
 def test_differences_of_nothing_look_like_nothing(small):
-    tiny = [one | {"value": -0.0004, "low": -0.0006, "high": -0.0002} for one in small["comparisons"]]
+    tiny = [
+        one | {"value": -0.0004, "low": -0.0006, "high": -0.0002} for one in small["comparisons"]
+    ]
     for axis in effects_figure(small | {"comparisons": tiny}).axes:
         low, high = axis.get_xlim()
         assert high - low >= 0.0199
@@ -193,6 +232,7 @@ def test_missing_numbers_leave_gaps_not_errors(small, tmp_path):
 def test_nothing_to_draw_is_said(kind, what):
     for found in ({}, {"rows": [], "curves": [{"points": [{"steps": 0}]}], "comparisons": []}):
         with pytest.raises(
-            BadInputError, match=f"the study has no {what}, expected at least one to draw; run it first"
+            BadInputError,
+            match=f"the study has no {what}, expected at least one to draw; run it first",
         ):
             kind(found)

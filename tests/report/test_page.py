@@ -56,7 +56,9 @@ def pictures(html, kind):
 
 
 def bare(rows=(), looks=(), **changes):
-    return Page(**{"title": "t", "rows": rows, "looks": looks, "facts": {}, "command": "c", **changes})
+    return Page(
+        **{"title": "t", "rows": rows, "looks": looks, "facts": {}, "command": "c", **changes}
+    )
 
 
 def test_the_page_is_well_formed_and_speaks_its_language(page):
@@ -101,7 +103,12 @@ def test_every_text_from_outside_is_escaped(leaning, make_look):
     checks = {evil: {"value": 1, "tolerance": evil, "passed": None, "reason": evil}}
     stems = [{"module": evil, "kind": evil, "norms": [1.0, 2.0, 3.0]}]
     scaling = {"uniform": True, "mean": evil, "std": 1, "source": evil}
-    audit = leaning | {"methods": methods, "checks": checks, "stems": stems, "normalisation": scaling}
+    audit = leaning | {
+        "methods": methods,
+        "checks": checks,
+        "stems": stems,
+        "normalisation": scaling,
+    }
     looks = [make_look(evil, (1, 1, 1), (16, 16))]
     html = render(Page(evil, [Row(evil, audit, note=evil)], looks, {evil: evil}, evil, evil))
     assert html.count("<script") == 1
@@ -126,7 +133,16 @@ def test_every_number_of_every_row_appears(page):
                     assert f"{fixed(values[0])} {interval(*values[1:])}" in text
         for norm in row.audit["stems"][0]["norms"]:
             assert f"{norm:g}" in text
-    for words in ("0.0312", "0.0184", "127.25", "41.5", "families disagree", "not made", "400", "resnet18"):
+    for words in (
+        "0.0312",
+        "0.0184",
+        "127.25",
+        "41.5",
+        "families disagree",
+        "not made",
+        "400",
+        "resnet18",
+    ):
         assert words in text
     assert "evenslice demo ./evenslice-demo --seed 7" in text
     assert "arXiv 2505.14105" in text
@@ -148,7 +164,12 @@ def test_verdicts_have_a_word_and_a_symbol(page):
 def test_missing_values_are_dashes(leaning):
     nothing = dict.fromkeys(leaning["methods"]["gradient"])
     entry = nothing | {"shares": [None, float("nan"), 0.4], "verdict": "inconclusive"}
-    audit = leaning | {"methods": {"gradient": entry}, "verdict": "inconclusive", "reversal": {}, "stems": []}
+    audit = leaning | {
+        "methods": {"gradient": entry},
+        "verdict": "inconclusive",
+        "reversal": {},
+        "stems": [],
+    }
     text = Reader(render(bare([Row("a", audit, None, float("nan"))]))).text
     assert "None" not in text
     assert "nan" not in text.lower().split()
@@ -176,10 +197,18 @@ def test_pictures_of_windows_that_are_not_square(make_look, slices):
 def test_unlike_numbers_of_slices_share_one_table(make_audit, make_method):
     rows = [
         Row("one", make_audit({"gradient": make_method((1.0,), 0, "abstained")}, "abstained")),
-        Row("three", make_audit({"gradient": make_method((0.2, 0.5, 0.3), 0.01, "asymmetric")}, "asymmetric")),
+        Row(
+            "three",
+            make_audit(
+                {"gradient": make_method((0.2, 0.5, 0.3), 0.01, "asymmetric")}, "asymmetric"
+            ),
+        ),
         Row(
             "five",
-            make_audit({"gradient": make_method((0.11, 0.12, 0.4, 0.17, 0.2), 0.01, "asymmetric")}, "asymmetric"),
+            make_audit(
+                {"gradient": make_method((0.11, 0.12, 0.4, 0.17, 0.2), 0.01, "asymmetric")},
+                "asymmetric",
+            ),
         ),
     ]
     text = Reader(render(bare(rows))).text
@@ -207,14 +236,19 @@ def test_models_that_saw_the_same_window_are_shown_together(make_look):
     there = [dataclasses.replace(look, origin=(9, 0, 0)) for look in here]
     reader = Reader(render(bare(looks=[here[0], there[0], here[1], there[1]])))
     groups = [attrs["aria-label"] for attrs in reader.all("div") if attrs.get("class") == "place"]
-    assert groups == ["Window 1 of 2: z 48, y 512 to 527, x 256 to 271", "Window 2 of 2: z 9, y 0 to 15, x 0 to 15"]
+    assert groups == [
+        "Window 1 of 2: z 48, y 512 to 527, x 256 to 271",
+        "Window 2 of 2: z 9, y 0 to 15, x 0 to 15",
+    ]
     assert reader.text.count("Window 1 z 48") == 1
     assert [attrs["max"] for attrs in reader.all("input") if attrs["type"] == "range"] == ["2"]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 def test_constant_slices_of_every_type(make_look, dtype):
-    look = dataclasses.replace(make_look("a", (1, 1, 1), (16, 16)), slices=np.full((3, 16, 16), 9, dtype=dtype))
+    look = dataclasses.replace(
+        make_look("a", (1, 1, 1), (16, 16)), slices=np.full((3, 16, 16), 9, dtype=dtype)
+    )
     assert np.all(pictures(render(bare(looks=[look])), "raw")[1] == 128)
 
 
@@ -222,13 +256,25 @@ def test_without_truth_or_voxel_size(make_look):
     look = dataclasses.replace(make_look("a", (1, 1, 1), (16, 16)), truth=None, voxel_nm=None)
     html = render(bare(looks=[look]))
     assert 'class="bar-words"' not in html
-    assert [len(pictures(html, kind)) for kind in ("raw", "prediction", "truth", "error")] == [3, 1, 0, 0]
-    assert [one["data-layer"] for one in Reader(html).all("input")] == ["raw", "attribution", "prediction"]
+    assert [len(pictures(html, kind)) for kind in ("raw", "prediction", "truth", "error")] == [
+        3,
+        1,
+        0,
+        0,
+    ]
+    assert [one["data-layer"] for one in Reader(html).all("input")] == [
+        "raw",
+        "attribution",
+        "prediction",
+    ]
 
 
 def test_without_attribution_the_prediction_is_shown_at_first(make_look):
     look = dataclasses.replace(make_look("a", (1, 1, 1), (16, 16)), attribution=None)
-    boxes = {one["data-layer"]: "checked" in one for one in Reader(render(bare(looks=[look]))).all("input")}
+    boxes = {
+        one["data-layer"]: "checked" in one
+        for one in Reader(render(bare(looks=[look]))).all("input")
+    }
     assert boxes == {"raw": True, "prediction": True, "truth": False, "error": False}
 
 
@@ -243,7 +289,9 @@ def test_scale_bar_and_stretched_pixels(make_look):
 def test_numbers_have_colours_and_probabilities_one(make_look):
     look = make_look("a", (1, 1, 1), (16, 16))
     classes = np.arange(256).reshape(16, 16) % 3
-    both = dataclasses.replace(look, prediction=classes.astype(np.float32), truth=np.minimum(classes, 1))
+    both = dataclasses.replace(
+        look, prediction=classes.astype(np.float32), truth=np.minimum(classes, 1)
+    )
     html = render(bare(looks=[both]))
     (shown,) = pictures(html, "prediction")
     assert len(np.unique(shown[shown[..., 3] > 0], axis=0)) == 2
@@ -260,7 +308,11 @@ def test_numbers_have_colours_and_probabilities_one(make_look):
 def test_many_large_noisy_windows_stay_under_eight_megabytes(make_look):
     noise = np.random.default_rng(0).random((9, 300, 300), dtype=np.float32)
     look = dataclasses.replace(
-        make_look("a", (1, 1, 1), (16, 16)), slices=noise, attribution=noise, prediction=noise[0], truth=noise[1]
+        make_look("a", (1, 1, 1), (16, 16)),
+        slices=noise,
+        attribution=noise,
+        prediction=noise[0],
+        truth=noise[1],
     )
     assert len(render(bare(looks=[look] * 4)).encode()) < 8e6
 

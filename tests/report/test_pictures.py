@@ -58,7 +58,9 @@ def test_no_importance_covers_nothing_and_more_of_it_covers_more_and_is_brighter
 
 
 def test_strength_has_one_scale_for_all_slots():
-    attribution = np.ones((3, 8, 8), dtype=np.float32) * np.array([1, 4, 2], dtype=np.float32)[:, None, None]
+    attribution = (
+        np.ones((3, 8, 8), dtype=np.float32) * np.array([1, 4, 2], dtype=np.float32)[:, None, None]
+    )
     assert pictures.strength(attribution)[:, 0, 0].tolist() == [0.25, 1.0, 0.5]
 
 

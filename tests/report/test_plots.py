@@ -18,7 +18,9 @@ def opened(source):
 
 def bars(slots, label="gradient"):
     shares = [1 / slots] * slots
-    return Bars(label, shares, [share - 0.02 for share in shares], [share + 0.02 for share in shares])
+    return Bars(
+        label, shares, [share - 0.02 for share in shares], [share + 0.02 for share in shares]
+    )
 
 
 @pytest.mark.parametrize("slots", [1, 3, 5, 9])
@@ -57,7 +59,11 @@ def test_sides_have_their_own_colours():
 def test_missing_shares_and_intervals_are_drawn_as_nothing():
     chart = Bars("gradient", [None, float("nan"), 0.4], [], [])
     svg = ET.fromstring(plots.share_bars("model", [chart], plots.share_top([chart]), "c"))
-    assert [bar.get("height") != "0.0" for bar in svg.findall("rect[@class='bar']")] == [False, False, True]
+    assert [bar.get("height") != "0.0" for bar in svg.findall("rect[@class='bar']")] == [
+        False,
+        False,
+        True,
+    ]
     assert not svg.findall("line[@class='whisker']")
     assert [text.text for text in svg.findall("text")].count("–") == 2
 
@@ -76,10 +82,15 @@ def test_share_top_covers_every_interval():
 
 @pytest.mark.parametrize("reach", [0.01, 0.3, 1.0])
 def test_the_strip_places_dots_in_proportion_and_inside(reach):
-    dots = [Dot("a", "gradient", reach, reach * 0.9, reach), Dot("a", "shapley", -reach / 2, None, None)]
+    dots = [
+        Dot("a", "gradient", reach, reach * 0.9, reach),
+        Dot("a", "shapley", -reach / 2, None, None),
+    ]
     svg = ET.fromstring(plots.index_strip(dots, 0.05, ("previous", "next"), "s"))
     width = float(svg.get("width"))
-    right, left = (float(dot.get("cx")) - plots.MIDDLE for dot in svg.findall("circle[@class='dot']"))
+    right, left = (
+        float(dot.get("cx")) - plots.MIDDLE for dot in svg.findall("circle[@class='dot']")
+    )
     assert right > 0
     assert left == pytest.approx(-right / 2, abs=0.1)
     assert plots.MIDDLE + right <= width
@@ -101,6 +112,14 @@ def test_the_strip_names_each_model_once_and_takes_missing_values():
 
 
 def test_a_dot_is_coloured_only_beyond_the_margin():
-    dots = [Dot("a", "m", -0.2, -0.3, -0.1), Dot("a", "n", 0.2, 0.1, 0.3), Dot("a", "o", 0.06, 0.04, 0.08)]
+    dots = [
+        Dot("a", "m", -0.2, -0.3, -0.1),
+        Dot("a", "n", 0.2, 0.1, 0.3),
+        Dot("a", "o", 0.06, 0.04, 0.08),
+    ]
     svg = ET.fromstring(plots.index_strip(dots, 0.05, ("previous", "next"), "s"))
-    assert [dot.get("fill") for dot in svg.findall("circle")] == [plots.BEFORE[0], plots.AFTER[0], plots.INK]
+    assert [dot.get("fill") for dot in svg.findall("circle")] == [
+        plots.BEFORE[0],
+        plots.AFTER[0],
+        plots.INK,
+    ]

@@ -28,7 +28,9 @@ def kept(found, folder):
     folder.mkdir(parents=True)
     (folder / "study.json").write_text(json.dumps(found), encoding="utf-8")
     with (folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in found["rows"] for key in row)))
+        writer = csv.DictWriter(
+            file, list(dict.fromkeys(key for row in found["rows"] for key in row))
+        )
         writer.writeheader()
         writer.writerows(found["rows"])
     return folder
@@ -42,9 +44,9 @@ def found():
 @pytest.fixture(scope="module")
 def written(results, found, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    other = study(NETWORKS[1:2], ("VNC",), seeds=1, treatments=("rgb", "green"), five=False, verdict="no") | {
-        "name": "Other | one"
-    }
+    other = study(
+        NETWORKS[1:2], ("VNC",), seeds=1, treatments=("rgb", "green"), five=False, verdict="no"
+    ) | {"name": "Other | one"}
     folders = [kept(found, folder / "small"), kept(other, folder / "other")]
     results.main(folders, folder / "results.md")
     return folder, folders
@@ -62,8 +64,14 @@ def test_the_document_says_the_claims_the_commands_and_how_it_was_written(writte
         assert f"- small: **{told.question(claim)}** Yes. {claim['sentence']}" in text
         assert f"| {told.question(claim)} | {answer} | {claim['sentence']} |" in text
     assert "No. Accuracy is kept" in text
-    assert "Made by `evenslice study studies/small.toml --out small`. This study is not finished" in text
-    assert f"This study is not finished: {found['done']} of {found['cells']} cells are done, 2 pending." in text
+    assert (
+        "Made by `evenslice study studies/small.toml --out small`. This study is not finished"
+        in text
+    )
+    assert (
+        f"This study is not finished: {found['done']} of {found['cells']} cells are done, 2 pending."
+        in text
+    )
     assert "Written by `python docs/results.py small other docs/results.md`" in text
     assert str(written[0]) not in text
 
@@ -78,7 +86,13 @@ def test_every_number_is_in_a_table_and_all_lines_have_their_columns(written, fo
     assert len(rows) == len(good) + 2
     for line, row in zip(rows[2:], good, strict=True):
         assert f"| {row['dataset']} | {row['seed']} | {fixed(row['dice'])} |" in line
-    for head in ("The claims", "The lean, before and after training", "Compared with rgb", "Accuracy", "Every cell"):
+    for head in (
+        "The claims",
+        "The lean, before and after training",
+        "Compared with rgb",
+        "Accuracy",
+        "Every cell",
+    ):
         counts = {line.replace("\\|", "").count("|") for line in lines_of(text, head)}
         assert len(counts) == 1, head
     accuracy = lines_of(text, "Accuracy")
@@ -89,7 +103,9 @@ def test_figures_stand_beside_the_document_and_are_named_in_it(written):
     text = (written[0] / "results.md").read_text(encoding="utf-8")
     names = {path.name for path in written[0].glob("*.svg")}
     assert names == {
-        f"results-{study}-{kind}.svg" for study in ("small", "other-one") for kind in ("finding", "effects", "steps")
+        f"results-{study}-{kind}.svg"
+        for study in ("small", "other-one")
+        for kind in ("finding", "effects", "steps")
     }
     assert all(f"]({name})" in text for name in names)
 
@@ -98,7 +114,9 @@ def test_it_comes_out_the_same_each_time(results, written, tmp_path):
     results.main(written[1][1:], tmp_path / "results.md")
     for path in tmp_path.glob("*.svg"):
         assert path.read_bytes() == (written[0] / path.name).read_bytes(), path.name
-    alone, both = ((folder / "results.md").read_text(encoding="utf-8") for folder in (tmp_path, written[0]))
+    alone, both = (
+        (folder / "results.md").read_text(encoding="utf-8") for folder in (tmp_path, written[0])
+    )
     assert alone.partition("## Other")[2] == both.partition("## Other")[2] != ""
 
 
@@ -118,7 +136,8 @@ def test_a_study_without_comparisons_has_no_such_figure(results, found, tmp_path
 
 def test_what_cannot_be_read_is_said_in_a_line(results, found, tmp_path):
     with pytest.raises(
-        BadInputError, match=r"study\.json cannot be read, expected the folder of a study; run the study"
+        BadInputError,
+        match=r"study\.json cannot be read, expected the folder of a study; run the study",
     ):
         results.main([tmp_path], tmp_path / "results.md")
     folder = kept(found, tmp_path / "small")
@@ -135,12 +154,15 @@ def test_what_cannot_be_read_is_said_in_a_line(results, found, tmp_path):
 def test_the_script_says_how_it_is_used(words, monkeypatch):
     monkeypatch.setattr("sys.argv", ["docs/results.py", *words])
     with pytest.raises(
-        SystemExit, match=r"usage: python docs/results\.py STUDY_DIR \[STUDY_DIR \.\.\.\] docs/results\.md"
+        SystemExit,
+        match=r"usage: python docs/results\.py STUDY_DIR \[STUDY_DIR \.\.\.\] docs/results\.md",
     ):
         runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
 def test_the_script_ends_with_one_line_for_what_it_cannot_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["docs/results.py", str(tmp_path), str(tmp_path / "results.md")])
+    monkeypatch.setattr(
+        "sys.argv", ["docs/results.py", str(tmp_path), str(tmp_path / "results.md")]
+    )
     with pytest.raises(SystemExit, match=r"results\.py: error: .*study\.json cannot be read"):
         runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -9,9 +9,14 @@ from test_browser import CHROMIUM
 
 from evenslice.report.study_page import write_study_page
 
-pytestmark = [pytest.mark.ui, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+pytestmark = [
+    pytest.mark.ui,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
 
-SHOWN = "[...document.querySelectorAll('#cells-table tbody tr')].filter((row) => row.offsetHeight > 0)"
+SHOWN = (
+    "[...document.querySelectorAll('#cells-table tbody tr')].filter((row) => row.offsetHeight > 0)"
+)
 COUNT = "document.getElementById('cells-count').textContent"
 
 
@@ -91,10 +96,16 @@ def test_the_verdict_is_a_filter_too(browser, written, found):
     assert set(column(browser, 10)) == {"✗ failed"}
 
 
-def test_words_are_looked_for_in_the_whole_row_and_the_button_shows_all_again(browser, written, found):
+def test_words_are_looked_for_in_the_whole_row_and_the_button_shows_all_again(
+    browser, written, found
+):
     browser.open(written)
     choose(browser, "Words", "reverse-Z vnc")
-    expected = [row for row in found["rows"] if row["treatment"] == "rgb, reverse-z" and row["dataset"] == "VNC"]
+    expected = [
+        row
+        for row in found["rows"]
+        if row["treatment"] == "rgb, reverse-z" and row["dataset"] == "VNC"
+    ]
     assert len(column(browser, 0)) == len(expected) > 0
     choose(browser, "Words", " nowhere")
     assert browser.ask(COUNT) == f"0 of {len(found['rows'])} cells shown"
@@ -107,24 +118,37 @@ def test_words_are_looked_for_in_the_whole_row_and_the_button_shows_all_again(br
 
 def test_sorting_by_keys_goes_up_then_down_and_leaves_what_is_missing_last(browser, written, found):
     browser.open(written)
-    browser.ask("[...document.querySelectorAll('th button')].find((one) => one.textContent === 'Dice').focus()")
+    browser.ask(
+        "[...document.querySelectorAll('th button')].find((one) => one.textContent === 'Dice').focus()"
+    )
     scores = sorted(row["dice"] for row in found["rows"] if not row["failure"])
-    for key, order, expected in (("Enter", "ascending", scores), ("Space", "descending", scores[::-1])):
+    for key, order, expected in (
+        ("Enter", "ascending", scores),
+        ("Space", "descending", scores[::-1]),
+    ):
         browser.press(key)
-        assert column(browser, 5) == [f"{value:.3f}" for value in expected] + ["–"] * found["failed"]
-        sorts = browser.ask("[...document.querySelectorAll('#cells-table th[aria-sort]')].map((one) => one.ariaSort)")
+        assert (
+            column(browser, 5) == [f"{value:.3f}" for value in expected] + ["–"] * found["failed"]
+        )
+        sorts = browser.ask(
+            "[...document.querySelectorAll('#cells-table th[aria-sort]')].map((one) => one.ariaSort)"
+        )
         assert sorts == [order]
     assert browser.ask("document.activeElement.textContent") == "Dice"
 
 
 def test_numbers_below_zero_are_sorted_as_numbers_and_words_as_words(browser, written, found):
     browser.open(written)
-    browser.ask("[...document.querySelectorAll('th button')].find((one) => one.textContent === 'Index after').click()")
+    browser.ask(
+        "[...document.querySelectorAll('th button')].find((one) => one.textContent === 'Index after').click()"
+    )
     keys = browser.ask(f"{SHOWN}.map((row) => row.cells[9].dataset.key)")
     numbers = [float(key) for key in keys if key]
     assert numbers == sorted(numbers)
     assert numbers[0] < 0 < numbers[-1]
-    browser.ask("[...document.querySelectorAll('th button')].find((one) => one.textContent === 'Treatment').click()")
+    browser.ask(
+        "[...document.querySelectorAll('th button')].find((one) => one.textContent === 'Treatment').click()"
+    )
     assert column(browser, 1) == sorted(row["treatment"] for row in found["rows"])
     assert browser.ask("document.querySelectorAll('#cells-table th[aria-sort]').length") == 1
 
@@ -144,8 +168,21 @@ def test_the_table_is_plain_and_whole_without_scripts(browser, written, found):
 
 def test_a_screen_reader_finds_a_name_for_everything_that_is_used_or_drawn(browser, written):
     browser.open(written)
-    tree = [node for node in browser.call("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
-    named = {"combobox", "searchbox", "button", "link", "image", "img", "region", "navigation", "form", "list"}
+    tree = [
+        node for node in browser.call("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]
+    ]
+    named = {
+        "combobox",
+        "searchbox",
+        "button",
+        "link",
+        "image",
+        "img",
+        "region",
+        "navigation",
+        "form",
+        "list",
+    }
     seen = [(node["role"]["value"], node.get("name", {}).get("value")) for node in tree]
     assert {"combobox", "searchbox", "button", "region", "status"} <= {role for role, _ in seen}
     assert [role for role, name in seen if role in named - {"list"} and not name] == []
@@ -198,7 +235,9 @@ def test_no_words_of_a_chart_leave_it(browser, written):
 def test_paper_holds_the_whole_page_without_its_controls(browser, written):
     browser.open(written)
     browser.call("Emulation.setEmulatedMedia", media="print")
-    assert browser.ask("getComputedStyle(document.getElementById('cells-filter')).display") == "none"
+    assert (
+        browser.ask("getComputedStyle(document.getElementById('cells-filter')).display") == "none"
+    )
     assert browser.ask("getComputedStyle(document.querySelector('.chart')).overflowX") == "visible"
     browser.call("Emulation.setEmulatedMedia", media="")
     printed = base64.b64decode(browser.call("Page.printToPDF", printBackground=False)["data"])
@@ -214,5 +253,7 @@ def test_charts_are_drawn_in_colour(browser, written, tmp_path):
     clip = dict(zip(("x", "y", "width", "height"), box, strict=True))
     browser.picture(tmp_path / "shot.png", clip=clip | {"scale": 1})
     pixels = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB")).astype(int)
-    blue, orange = (np.all(pixels == colour, axis=2).sum() for colour in ([0, 114, 178], [213, 94, 0]))
+    blue, orange = (
+        np.all(pixels == colour, axis=2).sum() for colour in ([0, 114, 178], [213, 94, 0])
+    )
     assert min(blue, orange) > 2000

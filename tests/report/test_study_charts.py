@@ -47,7 +47,9 @@ def test_groups_are_networks_and_numbers_of_slices(whole):
         ("unet resnet18, 5 slices", 5, 29),
     ]
     assert all(group.treatments == TREATMENTS for group in groups)
-    assert [group.title for group in study_cells.groups_of(study(NETWORKS[:1], five=False))] == ["unet resnet18"]
+    assert [group.title for group in study_cells.groups_of(study(NETWORKS[:1], five=False))] == [
+        "unet resnet18"
+    ]
 
 
 def test_slices_are_counted_from_the_shares_where_they_are_not_stated():
@@ -63,14 +65,21 @@ def test_a_bar_is_as_tall_as_its_share_and_has_the_colour_of_its_side(slices):
     rows = [cell("unet a", "rgb", "d", seed, slices) for seed in range(2)]
     found = {"control": "rgb", "rows": rows, "margin": 0.05}
     chart = finding_chart(study_cells.groups_of(found)[0], shared(found), "i")
-    shares = [row[f"share_{slot}{end}"] for end in ("_before", "") for slot in range(slices) for row in rows]
+    shares = [
+        row[f"share_{slot}{end}"]
+        for end in ("_before", "")
+        for slot in range(slices)
+        for row in rows
+    ]
     heights = [float(one.get("height")) for one in bars(chart)]
     assert len(heights) == len(shares) == 2 * 2 * slices
     ratios = [tall / share for tall, share in zip(heights, shares, strict=True)]
     assert ratios == pytest.approx([ratios[0]] * len(ratios), rel=0.01)
     half = slices // 2
     colours = [*reversed(BEFORE[:half]), CENTRE, *AFTER[:half]]
-    assert [one.get("fill") for one in bars(chart)] == 2 * [colour for colour in colours for _ in rows]
+    assert [one.get("fill") for one in bars(chart)] == 2 * [
+        colour for colour in colours for _ in rows
+    ]
 
 
 def test_the_finding_writes_the_pooled_index_and_draws_dice(small):
@@ -79,12 +88,19 @@ def test_the_finding_writes_the_pooled_index_and_draws_dice(small):
     for one in small["lean"]:
         if one["network"] == group.network:
             badge = study_words.lean_badge(one)
-            assert f"{one['when']} {study_words.signed(one['value'])} {badge.symbol} {badge.word}" in chart
+            assert (
+                f"{one['when']} {study_words.signed(one['value'])} {badge.symbol} {badge.word}"
+                in chart
+            )
     dots = list(drawn(chart).iter("circle"))
     assert len(dots) == len(small["rows"])
     low, high = shared(small).dice
-    for dot, row in zip(dots, sorted(small["rows"], key=lambda row: row["treatment"] != "rgb"), strict=True):
-        assert float(dot.get("cx")) == pytest.approx(780 + 210 * (row["dice"] - low) / (high - low), abs=0.06)
+    for dot, row in zip(
+        dots, sorted(small["rows"], key=lambda row: row["treatment"] != "rgb"), strict=True
+    ):
+        assert float(dot.get("cx")) == pytest.approx(
+            780 + 210 * (row["dice"] - low) / (high - low), abs=0.06
+        )
 
 
 def test_control_characters_in_names_leave_the_drawings_readable():
@@ -102,7 +118,10 @@ def test_a_slope_joins_before_and_after(small):
     ends = [[float(point.split(",")[1]) for point in line.split()] for line in lines]
     rows = sorted(small["rows"], key=lambda row: row["treatment"] != "rgb")
     for row, found in zip(rows, ends, strict=True):
-        expected = [230 - 210 * (row[key] - low) / (high - low) for key in ("mirror_index_before", "mirror_index")]
+        expected = [
+            230 - 210 * (row[key] - low) / (high - low)
+            for key in ("mirror_index_before", "mirror_index")
+        ]
         assert found == pytest.approx(expected, abs=0.06)
     band = bars(chart, "margin")[0]
     assert float(band.get("height")) == pytest.approx(210 * 0.1 / (high - low), abs=0.06)
@@ -110,15 +129,25 @@ def test_a_slope_joins_before_and_after(small):
 
 def test_an_interval_beyond_the_frame_ends_in_a_wedge(small):
     plain = slope_chart(study_cells.groups_of(small)[0], shared(small), "i")
-    pooled = next(one for one in small["lean"] if one["network"] != "all" and one["treatment"] == "rgb")
+    pooled = next(
+        one for one in small["lean"] if one["network"] != "all" and one["treatment"] == "rgb"
+    )
     pooled |= {"low": -1.7, "high": 0.9}
     wide = slope_chart(study_cells.groups_of(small)[0], shared(small), "i")
     assert len(list(drawn(wide).iter("polygon"))) == len(list(drawn(plain).iter("polygon"))) + 2
 
 
 def test_an_effect_lies_where_it_was_measured_and_the_margin_is_shaded():
-    one = {"treatment": "green", "control": "rgb", "network": "all", "outcome": "dice", "margin": 0.01}
-    chart = effect_chart([one | {"value": 0.005, "low": -0.02, "high": 0.02, "verdict": "undecided"}], "i")
+    one = {
+        "treatment": "green",
+        "control": "rgb",
+        "network": "all",
+        "outcome": "dice",
+        "margin": 0.01,
+    }
+    chart = effect_chart(
+        [one | {"value": 0.005, "low": -0.02, "high": 0.02, "verdict": "undecided"}], "i"
+    )
     middle, scale = 460.0, 230 / 0.02
     dot = next(drawn(chart).iter("circle"))
     assert float(dot.get("cx")) == pytest.approx(middle + 0.005 * scale, abs=0.06)
@@ -138,13 +167,18 @@ def test_curves_are_a_line_a_cell_in_each_panel(small):
     assert [line.get("points").count(",") for line in lines] == [4] * 8 + [5] * 4
     drawn_as = {(line.get("stroke"), line.get("stroke-dasharray")) for line in lines}
     assert drawn_as == {(looks["rgb"].colour, None), (looks["green"].colour, "6 2")}
-    without = [{**one, "points": [{"steps": 0, "loss": 1.0}, {"steps": 5, "loss": 0.5}]} for one in panel.curves]
+    without = [
+        {**one, "points": [{"steps": 0, "loss": 1.0}, {"steps": 5, "loss": 0.5}]}
+        for one in panel.curves
+    ]
     chart = curve_chart(panels_of(without)[0], looks, (-0.2, 0.1), None, "i")
     assert chart.count("not looked at during training") == 2
 
 
 def test_treatments_differ_in_colour_dash_and_marker_and_the_control_is_first():
-    found = study(NETWORKS[:1], treatments=("green", "rgb", "mean", "random weights", "rgb, reverse-z"))
+    found = study(
+        NETWORKS[:1], treatments=("green", "rgb", "mean", "random weights", "rgb, reverse-z")
+    )
     treatments = study_cells.treatments_of(found)
     assert treatments[0] == "rgb"
     looks = study_cells.looks_of(treatments).values()
@@ -178,7 +212,9 @@ def test_colour_blind_readers_tell_the_treatments_apart(mixing):
     import numpy as np
     from skimage.color import rgb2lab
 
-    colours = np.array([[int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)] for code in study_cells.COLOURS])
+    colours = np.array(
+        [[int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)] for code in study_cells.COLOURS]
+    )
     light = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     seen = np.clip(light @ np.array(mixing).T, 0, 1)
     shown = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
@@ -192,20 +228,33 @@ def test_colour_blind_readers_tell_the_treatments_apart(mixing):
 def test_badges_of_cells_name_the_side():
     row = {"slices": 3, "verdict": "asymmetric", "mirror_low": -0.2, "mirror_high": -0.1}
     assert study_words.cell_badge(row, 0.05).word == "leans to previous"
-    assert study_words.cell_badge(row | {"mirror_low": 0.1, "mirror_high": 0.2}, 0.05).word == "leans to next"
+    assert (
+        study_words.cell_badge(row | {"mirror_low": 0.1, "mirror_high": 0.2}, 0.05).word
+        == "leans to next"
+    )
     assert study_words.cell_badge(row | {"slices": 5}, 0.05).word == "leans to earlier slices"
     assert study_words.cell_badge(row | {"mirror_high": 0.0}, 0.05).word == "leans"
-    assert study_words.cell_badge({"verdict": "inconclusive: too few blocks"}, 0.05).word == "inconclusive"
+    assert (
+        study_words.cell_badge({"verdict": "inconclusive: too few blocks"}, 0.05).word
+        == "inconclusive"
+    )
     assert study_words.cell_badge({"verdict": "symmetric", "failure": "x"}, 0.05).word == "failed"
 
 
 def test_badges_of_comparisons_know_what_is_good():
     kinds = {
-        (outcome, verdict): study_words.comparison_badge({"outcome": outcome, "verdict": verdict, "margin": 0.01}).kind
+        (outcome, verdict): study_words.comparison_badge(
+            {"outcome": outcome, "verdict": verdict, "margin": 0.01}
+        ).kind
         for outcome in ("lean", "dice")
         for verdict in ("lower", "higher", "equivalent", "undecided")
     }
     good = [key for key, kind in kinds.items() if kind == "symmetric"]
     bad = [key for key, kind in kinds.items() if kind == "asymmetric"]
-    assert good == [("lean", "lower"), ("lean", "equivalent"), ("dice", "higher"), ("dice", "equivalent")]
+    assert good == [
+        ("lean", "lower"),
+        ("lean", "equivalent"),
+        ("dice", "higher"),
+        ("dice", "equivalent"),
+    ]
     assert bad == [("lean", "higher"), ("dice", "lower")]

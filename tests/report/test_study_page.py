@@ -57,11 +57,24 @@ def test_the_claims_come_first_and_say_their_verdict_first(verdict):
         told = f"{study_words.question(claim)} {words} {claim['sentence']}"
         assert last < text.index(told) < text.index("What each treatment changes")
         last = text.index(told)
-    assert html.index(found["claims"][2]["sentence"]) < min(html.index("<table"), html.index("<svg"))
+    assert html.index(found["claims"][2]["sentence"]) < min(
+        html.index("<table"), html.index("<svg")
+    )
 
 
 def test_the_order_of_the_page(page):
-    heads = ("effects", "finding", "slopes", "curves", "cells", "failures", "method", "settings", "reproduce", "cite")
+    heads = (
+        "effects",
+        "finding",
+        "slopes",
+        "curves",
+        "cells",
+        "failures",
+        "method",
+        "settings",
+        "reproduce",
+        "cite",
+    )
     places = [page.index(f'<section id="{name}"') for name in heads]
     assert places == sorted(places)
     assert re.findall(r'<section id="([a-z]+)"', page) == list(heads)
@@ -69,8 +82,12 @@ def test_the_order_of_the_page(page):
 
 def test_nothing_is_loaded_and_only_its_own_script_may_run(page):
     reader = Reader(page)
-    assert not [tag for tag, _ in reader.tags if tag in {"link", "iframe", "object", "embed", "img"}]
-    assert not [name for _, attrs in reader.tags for name in attrs if name in ("src", "onclick", "srcset")]
+    assert not [
+        tag for tag, _ in reader.tags if tag in {"link", "iframe", "object", "embed", "img"}
+    ]
+    assert not [
+        name for _, attrs in reader.tags for name in attrs if name in ("src", "onclick", "srcset")
+    ]
     assert "@import" not in page
     assert "url(" not in page
     assert set(re.findall(r"https?://[^\s\"'<)]+", page)) == {"https://arxiv.org/abs/2505.14105"}
@@ -109,12 +126,26 @@ def test_every_text_from_outside_is_escaped():
     reader = Reader(html)
     assert len(reader.all("script")) == 1
     assert reader.text.count("alert('1')") > 300
-    for section in ("effects", "finding", "slopes", "curves", "cells", "failures", "settings", "reproduce"):
-        assert "&lt;script&gt;" in html.partition(f'<section id="{section}"')[2].partition("</section>")[0], section
+    for section in (
+        "effects",
+        "finding",
+        "slopes",
+        "curves",
+        "cells",
+        "failures",
+        "settings",
+        "reproduce",
+    ):
+        assert (
+            "&lt;script&gt;"
+            in html.partition(f'<section id="{section}"')[2].partition("</section>")[0]
+        ), section
 
 
 def test_every_number_of_every_cell_is_in_the_table(page, whole):
-    table = Reader(page.partition('<table id="cells-table">')[2].partition("</table>")[0].join(["<p>", "</p>"])).text
+    table = Reader(
+        page.partition('<table id="cells-table">')[2].partition("</table>")[0].join(["<p>", "</p>"])
+    ).text
     for row in whole["rows"]:
         if row["failure"]:
             assert (
@@ -131,7 +162,10 @@ def test_every_number_of_every_cell_is_in_the_table(page, whole):
 def test_every_comparison_and_every_lean_is_in_a_table(page, whole):
     text = Reader(page).text
     for one in [*whole["comparisons"], *whole["lean"]]:
-        assert f"{study_words.signed(one['value'])} {study_words.signed_interval(one['low'], one['high'])}" in text
+        assert (
+            f"{study_words.signed(one['value'])} {study_words.signed_interval(one['low'], one['high'])}"
+            in text
+        )
     for one in whole["comparisons"]:
         ps = " ".join(study_words.p_words(one[key]) for key in ("p", "p_holm", "p_signflip"))
         same = "– –" if one["margin"] is None else "0.01 0.021 (0.021)"
@@ -152,15 +186,28 @@ def test_a_study_that_is_not_finished_says_so_on_top(whole, page):
 
 def test_failures_are_told_with_their_reasons(page):
     part = Reader(
-        page.partition('<section id="failures"')[2].partition("</section>")[0].join(["<section", "</section>"])
+        page.partition('<section id="failures"')[2]
+        .partition("</section>")[0]
+        .join(["<section", "</section>"])
     ).text
-    assert "unet resnet18, green ISBI 2012, foreground, seed 1 out of GPU memory; use a smaller batch or crop" in part
+    assert (
+        "unet resnet18, green ISBI 2012, foreground, seed 1 out of GPU memory; use a smaller batch or crop"
+        in part
+    )
     assert "RuntimeError: the loss is not finite at step 57" in part
 
 
 def test_the_method_the_settings_the_command_and_the_citation(page):
     text = Reader(page).text
-    for words in ("data set as a block", "Holm", "two one-sided tests", "0.01 Dice", "±0.05", "descriptive", "95 %"):
+    for words in (
+        "data set as a block",
+        "Holm",
+        "two one-sided tests",
+        "0.01 Dice",
+        "±0.05",
+        "descriptive",
+        "95 %",
+    ):
         assert words in text
     assert "evenslice study studies/small.toml --out small" in text
     assert "gradient; 40 windows, margin 0.05" in text
@@ -169,7 +216,9 @@ def test_the_method_the_settings_the_command_and_the_citation(page):
     assert "version 0.1.0" in text
 
 
-@pytest.mark.parametrize("found", [{}, {"name": "n", "cells": 3, "done": 0, "rows": [], "claims": [], "curves": []}])
+@pytest.mark.parametrize(
+    "found", [{}, {"name": "n", "cells": 3, "done": 0, "rows": [], "claims": [], "curves": []}]
+)
 def test_a_study_of_which_nothing_is_done_is_still_a_page(found):
     text = Reader(render_study(found, "c")).text
     assert "No claim is decided" in text
@@ -182,7 +231,13 @@ def test_missing_numbers_are_dashes(small):
         row[key] = None
     row["mirror_index_before"] = float("nan")
     small["lean"][0] |= {"low": None, "high": None, "p_holm": None}
-    small["comparisons"][0] |= {"value": None, "low": None, "high": None, "p": None, "verdict": "undecided"}
+    small["comparisons"][0] |= {
+        "value": None,
+        "low": None,
+        "high": None,
+        "p": None,
+        "verdict": "undecided",
+    }
     small["curves"][0]["points"][1] = {"steps": 50}
     html = render_study(small, "c")
     text = Reader(html).text
@@ -219,7 +274,12 @@ def test_the_page_is_written_whole_and_nothing_else(small, tmp_path):
 
 
 def test_numbers_in_words():
-    assert [study_words.signed(v) for v in (0.1234, -0.1234, 0.0001, None)] == ["+0.123", "-0.123", "0.000", "–"]
+    assert [study_words.signed(v) for v in (0.1234, -0.1234, 0.0001, None)] == [
+        "+0.123",
+        "-0.123",
+        "0.000",
+        "–",
+    ]
     assert [study_words.p_words(v) for v in (0.0004, 0.04, None)] == ["<\u00a00.001", "0.040", "–"]
     assert study_words.spread([0.7, None, 0.8]) == "0.700 to 0.800"
     assert study_words.spread([0.7]) == "0.700"
@@ -244,7 +304,9 @@ def test_long_names_are_broken_and_cut():
     assert svg.wrapped("", 5) == [""]
 
 
-def test_the_terminal_shows_the_claims_and_a_line_a_treatment_and_network(whole, capsys, monkeypatch):
+def test_the_terminal_shows_the_claims_and_a_line_a_treatment_and_network(
+    whole, capsys, monkeypatch
+):
     monkeypatch.setenv("COLUMNS", "150")
     print_study(whole)
     shown = capsys.readouterr().out
@@ -257,8 +319,14 @@ def test_the_terminal_shows_the_claims_and_a_line_a_treatment_and_network(whole,
             assert f"{study_words.signed(one['value'])} ({ends})" in shown
     lines = [line for line in shown.splitlines() if line.startswith("│ ")]
     assert len(lines) == len(whole["lean"]) // 2
-    scores = [row["dice"] for row in whole["rows"] if row["treatment"] == "green" and not row["failure"]]
-    every = next(line for line in lines if line.split("│")[1:3] == [" green          ", " all                      "])
+    scores = [
+        row["dice"] for row in whole["rows"] if row["treatment"] == "green" and not row["failure"]
+    ]
+    every = next(
+        line
+        for line in lines
+        if line.split("│")[1:3] == [" green          ", " all                      "]
+    )
     assert f" {fixed(min(scores))} to {fixed(max(scores))} │ {len(scores)} " in every
     assert "This study is not finished" in shown
     assert "failed: unet resnet18, green, ISBI 2012, foreground, seed 1: out of GPU memory" in shown

@@ -11,7 +11,7 @@ from evenslice.labels.metrics import scores_of
 from evenslice.report.segmentation_page import write_segmentation_page
 from evenslice.report.training_curves import means_of, training_chart
 from evenslice.report.training_page import write_training_page
-from evenslice.verbs.segment import Segmented
+from evenslice.segmentation.run import Segmented
 from evenslice.verbs.train import Trained
 
 EVIL = '<script>alert("1")</script>'
@@ -19,15 +19,26 @@ EVIL = '<script>alert("1")</script>'
 
 def trained(folder, looks=(), certificate=None, rows=120):
     log = folder / "m.log.csv"
-    lines = [f"{n},{1 / n:.6f},0.001,{0.5 + n / 1000 if n % 40 == 0 else ''}" for n in range(1, rows + 1)]
+    lines = [
+        f"{n},{1 / n:.6f},0.001,{0.5 + n / 1000 if n % 40 == 0 else ''}" for n in range(1, rows + 1)
+    ]
     log.write_text("\n".join(["steps,loss,lr,dice", *lines]) + "\n")
     recipe = {"arch": "unet", "encoder": EVIL, "seed": 7, "lr": 0.001}
-    training = {"target": "foreground", "slices": [[0, 40]], "validation": [[44, 50], [60, 62]], "recipe": recipe}
+    training = {
+        "target": "foreground",
+        "slices": [[0, 40]],
+        "validation": [[44, 50], [60, 62]],
+        "recipe": recipe,
+    }
     model = SimpleNamespace(
-        training=training, certificate=certificate, provenance={"versions": training.get("versions")}
+        training=training,
+        certificate=certificate,
+        provenance={"versions": training.get("versions")},
     )
     scores = scores_of(np.array([[90, 5], [3, 40]]))
-    return Trained(model, scores, folder / "m.safetensors", folder / "l", log, ({"steps": rows},), tuple(looks))
+    return Trained(
+        model, scores, folder / "m.safetensors", folder / "l", log, ({"steps": rows},), tuple(looks)
+    )
 
 
 def page_of(result, folder):
@@ -53,7 +64,10 @@ def test_a_training_is_told_with_its_scores_its_course_and_its_slices(tmp_path, 
 @pytest.mark.parametrize(
     ("certificate", "words"),
     [
-        ({"symmetric": True, "float32": 2e-7}, "Even: reversing the slices leaves the output as it is"),
+        (
+            {"symmetric": True, "float32": 2e-7},
+            "Even: reversing the slices leaves the output as it is",
+        ),
         ({"symmetric": False, "float32": 0.24}, "largest relative difference 2.4e-01"),
         (None, "Not even by construction"),
     ],
@@ -79,9 +93,22 @@ def test_a_long_log_is_drawn_short():
 
 
 def test_a_segmentation_is_told_with_its_warnings_and_what_to_know(tmp_path, make_look):
-    result = Segmented(Path(f"s{EVIL[1:8]}.zarr"), True, 8, 0, None, 1, {"4": [3]}, [[0, 8]], (f"careful {EVIL}",), 3)
+    result = Segmented(
+        Path(f"s{EVIL[1:8]}.zarr"),
+        True,
+        8,
+        0,
+        None,
+        1,
+        {"4": [3]},
+        [[0, 8]],
+        (f"careful {EVIL}",),
+        3,
+    )
     path = tmp_path / "s.report.html"
-    write_segmentation_page(path, result, [make_look("m", (1, 1, 1), (16, 16))], {"model": EVIL}, EVIL)
+    write_segmentation_page(
+        path, result, [make_look("m", (1, 1, 1), (16, 16))], {"model": EVIL}, EVIL
+    )
     text = Reader(path.read_text()).text
     assert "with 1 object, in 8 blocks." in text
     assert "trained on the slices 0:8" in text

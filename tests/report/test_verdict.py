@@ -8,7 +8,13 @@ from evenslice.report.verdict import badge, fixed, interval, sentence, short, sl
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.26349, "0.263"), (-0.1654, "-0.165"), (-1e-9, "0.000"), (0, "0.000"), (np.float32(0.5), "0.500")]
+    [
+        (0.26349, "0.263"),
+        (-0.1654, "-0.165"),
+        (-1e-9, "0.000"),
+        (0, "0.000"),
+        (np.float32(0.5), "0.500"),
+    ]
     + [(missing, "–") for missing in (None, math.nan, math.inf, True, "0.5", [])],
 )
 def test_fixed(value, text):
@@ -54,7 +60,11 @@ def test_slot_names():
             "the previous slice more than the next slice (mirror index -0.164",
             "leans to previous",
         ),
-        ((0.189, 0.549, 0.263), "the next slice more than the previous slice (mirror index 0.164", "leans to next"),
+        (
+            (0.189, 0.549, 0.263),
+            "the next slice more than the previous slice (mirror index 0.164",
+            "leans to next",
+        ),
     ],
 )
 def test_positive_index_leans_to_the_next_slice(make_audit, make_method, shares, words, word):
@@ -70,7 +80,9 @@ def test_positive_index_leans_to_the_next_slice(make_audit, make_method, shares,
 def test_the_interval_is_the_one_measured(leaning):
     gradient = leaning["methods"]["gradient"]
     ends = interval(gradient["mirror_low"], gradient["mirror_high"])
-    assert sentence(leaning).endswith(f"(mirror index -0.165, 95 % interval {ends}; 3 of 4 methods).")
+    assert sentence(leaning).endswith(
+        f"(mirror index -0.165, 95 % interval {ends}; 3 of 4 methods)."
+    )
 
 
 def test_leaning_is_told_by_a_method_that_leans(make_audit, make_method):
@@ -90,14 +102,18 @@ def test_methods_that_lean_to_opposite_sides_are_both_told(make_audit, make_meth
     }
     audit = make_audit(methods, "asymmetric")
     text = sentence(audit)
-    assert text.startswith("This model leans, but not to one side: by gradient it trusts the previous slice more")
+    assert text.startswith(
+        "This model leans, but not to one side: by gradient it trusts the previous slice more"
+    )
     assert "by ablation it trusts the next slice more" in text
     assert badge(audit).word == "leans both ways"
     assert badge(audit, "ablation").word == "leans to next"
 
 
 def test_opposite_pairs_that_cancel_in_the_index_still_lean(make_audit, make_method):
-    audit = make_audit({"gradient": make_method((0.2, 0.1, 0.4, 0.2, 0.1), 0.01, "asymmetric")}, "asymmetric")
+    audit = make_audit(
+        {"gradient": make_method((0.2, 0.1, 0.4, 0.2, 0.1), 0.01, "asymmetric")}, "asymmetric"
+    )
     assert audit["methods"]["gradient"]["mirror_index"] == pytest.approx(0)
     text = sentence(audit)
     assert "slice +1 more than slice -1 (mirror pair 1: 0.333" in text
@@ -105,7 +121,9 @@ def test_opposite_pairs_that_cancel_in_the_index_still_lean(make_audit, make_met
 
 
 def test_five_slices_name_the_strongest_pair(make_audit, make_method):
-    audit = make_audit({"gradient": make_method((0.1, 0.15, 0.4, 0.18, 0.2), 0.01, "asymmetric")}, "asymmetric")
+    audit = make_audit(
+        {"gradient": make_method((0.1, 0.15, 0.4, 0.18, 0.2), 0.01, "asymmetric")}, "asymmetric"
+    )
     assert "it trusts slice +2 more than slice -2 (mirror pair 2: 0.333" in sentence(audit)
     assert badge(audit).word == "leans to later slices"
 
@@ -113,20 +131,27 @@ def test_five_slices_name_the_strongest_pair(make_audit, make_method):
 def test_leaning_without_numbers_is_still_a_sentence(make_audit, make_method):
     entry = make_method((0.3, 0.5, 0.2), 0.01, "asymmetric") | {"mirror_low": None}
     audit = make_audit({"gradient": entry}, "asymmetric")
-    assert sentence(audit) == "This model leans: the slices before and after the centre do not count the same."
+    assert (
+        sentence(audit)
+        == "This model leans: the slices before and after the centre do not count the same."
+    )
     assert badge(audit).word == "leans"
 
 
 def test_even(even):
     text = sentence(even)
-    assert text.startswith("Even: the previous and the next slice count the same, within a margin of 0.05 (mirror")
+    assert text.startswith(
+        "Even: the previous and the next slice count the same, within a margin of 0.05 (mirror"
+    )
     assert "mirror index 0.000" in text
     assert "4 of 4 methods" in text
     assert badge(even).word == "even"
 
 
 def test_even_with_five_slices_tells_the_widest_pair(make_audit, make_method):
-    audit = make_audit({"gradient": make_method((0.102, 0.2, 0.4, 0.2, 0.098), 0.01, "symmetric")}, "symmetric")
+    audit = make_audit(
+        {"gradient": make_method((0.102, 0.2, 0.4, 0.2, 0.098), 0.01, "symmetric")}, "symmetric"
+    )
     assert "mirror pair 2: -0.020" in sentence(audit)
 
 
@@ -161,13 +186,19 @@ def test_too_few_blocks(make_audit, make_method, overall):
 
 def test_one_slice_abstains(make_audit, make_method):
     audit = make_audit({"gradient": make_method((1.0,), 0, "abstained")}, "abstained")
-    assert sentence(audit).startswith("Abstained: no verdict, because this model sees a single slice")
+    assert sentence(audit).startswith(
+        "Abstained: no verdict, because this model sees a single slice"
+    )
 
 
 @pytest.mark.parametrize("overall", ["abstained", "inconclusive", "symmetric"])
 def test_neighbours_without_importance_abstain(make_audit, make_method, overall):
-    audit = make_audit({"gradient": make_method((0.004, 0.991, 0.005), 0.001, "abstained")}, overall)
-    assert sentence(audit).startswith("Abstained: no verdict, because the slices around the centre hold too little")
+    audit = make_audit(
+        {"gradient": make_method((0.004, 0.991, 0.005), 0.001, "abstained")}, overall
+    )
+    assert sentence(audit).startswith(
+        "Abstained: no verdict, because the slices around the centre hold too little"
+    )
     assert "0.991" in sentence(audit)
 
 

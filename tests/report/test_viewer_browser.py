@@ -9,7 +9,10 @@ from test_browser import CHROMIUM
 
 from evenslice.report.page import Page, Row, write_page
 
-pytestmark = [pytest.mark.ui, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+pytestmark = [
+    pytest.mark.ui,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
 
 SEEN = """[...document.querySelectorAll('.frame img')].filter((one) => one.checkVisibility({visibilityProperty: true})
   && !one.closest('.on-paper')).map((one) => one.className)"""
@@ -45,7 +48,11 @@ def test_one_window_is_seen_by_all_models_and_nothing_is_asked_of_the_network(br
     browser.call("Network.enable")
     browser.open(written)
     assert browser.complaints() == []
-    asked = [one["params"]["request"]["url"] for one in browser.seen if one["method"] == "Network.requestWillBeSent"]
+    asked = [
+        one["params"]["request"]["url"]
+        for one in browser.seen
+        if one["method"] == "Network.requestWillBeSent"
+    ]
     assert {url.split(":")[0] for url in asked} == {"file", "data"}
     assert browser.ask(HEADS) == ["Window 1 of 3: z 1, y 0 to 23, x 0 to 39"]
     assert browser.ask("document.querySelectorAll('.place:not(.aside) .strip').length") == 2
@@ -76,7 +83,10 @@ def test_the_slider_goes_through_the_windows_and_says_where_it_is(browser, writt
     words = "Window 3 of 3: z 3, y 0 to 23, x 0 to 39"
     assert browser.ask(HEADS) == [words]
     assert browser.ask(TOLD) == words
-    assert browser.ask("document.getElementById('window-slider').getAttribute('aria-valuetext')") == words
+    assert (
+        browser.ask("document.getElementById('window-slider').getAttribute('aria-valuetext')")
+        == words
+    )
 
 
 def test_layers_lie_exactly_over_the_slice(browser, written):
@@ -95,7 +105,10 @@ def test_paper_gets_every_window_with_and_without_layers(browser, written):
     browser.open(written)
     pictures = "document.querySelectorAll('.on-paper img').length"
     browser.ask("addEventListener('beforeprint', () => { window.onPaper = " + pictures + "; })")
-    assert len(base64.b64decode(browser.call("Page.printToPDF", printBackground=False)["data"])) > 20_000
+    assert (
+        len(base64.b64decode(browser.call("Page.printToPDF", printBackground=False)["data"]))
+        > 20_000
+    )
     assert browser.ask("window.onPaper") == 3 * 2 * 3
     assert browser.ask(pictures) == 0
 
@@ -103,7 +116,9 @@ def test_paper_gets_every_window_with_and_without_layers(browser, written):
 def test_without_scripts_every_window_is_there_and_no_slider(browser, written):
     browser.open(written, scripts=False)
     root = browser.call("DOM.getDocument")["root"]["nodeId"]
-    places = browser.call("DOM.querySelectorAll", nodeId=root, selector=".place:not(.aside)")["nodeIds"]
+    places = browser.call("DOM.querySelectorAll", nodeId=root, selector=".place:not(.aside)")[
+        "nodeIds"
+    ]
     assert len(places) == 3
     assert browser.call("DOM.querySelectorAll", nodeId=root, selector=".slide[hidden]")["nodeIds"]
 

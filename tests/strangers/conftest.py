@@ -45,4 +45,6 @@ def guarded(tmp_path, monkeypatch):
 
 
 def listing(folder):
-    return sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*"))
+    return sorted(
+        (str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*")
+    )

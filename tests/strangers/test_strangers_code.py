@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 from offers import CODE, RAN, Evil, put, recorded, torch_zip
 
-from evenslice import cli, save_volume
+from evenslice import save_volume
+from evenslice.cli import app as cli
 from evenslice.errors import BadInputError
-from evenslice.learn.config import read_config
 from evenslice.learn.fit import _read_state
 from evenslice.learn.module import Training
-from evenslice.learn.recipe import Recipe
-from evenslice.model.foreign import form_of
+from evenslice.learn.recipe import Recipe, read_config
+from evenslice.model.external import form_of
+from evenslice.model.inputs import model_of
+from evenslice.segmentation.manifest import check_sources
+from evenslice.segmentation.predictions import open_prediction, trained_spans
+from evenslice.segmentation.run import segment
+from evenslice.study.folder import StudyFolder
+from evenslice.study.plan import read_study
 from evenslice.verbs.inspect import inspect
-from evenslice.verbs.models import model_of
-from evenslice.verbs.predictions import open_prediction, trained_spans
-from evenslice.verbs.segment import segment
-from evenslice.verbs.segment_manifest import check_sources
-from evenslice.verbs.study_folder import StudyFolder
-from evenslice.verbs.study_plan import read_study
-from evenslice.volume.ledger import Ledger
-from evenslice.volume.stored import stored
+from evenslice.volume.run_state import Ledger, stored
 from verbs.scenes import blurring
 
 GOOD = "import torch\n\n\ndef make():\n    return torch.nn.Conv2d(3, 1, 3, padding=1)\n"
@@ -64,10 +63,18 @@ def test_what_is_no_callable_is_not_imported(guarded, tmp_path, case):
 def test_the_command_line_says_so_before_code_is_run(tmp_path, monkeypatch, capsys, verb):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    put(tmp_path / "loud.py", b"import sys\nprint('running', file=sys.stderr)\n\n\ndef make():\n    raise SystemExit\n")
+    put(
+        tmp_path / "loud.py",
+        b"import sys\nprint('running', file=sys.stderr)\n\n\ndef make():\n    raise SystemExit\n",
+    )
     monkeypatch.delitem(sys.modules, "loud", raising=False)
     save_volume(tmp_path / "v.tif", np.zeros((3, 8, 8), np.uint8))
-    rest = {"inspect": [], "fix": ["o.safetensors"], "audit": ["v.tif"], "segment": ["v.tif", "o.tif"]}
+    rest = {
+        "inspect": [],
+        "fix": ["o.safetensors"],
+        "audit": ["v.tif"],
+        "segment": ["v.tif", "o.tif"],
+    }
     with pytest.raises(SystemExit):
         cli.main([verb, "loud:make", *rest.get(verb, ["o.onnx", "--format", "onnx"])])
     error = capsys.readouterr().err
@@ -113,7 +120,9 @@ def test_a_file_that_names_a_callable_is_not_enough(guarded, tmp_path):
     put(tmp_path / "m.safetensors", recorded(blurring(), lambda about: about.update(spec=spec)))
     guarded()
     for use in (model_of, inspect):
-        with pytest.raises(BadInputError, match=r"whose code is not run unless you name it, .* give evil:make@"):
+        with pytest.raises(
+            BadInputError, match=r"whose code is not run unless you name it, .* give evil:make@"
+        ):
             use("m.safetensors")
 
 
@@ -144,7 +153,10 @@ def test_settings_of_a_training(guarded, tmp_path, case):
     put(tmp_path / "evil.py", CODE.encode())
     path = put(tmp_path / "t.toml", TRAINING[case].encode(errors="surrogateescape"))
     guarded()
-    if case in ("arch: a callable", "encoder: a callable"):  # looked up when it is built, see the records of models
+    if case in (
+        "arch: a callable",
+        "encoder: a callable",
+    ):  # looked up when it is built, see the records of models
         found = read_config(path)
         assert "evil:make" in (found.arch, found.encoder)
         return
@@ -284,8 +296,20 @@ STATES = {
 def test_states_of_a_training(guarded, tmp_path, case):
     change, model = STATES[case], blurring()
     training = Training(model.module, 1, None, Recipe(steps=5), 1)
-    whole = {"done": 1, "network": model.module.state_dict(), "optimiser": {}, "schedule": {}, "scaling": {}}
-    thing = {"a": Evil()} if change == "evil" else whole | change if isinstance(change, dict) and change else change
+    whole = {
+        "done": 1,
+        "network": model.module.state_dict(),
+        "optimiser": {},
+        "schedule": {},
+        "scaling": {},
+    }
+    thing = (
+        {"a": Evil()}
+        if change == "evil"
+        else whole | change
+        if isinstance(change, dict) and change
+        else change
+    )
     torch_zip(tmp_path / "state.ckpt", thing)
     guarded()
     with pytest.raises(BadInputError, match="state"):
@@ -304,7 +328,10 @@ SPANS = {
 
 @pytest.mark.parametrize("case", SPANS)
 def test_what_a_store_says_of_its_training(guarded, tmp_path, case):
-    put(tmp_path / "zarr.json", json.dumps({"attributes": {"evenslice": {"trained_slices": SPANS[case]}}}).encode())
+    put(
+        tmp_path / "zarr.json",
+        json.dumps({"attributes": {"evenslice": {"trained_slices": SPANS[case]}}}).encode(),
+    )
     guarded()
     with pytest.raises(BadInputError, match="damaged record"):
         trained_spans(tmp_path)

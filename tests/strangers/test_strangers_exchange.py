@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from evenslice.errors import BadInputError
 from evenslice.model.archive import checked_archive
 from evenslice.model.checkpoint import KEY
-from evenslice.verbs.models import model_of
+from evenslice.model.inputs import model_of
 
 FLOAT = TensorProto.FLOAT
 
@@ -21,7 +21,9 @@ FLOAT = TensorProto.FLOAT
 def graph(nodes=None, shape=(1, 3, 16, 16), weights=None, **options):
     """A model of one convolution, or of some nodes."""
     conv = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
-    kernel = numpy_helper.from_array(torch.randn(1, 3, 3, 3, generator=torch.Generator().manual_seed(0)).numpy(), "w")
+    kernel = numpy_helper.from_array(
+        torch.randn(1, 3, 3, 3, generator=torch.Generator().manual_seed(0)).numpy(), "w"
+    )
     made = helper.make_graph(
         [conv] if nodes is None else nodes,
         "g",
@@ -30,7 +32,9 @@ def graph(nodes=None, shape=(1, 3, 16, 16), weights=None, **options):
         [kernel] if weights is None else weights,
     )
     opsets = options.pop("opsets", [("", 17)])
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid(*one) for one in opsets], **options)
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid(*one) for one in opsets], **options
+    )
     model.ir_version = 9
     return model
 
@@ -78,11 +82,17 @@ def lying(dims, **fields):
 def nested(levels):
     """Branches within branches."""
     inner = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["o"])], "i", [], [helper.make_tensor_value_info("o", FLOAT, None)]
+        [helper.make_node("Identity", ["x"], ["o"])],
+        "i",
+        [],
+        [helper.make_tensor_value_info("o", FLOAT, None)],
     )
     for level in range(levels):
         condition = helper.make_node(
-            "Constant", [], ["c"], value=numpy_helper.from_array(torch.tensor(True).numpy(), f"c{level}")
+            "Constant",
+            [],
+            ["c"],
+            value=numpy_helper.from_array(torch.tensor(True).numpy(), f"c{level}"),
         )
         branch = helper.make_node(
             "If",
@@ -92,7 +102,10 @@ def nested(levels):
             else_branch=inner
             if level < 2
             else helper.make_graph(
-                [helper.make_node("Identity", ["x"], ["o"])], "e", [], [helper.make_tensor_value_info("o", FLOAT, None)]
+                [helper.make_node("Identity", ["x"], ["o"])],
+                "e",
+                [],
+                [helper.make_tensor_value_info("o", FLOAT, None)],
             ),
         )
         inner = helper.make_graph(
@@ -118,7 +131,9 @@ def function_outside():
     node = helper.make_node("Constant", [], ["k"])
     node.attribute.append(helper.make_attribute("value", value))
     made = helper.make_function("own", "F", ["x"], ["k"], [node], [helper.make_opsetid("", 17)])
-    model = graph([helper.make_node("F", ["x"], ["y"], domain="own")], opsets=[("", 17), ("own", 1)])
+    model = graph(
+        [helper.make_node("F", ["x"], ["y"], domain="own")], opsets=[("", 17), ("own", 1)]
+    )
     model.functions.append(made)
     return model
 
@@ -203,9 +218,11 @@ def test_onnx(guarded, tmp_path, case):
 
 @pytest.mark.parametrize("case", ["as it is", "beside", "what was noted for its training"])
 def test_onnx_as_it_should_be(guarded, tmp_path, case):
-    model = {"as it is": graph, "beside": lambda: external("beside.bin"), "what was noted for its training": trained}[
-        case
-    ]()
+    model = {
+        "as it is": graph,
+        "beside": lambda: external("beside.bin"),
+        "what was noted for its training": trained,
+    }[case]()
     put(tmp_path / "beside.bin", graph().graph.initializer[0].raw_data)
     path = put(tmp_path / "m.onnx", model.SerializeToString())
     guarded()

@@ -11,8 +11,8 @@ from evenslice import load_model, save_model
 from evenslice.errors import BadInputError
 from evenslice.model.build import build_model
 from evenslice.model.checkpoint import KEY
+from evenslice.model.inputs import model_of
 from evenslice.model.pickles import ADVICE
-from evenslice.verbs.models import model_of
 from evenslice.volume.normalisation import Normalisation
 
 
@@ -36,7 +36,9 @@ HEADERS = {
     "header: nested 10^5 deep": headed(b'{"a":' + deep(10**5).encode() + b"}"),
     "header: metadata of numbers": headed({"__metadata__": {KEY: 1}}),
     "header: metadata of tables": headed({"__metadata__": {KEY: {}}}),
-    "header: unknown type": headed({"a": tensor(dtype="F999"), "__metadata__": {KEY: "{}"}}, bytes(4)),
+    "header: unknown type": headed(
+        {"a": tensor(dtype="F999"), "__metadata__": {KEY: "{}"}}, bytes(4)
+    ),
     "header: overlapping tensors": headed({"a": tensor(), "b": tensor()}, bytes(4)),
     "header: a hole between tensors": headed({"a": tensor(), "b": tensor(span=(8, 12))}, bytes(12)),
     "header: backwards": headed({"a": tensor(span=(4, 0))}, bytes(4)),
@@ -59,7 +61,11 @@ def test_headers(guarded, tmp_path, case):
     guarded()
     with pytest.raises(BadInputError) as caught:
         model_of(path)
-    assert "\n" not in str(caught.value) and "m.safetensors" in str(caught.value) and len(str(caught.value)) < 600
+    assert (
+        "\n" not in str(caught.value)
+        and "m.safetensors" in str(caught.value)
+        and len(str(caught.value)) < 600
+    )
 
 
 RECORDS = {
@@ -80,7 +86,9 @@ RECORDS = {
 @pytest.mark.parametrize("case", RECORDS)
 def test_texts_of_records(guarded, tmp_path, case):
     text, words = RECORDS[case]
-    path = put(tmp_path / "m.safetensors", headed({"a": tensor(), "__metadata__": {KEY: text}}, bytes(4)))
+    path = put(
+        tmp_path / "m.safetensors", headed({"a": tensor(), "__metadata__": {KEY: text}}, bytes(4))
+    )
     guarded()
     with pytest.raises(BadInputError, match=words) as caught:
         load_model(path)
@@ -98,13 +106,25 @@ CHANGED = {
     "arch: a number": (field("spec", arch=3), "architecture is '3'"),
     "arch: a list": (field("spec", arch=["unet"]), "architecture is"),
     "encoder: unknown": (field("spec", encoder="resnet1e9"), "encoder 'resnet1e9' is unknown"),
-    "encoder: of the hub": (field("spec", encoder="hf-hub:evil/model"), "encoder 'hf-hub:evil/model' is unknown"),
-    "encoder: of the hub, timm's way": (field("spec", encoder="tu-hf-hub:evil/model"), "is unknown"),
-    "encoder: a folder": (field("spec", encoder="local-dir:/tmp"), "encoder 'local-dir:/tmp' is unknown"),
+    "encoder: of the hub": (
+        field("spec", encoder="hf-hub:evil/model"),
+        "encoder 'hf-hub:evil/model' is unknown",
+    ),
+    "encoder: of the hub, timm's way": (
+        field("spec", encoder="tu-hf-hub:evil/model"),
+        "is unknown",
+    ),
+    "encoder: a folder": (
+        field("spec", encoder="local-dir:/tmp"),
+        "encoder 'local-dir:/tmp' is unknown",
+    ),
     "encoder: a path": (field("spec", encoder="../../etc/passwd"), "is unknown"),
     "encoder: an address": (field("spec", encoder="https://evil.example/x"), "is unknown"),
     "encoder: a callable": (field("spec", encoder="evil:make"), "encoder 'evil:make' is unknown"),
-    "encoder: smp with an address": (field("spec", encoder="smp:https://evil.example"), "is unknown"),
+    "encoder: smp with an address": (
+        field("spec", encoder="smp:https://evil.example"),
+        "is unknown",
+    ),
     "encoder: a long name": (field("spec", encoder="x" * 10**5), "encoder is 'xxx"),
     "encoder: null": (field("spec", encoder=None), "encoder is 'None'"),
     "depth: 0": (field("spec", encoder_depth=0), "encoder depth is '0'"),
@@ -112,7 +132,10 @@ CHANGED = {
     "depth: 10^9": (field("spec", encoder_depth=10**9), "encoder depth is '1000000000'"),
     "depth: true": (field("spec", encoder_depth=True), "encoder depth is 'True'"),
     "depth: text": (field("spec", encoder_depth="3"), "encoder depth is '3'"),
-    "depth: more than there is": (field("spec", encoder_depth=9), "encoder depth 9 cannot be built"),
+    "depth: more than there is": (
+        field("spec", encoder_depth=9),
+        "encoder depth 9 cannot be built",
+    ),
     "slices: -3": (field("spec", slices=-3), "-3 slices"),
     "slices: 10^9 + 1": (field("spec", slices=10**9 + 1), "1000000001 slices"),
     "slices: text": (field("spec", slices="3"), "number of slices is '3'"),
@@ -126,7 +149,10 @@ CHANGED = {
     "init: a table": (field("spec", init={}), "init {} is unknown"),
     "tie: unknown": (field("spec", tie="evil"), "tie 'evil' is unknown"),
     "options: a list": (field("spec", options=[1]), "options is"),
-    "options: weights to fetch": (field("spec", options={"pretrained": True}), "option is 'pretrained'"),
+    "options: weights to fetch": (
+        field("spec", options={"pretrained": True}),
+        "option is 'pretrained'",
+    ),
     "options: a checkpoint to read": (
         field("spec", options={"checkpoint_path": "evil.pth"}),
         "option is 'checkpoint_path'",
@@ -139,7 +165,10 @@ CHANGED = {
         field("spec", options={"pretrained_cfg_overlay": {"url": "x"}}),
         "'pretrained_cfg_overlay'",
     ),
-    "options: weights of smp": (field("spec", options={"encoder_weights": "imagenet"}), "option is 'encoder_weights'"),
+    "options: weights of smp": (
+        field("spec", options={"encoder_weights": "imagenet"}),
+        "option is 'encoder_weights'",
+    ),
     "options: a huge decoder": (
         field("spec", options={"decoder_channels": [2**30] * 3}),
         "option is 'decoder_channels'",
@@ -152,18 +181,29 @@ CHANGED = {
         field("spec", options={"architecture": "hf-hub:evil/model"}),
         "is unknown",
     ),
-    "options: another encoder, a number": (field("spec", options={"architecture": 3}), "is unknown"),
+    "options: another encoder, a number": (
+        field("spec", options={"architecture": 3}),
+        "is unknown",
+    ),
     "options: unknown to the encoder": (field("spec", options={"evil": 1}), "cannot be built"),
     "size: a network of 2 billion numbers": (
         field("spec", arch="dpt", encoder="vit_gigantic_patch14_224", encoder_depth=None),
         r"names a network of \d{10} numbers and holds",
     ),
     "size: an image of 16000 pixels": (
-        field("spec", arch="dpt", encoder="vit_large_patch16_224", encoder_depth=None, options={"img_size": 16000}),
+        field(
+            "spec",
+            arch="dpt",
+            encoder="vit_large_patch16_224",
+            encoder_depth=None,
+            options={"img_size": 16000},
+        ),
         r"names a network of \d+ numbers and holds",
     ),
     "form: a callable": (
-        whole(spec={"form": "callable", "source": "evil:make", "slices": 3, "classes": 1, "built": 3}),
+        whole(
+            spec={"form": "callable", "source": "evil:make", "slices": 3, "classes": 1, "built": 3}
+        ),
         "whose code is not run unless you name it",
     ),
     "form: onnx": (
@@ -175,17 +215,42 @@ CHANGED = {
         "damaged record",
     ),
     "form: a source that is no text": (
-        whole(spec={"form": "callable", "source": ["evil:make"], "slices": 3, "classes": 1, "built": 3}),
+        whole(
+            spec={
+                "form": "callable",
+                "source": ["evil:make"],
+                "slices": 3,
+                "classes": 1,
+                "built": 3,
+            }
+        ),
         "damaged record",
     ),
     "form: 10^9 slices": (
-        whole(spec={"form": "callable", "source": "evil:make", "slices": 10**9, "classes": 1, "built": 3}),
+        whole(
+            spec={
+                "form": "callable",
+                "source": "evil:make",
+                "slices": 10**9,
+                "classes": 1,
+                "built": 3,
+            }
+        ),
         "damaged record",
     ),
     "normalisation: text": (whole(normalisation="x"), "damaged record"),
-    "normalisation: letters for numbers": (whole(normalisation={"mean": "12", "std": "34"}), "in place of numbers"),
-    "normalisation: truth values": (whole(normalisation={"mean": [True], "std": [True]}), "in place of numbers"),
-    "normalisation: a std of 0": (whole(normalisation={"mean": [1.0], "std": [0.0]}), "a std above 0"),
+    "normalisation: letters for numbers": (
+        whole(normalisation={"mean": "12", "std": "34"}),
+        "in place of numbers",
+    ),
+    "normalisation: truth values": (
+        whole(normalisation={"mean": [True], "std": [True]}),
+        "in place of numbers",
+    ),
+    "normalisation: a std of 0": (
+        whole(normalisation={"mean": [1.0], "std": [0.0]}),
+        "a std above 0",
+    ),
     "normalisation: none": (lambda about: about.pop("normalisation") and None, "damaged record"),
     "normalisation: of 10^5 slots": (
         whole(normalisation={"mean": [1.0] * 10**5, "std": [1.0] * 10**5}),
@@ -193,11 +258,23 @@ CHANGED = {
     ),
     "training: a list": (whole(training=[1]), "training that is no table"),
     "training: slices of text": (whole(training={"slices": "0:9"}), "slices that are str"),
-    "training: slices to 2^60": (whole(training={"slices": [[0, 2**60]]}), "the span 0:1152921504606846976"),
+    "training: slices to 2^60": (
+        whole(training={"slices": [[0, 2**60]]}),
+        "the span 0:1152921504606846976",
+    ),
     "training: slices backwards": (whole(training={"slices": [[9, 0]]}), "the span 9:0"),
-    "training: many spans": (whole(training={"slices": [[0, 10**7]] * 2}), "more than 10000000 slices"),
-    "training: volumes that are none": (whole(training={"volumes": [1]}), "volumes that is no table"),
-    "training: a target of code": (whole(training={"target": "evil:make"}), "the target 'evil:make'"),
+    "training: many spans": (
+        whole(training={"slices": [[0, 10**7]] * 2}),
+        "more than 10000000 slices",
+    ),
+    "training: volumes that are none": (
+        whole(training={"volumes": [1]}),
+        "volumes that is no table",
+    ),
+    "training: a target of code": (
+        whole(training={"target": "evil:make"}),
+        "the target 'evil:make'",
+    ),
     "training: a voxel of 0": (whole(training={"voxel_nm": [0, 1, 1]}), "the voxel size"),
     "training: a recipe of text": (whole(training={"recipe": "x"}), "recipe that is no table"),
     "scores: a list": (whole(scores=[]), "scores that is no table"),
@@ -205,8 +282,14 @@ CHANGED = {
     "scores: nested": (whole(scores={"validation": {"dice": []}}), r"a dice of \[\]"),
     "certificate: text": (whole(certificate="even"), "certificate that is no table"),
     "certificate: empty": (whole(certificate={}), "damaged record"),
-    "certificate: text for numbers": (whole(certificate={"float32": "0", "symmetric": True}), "without its numbers"),
-    "certificate: text for truth": (whole(certificate={"float32": 0.0, "symmetric": "yes"}), "without its numbers"),
+    "certificate: text for numbers": (
+        whole(certificate={"float32": "0", "symmetric": True}),
+        "without its numbers",
+    ),
+    "certificate: text for truth": (
+        whole(certificate={"float32": 0.0, "symmetric": "yes"}),
+        "without its numbers",
+    ),
     "tta: unknown": (whole(tta="evil"), "test-time augmentation 'evil' is unknown"),
     "tta: a list": (whole(tta=[]), r"test-time augmentation \[\] is unknown"),
 }
@@ -225,7 +308,8 @@ SLOW = {  # alike others, and looked up among all names that there are
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CHANGED]
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CHANGED],
 )
 def test_records(guarded, tmp_path, known, case):
     change, words = CHANGED[case]
@@ -250,7 +334,9 @@ def test_an_infinite_certificate_is_kept(tmp_path, known):
     )
     save_model(tmp_path / "m.safetensors", infinite)
     found = load_model(tmp_path / "m.safetensors")
-    assert found.certificate == {"float32": float("inf"), "symmetric": False} and found.scores == {"dice": None}
+    assert found.certificate == {"float32": float("inf"), "symmetric": False} and found.scores == {
+        "dice": None
+    }
 
 
 PICKLES = {
@@ -281,7 +367,9 @@ def test_pickles(guarded, tmp_path, case):
     with pytest.raises(BadInputError, match="could run any code") as caught:
         model_of(path)
     assert "\n" not in str(caught.value)
-    assert "safetensors.torch as s; s.save_file(torch.load('FILE', weights_only=True)" in str(caught.value)
+    assert "safetensors.torch as s; s.save_file(torch.load('FILE', weights_only=True)" in str(
+        caught.value
+    )
 
 
 def test_the_safe_way_that_is_told_works(tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from offers import put
 
-from evenslice import cli
-from evenslice.cli_writing import complain, warn
-from evenslice.evidence.look import Look
+from evenslice.cli import app as cli
+from evenslice.cli.output import complain, warn
+from evenslice.evidence.window_view import Look
 from evenslice.labels.metrics import scores_of
 from evenslice.printable import one_line, printable
 from evenslice.report.page import Page, Row, render
@@ -20,10 +20,10 @@ from evenslice.report.study_page import write_study_page
 from evenslice.report.tables import print_inspected, print_scores, print_segmented, print_study
 from evenslice.report.terminal import Terminal, say
 from evenslice.report.training_page import write_training_page
+from evenslice.segmentation.run import Segmented
+from evenslice.verbs.export_bioimageio import readme
 from evenslice.verbs.export_options import Label
-from evenslice.verbs.export_text import readme
 from evenslice.verbs.inspect import Inspected
-from evenslice.verbs.segment import Segmented
 from evenslice.verbs.train import Trained
 from evenslice.volume.array import Volume
 from verbs.scenes import blurring
@@ -65,7 +65,8 @@ FIRST = (
     "unicode: half a character",
 )
 SOME = pytest.mark.parametrize(
-    "case", [case if case in FIRST else pytest.param(case, marks=pytest.mark.slow) for case in TEXTS]
+    "case",
+    [case if case in FIRST else pytest.param(case, marks=pytest.mark.slow) for case in TEXTS],
 )
 UNFIT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
@@ -95,7 +96,10 @@ def check_page(html, text, scripts=1):
     for _, attributes in read.tags:
         assert not [name for name in attributes if name.startswith("on") or name == "srcdoc"]
         for name in ("href", "src", "action", "formaction"):
-            assert re.match(r"#|data:image/png;|https://arxiv\.org/abs/2505\.14105$|$", attributes.get(name) or "")
+            assert re.match(
+                r"#|data:image/png;|https://arxiv\.org/abs/2505\.14105$|$",
+                attributes.get(name) or "",
+            )
     assert " ".join(printable(text).split()) in " ".join(read.text.split())  # shown as what it is
 
 
@@ -105,7 +109,13 @@ def look_of(label):
 
 
 def audit_of(text):
-    measured = {"shares": [0.3, 0.4, 0.3], "mirror_index": 0.0, "mirror_low": 0.0, "mirror_high": 0.0, "verdict": text}
+    measured = {
+        "shares": [0.3, 0.4, 0.3],
+        "mirror_index": 0.0,
+        "mirror_low": 0.0,
+        "mirror_high": 0.0,
+        "verdict": text,
+    }
     return {
         "slices": 3, "verdict": text, "methods": {text: measured}, "stems": [{"module": text, "kind": text, "norms": [1, 1, 1]}],
         "normalisation": {"uniform": True, "mean": text, "std": 1, "source": text}, "reversal": {},
@@ -118,7 +128,12 @@ def audit_of(text):
 def test_the_page_of_an_audit(case):
     text = TEXTS[case]
     page = Page(
-        text, [Row(text, audit_of(text), note=text)], [look_of(text)] * (case in FIRST), {text: text}, text, text
+        text,
+        [Row(text, audit_of(text), note=text)],
+        [look_of(text)] * (case in FIRST),
+        {text: text},
+        text,
+        text,
     )
     check_page(render(page), text)
 
@@ -127,7 +142,9 @@ def test_the_page_of_an_audit(case):
 def test_the_page_of_a_segmentation(tmp_path, case):
     text = TEXTS[case]
     result = Segmented(Path(text.replace("/", "")), True, 1, warnings=(text,), blank={1: [2]})
-    write_segmentation_page(tmp_path / "p.html", result, [look_of(text)], {"model": text, text: text}, text)
+    write_segmentation_page(
+        tmp_path / "p.html", result, [look_of(text)], {"model": text, text: text}, text
+    )
     check_page((tmp_path / "p.html").read_text(), text)
 
 
@@ -136,10 +153,14 @@ def test_the_page_of_a_training(tmp_path, case):
     text = TEXTS[case]
     put(tmp_path / "log.csv", b"steps,loss,lr,dice\n1,1,1,\n")
     model = SimpleNamespace(
-        training={"target": text, "recipe": {"encoder": text}}, certificate=None, provenance={"versions": {text: text}}
+        training={"target": text, "recipe": {"encoder": text}},
+        certificate=None,
+        provenance={"versions": {text: text}},
     )
     scores = scores_of(np.array([[9, 1], [1, 9]]))
-    trained = Trained(model, scores, Path("m"), Path("l"), tmp_path / "log.csv", ({"steps": 1},), (look_of(text),))
+    trained = Trained(
+        model, scores, Path("m"), Path("l"), tmp_path / "log.csv", ({"steps": 1},), (look_of(text),)
+    )
     write_training_page(tmp_path / "p.html", trained, {text: text}, text)
     check_page((tmp_path / "p.html").read_text(), text)
 
@@ -154,7 +175,15 @@ def study_of(text):
         "dice": None,
         "target": text,
     }
-    lean = {"treatment": text, "network": text, "when": "after", "value": 0.1, "low": 0.0, "high": 0.2, "n": 3}
+    lean = {
+        "treatment": text,
+        "network": text,
+        "when": "after",
+        "value": 0.1,
+        "low": 0.0,
+        "high": 0.2,
+        "n": 3,
+    }
     return {
         "name": text,
         "title": text,
@@ -199,13 +228,21 @@ def test_tables_and_lines(monkeypatch, capsys, case):
 @pytest.mark.parametrize("case", [case for case in TEXTS if "\0" not in TEXTS[case]])
 @pytest.mark.parametrize(
     "command",
-    ["inspect", pytest.param("audit", marks=pytest.mark.slow), pytest.param("segment", marks=pytest.mark.slow)],
+    [
+        "inspect",
+        pytest.param("audit", marks=pytest.mark.slow),
+        pytest.param("segment", marks=pytest.mark.slow),
+    ],
 )
 def test_names_on_the_command_line(tmp_path, monkeypatch, capsys, case, command):
     monkeypatch.chdir(tmp_path)
     name = TEXTS[case] + ".onnx"
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, name] + ["v.tif"] * (command != "inspect") + ["o.zarr"] * (command == "segment"))
+        cli.main(
+            [command, name]
+            + ["v.tif"] * (command != "inspect")
+            + ["o.zarr"] * (command == "segment")
+        )
     out, error = capsys.readouterr()
     assert ended.value.code == 2 and out == ""
     assert error.count("\n") == 1 and error.startswith("evenslice: error: ")
@@ -214,15 +251,27 @@ def test_names_on_the_command_line(tmp_path, monkeypatch, capsys, case, command)
 
 
 def test_a_terminal_keeps_its_own_colours(capsys):
-    Terminal(force_terminal=True, color_system="standard").print("[red]x\x1b[2J[/]", highlight=False)
+    Terminal(force_terminal=True, color_system="standard").print(
+        "[red]x\x1b[2J[/]", highlight=False
+    )
     assert capsys.readouterr().out == "\x1b[31mx\\x1b[2J\x1b[0m\n"
 
 
 @EVERY
 def test_the_readme_of_a_package(case):
     text = TEXTS[case]
-    about = {"certificate": {"tolerance": {"float32": 1e-5}, "symmetric": True, "float32": 0.0, "random_windows": 4}}
-    about |= {"stem": {"init": "green", "tie": "none"}, "export": {"tta_in_graph": "none", "evenslice": "1"}}
+    about = {
+        "certificate": {
+            "tolerance": {"float32": 1e-5},
+            "symmetric": True,
+            "float32": 0.0,
+            "random_windows": 4,
+        }
+    }
+    about |= {
+        "stem": {"init": "green", "tie": "none"},
+        "export": {"tta_in_graph": "none", "evenslice": "1"},
+    }
     model = blurring().with_facts(training={"volume": text + "\n# Evil"})
     found = readme(model, about, Label(name="a network"))
     assert UNFIT.search(found) is None and "<script" not in found and "\n# Evil" not in found

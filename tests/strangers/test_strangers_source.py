@@ -48,14 +48,18 @@ def calls(tree):
 def imported(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name + ".import_module" * (alias.name == "importlib") for alias in node.names)
+            yield from (
+                alias.name + ".import_module" * (alias.name == "importlib") for alias in node.names
+            )
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def option(call, name):
-    return next((ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == name), None)
+    return next(
+        (ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == name), None
+    )
 
 
 def wrongs(name, text):
@@ -81,7 +85,12 @@ def wrongs(name, text):
             and option(call, "weights_only") != "True"
         ):
             found.append("torch.load without weights_only=True")
-        if function in ("torch.jit.load", "torch.hub.load", "torch.package.PackageImporter", "np.fromregex"):
+        if function in (
+            "torch.jit.load",
+            "torch.hub.load",
+            "torch.package.PackageImporter",
+            "np.fromregex",
+        ):
             found.append(f"calls {function}")
         if function in ("np.load", "numpy.load") and option(call, "allow_pickle") != "False":
             found.append("np.load without allow_pickle=False")
@@ -134,6 +143,8 @@ def test_what_is_wrong_is_seen(case):
 
 def test_what_is_allowed_is_still_there():
     used = {
-        (file, name.split(".")[0]) for file, _ in ALLOWED for name in imported(ast.parse((SOURCE / file).read_text()))
+        (file, name.split(".")[0])
+        for file, _ in ALLOWED
+        for name in imported(ast.parse((SOURCE / file).read_text()))
     }
     assert used >= ALLOWED

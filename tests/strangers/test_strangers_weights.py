@@ -9,7 +9,7 @@ import torch
 from offers import CODE, Evil, bomb, headed, pickled, put, tensor, torch_zip
 
 from evenslice.errors import BadInputError
-from evenslice.model import hub
+from evenslice.model import pretrained as hub
 from evenslice.model.build import build_model
 from evenslice.model.pretrained import facts_as_options
 from evenslice.model.weights import read_weights
@@ -20,7 +20,9 @@ def half_expanded(path):
 
 
 def sparse(path):
-    return torch_zip(path, {"a": torch.sparse_coo_tensor([[0]], [1.0], (2**40,), check_invariants=True)})
+    return torch_zip(
+        path, {"a": torch.sparse_coo_tensor([[0]], [1.0], (2**40,), check_invariants=True)}
+    )
 
 
 def meta(path):
@@ -133,8 +135,14 @@ HUB = {
     "config: another repository": {"architecture": "hf-hub:evil/model"},
     "config: a folder": {"architecture": "local-dir:/tmp"},
     "config: a number": {"architecture": 3},
-    "config: weights to fetch": {"architecture": "test_resnet", "model_args": {"pretrained_cfg_overlay": "x"}},
-    "config: a checkpoint": {"architecture": "test_resnet", "model_args": {"checkpoint_path": "evil.pth"}},
+    "config: weights to fetch": {
+        "architecture": "test_resnet",
+        "model_args": {"pretrained_cfg_overlay": "x"},
+    },
+    "config: a checkpoint": {
+        "architecture": "test_resnet",
+        "model_args": {"checkpoint_path": "evil.pth"},
+    },
     "config: a huge network": {"architecture": "test_vit", "model_args": {"embed_dim": 10**8}},
     "config: arguments of text": {"architecture": "test_vit", "model_args": "x"},
     "config: a list": [],

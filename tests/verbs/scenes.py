@@ -10,7 +10,7 @@ import torch
 import zarr
 from torch import nn
 
-from evenslice import cli
+from evenslice.cli import app as cli
 from evenslice.model.spec import Model, Spec
 from evenslice.volume.normalisation import Normalisation
 
@@ -29,14 +29,20 @@ def arrays_of(store):
     """All arrays of a store by their path, as numpy has them."""
     store = Path(store)
     names = sorted(
-        str(file.parent.relative_to(store)) for file in store.rglob("zarr.json") if (file.parent / "c").exists()
+        str(file.parent.relative_to(store))
+        for file in store.rglob("zarr.json")
+        if (file.parent / "c").exists()
     )
     return {name: np.asarray(zarr.open_array(str(store / name), mode="r")[:]) for name in names}
 
 
 def files_of(store):
     """All files of a store and what they hold, byte for byte."""
-    return {str(file.relative_to(store)): file.read_bytes() for file in Path(store).rglob("*") if file.is_file()}
+    return {
+        str(file.relative_to(store)): file.read_bytes()
+        for file in Path(store).rglob("*")
+        if file.is_file()
+    }
 
 
 def assert_same(one, two):

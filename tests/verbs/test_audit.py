@@ -26,7 +26,10 @@ def linear_model(weights, normalisation=None):
     conv = nn.Conv2d(len(weights), 1, 1)
     conv.weight.data = torch.tensor(weights).view(1, -1, 1, 1)
     return Model(
-        conv.eval(), Spec(slices=len(weights)), normalisation or Normalisation((128.0,), (40.0,), "file"), stride=1
+        conv.eval(),
+        Spec(slices=len(weights)),
+        normalisation or Normalisation((128.0,), (40.0,), "file"),
+        stride=1,
     )
 
 
@@ -38,7 +41,10 @@ def test_a_linear_model_has_the_shares_of_its_weights(volume, weights):
     np.testing.assert_allclose([s.value for s in method.shares], sizes, rtol=1e-5)
     assert [s.low for s in method.shares] == [s.value for s in method.shares]
     half = len(weights) // 2
-    expected = [(sizes[half + j] - sizes[half - j]) / (sizes[half + j] + sizes[half - j]) for j in range(1, half + 1)]
+    expected = [
+        (sizes[half + j] - sizes[half - j]) / (sizes[half + j] + sizes[half - j])
+        for j in range(1, half + 1)
+    ]
     np.testing.assert_allclose([p.value for p in method.pairs], expected, rtol=1e-5, atol=1e-7)
     assert found.verdict == ("abstained" if len(weights) == 1 else "asymmetric")
 
@@ -52,7 +58,9 @@ def test_a_uniform_stem_is_even_before_training(volume, make_model, move_weights
         model = make_model(init)
         for name, parameter in model.module.named_parameters():
             if "conv1.weight" not in name:
-                parameter.data.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+                parameter.data.add_(
+                    0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+                )
         if not even:
             model.module.encoder.model.conv1.weight.data[:, 0] *= 3
         found = audit(model, volume, **GRADIENT)
@@ -82,7 +90,9 @@ def test_reading_the_volume_backwards_changes_nothing(volume, make_model, move_w
     one, back = audit(model, volume, **everything), audit(model, volume[::-1], **everything)
     assert one.windows == back.windows == 13 * 2 * 3
     for name in ("shares", "pairs"):
-        found, expected = ([i.value for i in getattr(a.methods["gradient"], name)] for a in (one, back))
+        found, expected = (
+            [i.value for i in getattr(a.methods["gradient"], name)] for a in (one, back)
+        )
         np.testing.assert_allclose(found, expected, atol=1e-6)
     assert one.probability_change == pytest.approx(back.probability_change, abs=1e-6)
     assert one.flipped_fraction > 0  # else the decision's own order would not be tested
@@ -128,10 +138,20 @@ def test_the_json_is_as_designed_and_the_same_for_the_same_seed(volume, make_mod
     assert set(top) <= set(found)
     method = found["methods"]["gradient"]
     ends = [f"{name}{end}" for name in ("shares", "mirror_pairs") for end in ("", "_low", "_high")]
-    assert set(method) == {*ends, "mirror_index", "mirror_low", "mirror_high", "centre_share", "verdict"}
+    assert set(method) == {
+        *ends,
+        "mirror_index",
+        "mirror_low",
+        "mirror_high",
+        "centre_share",
+        "verdict",
+    }
     assert set(found["reversal"]) == {"probability_change", "flipped_fraction"}
     assert set(found["stems"][0]) >= {"module", "kind", "norms"}
-    assert all(set(check) == {"value", "tolerance", "passed", "reason"} for check in found["checks"].values())
+    assert all(
+        set(check) == {"value", "tolerance", "passed", "reason"}
+        for check in found["checks"].values()
+    )
     assert (found["windows"], found["slices"], found["seed"]) == (12, 3, 1)
 
 

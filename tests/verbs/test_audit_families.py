@@ -10,12 +10,13 @@ import yaozarrs
 import zarr
 from torch import nn
 
-from evenslice import audit, cli
+from evenslice import audit
+from evenslice.cli import app as cli
 from evenslice.errors import BadInputError
 from evenslice.evidence.methods import METHODS, default_methods
-from evenslice.evidence.sites import plan_sites
+from evenslice.evidence.sampling import plan_sites
 from evenslice.model.spec import Model, Spec
-from evenslice.model.stem import mirror_stem
+from evenslice.model.stem.adapt import mirror_stem
 from evenslice.volume.array import Volume
 from evenslice.volume.files import save_volume
 from evenslice.volume.normalisation import Normalisation, estimate
@@ -43,7 +44,9 @@ def linear(weights, scale=1.0):
 
 def bent(slices=3, classes=1, lean=1.0):
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(slices, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, classes, 3, padding=1))
+    network = nn.Sequential(
+        nn.Conv2d(slices, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, classes, 3, padding=1)
+    )
     network[0].weight.data[:, 0] *= lean
     return network
 
@@ -69,7 +72,9 @@ def test_a_linear_model_has_the_shares_of_weights_and_distances(volume):
             kept.append(np.mean([effect / effect.sum() for effect in effects], axis=0))
     expected = {"gradient": by_gradient, "smoothgrad": by_gradient, "ablation-copy": by_copy}
     for name, shares in values(found).items():
-        np.testing.assert_allclose(shares, np.mean(expected.get(name, by_distance), axis=0), rtol=2e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            shares, np.mean(expected.get(name, by_distance), axis=0), rtol=2e-4, atol=1e-6
+        )
 
 
 def test_the_scale_of_the_output_does_not_matter(volume):
@@ -88,14 +93,19 @@ def test_reading_the_volume_backwards_changes_nothing_in_any_family(volume, clas
     assert one.windows == 7 * 2
     for name, shares in values(one).items():
         np.testing.assert_allclose(values(back)[name], shares, atol=1e-6)
-        assert back.methods[name].index.value == pytest.approx(one.methods[name].index.value, abs=1e-6)
+        assert back.methods[name].index.value == pytest.approx(
+            one.methods[name].index.value, abs=1e-6
+        )
 
 
 def test_a_mirror_stem_is_even_in_every_family_and_stops_the_search(volume):
     model = model_of(mirror_stem(bent(lean=3.0), 3))
     found = audit(model, volume, **ALL)
     assert {method.verdict for method in found.methods.values()} == {"symmetric"}
-    assert max(abs(end) for m in found.methods.values() for p in m.pairs for end in (p.low, p.high)) < 1e-5
+    assert (
+        max(abs(end) for m in found.methods.values() for p in m.pairs for end in (p.low, p.high))
+        < 1e-5
+    )
     assert (found.windows, found.sampling.decided, found.sampling.rule) == (12, True, "sequential")
     assert found.believed["passed"]
 
@@ -103,7 +113,9 @@ def test_a_mirror_stem_is_even_in_every_family_and_stops_the_search(volume):
 def test_the_search_goes_on_while_it_is_open_and_ends_with_the_volume(volume):
     """A margin that lies on the pair found leaves every look open."""
     model, options = model_of(bent()), {"methods": ["shapley"], "tile": 32}
-    on_it = abs(audit(model, volume[:, :32, :64], windows=32, **options).methods["shapley"].index.value)
+    on_it = abs(
+        audit(model, volume[:, :32, :64], windows=32, **options).methods["shapley"].index.value
+    )
     wide = audit(model, volume[:, :32, :64], margin=on_it, **options)
     assert wide.sampling.decided is False
     assert wide.windows == wide.sampling.looks[-1] == 32
@@ -145,7 +157,9 @@ def test_latin_says_whether_all_slots_are_alike(volume):
 def test_every_region_for_one_class_and_several(volume, region, classes):
     labels = (volume > 128).astype(np.uint8) + (volume > 180) * (classes > 1)
     network = mirror_stem(bent(classes=classes), 3)
-    found = audit(model_of(network, classes=classes), volume, labels=labels, region=region, windows=6, **ALL)
+    found = audit(
+        model_of(network, classes=classes), volume, labels=labels, region=region, windows=6, **ALL
+    )
     assert found.region == region
     assert all(abs(method.index.value) < 1e-5 for method in found.methods.values())
 
@@ -164,18 +178,24 @@ def test_labels_stratify_the_windows_and_measure_the_lag(volume):
     labels = (volume > 128).astype(np.uint8)
     network = linear([0.0, 1.0, 0.0])
     network.bias.data[:] = 0.0
-    still = audit(model_of(network), volume, labels=labels, windows=20, methods=["gradient"], tile=32)
+    still = audit(
+        model_of(network), volume, labels=labels, windows=20, methods=["gradient"], tile=32
+    )
     assert still.lag.value == pytest.approx(0.0, abs=1e-6)
     leaning = linear([0.0, 0.5, 1.0])
     leaning.bias.data[:] = 0.0
-    found = audit(model_of(leaning), volume, labels=labels, windows=20, methods=["gradient"], tile=32)
+    found = audit(
+        model_of(leaning), volume, labels=labels, windows=20, methods=["gradient"], tile=32
+    )
     assert found.lag.value > 0.2
     assert found.lag.low > 0.1
     assert json.loads(found.to_json())["lag"].keys() == {"slices", "low", "high"}
 
 
 def test_the_same_seed_gives_the_same_json(volume):
-    one, two = (audit(model_of(bent()), volume, seed=3, windows=8, **ALL).to_json() for _ in range(2))
+    one, two = (
+        audit(model_of(bent()), volume, seed=3, windows=8, **ALL).to_json() for _ in range(2)
+    )
     assert one == two
 
 
@@ -212,7 +232,9 @@ def test_the_cost_does_not_grow_with_the_volume():
 
 def test_maps_are_a_valid_image_over_windows_and_slots(volume, tmp_path):
     source, store = Volume(volume, (50.0, 4.0, 4.0)), tmp_path / "maps.zarr"
-    found = audit(model_of(bent(lean=3.0)), source, methods=["gradient"], windows=5, tile=32, maps=store)
+    found = audit(
+        model_of(bent(lean=3.0)), source, methods=["gradient"], windows=5, tile=32, maps=store
+    )
     yaozarrs.validate_zarr_store(str(store))
     yaozarrs.validate_zarr_store(str(store / "raw"))
     group = zarr.open_group(str(store), mode="r")
@@ -226,11 +248,20 @@ def test_maps_are_a_valid_image_over_windows_and_slots(volume, tmp_path):
     np.testing.assert_array_equal(group["0"][0], found.looks[0].attribution)
     with pytest.raises(BadInputError, match="exists, expected a new name"):
         audit(model_of(bent()), source, methods=["gradient"], windows=2, tile=32, maps=store)
-    audit(model_of(bent()), source, methods=["gradient"], windows=2, tile=32, maps=store, force=True)
+    audit(
+        model_of(bent()), source, methods=["gradient"], windows=2, tile=32, maps=store, force=True
+    )
     assert zarr.open_group(str(store), mode="r")["0"].shape[0] == 2
     (tmp_path / "mine").mkdir()
     with pytest.raises(BadInputError, match="is no Zarr store"):
-        audit(model_of(bent()), source, methods=["gradient"], tile=32, maps=tmp_path / "mine", force=True)
+        audit(
+            model_of(bent()),
+            source,
+            methods=["gradient"],
+            tile=32,
+            maps=tmp_path / "mine",
+            force=True,
+        )
     assert sorted(f.name for f in tmp_path.iterdir()) == ["maps.zarr", "mine"]
 
 
@@ -238,7 +269,14 @@ def test_a_failed_audit_leaves_no_maps(volume, tmp_path):
     broken = volume.astype(np.float32)
     broken[8] = np.nan
     with pytest.raises(BadInputError, match="NaN"):
-        audit(model_of(bent()), broken, methods=["gradient"], windows=200, tile=32, maps=tmp_path / "m.zarr")
+        audit(
+            model_of(bent()),
+            broken,
+            methods=["gradient"],
+            windows=200,
+            tile=32,
+            maps=tmp_path / "m.zarr",
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -295,6 +333,16 @@ def test_the_cost_of_many_exact_values_is_announced(volume, tmp_path, capfd, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     save_volume(tmp_path / "v.tif", Volume(volume[:8, :32, :32]))
-    words = ["audit", "wide_net:seven", tmp_path / "v.tif", "--windows", "1", "--tile", "32", "--methods", "shapley"]
+    words = [
+        "audit",
+        "wide_net:seven",
+        tmp_path / "v.tif",
+        "--windows",
+        "1",
+        "--tile",
+        "32",
+        "--methods",
+        "shapley",
+    ]
     assert run(*words) == 0
     assert "take 127 runs of the network for every window" in capfd.readouterr().err

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evenslice import cli
+from evenslice.cli import app as cli
 from evenslice.report.pages import write_demo_page
 from evenslice.verbs import demo as demo_verb
 from evenslice.verbs.demo import run_demo
@@ -34,12 +34,21 @@ def test_rows_and_page(small, tmp_path):
 
 
 def test_the_command_writes_everything_or_nothing(small, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(demo_verb.run_demo, "__kwdefaults__", demo_verb.run_demo.__kwdefaults__ | {"steps": 2})
+    monkeypatch.setattr(
+        demo_verb.run_demo, "__kwdefaults__", demo_verb.run_demo.__kwdefaults__ | {"steps": 2}
+    )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         cli.main(["demo", "shown"])
     assert stop.value.code == 0
-    files = ["demo.json", "green.safetensors", "membranes.tif", "phantom.tif", "report.html", "rgb.safetensors"]
+    files = [
+        "demo.json",
+        "green.safetensors",
+        "membranes.tif",
+        "phantom.tif",
+        "report.html",
+        "rgb.safetensors",
+    ]
     assert sorted(f.name for f in (tmp_path / "shown").iterdir()) == files
     assert json.loads((tmp_path / "shown" / "demo.json").read_text())["rows"][0]["init"] == "rgb"
     out, err = capfd.readouterr()

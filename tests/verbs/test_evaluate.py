@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 
-import evenslice.verbs.score_classes
-import evenslice.verbs.score_objects
+import evenslice.verbs.evaluate
 from evenslice.errors import BadInputError
-from evenslice.labels.bands import bands
+from evenslice.labels.blocks import bands
+from evenslice.segmentation.predictions import open_prediction, trained_spans
 from evenslice.verbs.evaluate import evaluate
-from evenslice.verbs.predictions import open_prediction, trained_spans
 from evenslice.volume.array import Volume
 
 INSTANCES = {"as_": "instances"}
@@ -44,12 +43,19 @@ def test_what_is_left_out_of_object_scores():
     usual, told = evaluate(FOUND, TRUTH, **INSTANCES), evaluate(FOUND, TRUTH, ignore=0, **INSTANCES)
     assert usual == told
     every = evaluate(FOUND, TRUTH, ignore=None, **INSTANCES)
-    assert every.partition.adapted_rand_error == pytest.approx(1 - 2 * (3 * 2 + 2) / ((2 + 12 + 2) + (12 + 6)))
+    assert every.partition.adapted_rand_error == pytest.approx(
+        1 - 2 * (3 * 2 + 2) / ((2 + 12 + 2) + (12 + 6))
+    )
     assert every.matching == usual.matching
     other = evaluate(FOUND, TRUTH, ignore=2, **INSTANCES)
     assert (other.voxels, other.matching.truth_objects) == (6, 1)
-    assert other.partition == evaluate(FOUND[..., :6], TRUTH[..., :6], ignore=None, **INSTANCES).partition
-    assert evaluate(TRUTH, np.where(TRUTH == 0, -1, TRUTH), ignore=-1, **INSTANCES).partition.voi == 0
+    assert (
+        other.partition
+        == evaluate(FOUND[..., :6], TRUTH[..., :6], ignore=None, **INSTANCES).partition
+    )
+    assert (
+        evaluate(TRUTH, np.where(TRUTH == 0, -1, TRUTH), ignore=-1, **INSTANCES).partition.voi == 0
+    )
 
 
 @pytest.mark.parametrize("label", [-1, 60000])
@@ -59,7 +65,9 @@ def test_a_label_left_out_need_not_be_a_class(label):
 
 def test_an_empty_truth_has_no_object_scores():
     found = evaluate(TRUTH, TRUTH * 0, **INSTANCES).to_dict()
-    assert [found[key] for key in ("dice", "f1", "adapted_rand_error", "voi", "panoptic_quality")] == [None] * 5
+    assert [
+        found[key] for key in ("dice", "f1", "adapted_rand_error", "voi", "panoptic_quality")
+    ] == [None] * 5
     assert found["objects"] == {"truth": 0, "prediction": 2}
 
 
@@ -67,11 +75,18 @@ def test_the_size_of_boxes_changes_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 4, (5, 7, 1)).repeat(6, axis=2)
     found = np.where(rng.random(truth.shape) < 0.2, 0, truth)
-    options = [{"tolerance": 1}, {"roi": "1:4,2:7,0:5", "ignore": 2}, INSTANCES, {**INSTANCES, "roi": "0:3,:,1:4"}]
+    options = [
+        {"tolerance": 1},
+        {"roi": "1:4,2:7,0:5", "ignore": 2},
+        INSTANCES,
+        {**INSTANCES, "roi": "0:3,:,1:4"},
+    ]
     whole = [evaluate(found, truth, **o) for o in options]
     for most in (1, 12, 50, 100):
-        for module in (evenslice.verbs.score_classes, evenslice.verbs.score_objects):
-            monkeypatch.setattr(module, "bands", lambda shape, halo=0, _=0, most=most: bands(shape, halo, most))
+        for module in (evenslice.verbs.evaluate, evenslice.verbs.evaluate):
+            monkeypatch.setattr(
+                module, "bands", lambda shape, halo=0, _=0, most=most: bands(shape, halo, most)
+            )
         assert [evaluate(found, truth, **o) for o in options] == whole
 
 
@@ -91,12 +106,14 @@ class Lazy:
 def test_a_volume_is_never_read_whole(monkeypatch, as_):
     import evenslice.labels.targets
 
-    monkeypatch.setattr(evenslice.verbs.score_classes, "MOST_VOXELS", 500)
-    for module in (evenslice.labels.targets, evenslice.verbs.score_objects):
+    monkeypatch.setattr(evenslice.verbs.evaluate, "MOST_VOXELS", 500)
+    for module in (evenslice.labels.targets, evenslice.verbs.evaluate):
         monkeypatch.setattr(module, "bands", lambda shape: bands(shape, most=500))
     lazy = [Lazy(np.ones((30, 40, 50), np.uint8)) for _ in range(2)]
     evaluate(*map(Volume, lazy), as_=as_, tolerance=1)
-    assert all(0 < one.largest <= 40 * 50 for one in lazy)  # one slice at a time, to recognise the volume by
+    assert all(
+        0 < one.largest <= 40 * 50 for one in lazy
+    )  # one slice at a time, to recognise the volume by
 
 
 def test_scores_of_each_slice_carry_the_place_in_the_volume():
@@ -120,7 +137,9 @@ def test_boundaries_within_the_tolerance():
     assert near["tolerance"] == 1
     ignored = np.where(np.arange(20) > 9, 9, truth)
     assert evaluate(truth, ignored, ignore=9).boundary.mean == 1
-    classes = evaluate(truth * 2, np.where(np.arange(20) < 10, truth, truth * 2), tolerance=0).boundary.per_class
+    classes = evaluate(
+        truth * 2, np.where(np.arange(20) < 10, truth, truth * 2), tolerance=0
+    ).boundary.per_class
     assert classes[1] == 0 < classes[2] < 1
 
 
@@ -134,10 +153,20 @@ def test_boundaries_within_the_tolerance():
             "array holds numbers of type float64, expected objects as whole numbers; give labels",
         ),
         (FOUND, TRUTH / 1.0, INSTANCES, "expected objects as whole numbers"),
-        (Volume(FOUND, meaning="probabilities"), TRUTH, INSTANCES, "array holds probabilities, expected objects"),
+        (
+            Volume(FOUND, meaning="probabilities"),
+            TRUTH,
+            INSTANCES,
+            "array holds probabilities, expected objects",
+        ),
         (FOUND, -TRUTH, INSTANCES, "the truth holds the negative label -2"),
         (-FOUND, TRUTH, INSTANCES, "the prediction holds the negative label -6"),
-        (FOUND, TRUTH, {"as_": "both"}, "scores as 'both' are unknown, expected semantic or instances"),
+        (
+            FOUND,
+            TRUTH,
+            {"as_": "both"},
+            "scores as 'both' are unknown, expected semantic or instances",
+        ),
         (FOUND, TRUTH, {"tolerance": -1}, "the tolerance is -1, expected 0 to 100 pixels"),
         (FOUND, TRUTH, {"tolerance": float("nan")}, "the tolerance is nan"),
         (row(*range(300)), row(*range(300)), {}, "holds more than 255 labels.*use --as instances"),
@@ -192,7 +221,9 @@ def store(tmp_path, monkeypatch):
     (folder / "0" / "zarr.json").write_text(json.dumps({"shape": [1, 9, 1, 8]}))
     noted = {"attributes": {"ome": {}, "evenslice": {"trained_slices": [[0, 3], [5, 7]]}}}
     (folder / "zarr.json").write_text(json.dumps(noted))
-    monkeypatch.setattr("evenslice.verbs.predictions.volume_of", lambda path: opened.append(path) or whole)
+    monkeypatch.setattr(
+        "evenslice.segmentation.predictions.volume_of", lambda path: opened.append(path) or whole
+    )
     opened, whole = [], Volume(np.repeat(TRUTH, 9, axis=0))
     return folder, opened, whole
 
@@ -217,12 +248,16 @@ def test_slices_that_the_model_was_trained_on_are_named(store):
         in found.warnings[0]
     )
     assert found.to_dict()["trained_slices"] == [[2, 3], [5, 6]]
-    assert evaluate(folder / "labels" / "segmentation", whole, **INSTANCES).trained_slices == ((0, 3), (5, 7))
+    assert evaluate(folder / "labels" / "segmentation", whole, **INSTANCES).trained_slices == (
+        (0, 3),
+        (5, 7),
+    )
     assert evaluate(folder, whole, roi="7:9,:,:").warnings == ()
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"attributes": {"evenslice": {"trained_slices": []}}}', '{"attributes": 3}']
+    "text",
+    ["", "[]", "{}", '{"attributes": {"evenslice": {"trained_slices": []}}}', '{"attributes": 3}'],
 )
 def test_a_store_that_says_nothing_is_taken_as_it_is(store, text):
     (store[0] / "zarr.json").write_text(text)

@@ -13,10 +13,10 @@ pytest.importorskip("onnxscript")
 
 from evenslice import audit, mirror_stem, save_model
 from evenslice.errors import BadInputError
+from evenslice.model.inputs import model_of
 from evenslice.model.spec import Foreign, Model, Spec
-from evenslice.model.stem import bake_stem
+from evenslice.model.stem.adapt import bake_stem
 from evenslice.verbs.export import export
-from evenslice.verbs.models import model_of
 from evenslice.volume.normalisation import Normalisation
 
 NORM = Normalisation((128.0,), (40.0,), "file")
@@ -26,7 +26,11 @@ def convolutions(slices=3, classes=1):
     torch.manual_seed(0)
     first = nn.Conv2d(slices, 6, 3, 2, padding=1)
     return nn.Sequential(
-        first, nn.BatchNorm2d(6), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(6, classes, 3, padding=1)
+        first,
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(6, classes, 3, padding=1),
     ).eval()
 
 
@@ -41,7 +45,9 @@ def answers(path):
         module = torch.export.load(path).module()
         return lambda x: module(x).detach()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+    return lambda x: torch.from_numpy(
+        session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    )
 
 
 def noted(path):
@@ -58,7 +64,9 @@ def noise(*shape):
 
 @pytest.mark.parametrize(("name", "slices", "classes"), [("m.pt2", 3, 1), ("m.onnx", 5, 3)])
 def test_a_file_answers_like_torch_and_says_what_it_is(tmp_path, name, slices, classes):
-    given = model(slices, classes, training={"volume": "raw.tif", "slices": [[0, 9]], "voxel_nm": [50, 4, 4]})
+    given = model(
+        slices, classes, training={"volume": "raw.tif", "slices": [[0, 9]], "voxel_nm": [50, 4, 4]}
+    )
     done = export(given, tmp_path / name, tile=64)
     assert [p.name for p in tmp_path.iterdir()] == [name]
     run = answers(tmp_path / name)
@@ -97,7 +105,9 @@ def test_an_exported_model_is_audited_like_the_original(tmp_path, grey, name, me
 
 def test_a_tied_model_stays_certified_and_says_so(tmp_path):
     even = bake_stem(mirror_stem(convolutions(), 3, "mirror"))
-    given = model(network=even).with_facts(spec=Spec(tie="mirror"), certificate={"float32": 0.0, "symmetric": True})
+    given = model(network=even).with_facts(
+        spec=Spec(tie="mirror"), certificate={"float32": 0.0, "symmetric": True}
+    )
     save_model(tmp_path / "m.safetensors", given)
     done = export(given, tmp_path / "m.pt2", tile=32)
     assert done.certificate.symmetric and done.certificate.float64 < 1e-12
@@ -125,7 +135,10 @@ class Placed(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.place = nn.Conv2d(3, 1, 3, padding=1), nn.Parameter(torch.ones(1, 1, 32, 48))
+        self.conv, self.place = (
+            nn.Conv2d(3, 1, 3, padding=1),
+            nn.Parameter(torch.ones(1, 1, 32, 48)),
+        )
         self.img_size = (32, 48)
 
     def forward(self, x):
@@ -240,15 +253,20 @@ def test_models_that_cannot_be_exported_are_refused(tmp_path):
         export(tmp_path / "m.onnx", tmp_path / "n.onnx")
     with pytest.raises(BadInputError, match=r"m\.onnx exists"):
         export(model(), tmp_path / "m.onnx")
-    with pytest.raises(BadInputError, match=r"no normalisation, expected a mean and a std .*--mean and --std"):
+    with pytest.raises(
+        BadInputError, match=r"no normalisation, expected a mean and a std .*--mean and --std"
+    ):
         export(model(norm=None), tmp_path / "n.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
 @pytest.mark.parametrize(
-    ("name", "missing", "extra"), [("m.onnx", "onnxscript", "onnx"), ("m.zip", "bioimageio.core", "bioimageio")]
+    ("name", "missing", "extra"),
+    [("m.onnx", "onnxscript", "onnx"), ("m.zip", "bioimageio.core", "bioimageio")],
 )
 def test_a_missing_package_is_named(tmp_path, monkeypatch, name, missing, extra):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(BadInputError, match=rf"^{missing} is not installed, .*pip install evenslice\[{extra}\]$"):
+    with pytest.raises(
+        BadInputError, match=rf"^{missing} is not installed, .*pip install evenslice\[{extra}\]$"
+    ):
         export(model(), tmp_path / name)

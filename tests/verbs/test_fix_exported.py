@@ -7,14 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from evenslice import cli, fix
+from evenslice import fix
+from evenslice.cli import app as cli
 from evenslice.evidence.certificate import certify
-from evenslice.verbs.models import model_of
+from evenslice.model.inputs import model_of
 
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 1, 3, padding=1)).eval()
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 1, 3, padding=1)
+    ).eval()
 
 
 def run(*words):
@@ -58,7 +61,20 @@ def test_an_exported_network_is_made_even_and_keeps_its_form(exported, capfd, en
 @pytest.mark.parametrize("ending", ["pt2", "onnx"])
 def test_an_ensemble_is_noted_in_an_exported_file(exported, ending):
     out = exported / f"both.{ending}"
-    assert run("fix", exported / f"m.{ending}", out, "--tta", "reversal", "--mean", "128", "--std", "40") == 0
+    assert (
+        run(
+            "fix",
+            exported / f"m.{ending}",
+            out,
+            "--tta",
+            "reversal",
+            "--mean",
+            "128",
+            "--std",
+            "40",
+        )
+        == 0
+    )
     model = model_of(out)
     assert (model.tta, model.normalisation.mean) == ("reversal", (128.0,))
     assert certify(model).symmetric
@@ -74,17 +90,24 @@ class Scores(nn.Module):
 
 
 def test_an_exported_classifier_of_one_batch_size_is_made_even(tmp_path):
-    torch.export.save(torch.export.export(Scores(), (torch.rand(1, 3, 32, 32),)), tmp_path / "m.pt2")
+    torch.export.save(
+        torch.export.export(Scores(), (torch.rand(1, 3, 32, 32),)), tmp_path / "m.pt2"
+    )
     assert run("fix", tmp_path / "m.pt2", tmp_path / "even.pt2") == 0
     assert run("inspect", tmp_path / "even.pt2", "--verify") == 0
 
 
 def test_an_exported_network_in_half_precision_runs_in_float32_and_keeps_its_type(tmp_path):
-    torch.export.save(torch.export.export(network().half(), (torch.rand(1, 3, 32, 32).half(),)), tmp_path / "m.pt2")
+    torch.export.save(
+        torch.export.export(network().half(), (torch.rand(1, 3, 32, 32).half(),)),
+        tmp_path / "m.pt2",
+    )
     volume = np.random.default_rng(0).integers(0, 255, (5, 32, 32), dtype=np.uint8)
     fix(tmp_path / "m.pt2", tmp_path / "even.pt2", mean=[128.0], std=[40.0], volume=volume)
     assert run("inspect", tmp_path / "even.pt2", "--verify") == 0
-    assert next(torch.export.load(tmp_path / "even.pt2").module().parameters()).dtype == torch.float16
+    assert (
+        next(torch.export.load(tmp_path / "even.pt2").module().parameters()).dtype == torch.float16
+    )
 
 
 @pytest.mark.parametrize("ending", ["pt2", "onnx", "safetensors"])

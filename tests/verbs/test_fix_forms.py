@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from evenslice import audit, fix, load_model, segment
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import certify
-from evenslice.model.wrapping import Ensemble
+from evenslice.model.inputs import model_of
+from evenslice.model.logits import Ensemble
 from evenslice.verbs.inspect import inspect
-from evenslice.verbs.models import model_of
 from evenslice.volume.files import open_volume
 from evenslice.volume.normalisation import Normalisation
 from their_networks import NETWORKS
@@ -37,17 +37,25 @@ def test_the_ensemble_is_recorded_and_used_by_everything(tmp_path, grey, make_mo
     loaded = load_model(out)
     assert loaded.tta == "reversal"
     assert isinstance(loaded.module, Ensemble)
-    assert all(torch.equal(v, loaded.network.state_dict()[k]) for k, v in model.module.state_dict().items())
+    assert all(
+        torch.equal(v, loaded.network.state_dict()[k]) for k, v in model.module.state_dict().items()
+    )
     assert result.certificate.symmetric
     assert result.change["probability_change"] > 0
     assert {"dice_before", "dice_after"} <= set(result.change)
     before, after = result.audits
-    assert abs(before.methods["gradient"].index.value) > 10 * abs(after.methods["gradient"].index.value)
+    assert abs(before.methods["gradient"].index.value) > 10 * abs(
+        after.methods["gradient"].index.value
+    )
     assert after.probability_change < 1e-6 < before.probability_change
     assert certify(loaded).symmetric
     for name, turned in (("one", False), ("back", True)):
-        segment(out, grey[::-1] if turned else grey, tmp_path / f"{name}.tif", output="probabilities")
-    one, back = (open_volume(tmp_path / f"{n}.tif").read((slice(None),) * 3) for n in ("one", "back"))
+        segment(
+            out, grey[::-1] if turned else grey, tmp_path / f"{name}.tif", output="probabilities"
+        )
+    one, back = (
+        open_volume(tmp_path / f"{n}.tif").read((slice(None),) * 3) for n in ("one", "back")
+    )
     assert np.abs(one.astype(int) - back[::-1]).max() <= 1
     segment(out, grey, tmp_path / "single.tif", output="probabilities", tta="none")
     single = open_volume(tmp_path / "single.tif").read((slice(None),) * 3)
@@ -90,7 +98,9 @@ def test_a_network_of_other_people_is_fixed_and_comes_back(module, tmp_path, gre
     assert result.certificate.symmetric
     assert result.change["batch_norms"] == 1
     assert result.audits[1].verdict != "asymmetric"
-    with pytest.raises(BadInputError, match=f"not run unless you name it, expected both; give {source}@"):
+    with pytest.raises(
+        BadInputError, match=f"not run unless you name it, expected both; give {source}@"
+    ):
         load_model(out)
     back = model_of(f"{source}@{out}")
     assert back.certificate["symmetric"]
@@ -112,18 +122,24 @@ def test_weights_of_their_own_are_loaded(module, tmp_path):
     save_file(weights, tmp_path / "own.safetensors")
     model = model_of(f"{module}:make@{tmp_path / 'own.safetensors'}")
     assert torch.equal(model.network.first.weight, weights["first.weight"])
-    with pytest.raises(BadInputError, match=r"does not fit the network .size mismatch for first.weight"):
+    with pytest.raises(
+        BadInputError, match=r"does not fit the network .size mismatch for first.weight"
+    ):
         model_of(f"{module}:seven@{tmp_path / 'own.safetensors'}")
 
 
 def test_what_a_network_answers_is_seen_with_its_own_weights(module, tmp_path):
     assert model_of(f"{module}:timid").spec.answers == "probabilities"
-    save_file({"weight": torch.ones(1, 3, 1, 1), "bias": torch.zeros(1)}, tmp_path / "own.safetensors")
+    save_file(
+        {"weight": torch.ones(1, 3, 1, 1), "bias": torch.zeros(1)}, tmp_path / "own.safetensors"
+    )
     source = f"{module}:timid@{tmp_path / 'own.safetensors'}"
     assert model_of(source).spec.answers == "logits"
     fix(source, tmp_path / "f.safetensors")
     back = model_of(f"{module}:timid@{tmp_path / 'f.safetensors'}")
-    assert torch.allclose(back.module(torch.full((1, 3, 2, 2), 5.0)), torch.full((1, 1, 2, 2), 15.0))
+    assert torch.allclose(
+        back.module(torch.full((1, 3, 2, 2), 5.0)), torch.full((1, 1, 2, 2), 15.0)
+    )
 
 
 def test_tied_weights_are_saved_as_two(module, tmp_path):
@@ -136,7 +152,8 @@ def test_tied_weights_are_saved_as_two(module, tmp_path):
 def test_a_file_for_another_function_says_which(module, tmp_path):
     fix(f"{module}:make", tmp_path / "f.safetensors")
     with pytest.raises(
-        BadInputError, match=rf"for a network of 3 slices .{module}:make., expected 7 as {module}:seven"
+        BadInputError,
+        match=rf"for a network of 3 slices .{module}:make., expected 7 as {module}:seven",
     ):
         model_of(f"{module}:seven@{tmp_path / 'f.safetensors'}")
 
@@ -169,8 +186,12 @@ def test_a_damaged_record_is_said_to_be_one(module, tmp_path, change):
         model_of(f"{module}:make@{path}")
 
 
-@pytest.mark.parametrize(("record", "message"), [("[1]", "damaged record"), ('{"schema": "x/9"}', "the schema 'x/9'")])
-def test_a_record_that_is_not_understood_is_not_taken_for_plain_weights(module, tmp_path, record, message):
+@pytest.mark.parametrize(
+    ("record", "message"), [("[1]", "damaged record"), ('{"schema": "x/9"}', "the schema 'x/9'")]
+)
+def test_a_record_that_is_not_understood_is_not_taken_for_plain_weights(
+    module, tmp_path, record, message
+):
     sys.path.insert(0, str(tmp_path))
     from their_net import make
 
@@ -195,7 +216,11 @@ def test_an_ensemble_needs_a_prediction(module, tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(3, "the classes 0 to 3, expected 0 to 2"), (-1, "the classes -1 to"), (0.5, "hold fractions")],
+    [
+        (3, "the classes 0 to 3, expected 0 to 2"),
+        (-1, "the classes -1 to"),
+        (0.5, "hold fractions"),
+    ],
 )
 def test_labels_that_the_model_does_not_predict_are_refused(module, tmp_path, grey, value, message):
     labels = np.zeros(grey.shape, np.float32 if value == 0.5 else np.int16)
@@ -252,7 +277,9 @@ def test_the_ending_follows_the_form(module, tmp_path):
         fix(f"{module}:make", tmp_path / "f.pt2")
 
 
-@pytest.mark.parametrize(("source", "message"), [("raw.tif", "is not a model file"), ("gone.onnx", "does not exist")])
+@pytest.mark.parametrize(
+    ("source", "message"), [("raw.tif", "is not a model file"), ("gone.onnx", "does not exist")]
+)
 def test_what_is_no_model_is_refused(source, message):
     with pytest.raises(BadInputError, match=message):
         model_of(source)

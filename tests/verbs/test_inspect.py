@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from evenslice import cli, save_model, save_volume
+from evenslice import save_model, save_volume
+from evenslice.cli import app as cli
 from evenslice.errors import BadInputError
 from evenslice.verbs.inspect import inspect
 from evenslice.volume.array import Volume
@@ -41,7 +42,9 @@ def test_a_volume(tmp_path, grey, capfd):
 
 
 def test_what_was_understood_of_a_store(tmp_path, grey, capfd):
-    save_volume(tmp_path / "v.zarr", Volume(grey.astype("float32"), (50.0, 4.0, 4.0), "x", "probabilities"))
+    save_volume(
+        tmp_path / "v.zarr", Volume(grey.astype("float32"), (50.0, 4.0, 4.0), "x", "probabilities")
+    )
     for place in ("v.zarr", "v.zarr/0"):
         assert run("inspect", tmp_path / place, "--json", tmp_path / "v.json") == 0
         out = capfd.readouterr().out
@@ -52,7 +55,9 @@ def test_what_was_understood_of_a_store(tmp_path, grey, capfd):
         (tmp_path / "v.json").unlink()
     with pytest.raises(BadInputError, match=r"v.zarr/9 does not exist, .* choose one of: 0"):
         inspect(tmp_path / "v.zarr" / "9")
-    with pytest.raises(BadInputError, match=r"none.h5:/raw does not exist, expected a model .* or a volume"):
+    with pytest.raises(
+        BadInputError, match=r"none.h5:/raw does not exist, expected a model .* or a volume"
+    ):
         inspect(f"{tmp_path / 'none.h5'}:/raw")
 
 
@@ -74,7 +79,9 @@ def test_the_library_that_made_it_and_the_pattern_of_its_slots(make_model, tmp_p
     for init, slices, pattern in (("rgb", 7, "cyclic"), ("green", 5, "uniform"), ("rgb", 1, "one")):
         save_model(tmp_path / "m.safetensors", make_model(init, slices))
         found = inspect(tmp_path / "m.safetensors").to_dict()
-        assert found["library_call"].startswith("segmentation_models_pytorch.create_model('unet', 'tu-resnet18'")
+        assert found["library_call"].startswith(
+            "segmentation_models_pytorch.create_model('unet', 'tu-resnet18'"
+        )
         assert found["stems"][0]["pattern"] == pattern
         assert found["stems"][0]["layer"] == "7x7 convolution, stride 2"
         assert (found["stems"][0]["from_uniform"] < 1e-6) == (pattern in ("uniform", "one"))

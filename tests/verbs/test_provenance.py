@@ -10,10 +10,19 @@ import pytest
 import tifffile
 import zarr
 
-from evenslice import audit, cli, evaluate, fix, load_model, open_volume, save_model, save_volume, segment
-from evenslice.verbs.provenance import command_line, provenance_of
-from evenslice.volume import hashing
-from evenslice.volume.hashing import file_record
+from evenslice import (
+    audit,
+    evaluate,
+    fix,
+    load_model,
+    open_volume,
+    save_model,
+    save_volume,
+    segment,
+)
+from evenslice.cli import app as cli
+from evenslice.model import provenance as hashing
+from evenslice.model.provenance import command_line, file_record, provenance_of
 
 KEYS = {"command", "seed", "versions", "platform", "inputs"}
 
@@ -35,7 +44,9 @@ def place(tmp_path, monkeypatch, grey, make_model):
 def check(made, place, **files):
     assert set(made) >= KEYS
     assert made["command"] == "evenslice audit 'a b.tif'"
-    assert made["versions"]["evenslice"] and made["versions"]["torch"] and made["versions"]["python"]
+    assert (
+        made["versions"]["evenslice"] and made["versions"]["torch"] and made["versions"]["python"]
+    )
     for role, name in files.items():
         record = made["inputs"][role]
         assert record["name"].endswith(name), role
@@ -72,7 +83,11 @@ def test_a_large_file_is_hashed_by_samples_that_hold_both_ends(tmp_path, monkeyp
     expected = hashlib.sha256(size.to_bytes(8, "little"))
     for start in (0, (size - 10) // 2, size - 10):
         expected.update(data[start : start + 10])
-    assert (found["sha256"], found["hashed"], found["bytes"]) == (expected.hexdigest(), "sampled", size)
+    assert (found["sha256"], found["hashed"], found["bytes"]) == (
+        expected.hexdigest(),
+        "sampled",
+        size,
+    )
     data[-1] ^= 1
     path.write_bytes(data)
     assert file_record(path)["sha256"] != found["sha256"]
@@ -82,9 +97,14 @@ def test_a_folder_is_hashed_by_all_its_files_or_not_at_all(tmp_path, monkeypatch
     for name in ("b", "a"):
         (tmp_path / "store" / name).mkdir(parents=True)
         (tmp_path / "store" / name / "c").write_bytes(name.encode())
-    lines = "".join(f"{hashlib.sha256(name).hexdigest()}  {name.decode()}/c\n" for name in (b"a", b"b"))
+    lines = "".join(
+        f"{hashlib.sha256(name).hexdigest()}  {name.decode()}/c\n" for name in (b"a", b"b")
+    )
     found = file_record(tmp_path / "store")
-    assert found["sha256"] == hashlib.sha256("".join(sorted(lines.splitlines(True))).encode()).hexdigest()
+    assert (
+        found["sha256"]
+        == hashlib.sha256("".join(sorted(lines.splitlines(True))).encode()).hexdigest()
+    )
     assert (found["hashed"], found["bytes"]) == ("tree", 2)
     monkeypatch.setattr(hashing, "MOST_FILES", 1)
     assert file_record(tmp_path / "store")["hashed"] == "none"
@@ -92,7 +112,10 @@ def test_a_folder_is_hashed_by_all_its_files_or_not_at_all(tmp_path, monkeypatch
 
 def test_the_command_can_be_run_again(monkeypatch):
     for argv, expected in [
-        (["/opt/x/evenslice", "segment", "m", "it's", "--resume", "--force"], """evenslice segment m 'it'"'"'s'"""),
+        (
+            ["/opt/x/evenslice", "segment", "m", "it's", "--resume", "--force"],
+            """evenslice segment m 'it'"'"'s'""",
+        ),
         (["/opt/lib/evenslice/__main__.py", "audit"], "evenslice audit"),
         (["train_all.py", "--fast"], "train_all.py --fast"),
     ]:
@@ -111,7 +134,11 @@ def test_audits_scores_and_fixed_models_say_what_they_read(place):
         seed=7,
         maps="maps.zarr",
     )
-    check(zarr.open_group("maps.zarr").attrs["evenslice"]["provenance"], place, model="model.safetensors")
+    check(
+        zarr.open_group("maps.zarr").attrs["evenslice"]["provenance"],
+        place,
+        model="model.safetensors",
+    )
     made = json.loads(found.to_json())["provenance"]
     check(made, place, model="model.safetensors", volume="raw.tif", labels="labels.tif")
     assert made["seed"] == 7 and len(made["inputs"]["volume"]["voxels"]) == 16
@@ -137,7 +164,15 @@ def test_a_large_type_of_labels_keeps_it_in_ome_metadata(tmp_path, grey):
     from evenslice.volume.tiff import write_tiff
 
     labels = grey.astype(np.uint32)
-    write_tiff(tmp_path / "l.tif", iter(labels), labels.shape, labels.dtype, (30, 6, 6), "labels", {"command": "a <b>"})
+    write_tiff(
+        tmp_path / "l.tif",
+        iter(labels),
+        labels.shape,
+        labels.dtype,
+        (30, 6, 6),
+        "labels",
+        {"command": "a <b>"},
+    )
     with tifffile.TiffFile(tmp_path / "l.tif") as file:
         assert "provenance={" in tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Description"]
     found = open_volume(tmp_path / "l.tif")
@@ -179,5 +214,7 @@ def test_what_lies_in_memory_is_told_apart(grey, make_model):
 def test_a_hash_is_that_of_sha256sum(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(bytes(range(256)) * 999)
-    told = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
+    told = subprocess.run(
+        ["sha256sum", path], capture_output=True, text=True, check=True
+    ).stdout.split()[0]
     assert file_record(path)["sha256"] == told

@@ -35,7 +35,9 @@ def differ(one, other):
     """The largest difference between numbers in the same places of two JSON values; all else must be equal."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
-        return max((differ(one[key], other[key]) for key in one if key != "provenance"), default=0.0)
+        return max(
+            (differ(one[key], other[key]) for key in one if key != "provenance"), default=0.0
+        )
     if isinstance(one, list):
         assert len(one) == len(other)
         return max((differ(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
@@ -50,7 +52,14 @@ def test_an_audit_is_the_same_on_another_number_of_threads(place, threads):
     found = []
     for count in (1, 2, 1):
         threads(count)
-        result = audit("model.safetensors", "raw.tif", windows=4, tile=32, methods=("gradient", "ablation"), seed=1)
+        result = audit(
+            "model.safetensors",
+            "raw.tif",
+            windows=4,
+            tile=32,
+            methods=("gradient", "ablation"),
+            seed=1,
+        )
         found.append({name: method.to_dict() for name, method in result.methods.items()})
     assert found[0] == found[2]
     assert differ(found[0], found[1]) < SHARES
@@ -69,12 +78,24 @@ def test_a_segmentation_is_the_same_on_another_number_of_threads(place, threads)
 def run(place, count, *words):
     environment = os.environ | {"OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)}
     command = [sys.executable, "-m", "evenslice", *words]
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.slow
 def test_every_process_audits_alike(place):
-    words = ["audit", "model.safetensors", "raw.tif", "--windows", "8", "--tile", "32", "--json", "-"]
+    words = [
+        "audit",
+        "model.safetensors",
+        "raw.tif",
+        "--windows",
+        "8",
+        "--tile",
+        "32",
+        "--json",
+        "-",
+    ]
     one, again, two = (json.loads(run(place, count, *words)) for count in (1, 1, 2))
     assert one == again
     assert differ(one["methods"], two["methods"]) < SHARES

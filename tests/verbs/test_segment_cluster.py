@@ -21,7 +21,7 @@ WORDS = ["--instances", "components", "--precision", "fp32"]
 TILES = ["--tile", 96, *WORDS]
 IMPATIENT = """
 import sys
-from evenslice import cli
+from evenslice.cli import app as cli
 from evenslice.verbs import segment_cluster
 segment_cluster.TIMEOUT_S = 1
 cli.main(sys.argv[1:])
@@ -39,7 +39,15 @@ def python(*words):
 
 
 def worker(file):
-    return python("-m", "distributed.cli.dask_worker", "--scheduler-file", file, "--nthreads", 1, "--no-dashboard")
+    return python(
+        "-m",
+        "distributed.cli.dask_worker",
+        "--scheduler-file",
+        file,
+        "--nthreads",
+        1,
+        "--no-dashboard",
+    )
 
 
 @pytest.fixture
@@ -55,7 +63,16 @@ def place(tmp_path, monkeypatch, make_model):
 def cluster(place):
     """The address of a scheduler, and its two workers."""
     file = Path("scheduler.json").resolve()
-    words = ["--host", "127.0.0.1", "--port", 0, "--scheduler-file", file, "--dashboard-address", ":0"]
+    words = [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        0,
+        "--scheduler-file",
+        file,
+        "--dashboard-address",
+        ":0",
+    ]
     processes = [python("-m", "distributed.cli.dask_scheduler", *words), worker(file), worker(file)]
     try:
         while not file.exists():
@@ -77,7 +94,10 @@ def kill(process):
 def refused(*words):
     """The error of a client that does not wait long."""
     done = subprocess.run(
-        [sys.executable, "-c", IMPATIENT, *map(str, words)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", IMPATIENT, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -117,7 +117,9 @@ def test_another_class_in_the_same_place_is_wrong():
     assert evaluate(TRUTH, TRUTH * 2).per_class[2]["dice"] == 0.0
     assert evaluate(TRUTH * 2, TRUTH).dice == 0.0
     classes = volume([0, 1, 2, 2, 0, 3, 3, 3])
-    assert evaluate(classes % 3, classes, roi="0:1,1:2,0:4").dice == 0.0  # a box with class 3 alone, predicted as 0
+    assert (
+        evaluate(classes % 3, classes, roi="0:1,1:2,0:4").dice == 0.0
+    )  # a box with class 3 alone, predicted as 0
 
 
 def test_probabilities_are_no_truth(tmp_path, grey, make_model):

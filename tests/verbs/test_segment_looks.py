@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evenslice import open_volume, segment
-from evenslice.verbs.segment_looks import segmentation_looks
+from evenslice.segmentation.views import segmentation_looks
 from evenslice.volume.array import Volume
 from verbs.scenes import identity
 
@@ -17,7 +17,13 @@ def test_windows_hold_what_was_written_there(tmp_path, axis):
     volume = Volume(grey, (40.0, 4.0, 8.0), "raw")
     roi = "2:8,4:40,0:48"
     result = segment(
-        identity(), volume, tmp_path / "s.tif", roi=roi, axis=axis, output="probabilities", precision="fp32"
+        identity(),
+        volume,
+        tmp_path / "s.tif",
+        roi=roi,
+        axis=axis,
+        output="probabilities",
+        precision="fp32",
     )
     looks = segmentation_looks(volume, result, roi=roi, axis=axis, count=2, side=20)
     written = open_volume(tmp_path / "s.tif").read(WHOLE)
@@ -29,7 +35,9 @@ def test_windows_hold_what_was_written_there(tmp_path, axis):
         height, width = look.prediction.shape
         assert look.slices.shape == (result.slices, height, width)
         assert max(height, width) <= 20
-        np.testing.assert_array_equal(look.slices[result.slices // 2], raw[z, y : y + height, x : x + width])
+        np.testing.assert_array_equal(
+            look.slices[result.slices // 2], raw[z, y : y + height, x : x + width]
+        )
         there = made[z - box[0], y - box[1] : y - box[1] + height, x - box[2] : x - box[2] + width]
         np.testing.assert_allclose(look.prediction, there / 255, atol=1e-6)
         assert look.voxel_nm == ((40.0, 4.0, 8.0) if axis == "z" else (8.0, 4.0, 40.0))
@@ -38,7 +46,9 @@ def test_windows_hold_what_was_written_there(tmp_path, axis):
 def test_objects_are_shown_where_there_are_any(tmp_path):
     grey = np.zeros((5, 32, 32), np.uint8)
     grey[:, 4:8, 4:8] = grey[:, 20:28, 20:28] = 255
-    result = segment(identity(), grey, tmp_path / "s.zarr", instances="components", precision="fp32")
+    result = segment(
+        identity(), grey, tmp_path / "s.zarr", instances="components", precision="fp32"
+    )
     looks = segmentation_looks(grey, result, count=9)
     assert len(looks) == 5
     assert all(look.numbered for look in looks)

@@ -8,7 +8,7 @@ import zarr
 
 from evenslice import evaluate, open_volume, save_volume, segment
 from evenslice.errors import BadInputError
-from evenslice.model.foreign import form_of
+from evenslice.model.external import form_of
 from evenslice.report.tables import print_segmented
 from evenslice.verbs.inspect import inspect
 from evenslice.volume.array import Volume
@@ -69,14 +69,20 @@ def test_a_box_of_a_huge_volume_costs_what_a_box_costs(tmp_path, huge):
 
 @pytest.mark.slow
 def test_a_tile_too_small_to_be_exact_is_told(tmp_path, grey, make_model, capsys):
-    done = segment(make_model(), np.tile(grey, (1, 3, 2)), tmp_path / "s.zarr", tile=33, precision="fp32")
+    done = segment(
+        make_model(), np.tile(grey, (1, 3, 2)), tmp_path / "s.zarr", tile=33, precision="fp32"
+    )
     assert done.plan.exact_from is not None
     assert done.plan.exact_from > 33
     print_segmented(done)
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"tiles of {done.plan.exact_from} pixels and more are" in told
     wide = segment(
-        make_model(), np.tile(grey, (1, 3, 2)), tmp_path / "e.zarr", tile=done.plan.exact_from, precision="fp32"
+        make_model(),
+        np.tile(grey, (1, 3, 2)),
+        tmp_path / "e.zarr",
+        tile=done.plan.exact_from,
+        precision="fp32",
     )
     assert wide.plan.exact_from is None
     assert wide.plan.cut.overlap == 0
@@ -90,7 +96,7 @@ def test_an_absurd_voxel_size_is_refused(tmp_path, grey, voxel):
 
 
 def test_any_error_leaves_nothing(tmp_path, grey, monkeypatch):
-    monkeypatch.setattr("evenslice.verbs.segment_work.Work._write", lambda *_: 1 / 0)
+    monkeypatch.setattr("evenslice.segmentation.blocks.Work._write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         segment(blurring(), grey, tmp_path / "s.zarr")
     assert list(tmp_path.iterdir()) == []

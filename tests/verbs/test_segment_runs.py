@@ -17,11 +17,11 @@ import pytest
 from evenslice import save_model, save_volume
 from evenslice import segment as segment_as_ever
 from evenslice.errors import BadInputError
-from evenslice.verbs import segment_finish
-from evenslice.verbs.segment_objects import Objects
-from evenslice.verbs.segment_work import Work
-from evenslice.volume.ledger import Ledger
-from evenslice.volume.parts import part_of
+from evenslice.segmentation import finish as segment_finish
+from evenslice.segmentation.blocks import Work
+from evenslice.segmentation.objects import Objects
+from evenslice.volume.run_state import Ledger
+from evenslice.volume.temp_names import part_of
 from verbs.scenes import arrays_of, assert_same, blurring, manifest_of, run, started
 
 segment = partial(segment_as_ever, precision="fp32")
@@ -80,7 +80,9 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("owner", "name", "call", "after"), PLACES, ids=[f"{n} {c} {a}" for _, n, c, a in PLACES])
+@pytest.mark.parametrize(
+    ("owner", "name", "call", "after"), PLACES, ids=[f"{n} {c} {a}" for _, n, c, a in PLACES]
+)
 def test_an_interrupted_run_that_goes_on_equals_one_that_was_not(
     tmp_path, grey, whole, fail, monkeypatch, owner, name, call, after
 ):
@@ -103,18 +105,24 @@ def test_what_was_done_before_is_not_done_again(tmp_path, grey, fail, monkeypatc
     monkeypatch.undo()
     written = []
     real = Work._write
-    monkeypatch.setattr(Work, "_write", lambda self, index, *rest: (written.append(index), real(self, index, *rest)))
+    monkeypatch.setattr(
+        Work, "_write", lambda self, index, *rest: (written.append(index), real(self, index, *rest))
+    )
     result = segment(blurring(), grey, tmp_path / "s.zarr", resume=True, **OPTIONS)
     assert written == list(range(8, result.blocks))
 
 
-def test_a_run_in_the_way_is_refused_unless_it_is_gone_on_with(tmp_path, grey, whole, fail, monkeypatch):
+def test_a_run_in_the_way_is_refused_unless_it_is_gone_on_with(
+    tmp_path, grey, whole, fail, monkeypatch
+):
     out = tmp_path / "s.zarr"
     fail(Work, "_write", 3, Stop())
     with pytest.raises(Stop):
         segment(blurring(), grey, out, **OPTIONS)
     monkeypatch.undo()
-    with pytest.raises(BadInputError, match="holds an unfinished run, expected none; go on with --resume"):
+    with pytest.raises(
+        BadInputError, match="holds an unfinished run, expected none; go on with --resume"
+    ):
         segment(blurring(), grey, out, **OPTIONS)
     for other, message in (
         ({"threshold": 0.7}, "another threshold"),
@@ -132,7 +140,9 @@ def test_a_run_in_the_way_is_refused_unless_it_is_gone_on_with(tmp_path, grey, w
     assert_same(out, whole)
 
 
-def test_resume_with_nothing_there_begins_and_with_all_there_is_done(tmp_path, grey, whole, monkeypatch):
+def test_resume_with_nothing_there_begins_and_with_all_there_is_done(
+    tmp_path, grey, whole, monkeypatch
+):
     out = tmp_path / "s.zarr"
     assert segment(blurring(), grey, out, resume=True, **OPTIONS).plan is not None
     assert_same(out, whole)
@@ -151,7 +161,9 @@ def test_what_a_killed_writer_left_is_not_in_the_result(tmp_path, grey, whole, f
     with pytest.raises(Stop):
         segment(blurring(), grey, tmp_path / "s.zarr", **OPTIONS)
     monkeypatch.undo()
-    (tmp_path / "s.zarr.run" / "store.zarr" / "0" / "c.0123abcd.partial").write_bytes(b"half a chunk")
+    (tmp_path / "s.zarr.run" / "store.zarr" / "0" / "c.0123abcd.partial").write_bytes(
+        b"half a chunk"
+    )
     segment(blurring(), grey, tmp_path / "s.zarr", resume=True, **OPTIONS)
     assert_same(tmp_path / "s.zarr", whole)
 
@@ -195,7 +207,9 @@ def test_a_shard_with_other_options_is_refused(tmp_path, grey, capfd):
     out = tmp_path / "s.zarr"
     segment(blurring(), grey, out, shard="1/2")
     manifest = manifest_of(out)
-    with pytest.raises(BadInputError, match=r"another threshold \(0\.5\), expected 0\.4 as asked now"):
+    with pytest.raises(
+        BadInputError, match=r"another threshold \(0\.5\), expected 0\.4 as asked now"
+    ):
         segment(blurring(), grey, out, shard="2/2", threshold=0.4)
     assert manifest_of(out) == manifest
     for shard in ("0/2", "3/2", "2", "a/b", "1/0"):
@@ -209,14 +223,17 @@ def test_a_full_disk_is_one_clear_error(tmp_path, grey, whole, fail, monkeypatch
     out = tmp_path / "s.zarr"
     full = OSError(errno.ENOSPC, "No space left on device")
     fail(Work, "_write", 4, full)
-    with pytest.raises(BadInputError, match=r"no space is left for .*s\.zarr, expected more; free some$"):
+    with pytest.raises(
+        BadInputError, match=r"no space is left for .*s\.zarr, expected more; free some$"
+    ):
         segment(blurring(), grey, out, **OPTIONS)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["whole"]
     monkeypatch.undo()
-    monkeypatch.setattr("evenslice.verbs.segment.WORTH_KEEPING_S", 0.0)
+    monkeypatch.setattr("evenslice.segmentation.run.WORTH_KEEPING_S", 0.0)
     fail(Work, "_write", 4, full)
     with pytest.raises(
-        BadInputError, match=r"no space is left for .*s\.zarr, expected more; free some; what is done is kept in"
+        BadInputError,
+        match=r"no space is left for .*s\.zarr, expected more; free some; what is done is kept in",
     ):
         segment(blurring(), grey, out, **OPTIONS)
     monkeypatch.undo()
@@ -227,9 +244,10 @@ def test_a_full_disk_is_one_clear_error(tmp_path, grey, whole, fail, monkeypatch
 def test_another_error_of_a_long_run_keeps_what_is_done(tmp_path, grey, monkeypatch):
     broken = grey.astype(np.float32)
     broken[7, 3, 3] = np.nan
-    monkeypatch.setattr("evenslice.verbs.segment.WORTH_KEEPING_S", 0.0)
+    monkeypatch.setattr("evenslice.segmentation.run.WORTH_KEEPING_S", 0.0)
     with pytest.raises(
-        BadInputError, match=r"slice 7 has 1 voxels that are NaN .* what is done is kept in .*s\.tif\.run"
+        BadInputError,
+        match=r"slice 7 has 1 voxels that are NaN .* what is done is kept in .*s\.tif\.run",
     ):
         segment(blurring(), broken, tmp_path / "s.tif")
     assert Ledger(tmp_path / "s.tif.run").is_done("predict", 0)
@@ -264,7 +282,9 @@ def wait_for(process, blocks):
         time.sleep(0.002)
 
 
-def test_going_on_with_what_is_complete_keeps_what_was_told_and_removes_what_a_dead_process_left(place, capfd):
+def test_going_on_with_what_is_complete_keeps_what_was_told_and_removes_what_a_dead_process_left(
+    place, capfd
+):
     assert run(*place, "s.zarr", *WORDS, "--json", "told.json") == 0
     told = Path("told.json").read_text()
     assert json.loads(told)["objects"] > 0

@@ -14,8 +14,8 @@ from scipy import ndimage
 from evenslice import evaluate, load_model, open_volume, save_model, save_volume
 from evenslice import segment as segment_as_ever
 from evenslice.errors import BadInputError
+from evenslice.model.inputs import fingerprint
 from evenslice.model.spec import Model, Spec
-from evenslice.verbs.choices import fingerprint
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
 from model.exports import as_onnx, as_pt2
@@ -38,7 +38,9 @@ def predicted(model, grey):
     windows = np.stack([padded[z : z + model.slices] for z in range(depth)]).astype(np.float32)
     norm = model.normalisation
     with torch.no_grad():
-        logits = model.module(torch.from_numpy((windows - np.float32(norm.mean[0])) / np.float32(norm.std[0])))
+        logits = model.module(
+            torch.from_numpy((windows - np.float32(norm.mean[0])) / np.float32(norm.std[0]))
+        )
         found = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
     return found.numpy().swapaxes(0, 1)
 
@@ -46,7 +48,9 @@ def predicted(model, grey):
 def by_first_voxel(labels):
     """Number labels anew, in the order in which they appear."""
     first = {0: 0}
-    return np.array([first.setdefault(v, len(first)) for v in labels.ravel().tolist()]).reshape(labels.shape)
+    return np.array([first.setdefault(v, len(first)) for v in labels.ravel().tolist()]).reshape(
+        labels.shape
+    )
 
 
 def components_of(classes):
@@ -62,8 +66,15 @@ def test_a_store_holds_probabilities_and_labels(tmp_path, grey):
     from yaozarrs import validate_zarr_store
 
     model = blurring()
-    result = segment(model, Volume(grey, (50.0, 4.0, 4.0)), tmp_path / "s.zarr", threshold=0.4, tile=40)
-    assert (result.path, result.complete, result.objects, result.blank) == (tmp_path / "s.zarr", True, None, {})
+    result = segment(
+        model, Volume(grey, (50.0, 4.0, 4.0)), tmp_path / "s.zarr", threshold=0.4, tile=40
+    )
+    assert (result.path, result.complete, result.objects, result.blank) == (
+        tmp_path / "s.zarr",
+        True,
+        None,
+        {},
+    )
     assert [f.name for f in tmp_path.iterdir()] == ["s.zarr"]
     validate_zarr_store(str(result.path))
     found = arrays_of(result)
@@ -73,7 +84,10 @@ def test_a_store_holds_probabilities_and_labels(tmp_path, grey):
     assert found[LABELS].dtype == np.uint8
     np.testing.assert_array_equal(found[LABELS], found["0"][0] > 0.4)
     assert 0.05 < found[LABELS].mean() < 0.95
-    assert open_volume(result).voxel_nm == open_volume(tmp_path / "s.zarr" / "labels" / "segmentation").voxel_nm
+    assert (
+        open_volume(result).voxel_nm
+        == open_volume(tmp_path / "s.zarr" / "labels" / "segmentation").voxel_nm
+    )
     assert open_volume(result).voxel_nm == (50.0, 4.0, 4.0)
     segment(model, Volume(grey, (50.0, 4.0, 4.0)), tmp_path / "s.tif", threshold=0.4)
     np.testing.assert_array_equal(pixels(tmp_path / "s.tif"), found[LABELS])
@@ -97,9 +111,16 @@ def test_a_large_store_has_a_pyramid(tmp_path):
 @pytest.mark.parametrize("ending", ["zarr", "tif"])
 def test_along_another_axis_it_is_the_turned_volume(tmp_path, grey, axis, turn, ending, classes):
     model, grey = blurring(classes=classes), grey[:, :33, :47]
-    for roi, box in ((None, EVERYTHING), ("2:8,3:30,0:40", (slice(2, 8), slice(3, 30), slice(0, 40)))):
-        out = segment(model, grey, tmp_path / f"a.{ending}", axis=axis, tile=32, roi=roi, force=True)
-        expected = predicted(model, grey.transpose(turn)).transpose(0, *(1 + n for n in turn))[(slice(None), *box)]
+    for roi, box in (
+        (None, EVERYTHING),
+        ("2:8,3:30,0:40", (slice(2, 8), slice(3, 30), slice(0, 40))),
+    ):
+        out = segment(
+            model, grey, tmp_path / f"a.{ending}", axis=axis, tile=32, roi=roi, force=True
+        )
+        expected = predicted(model, grey.transpose(turn)).transpose(0, *(1 + n for n in turn))[
+            (slice(None), *box)
+        ]
         classes_there = expected[0] > 0.5 if classes == 1 else expected.argmax(0)
         if ending == "zarr":
             np.testing.assert_allclose(arrays_of(out)["0"], expected, atol=1e-6)
@@ -113,7 +134,9 @@ sizes = st.tuples(st.integers(2, 6), st.integers(30, 50), st.integers(30, 50))
 
 @settings(derandomize=True, deadline=None, max_examples=8)
 @given(sizes, st.sampled_from([1, 3]), st.sampled_from([None, 32, 37]), st.booleans())
-def test_any_size_any_tile_is_the_network_on_the_whole(tmp_path_factory, shape, slices, tile, per_class):
+def test_any_size_any_tile_is_the_network_on_the_whole(
+    tmp_path_factory, shape, slices, tile, per_class
+):
     out = tmp_path_factory.mktemp("any") / "s.zarr"
     grey = np.random.default_rng(sum(shape)).integers(1, 255, shape, dtype=np.uint8)
     model = blurring(slices=slices, classes=2 if per_class else 1)
@@ -125,7 +148,9 @@ def test_any_size_any_tile_is_the_network_on_the_whole(tmp_path_factory, shape, 
 def test_one_slice_and_many(tmp_path, grey, slices, depth):
     model = blurring(slices=slices)
     out = segment(model, grey[:depth, :33, :47], tmp_path / "s.zarr")
-    np.testing.assert_allclose(arrays_of(out)["0"], predicted(model, grey[:depth, :33, :47]), atol=1e-6)
+    np.testing.assert_allclose(
+        arrays_of(out)["0"], predicted(model, grey[:depth, :33, :47]), atol=1e-6
+    )
 
 
 def test_too_few_slices_are_refused_and_leave_nothing(tmp_path, grey):
@@ -137,7 +162,9 @@ def test_too_few_slices_are_refused_and_leave_nothing(tmp_path, grey):
 def test_a_box_is_that_part_of_the_whole(tmp_path, grey):
     model = blurring(reach=2)
     whole = predicted(model, grey)
-    result = segment(model, grey, tmp_path / "s.zarr", roi="2:7,5:60,17:96", tile=40, instances="components")
+    result = segment(
+        model, grey, tmp_path / "s.zarr", roi="2:7,5:60,17:96", tile=40, instances="components"
+    )
     found = arrays_of(result)
     np.testing.assert_allclose(found["0"], whole[:, 2:7, 5:60, 17:96], atol=1e-6)
     np.testing.assert_array_equal(found[LABELS], components_of(found["0"][0] > 0.5))
@@ -166,7 +193,9 @@ def test_another_voxel_size_than_in_training_is_said(tmp_path, grey):
     model = blurring(training={"voxel_nm": [50.0, 4.0, 4.0]})
 
     def warnings(voxel, **options):
-        return segment(model, Volume(grey, voxel), tmp_path / "s.tif", force=True, **options).warnings
+        return segment(
+            model, Volume(grey, voxel), tmp_path / "s.tif", force=True, **options
+        ).warnings
 
     assert warnings((50.0, 4.0, 4.05)) == ()
     assert warnings(None) == ()
@@ -201,10 +230,14 @@ def test_components_are_those_of_the_whole_volume(tmp_path, grey, classes, tile,
     expected = components_of(probability[0] > 0.55 if classes == 1 else probability.argmax(0))
     out = tmp_path / f"s.{ending}"
     result = segment(model, grey, out, tile=tile, threshold=0.55, instances="components")
-    np.testing.assert_array_equal(arrays_of(out)[LABELS] if ending == "zarr" else pixels(out), expected)
+    np.testing.assert_array_equal(
+        arrays_of(out)[LABELS] if ending == "zarr" else pixels(out), expected
+    )
     assert result.objects == expected.max() > 20
     if ending == "zarr":
-        np.testing.assert_allclose(arrays_of(out)["0"].sum(0), 1 if classes > 1 else probability[0], atol=1e-5)
+        np.testing.assert_allclose(
+            arrays_of(out)["0"].sum(0), 1 if classes > 1 else probability[0], atol=1e-5
+        )
 
 
 def test_small_objects_are_dropped(tmp_path, grey):
@@ -249,26 +282,42 @@ def test_an_exported_network_of_one_size_takes_any_volume(tmp_path, grey, ending
     for name, part in (("large", grey), ("odd", grey[:, :33, :47]), ("small", grey[:, :20, :30])):
         out = segment(path, part, tmp_path / f"{name}.zarr", **given)
         expected, found = predicted(model, part), arrays_of(out)["0"]
-        if name == "large":  # tiles of 32 x 48 are blended, so that only places in the middle of one are exact
+        if (
+            name == "large"
+        ):  # tiles of 32 x 48 are blended, so that only places in the middle of one are exact
             assert np.median(np.abs(found - expected)) < 1e-5
             assert np.abs(found - expected).max() < 0.5
         else:
             margin = 0 if name == "odd" else 2
-            inner = (slice(None), slice(None), slice(0, 20 - margin or None), slice(0, 30 - margin or None))
-            np.testing.assert_allclose(found[inner], expected[inner], atol=1e-5 if name == "small" else 0.5)
-    with pytest.raises(BadInputError, match="--tile is 64, expected 32 x 48 as the exported network takes"):
+            inner = (
+                slice(None),
+                slice(None),
+                slice(0, 20 - margin or None),
+                slice(0, 30 - margin or None),
+            )
+            np.testing.assert_allclose(
+                found[inner], expected[inner], atol=1e-5 if name == "small" else 0.5
+            )
+    with pytest.raises(
+        BadInputError, match="--tile is 64, expected 32 x 48 as the exported network takes"
+    ):
         segment(path, grey, tmp_path / "t.zarr", tile=64, **given)
 
 
 def test_scores_of_a_store_find_their_part(tmp_path, grey):
     labels = np.uint8(grey > 128)
-    model = blurring(training={"fingerprint": fingerprint(Volume(grey)), "slices": [[0, 5], [7, 8]]})
+    model = blurring(
+        training={"fingerprint": fingerprint(Volume(grey)), "slices": [[0, 5], [7, 8]]}
+    )
     result = segment(model, grey, tmp_path / "s.zarr", instances="components")
     assert result.trained_slices == [[0, 5], [7, 8]]
     found = arrays_of(result)
     semantic = evaluate(result.path, labels)
     assert semantic.dice == evaluate(np.uint8(found["0"][0] > 0.5), labels).dice
-    assert evaluate(result.path, labels, threshold=0.7).dice == evaluate(np.uint8(found["0"][0] > 0.7), labels).dice
+    assert (
+        evaluate(result.path, labels, threshold=0.7).dice
+        == evaluate(np.uint8(found["0"][0] > 0.7), labels).dice
+    )
     objects = evaluate(result.path, found[LABELS], as_="instances")
     assert (objects.partition.adapted_rand_error, objects.partition.voi) == (0, 0)
     for scores in (semantic, objects):
@@ -285,8 +334,20 @@ def test_the_command_line_tells_what_was_done(tmp_path, monkeypatch, grey, make_
     grey[4] = 7
     save_volume("raw.tif", grey, (50.0, 4.0, 4.0))
     save_model("m.safetensors", make_model())
-    words = ["segment", "m.safetensors", "raw.tif", "s.zarr", "--instances", "components", "--json", "-"]
-    assert run(*words, "--tile", 48, "--precision", "fp32", "--voxel-size", "40,4,4", "--min-size", 3) == 0
+    words = [
+        "segment",
+        "m.safetensors",
+        "raw.tif",
+        "s.zarr",
+        "--instances",
+        "components",
+        "--json",
+        "-",
+    ]
+    assert (
+        run(*words, "--tile", 48, "--precision", "fp32", "--voxel-size", "40,4,4", "--min-size", 3)
+        == 0
+    )
     out, err = capfd.readouterr()
     told = json.loads(out)
     assert err == ""

@@ -14,10 +14,10 @@ import pytest
 from evenslice import save_volume
 from evenslice.errors import BadInputError
 from evenslice.learn.settings import checked
-from evenslice.verbs.study import study
-from evenslice.verbs.study_findings import findings_of
-from evenslice.verbs.study_folder import as_csv
-from evenslice.verbs.study_plan import StudyTable
+from evenslice.study.findings import findings_of
+from evenslice.study.folder import as_csv
+from evenslice.study.plan import StudyTable
+from evenslice.study.run import study
 
 TEXT = """
 name = "tiny"
@@ -56,7 +56,10 @@ def place(tmp_path, monkeypatch, grey):
 def table(folder):
     """The rows without what a clock says."""
     with (folder / "rows.csv").open() as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(file)
+        ]
 
 
 @pytest.mark.slow
@@ -80,26 +83,39 @@ def test_a_row_a_cell_and_what_they_say_together(place):
     assert before["green"] == pytest.approx(0, abs=1e-6)
     assert abs(before["rgb"]) > 0.05  # the bundled encoder leans to blue
     assert {one["treatment"] for one in found["comparisons"]} == {"green"}
-    assert [claim["name"] for claim in found["claims"]] == ["persists", "restores", "keeps accuracy"]
+    assert [claim["name"] for claim in found["claims"]] == [
+        "persists",
+        "restores",
+        "keeps accuracy",
+    ]
     curve = found["curves"][0]["points"]
     assert [point["steps"] for point in curve] == [0, 2]
     assert curve[0]["mirror_index"] == float(rows[0]["mirror_index_before"])
     assert curve[-1]["mirror_index"] == float(rows[0]["mirror_index"])
     assert list((place / "out").rglob("*.safetensors")) == []
-    assert json.loads((place / "out" / "study.json").read_text())["rows"] == json.loads(json.dumps(found["rows"]))
+    assert json.loads((place / "out" / "study.json").read_text())["rows"] == json.loads(
+        json.dumps(found["rows"])
+    )
 
 
 @pytest.mark.slow
-def test_a_public_data_set_is_found_in_its_folder_and_scored_on_its_own_test_volume(place, grey, monkeypatch):
+def test_a_public_data_set_is_found_in_its_folder_and_scored_on_its_own_test_volume(
+    place, grey, monkeypatch
+):
     import h5py
 
     monkeypatch.setenv("EVENSLICE_DATA", str(place / "data"))
     text = (place / "s.toml").read_text().replace('dataset = "grey"', 'dataset = "SNEMI3D"')
-    (place / "s.toml").write_text(text.replace('["rgb", "green"]', '"green"').replace("[0, 1]", "0"))
+    (place / "s.toml").write_text(
+        text.replace('["rgb", "green"]', '"green"').replace("[0, 1]", "0")
+    )
     folder = place / "data" / "snemi3d"
     folder.mkdir(parents=True)
     neurons = (
-        np.kron(np.arange(1, 13, dtype=np.uint32).reshape(3, 4), np.ones((9, 24, 24), np.uint32))[:9, :64, :96] + 70000
+        np.kron(np.arange(1, 13, dtype=np.uint32).reshape(3, 4), np.ones((9, 24, 24), np.uint32))[
+            :9, :64, :96
+        ]
+        + 70000
     )
     for name in ("train", "test"):
         save_volume(folder / f"{name}-input.tif", grey)
@@ -110,14 +126,19 @@ def test_a_public_data_set_is_found_in_its_folder_and_scored_on_its_own_test_vol
     assert (row["failure"], row["target"], row["dataset"]) == ("", "boundary", "SNEMI3D")
     assert 0 < row["dice"] < 1
     (folder / "test-labels.h5").unlink()
-    with pytest.raises(BadInputError, match=r"test-labels.h5 does not exist\), .*evenslice data fetch 'SNEMI3D' --to"):
+    with pytest.raises(
+        BadInputError,
+        match=r"test-labels.h5 does not exist\), .*evenslice data fetch 'SNEMI3D' --to",
+    ):
         study("s.toml", "out")
 
 
 def test_only_pending_cells_run_and_failures_on_request(place):
     text = (place / "s.toml").read_text()
     (place / "s.toml").write_text(
-        text.replace('init = ["rgb", "green"]\nseed = [0, 1]', 'init = "green"\nencoder = "resnet19"')
+        text.replace(
+            'init = ["rgb", "green"]\nseed = [0, 1]', 'init = "green"\nencoder = "resnet19"'
+        )
     )
     study("s.toml", "out")
     (place / "out" / "cells").chmod(0o755)
@@ -145,20 +166,28 @@ def test_a_folder_of_something_else_is_refused(place):
     (place / "s.toml").write_text(study_text.replace('"raw.tif"', '"none.tif"'))
     with pytest.raises(BadInputError, match=r"grey is not complete \(.*none.tif does not exist"):
         study("s.toml", "out")
-    assert sorted(p.name for p in place.iterdir()) == ["labels.tif", "other", "raw.tif", "s.toml", "taken"]
+    assert sorted(p.name for p in place.iterdir()) == [
+        "labels.tif",
+        "other",
+        "raw.tif",
+        "s.toml",
+        "taken",
+    ]
 
 
 RUN = """
 import sys
 import torch
 torch.set_num_threads(1)
-from evenslice.verbs.study import study
+from evenslice.study.run import study
 study("s.toml", sys.argv[1])
 """
 
 
 def start(out):
-    return subprocess.Popen([sys.executable, "-c", RUN, out], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, out], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 @pytest.mark.slow
@@ -197,7 +226,13 @@ def test_workers_of_a_cluster_share_the_cells(place):
 
 
 def row(treatment, seed, index, dice, dataset="a", network="unet"):
-    facts = {"treatment": treatment, "network": network, "dataset": dataset, "seed": seed, "failure": ""}
+    facts = {
+        "treatment": treatment,
+        "network": network,
+        "dataset": dataset,
+        "seed": seed,
+        "failure": "",
+    }
     return facts | {
         "context": f"{network}{dataset}{seed}",
         "mirror_index": index,
@@ -213,8 +248,13 @@ def found(rows, **changes):
 
 
 def test_findings_by_hand():
-    rows = [row("rgb", s, i, d) for s, (i, d) in enumerate([(-0.2, 0.8), (-0.22, 0.81), (-0.18, 0.79)])]
-    rows += [row("green", s, i, d) for s, (i, d) in enumerate([(0.01, 0.802), (-0.01, 0.808), (0.0, 0.791)])]
+    rows = [
+        row("rgb", s, i, d) for s, (i, d) in enumerate([(-0.2, 0.8), (-0.22, 0.81), (-0.18, 0.79)])
+    ]
+    rows += [
+        row("green", s, i, d)
+        for s, (i, d) in enumerate([(0.01, 0.802), (-0.01, 0.808), (0.0, 0.791)])
+    ]
     result = found(rows)
     lean = {(one.treatment, one.when): one for one in result.lean if one.network == "all"}
     assert lean["rgb", "after"].value == pytest.approx(-0.2)
@@ -225,7 +265,9 @@ def test_findings_by_hand():
     assert change["lean"].verdict == "lower"
     assert change["dice"].value == pytest.approx(np.mean([0.002, -0.002, 0.001]))
     assert change["dice"].verdict == "equivalent"
-    assert change["dice"].p_signflip == 1.0  # no other signs bring the sum of 2, -2 and 1 nearer to 0
+    assert (
+        change["dice"].p_signflip == 1.0
+    )  # no other signs bring the sum of 2, -2 and 1 nearer to 0
     assert {claim.name: claim.verdict for claim in result.claims} == {
         "persists": "yes",
         "restores": "yes",
@@ -248,22 +290,39 @@ def test_few_or_no_cells_decide_nothing():
 
 
 def test_pairs_are_of_what_shares_the_rest_and_data_sets_are_blocks():
-    rows = [row("rgb", 0, -0.2, 0.8, "a"), row("rgb", 1, -0.2, 0.8, "a"), row("rgb", 0, -0.1, 0.5, "b")]
-    rows += [row("green", 0, 0.0, 0.81, "a"), row("green", 1, 0.0, 0.83, "a"), row("green", 0, 0.0, 0.6, "b")]
+    rows = [
+        row("rgb", 0, -0.2, 0.8, "a"),
+        row("rgb", 1, -0.2, 0.8, "a"),
+        row("rgb", 0, -0.1, 0.5, "b"),
+    ]
+    rows += [
+        row("green", 0, 0.0, 0.81, "a"),
+        row("green", 1, 0.0, 0.83, "a"),
+        row("green", 0, 0.0, 0.6, "b"),
+    ]
     rows += [row("green", 7, 0.0, 0.1, "b")]
     dice = next(one for one in found(rows).comparisons if one.outcome == "dice")
     assert (dice.cells, dice.datasets, dice.value) == (3, 2, pytest.approx((0.02 + 0.1) / 2))
 
 
 def test_comparisons_are_adjusted_over_the_treatments():
-    rows = [row(t, s, v + 0.01 * s, 0.8) for t, v in (("rgb", -0.3), ("green", 0.05), ("mean", 0.06)) for s in range(4)]
+    rows = [
+        row(t, s, v + 0.01 * s, 0.8)
+        for t, v in (("rgb", -0.3), ("green", 0.05), ("mean", 0.06))
+        for s in range(4)
+    ]
     lean = [one for one in found(rows).comparisons if one.outcome == "lean"]
     smaller, larger = sorted(one.p for one in lean)
-    assert sorted(one.p_holm for one in lean) == pytest.approx(sorted([2 * smaller, max(2 * smaller, larger)]))
+    assert sorted(one.p_holm for one in lean) == pytest.approx(
+        sorted([2 * smaller, max(2 * smaller, larger)])
+    )
 
 
 def test_models_of_more_slices_have_more_columns():
-    rows = [{"arch": "unet", "slices": 3, "share_0": 0.5}, {"arch": "fpn", "slices": 5, "share_4": 0.1, "failure": ""}]
+    rows = [
+        {"arch": "unet", "slices": 3, "share_0": 0.5},
+        {"arch": "fpn", "slices": 5, "share_4": 0.1, "failure": ""},
+    ]
     text = as_csv(rows).splitlines()
     assert "share_0,share_1,share_2,share_3,share_4,mirror_index" in text[0]
     assert text[0].split(",").count("share_0") == 1

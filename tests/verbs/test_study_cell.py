@@ -4,8 +4,8 @@ import os
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.verbs import study_cell
-from evenslice.volume.writing import check_writable
+from evenslice.study import cell as study_cell
+from evenslice.volume.atomic import check_writable
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.verbs.study_data import check_data, data_of
-from evenslice.verbs.study_plan import read_study
+from evenslice.study.data import check_data, data_of
+from evenslice.study.plan import read_study
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 LEAST = 'name = "x"\n[[grid]]\ndataset = "phantom"\n'
@@ -47,14 +47,24 @@ def test_treatments_are_named_and_compared_with_what_shares_the_rest(tmp_path):
     text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\ntie = "mirror"\nreverse_z = true\n'
     text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\nseed = 1\n'
     cells = planned(tmp_path, text).cells
-    assert [cell.treatment for cell in cells] == ["rgb", "green", "random weights", "rgb, mirror tie, reverse-z", "rgb"]
+    assert [cell.treatment for cell in cells] == [
+        "rgb",
+        "green",
+        "random weights",
+        "rgb, mirror tie, reverse-z",
+        "rgb",
+    ]
     assert [cell.context == cells[0].context for cell in cells] == [True, True, True, True, False]
     assert {cell.network for cell in cells} == {"unet resnet18"}
 
 
 def test_several_weights_of_one_encoder_are_several_networks(tmp_path):
     cells = planned(tmp_path, LEAST + 'weights = ["imagenet", "bundled", "none"]\n').cells
-    assert [cell.network for cell in cells] == ["unet resnet18 (imagenet)", "unet resnet18 (bundled)", "unet resnet18"]
+    assert [cell.network for cell in cells] == [
+        "unet resnet18 (imagenet)",
+        "unet resnet18 (bundled)",
+        "unet resnet18",
+    ]
 
 
 def test_weights_and_data_lie_beside_the_file(tmp_path):
@@ -77,14 +87,20 @@ def test_weights_and_data_lie_beside_the_file(tmp_path):
         ('name = "x"', r"s.toml: grid is missing"),
         ('name = "x"\ngrid = []', r"s.toml: grid is \[\], expected a list of at least 1"),
         (LEAST + "stesp = 3", r"s.toml: grid.0: stesp is unknown, .*did you mean steps\?"),
-        (LEAST + 'init = ["rgb", "gren"]', r"grid.0: init is 'gren', expected .*did you mean green\?"),
+        (
+            LEAST + 'init = ["rgb", "gren"]',
+            r"grid.0: init is 'gren', expected .*did you mean green\?",
+        ),
         (LEAST + "seed = []", r"grid.0.seed is an empty list"),
         (LEAST + 'steps = ["a"]', r"grid.0: steps is 'a', expected a whole number"),
         (LEAST + 'validation = "0:3"', r"grid.0.validation is given, expected none"),
         ('name = "x"\n[[grid]]\ninit = "rgb"', r"grid.0.dataset is None, expected a name"),
         (LEAST + "[audit]\nwindow = 3", r"s.toml: audit.window is unknown.*did you mean windows"),
         ('nmae = "x"\n' + LEAST, r"nmae is unknown, .*did you mean name\?"),
-        (LEAST + "[datasets.a]\nraw = 3\nlabels = 'l'", r"datasets.a.raw is 3, expected a text in quotes"),
+        (
+            LEAST + "[datasets.a]\nraw = 3\nlabels = 'l'",
+            r"datasets.a.raw is 3, expected a text in quotes",
+        ),
         (LEAST + "tile = 3", r"grid.0: tile is 3, expected 16 or more"),
     ],
 )
@@ -96,7 +112,10 @@ def test_what_is_wrong_is_told_with_its_key(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LEAST.replace("phantom", "snemi"), r"snemi is not complete .*evenslice data fetch 'SNEMI3D' --to"),
+        (
+            LEAST.replace("phantom", "snemi"),
+            r"snemi is not complete .*evenslice data fetch 'SNEMI3D' --to",
+        ),
         (LEAST.replace("phantom", "nothing"), r"the data set 'nothing' is unknown"),
         (
             LEAST.replace("phantom", "a") + "[datasets.a]\nraw='r.tif'\nlabels='l.tif'",
@@ -115,7 +134,8 @@ def test_data_that_are_not_there_are_told_before_any_work(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("smoke", 8), ("small", 30), ("steps", 6), ("paper", 9 * (8 * 3 + 3 + 2 * 3 + 3 + 5))]
+    ("name", "count"),
+    [("smoke", 8), ("small", 30), ("steps", 6), ("paper", 9 * (8 * 3 + 3 + 2 * 3 + 3 + 5))],
 )
 def test_the_studies_of_the_project_are_whole(name, count):
     plan = read_study(STUDIES / f"{name}.toml")

@@ -14,8 +14,8 @@ import torch
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
 from evenslice.learn.recipe import Recipe
-from evenslice.model.discovery import find_stems
-from evenslice.model.stem import norms_per_slot
+from evenslice.model.stem.adapt import norms_per_slot
+from evenslice.model.stem.find import find_stems
 
 QUICK = {"weights": "none", "encoder_depth": 3, "steps": 4, "batch": 2, "crop": 32}
 
@@ -31,7 +31,11 @@ def weights_of(path):
 
 def test_best_and_last_are_kept_and_nothing_else(tmp_path, grey, labels):
     result = train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK))
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["m.last.safetensors", "m.log.csv", "m.safetensors"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "m.last.safetensors",
+        "m.log.csv",
+        "m.safetensors",
+    ]
     assert result.last == tmp_path / "m.last.safetensors"
     model = load_model(result.path)
     assert model.training["slices"] == [[0, 5]]  # centres 0 to 3 and the neighbour of the last
@@ -43,7 +47,13 @@ def test_best_and_last_are_kept_and_nothing_else(tmp_path, grey, labels):
 
 
 def test_it_learns(tmp_path, grey, labels):
-    result = train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK | {"steps": 30, "lr": 3e-3}), shown=9)
+    result = train(
+        grey,
+        labels,
+        tmp_path / "m.safetensors",
+        Recipe(**QUICK | {"steps": 30, "lr": 3e-3}),
+        shown=9,
+    )
     assert result.scores.dice > 0.85
     (start, stop) = result.model.training["validation"][0]
     assert [look.origin[0] for look in result.shown] == list(range(start, stop))
@@ -91,7 +101,14 @@ Training.training_step = dying
 raw = np.load(sys.argv[1])
 train(raw, (raw > 128).astype(np.uint8), sys.argv[2], Recipe(**eval(sys.argv[3])))
 """
-MUCH = {"schedule": "cosine", "clip": 1.0, "augment": "em", "balance": 0.5, "patience": 3, "loss": "bce+dice"}
+MUCH = {
+    "schedule": "cosine",
+    "clip": 1.0,
+    "augment": "em",
+    "balance": 0.5,
+    "patience": 3,
+    "loss": "bce+dice",
+}
 
 
 @pytest.mark.slow
@@ -160,7 +177,7 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_of_a_run_without_state(tmp_path
         sys.executable,
         "-c",
         # what is started in the background ignores Ctrl-C, so it is asked for
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from evenslice.cli import main; main()",
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from evenslice.cli.app import main; main()",
         "train",
         "raw.tif",
         "labels.tif",

@@ -7,7 +7,7 @@ from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
 from evenslice.learn import fit
 from evenslice.learn.recipe import Recipe
-from evenslice.verbs.choices import fingerprint, trained_slices
+from evenslice.model.inputs import fingerprint, trained_slices
 from evenslice.verbs.train_plan import plan_training, provenance
 from evenslice.verbs.train_run import looks_since_best
 from evenslice.volume.array import Volume
@@ -74,7 +74,9 @@ def test_what_labels_mean_is_decided_of_all_together(grey, labels, other):
 )
 def test_each_volume_is_split_for_itself(grey, labels, other, validation, expected):
     recipe = Recipe(**QUICK, validation=validation)
-    plan = plan_training(volumes(grey, other), volumes(labels, (other > 64).astype(np.uint8)), recipe)
+    plan = plan_training(
+        volumes(grey, other), volumes(labels, (other > 64).astype(np.uint8)), recipe
+    )
     assert [list(zs) for zs in plan.validation] == expected
     for source, zs in zip(plan.mixture.sources, plan.validation, strict=True):
         assert min(abs(a - b) for a in source.centres for b in zs) == 4
@@ -82,7 +84,9 @@ def test_each_volume_is_split_for_itself(grey, labels, other, validation, expect
 
 def test_patches_fit_the_smallest_volume(grey, labels, other):
     plan = plan_training(
-        volumes(grey, other), volumes(labels, (other > 64).astype(np.uint8)), Recipe(**QUICK | {"crop": 60})
+        volumes(grey, other),
+        volumes(labels, (other > 64).astype(np.uint8)),
+        Recipe(**QUICK | {"crop": 60}),
     )
     assert {source.crop for source in plan.mixture.sources} == {(40, 60)}
 
@@ -94,13 +98,18 @@ def test_patches_fit_the_smallest_volume(grey, labels, other):
         ({"validation": "4:8"}, "--validation is '4:8', expected a part of 0:7"),
         ({"loss": "bce"}, "--loss is 'bce' for 3 classes"),
         ({"class_weights": [1.0, 1.0]}, "--class-weights holds 2 numbers, expected 3"),
-        ({"target": "boundary", "ignore_label": 0, "balance": 1.0, "validation": "0:1"}, "hold no foreground"),
+        (
+            {"target": "boundary", "ignore_label": 0, "balance": 1.0, "validation": "0:1"},
+            "hold no foreground",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_volumes_are_said(grey, other, change, message):
     marks = np.digitize(grey, [100, 150]).astype(np.uint8), np.zeros_like(other)
     if "target" in change:
-        marks = tuple(np.repeat(np.arange(len(m), dtype=np.uint8), m[0].size).reshape(m.shape) for m in marks)
+        marks = tuple(
+            np.repeat(np.arange(len(m), dtype=np.uint8), m[0].size).reshape(m.shape) for m in marks
+        )
     with pytest.raises(BadInputError, match=message):
         plan_training(volumes(grey, other), volumes(*marks), Recipe(**QUICK | change))
 
@@ -108,7 +117,9 @@ def test_settings_that_do_not_fit_the_volumes_are_said(grey, other, change, mess
 def test_each_volume_needs_its_labels(tmp_path, grey, labels):
     with pytest.raises(BadInputError, match="2 volumes and 1 of labels were given"):
         train([grey, grey], labels, tmp_path / "m.safetensors", Recipe(**QUICK))
-    with pytest.raises(BadInputError, match=r"1.tif has shape \(9, 64, 96\), expected \(5, 64, 96\) like 1.tif"):
+    with pytest.raises(
+        BadInputError, match=r"1.tif has shape \(9, 64, 96\), expected \(5, 64, 96\) like 1.tif"
+    ):
         plan_training(volumes(grey, grey[:5]), volumes(labels, labels), Recipe(**QUICK))
     assert list(tmp_path.iterdir()) == []
 
@@ -118,7 +129,12 @@ def test_boundaries_are_learnt_of_instances_with_large_numbers(tmp_path, grey, d
     blocks = np.arange(9 * 8 * 12).reshape(9, 8, 12) * 1000 + 70_000
     instances = np.repeat(np.repeat(blocks, 8, 1), 8, 2).astype(dtype)
     instances[:, 20:22] = 0
-    found = train(grey, instances, tmp_path / "m.safetensors", Recipe(**QUICK, target="boundary", ignore_label=71_000))
+    found = train(
+        grey,
+        instances,
+        tmp_path / "m.safetensors",
+        Recipe(**QUICK, target="boundary", ignore_label=71_000),
+    )
     assert found.model.training["target"] == "boundary"
     assert found.model.spec.classes == 1
     assert found.scores.per_class[1]["voxels"] == 2 * np.count_nonzero(edge_of_blocks())
@@ -143,7 +159,9 @@ def test_training_ends_after_looks_without_a_better_dice(tmp_path, grey, labels,
     assert found.looks[-1]["steps"] == len(dice) < 9
     rows = found.log.read_text().splitlines()
     assert [float(row.split(",")[3]) for row in rows[1:]] == pytest.approx(dice)
-    assert [look["lr"] for look in found.looks] == pytest.approx([float(row.split(",")[2]) for row in rows[1:]])
+    assert [look["lr"] for look in found.looks] == pytest.approx(
+        [float(row.split(",")[2]) for row in rows[1:]]
+    )
     assert found.model.training["steps"] <= len(dice)
 
 

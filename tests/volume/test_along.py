@@ -5,9 +5,8 @@ import pytest
 
 from counting import Counting
 from evenslice.errors import BadInputError
-from evenslice.volume import along as module
-from evenslice.volume.along import along, turned
-from evenslice.volume.array import Volume
+from evenslice.volume import array as module
+from evenslice.volume.array import Volume, along, turned
 
 ALL = (slice(None),) * 3
 TURNS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0)}
@@ -44,7 +43,10 @@ def test_any_box_in_any_order_equals_numpy(volume, axis, slab, monkeypatch):
     monkeypatch.setattr(module, "SLAB_BYTES", slab)
     turn, whole = along(volume, axis), volume.pixels.transpose(TURNS[axis])
     rng = np.random.default_rng(0)
-    areas = [tuple(slice(*sorted(rng.choice(n + 1, 2, False))) for n in whole.shape[1:]) for _ in range(3)]
+    areas = [
+        tuple(slice(*sorted(rng.choice(n + 1, 2, False))) for n in whole.shape[1:])
+        for _ in range(3)
+    ]
     for _ in range(200):
         low, high = sorted(rng.choice(whole.shape[0] + 1, 2, False))
         box = (slice(low, high), *areas[rng.integers(3)])
@@ -56,7 +58,9 @@ def test_slices_after_each_other_are_read_from_the_file_once(volume):
     turn = along(Volume(counting), "x")
     area = (slice(1, 5), slice(0, 3))
     for z in range(6):
-        np.testing.assert_array_equal(turn.read((slice(z, z + 1), *area)), counting._pixels.T[z : z + 1, 1:5, :3])
+        np.testing.assert_array_equal(
+            turn.read((slice(z, z + 1), *area)), counting._pixels.T[z : z + 1, 1:5, :3]
+        )
     assert counting.reads == [(slice(0, 3), slice(1, 5), slice(0, 6))]
 
 

@@ -68,7 +68,9 @@ def test_a_step_is_refused_rather_than_ignored():
 @pytest.mark.parametrize("z", [0, 3, 5])
 def test_slice_at_is_the_slice(z):
     np.testing.assert_array_equal(Volume(cube()).slice_at(z), cube()[z])
-    np.testing.assert_array_equal(crop(Volume(cube()), (slice(0, 6), *ALL[1:])).slice_at(z), cube()[z])
+    np.testing.assert_array_equal(
+        crop(Volume(cube()), (slice(0, 6), *ALL[1:])).slice_at(z), cube()[z]
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,13 +89,17 @@ def test_what_is_not_a_volume_is_refused_in_one_line(pixels, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("voxel", [(0.0, 6.0, 6.0), (30.0, -6.0, 6.0), (float("nan"), 6.0, 6.0), (30.0, 6.0)])
+@pytest.mark.parametrize(
+    "voxel", [(0.0, 6.0, 6.0), (30.0, -6.0, 6.0), (float("nan"), 6.0, 6.0), (30.0, 6.0)]
+)
 def test_an_impossible_voxel_size_is_refused(voxel):
     with pytest.raises(BadInputError, match="voxel size"):
         Volume(cube(), voxel)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"]
+)
 def test_a_volume_keeps_the_type_of_its_voxels(dtype):
     volume = Volume(cube().astype(dtype))
     assert volume.dtype == dtype
@@ -110,7 +116,9 @@ def test_as_volume_wraps_arrays_and_keeps_volumes():
 @given(boxes)
 def test_reading_plane_by_plane_equals_numpy_slicing(box):
     pixels = cube()
-    np.testing.assert_array_equal(read_planes(lambda z: pixels[z], pixels.shape, pixels.dtype, box), pixels[box])
+    np.testing.assert_array_equal(
+        read_planes(lambda z: pixels[z], pixels.shape, pixels.dtype, box), pixels[box]
+    )
 
 
 def test_reading_plane_by_plane_holds_no_whole_planes():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from evenslice.volume import durable, renaming
+from evenslice.volume import atomic as durable
+from evenslice.volume import atomic as renaming
 
 
 @pytest.fixture
@@ -43,7 +44,9 @@ def test_all_files_of_a_tree_are_flushed_before_their_names(tmp_path, flushed):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_many_files_are_flushed_with_their_file_system_where_that_is_possible(tmp_path, flushed, monkeypatch, whole):
+def test_many_files_are_flushed_with_their_file_system_where_that_is_possible(
+    tmp_path, flushed, monkeypatch, whole
+):
     files, folders = tree(tmp_path)
     monkeypatch.setattr(durable, "MANY", 2)
     asked = []
@@ -100,7 +103,9 @@ def test_folders_are_left_alone_where_they_cannot_be_opened(tmp_path, flushed, m
 
 
 def test_the_chunks_of_a_box_are_flushed_and_no_others(tmp_path, flushed):
-    array = zarr.create_array(str(tmp_path / "s.zarr"), shape=(4, 6), chunks=(2, 2), dtype="u1", fill_value=0)
+    array = zarr.create_array(
+        str(tmp_path / "s.zarr"), shape=(4, 6), chunks=(2, 2), dtype="u1", fill_value=0
+    )
     values = np.ones((4, 6), np.uint8)
     values[:2, 2:4] = 0  # a chunk that holds the fill value alone is no file
     array[:] = values

@@ -54,7 +54,9 @@ def test_a_folder_named_like_a_file_is_a_folder_of_images(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(BadInputError, match="does not exist, expected a TIFF stack, a folder of images, HDF5"):
+    with pytest.raises(
+        BadInputError, match="does not exist, expected a TIFF stack, a folder of images, HDF5"
+    ):
         open_volume(tmp_path / "nothing.tif")
 
 
@@ -87,6 +89,7 @@ def test_saving_into_a_folder_that_is_not_there_is_refused(tmp_path):
 def test_an_unknown_ending_lists_what_is_read(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(
-        BadInputError, match=r"unknown ending '\.\w+', expected a TIFF stack, .* HDF5 .* Zarr, MRC or raw"
+        BadInputError,
+        match=r"unknown ending '\.\w+', expected a TIFF stack, .* HDF5 .* Zarr, MRC or raw",
     ):
         open_volume(tmp_path / name)

@@ -25,9 +25,12 @@ def make(path, **datasets):
     return path
 
 
-@pytest.mark.parametrize("dtype", ["uint8", ">u2", "int16", "uint64", "float16", "float32", "float64", "bool"])
 @pytest.mark.parametrize(
-    "layout", [{}, {"chunks": (4, 8, 8), "compression": "gzip", "shuffle": True}, {"chunks": (1, 17, 13)}]
+    "dtype", ["uint8", ">u2", "int16", "uint64", "float16", "float32", "float64", "bool"]
+)
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"chunks": (4, 8, 8), "compression": "gzip", "shuffle": True}, {"chunks": (1, 17, 13)}],
 )
 def test_voxels_of_any_layout(tmp_path, dtype, layout):
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -36,7 +39,9 @@ def test_voxels_of_any_layout(tmp_path, dtype, layout):
     assert volume.dtype == np.dtype(dtype).newbyteorder("=")
     assert volume.dtype.isnative
     np.testing.assert_array_equal(volume.read(ALL), noise(dtype))
-    np.testing.assert_array_equal(volume.read((slice(3, 9), slice(7, 17), slice(1, 9))), noise(dtype)[3:9, 7:17, 1:9])
+    np.testing.assert_array_equal(
+        volume.read((slice(3, 9), slice(7, 17), slice(1, 9))), noise(dtype)[3:9, 7:17, 1:9]
+    )
     assert volume.facts["format"] == "HDF5"
     assert volume.source == f"{tmp_path / 'a.h5'}:/raw"
 
@@ -47,17 +52,22 @@ def test_a_dataset_is_chosen(tmp_path, name):
     for way in ("/volumes/raw", "volumes/raw", "/volumes/raw/"):
         np.testing.assert_array_equal(open_volume(f"{tmp_path / name}:{way}").read(ALL), noise())
     with pytest.raises(
-        BadInputError, match=r"holds 2 volumes: .*/volumes/labels \(10 x 17 x 13 bool\).* choose it as .*:/vol"
+        BadInputError,
+        match=r"holds 2 volumes: .*/volumes/labels \(10 x 17 x 13 bool\).* choose it as .*:/vol",
     ):
         open_volume(tmp_path / name)
     with pytest.raises(BadInputError, match=r"/volumes is a group.*/volumes/raw"):
         open_volume(f"{tmp_path / name}:/volumes")
-    with pytest.raises(BadInputError, match=r"holds no dataset /nothing, expected one of: /volumes/labels"):
+    with pytest.raises(
+        BadInputError, match=r"holds no dataset /nothing, expected one of: /volumes/labels"
+    ):
         open_volume(f"{tmp_path / name}:/nothing")
 
 
 def test_what_cannot_be_a_volume_does_not_count(tmp_path):
-    with h5py.File(make(tmp_path / "a.h5", raw=noise(), table=np.arange(5), image=noise()[0]), "a") as file:
+    with h5py.File(
+        make(tmp_path / "a.h5", raw=noise(), table=np.arange(5), image=noise()[0]), "a"
+    ) as file:
         file["text"] = "words"
     assert open_volume(tmp_path / "a.h5").shape == (10, 17, 13)
     make(tmp_path / "b.h5", table=np.arange(5))
@@ -68,7 +78,12 @@ def test_what_cannot_be_a_volume_does_not_count(tmp_path):
 
 
 def test_axes_of_one_are_dropped_and_more_refused(tmp_path):
-    make(tmp_path / "a.h5", last=noise()[..., None], first=noise()[None, None], two=np.stack([noise()] * 2))
+    make(
+        tmp_path / "a.h5",
+        last=noise()[..., None],
+        first=noise()[None, None],
+        two=np.stack([noise()] * 2),
+    )
     for name in ("last", "first"):
         np.testing.assert_array_equal(open_volume(f"{tmp_path / 'a.h5'}:{name}").read(ALL), noise())
     with pytest.raises(BadInputError, match=r"shape \(2, 10, 17, 13\), expected"):
@@ -132,7 +147,9 @@ def test_voxels_elsewhere_are_refused(tmp_path):
     layout[:] = h5py.VirtualSource(str(tmp_path / "part.h5"), "raw", shape=(10, 17, 13))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_virtual_dataset("virtual", layout)
-        file.create_dataset("outside", (10, 17, 13), "u1", external=[(str(tmp_path / "v.bin"), 0, 10 * 17 * 13)])
+        file.create_dataset(
+            "outside", (10, 17, 13), "u1", external=[(str(tmp_path / "v.bin"), 0, 10 * 17 * 13)]
+        )
     with pytest.raises(BadInputError, match=r"virtual dataset put together from .*part.h5"):
         open_volume(f"{tmp_path / 'a.h5'}:virtual")
     with pytest.raises(BadInputError, match=r"stored in other files .*v.bin"):
@@ -175,7 +192,9 @@ def test_each_chunk_is_decoded_once_for_all_windows(tmp_path, monkeypatch):
         file.create_dataset("raw", data=noise(), chunks=(4, 8, 8), compression="gzip")
     volume = open_volume(tmp_path / "a.h5")
     reads, real = [], volume.pixels._read
-    monkeypatch.setattr(volume.pixels, "_read", lambda *box: reads.append(box[0].start) or real(*box))
+    monkeypatch.setattr(
+        volume.pixels, "_read", lambda *box: reads.append(box[0].start) or real(*box)
+    )
     for z in range(8):
         for x in (slice(0, 8), slice(5, 13)):
             box = (slice(z, z + 3), slice(2, 7), x)
@@ -183,9 +202,13 @@ def test_each_chunk_is_decoded_once_for_all_windows(tmp_path, monkeypatch):
     assert sorted(reads) == [0, 0, 4, 4, 8, 8]
     reads.clear()
     volume.slice_at(9)
-    np.testing.assert_array_equal(volume.read((slice(8, 10), slice(9, 11), slice(2, 3))), noise()[8:10, 9:11, 2:3])
+    np.testing.assert_array_equal(
+        volume.read((slice(8, 10), slice(9, 11), slice(2, 3))), noise()[8:10, 9:11, 2:3]
+    )
     assert reads == [8]  # a box inside what is kept is not decoded again
-    monkeypatch.setattr(cache, "CACHE_BYTES", 100)  # a row of chunks no longer fits: only what is asked for is read
+    monkeypatch.setattr(
+        cache, "CACHE_BYTES", 100
+    )  # a row of chunks no longer fits: only what is asked for is read
     reads.clear()
     np.testing.assert_array_equal(volume.slice_at(5), noise()[5])
     assert reads == [5]
@@ -220,10 +243,14 @@ def test_a_file_of_too_many_names_is_refused_unless_one_is_given(tmp_path, monke
         open_hdf5(path)
     with h5py.File(path, "a") as file:
         file.create_group("b")
-    with pytest.raises(BadInputError, match=r"many.h5 holds more than 6 names, .*; give the name of the dataset: "):
+    with pytest.raises(
+        BadInputError, match=r"many.h5 holds more than 6 names, .*; give the name of the dataset: "
+    ):
         open_hdf5(path)
     assert open_hdf5(path, "a1/raw").shape == open_hdf5(path, "a1").shape == (2, 3, 4)
-    with pytest.raises(BadInputError, match="holds no dataset none, expected a name that is there; list its names"):
+    with pytest.raises(
+        BadInputError, match="holds no dataset none, expected a name that is there; list its names"
+    ):
         open_hdf5(path, "none")
 
 
@@ -231,5 +258,7 @@ def test_a_stored_type_is_no_dataset(tmp_path):
     with h5py.File(tmp_path / "t.h5", "w") as file:
         file["kind"] = np.dtype("f4")
         file["raw"] = np.zeros((2, 3, 4), np.uint8)
-    with pytest.raises(BadInputError, match=r":kind is no dataset, expected one of: /raw \(2 x 3 x 4"):
+    with pytest.raises(
+        BadInputError, match=r":kind is no dataset, expected one of: /raw \(2 x 3 x 4"
+    ):
         open_hdf5(tmp_path / "t.h5", "kind")

@@ -23,7 +23,9 @@ def noise(dtype: str = "uint8", shape: tuple[int, ...] = (3, 9, 14)) -> np.ndarr
 
 def save(path: Path, pixels: np.ndarray) -> Path:
     if path.suffix in (".tif", ".tiff"):
-        tifffile.imwrite(path, pixels, photometric="rgb" if pixels.shape[-1] in (3, 4) else "minisblack")
+        tifffile.imwrite(
+            path, pixels, photometric="rgb" if pixels.shape[-1] in (3, 4) else "minisblack"
+        )
     else:
         iio.imwrite(path, pixels)
     return path
@@ -53,7 +55,8 @@ def test_lossy_images_are_read_grey(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "dtype"), [(".png", "uint16"), (".tif", "uint16"), (".tif", "int16"), (".tif", "float32")]
+    ("suffix", "dtype"),
+    [(".png", "uint16"), (".tif", "uint16"), (".tif", "int16"), (".tif", "float32")],
 )
 def test_the_type_of_the_images_is_kept(tmp_path, suffix, dtype):
     pixels = noise(dtype) * 200
@@ -70,7 +73,18 @@ def test_slice2_comes_before_slice10(tmp_path):
 
 def test_numbers_are_compared_as_numbers_wherever_they_stand():
     names = ["a1b10", "a1b9", "a02", "A1b8", "a", "10", "9", "b1", "x²", "1²3"]
-    assert sorted(names, key=natural_key) == ["1²3", "9", "10", "a", "A1b8", "a1b9", "a1b10", "a02", "b1", "x²"]
+    assert sorted(names, key=natural_key) == [
+        "1²3",
+        "9",
+        "10",
+        "a",
+        "A1b8",
+        "a1b9",
+        "a1b10",
+        "a02",
+        "b1",
+        "x²",
+    ]
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
@@ -194,6 +208,8 @@ def test_each_image_is_decoded_once_for_all_windows(tmp_path, monkeypatch):
     decoded, real = [], volume.pixels._cache._load
     monkeypatch.setattr(volume.pixels._cache, "_load", lambda z: decoded.append(z) or real(z))
     for z in range(1, volume.shape[0] - 1):
-        np.testing.assert_array_equal(volume.read((slice(z - 1, z + 2), *ALL[1:])), noise()[z - 1 : z + 2])
+        np.testing.assert_array_equal(
+            volume.read((slice(z - 1, z + 2), *ALL[1:])), noise()[z - 1 : z + 2]
+        )
     assert decoded == list(range(volume.shape[0]))
     assert volume.facts == {"format": "folder of PNG images", "files": str(volume.shape[0])}

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.volume.ledger import Ledger, open_ledger
+from evenslice.volume.run_state import Ledger, open_ledger
 
 ASKED = {"model": "abc", "roi": [[0, 3], [0, 4]], "threshold": 0.5}
 HOLDER = """
 import sys
 from pathlib import Path
-from evenslice.volume.ledger import Ledger
+from evenslice.volume.run_state import Ledger
 with Ledger(Path(sys.argv[1])).holding(sys.argv[2], Path("out")):
     print("held", flush=True)
     sys.stdin.read()
@@ -30,7 +30,9 @@ def begin(folder, asked=ASKED, join=False, force=False, choose=lambda folder: {"
 def held_elsewhere(folder, name="run"):
     """Another process that holds a lock, until it is killed or done with."""
     words = [sys.executable, "-c", HOLDER, str(folder), name]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "held\n"
         try:
             yield process
@@ -74,12 +76,17 @@ def test_how_is_chosen_once_and_kept(folder):
     joined = begin(folder, join=True, choose=lambda folder: pytest.fail("chosen twice"))
     assert joined.manifest["chosen"] == {"tile": 7}
     assert joined.is_done("predict", 0)
-    assert begin(folder, {**ASKED, "roi": ((0, 3), (0, 4))}, join=True).is_done("predict", 0)  # as JSON has it
+    assert begin(folder, {**ASKED, "roi": ((0, 3), (0, 4))}, join=True).is_done(
+        "predict", 0
+    )  # as JSON has it
 
 
 def test_a_run_in_the_way_is_refused(folder):
     begin(folder).done("predict", 0)
-    with pytest.raises(BadInputError, match=r"holds an unfinished run, expected none; go on with --resume, or start"):
+    with pytest.raises(
+        BadInputError,
+        match=r"holds an unfinished run, expected none; go on with --resume, or start",
+    ):
         begin(folder)
     assert Ledger(folder).is_done("predict", 0)
 
@@ -90,7 +97,10 @@ def test_a_run_in_the_way_is_refused(folder):
         ({**ASKED, "threshold": 0.7}, r"another threshold \(0\.5\), expected 0\.7"),
         ({**ASKED, "axis": "y"}, r'another axis \(null\), expected "y"'),
         ({"model": "abc", "roi": ASKED["roi"]}, r"another threshold \(0\.5\), expected null"),
-        ({**ASKED, "model": "x" * 99}, r"another model \(\"abc\"\), expected \"x{56}\.\.\. as asked"),
+        (
+            {**ASKED, "model": "x" * 99},
+            r"another model \(\"abc\"\), expected \"x{56}\.\.\. as asked",
+        ),
     ],
 )
 def test_other_options_are_refused_by_name(folder, asked, message):
@@ -159,7 +169,9 @@ def test_a_file_of_that_name_is_left_alone(folder):
 def test_a_lock_that_another_process_holds_is_refused(folder):
     ledger = begin(folder)
     with held_elsewhere(folder):
-        with pytest.raises(BadInputError, match=r"another process works on .*x\.zarr \(run\), expected none"):
+        with pytest.raises(
+            BadInputError, match=r"another process works on .*x\.zarr \(run\), expected none"
+        ):
             ledger.holding("run", folder.parent / "x.zarr").__enter__()
         with ledger.holding("other", folder):
             pass

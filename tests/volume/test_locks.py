@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.volume import locks, softlock
+from evenslice.volume import locks
+from evenslice.volume import locks as softlock
 from evenslice.volume.locks import held, held_briefly, held_if_free, told_of
-from evenslice.volume.parts import this_process
+from evenslice.volume.temp_names import this_process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has locks of its own")
 WITHOUT = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
@@ -56,7 +57,9 @@ def is_free(path):
 
 
 def refuse(monkeypatch, owner, name, code):
-    monkeypatch.setattr(owner, name, lambda *_: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+    monkeypatch.setattr(
+        owner, name, lambda *_: (_ for _ in ()).throw(OSError(code, os.strerror(code)))
+    )
 
 
 @pytest.fixture(params=["locks", *map(errno.errorcode.get, WITHOUT)])
@@ -83,7 +86,10 @@ def test_another_process_holds_it_also_while_it_is_stopped_and_not_when_it_was_k
         assert not is_free(path)
         os.kill(pid, signal.SIGSTOP)
         assert not is_free(path)
-        with pytest.raises(BadInputError, match=r"another process has held .*run\.lock for 0\.1 s"), held(path, 0.1):
+        with (
+            pytest.raises(BadInputError, match=r"another process has held .*run\.lock for 0\.1 s"),
+            held(path, 0.1),
+        ):
             pass
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -165,7 +171,13 @@ class TestFiles:
     def test_one_of_another_machine_counts_for_ten_minutes_after_its_last_sign_of_life(self):
         self.by(host="00000000", pid=1)
         assert not is_free(self.path)
-        assert all_in(told_of(self.path), "process 1 on node7", "run.lock.held", "10 minutes", "remove the file")
+        assert all_in(
+            told_of(self.path),
+            "process 1 on node7",
+            "run.lock.held",
+            "10 minutes",
+            "remove the file",
+        )
         os.utime(self.file, (time.time() - 590,) * 2)
         assert not is_free(self.path)
         os.utime(self.file, (time.time() - 620,) * 2)
@@ -217,7 +229,10 @@ class TestFiles:
 def test_a_brief_hold_leaves_no_file(tmp_path):
     with held_briefly(tmp_path / ".out.held"):
         assert [file.name for file in tmp_path.iterdir()] == [".out.held"]
-        with pytest.raises(BadInputError, match="expected less"), held_briefly(tmp_path / ".out.held", 0.1):
+        with (
+            pytest.raises(BadInputError, match="expected less"),
+            held_briefly(tmp_path / ".out.held", 0.1),
+        ):
             pass
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,9 @@ ALL = (slice(None),) * 3
 
 
 def noise(dtype="int8"):
-    values = np.random.default_rng(0).integers(0, 100, (5, 9, 14)) - (0 if dtype.startswith("u") else 50)
+    values = np.random.default_rng(0).integers(0, 100, (5, 9, 14)) - (
+        0 if dtype.startswith("u") else 50
+    )
     return values.astype(dtype)
 
 
@@ -28,7 +30,9 @@ def write(path, data, angstrom=None, **header):
 
 
 @pytest.mark.parametrize("ending", [".mrc", ".REC", ".map", ".st", ".mrcs"])
-@pytest.mark.parametrize(("dtype", "mode"), [("int8", 0), ("int16", 1), ("float32", 2), ("uint16", 6), ("float16", 12)])
+@pytest.mark.parametrize(
+    ("dtype", "mode"), [("int8", 0), ("int16", 1), ("float32", 2), ("uint16", 6), ("float16", 12)]
+)
 def test_every_mode(tmp_path, dtype, mode, ending):
     volume = open_volume(write(tmp_path / f"a{ending}", noise(dtype)))
     assert volume.facts["format"] == f"MRC mode {mode}"
@@ -74,7 +78,9 @@ def test_other_modes_are_refused(tmp_path, mode, data):
     raw = bytearray(path.read_bytes())
     raw[12:16] = struct.pack("<i", mode)
     path.write_bytes(raw)
-    with pytest.raises(BadInputError, match=f"MRC mode {mode}, expected 0, 1, 2, 6 or 12|cannot be read as MRC"):
+    with pytest.raises(
+        BadInputError, match=f"MRC mode {mode}, expected 0, 1, 2, 6 or 12|cannot be read as MRC"
+    ):
         open_volume(path)
 
 
@@ -83,7 +89,9 @@ def test_another_order_of_axes_is_refused(tmp_path):
         open_volume(write(tmp_path / "a.mrc", noise(), mapc=3, maps=1))
 
 
-@pytest.mark.parametrize("sizes", [(2_000_000, 2_000_000, 2_000_000), (14, 9, 6), (14, 9, -5), (0, 9, 5)])
+@pytest.mark.parametrize(
+    "sizes", [(2_000_000, 2_000_000, 2_000_000), (14, 9, 6), (14, 9, -5), (0, 9, 5)]
+)
 def test_a_header_that_does_not_fit_is_refused(tmp_path, sizes):
     path = write(tmp_path / "a.mrc", noise())
     data = bytearray(path.read_bytes())

@@ -22,7 +22,9 @@ def assert_estimates(pixels: np.ndarray, rel: float = 1e-6) -> None:
     assert found.std[0] == pytest.approx(exact.std(), rel=rel)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"]
+)
 def test_a_small_volume_is_estimated_exactly(dtype):
     assert_estimates(noise(dtype))
 
@@ -47,7 +49,9 @@ def test_a_large_offset_costs_no_digits():
     assert_estimates(pixels)
 
 
-@pytest.mark.parametrize(("offset", "scale"), [(0.0, 1e-8), (1e-7, 1e-8), (1e9, 10.0), (-1e9, 10.0)])
+@pytest.mark.parametrize(
+    ("offset", "scale"), [(0.0, 1e-8), (1e-7, 1e-8), (1e9, 10.0), (-1e9, 10.0)]
+)
 def test_small_contrast_is_not_taken_for_constant(offset, scale):
     assert_estimates(offset + scale * np.random.default_rng(0).normal(size=(3, 8, 8)))
 
@@ -111,7 +115,9 @@ def test_blocks_stay_inside_flat_and_narrow_volumes(small_blocks, shape):
 def test_applying_by_hand():
     windows = np.array([[[10]], [[20]], [[30]]], np.uint8)
     np.testing.assert_array_equal(Normalisation((20.0,), (5.0,)).apply(windows).ravel(), [-2, 0, 2])
-    np.testing.assert_array_equal(Normalisation((10.0, 20.0, 20.0), (1.0, 1.0, 5.0)).apply(windows).ravel(), [0, 0, 2])
+    np.testing.assert_array_equal(
+        Normalisation((10.0, 20.0, 20.0), (1.0, 1.0, 5.0)).apply(windows).ravel(), [0, 0, 2]
+    )
 
 
 def test_normalised_noise_has_mean_0_and_std_1():
@@ -130,7 +136,10 @@ def test_wide_numbers_keep_their_contrast(dtype):
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)
-@given(st.lists(st.integers(-50, 50), min_size=3, max_size=3), st.lists(st.integers(1, 50), min_size=3, max_size=3))
+@given(
+    st.lists(st.integers(-50, 50), min_size=3, max_size=3),
+    st.lists(st.integers(1, 50), min_size=3, max_size=3),
+)
 def test_one_scalar_for_all_slots_commutes_with_reversal_and_one_a_slot_does_not(means, stds):
     window = np.random.default_rng(0).integers(0, 255, (2, 3, 4, 4)).astype(np.uint8)
     scalar = Normalisation((means[0],), (stds[0],))

@@ -7,11 +7,17 @@ import yaozarrs
 import zarr
 
 from evenslice.errors import BadInputError
-from evenslice.volume import omezarr as module
+from evenslice.volume import zarr_writer as module
 from evenslice.volume.array import Volume
 from evenslice.volume.files import open_volume, save_volume
-from evenslice.volume.omezarr import build_pyramid, create_image, create_labels
-from evenslice.volume.pyramid import count_chunks, plan, shrink
+from evenslice.volume.zarr_writer import (
+    build_pyramid,
+    count_chunks,
+    create_image,
+    create_labels,
+    plan,
+    shrink,
+)
 
 ALL = (slice(None),) * 3
 
@@ -33,7 +39,9 @@ def halved(pixels, factors, labels=False):
     for axis, factor in enumerate(factors):
         if factor == 2:
             pairs = [
-                padded.take(range(n, min(n + 2, padded.shape[axis])), axis).mean(axis, keepdims=True)
+                padded.take(range(n, min(n + 2, padded.shape[axis])), axis).mean(
+                    axis, keepdims=True
+                )
                 for n in range(0, padded.shape[axis], 2)
             ]
             padded = np.concatenate(pairs, axis)
@@ -45,7 +53,9 @@ def levels(path):
     return [group[d["path"]] for d in group.attrs["ome"]["multiscales"][0]["datasets"]]
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float16", "float32", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "int16", "uint32", "float16", "float32", "bool"]
+)
 @pytest.mark.parametrize("meaning", ["intensity", "probabilities", "labels"])
 def test_saved_and_opened_a_volume_is_the_same(tmp_path, dtype, meaning):
     path = tmp_path / "a.zarr"
@@ -63,7 +73,10 @@ def test_saved_and_opened_a_volume_is_the_same(tmp_path, dtype, meaning):
 @pytest.mark.parametrize("labels", [False, True])
 def test_every_level_is_made_from_the_one_before(tmp_path, labels):
     pixels = noise("uint32" if labels else "uint16", (5, 71, 600))
-    save_volume(tmp_path / "a.zarr", Volume(pixels, (8.0, 8.0, 8.0), "x", "labels" if labels else "intensity"))
+    save_volume(
+        tmp_path / "a.zarr",
+        Volume(pixels, (8.0, 8.0, 8.0), "x", "labels" if labels else "intensity"),
+    )
     first, second, third = levels(tmp_path / "a.zarr")
     assert (second.shape, third.shape) == ((3, 36, 300), (2, 18, 150))
     np.testing.assert_array_equal(second[...], halved(first[...], (2, 2, 2), labels))
@@ -88,7 +101,9 @@ def test_the_plan():
     assert plan((10, 257, 256), [1.0, 1.0, 1.0], "zyx") == [(2, 2, 2)]
     assert plan((1, 1, 1000), [1.0, 1.0, 1.0], "zyx") == [(1, 1, 2)] * 2
     assert plan((3, 10, 10, 600), [1.0, 16.0, 8.0, 8.0], "czyx") == [(1, 1, 2, 2), (1, 2, 2, 2)]
-    assert count_chunks((4, 300, 600), (2, 100, 100), [1.0, 1.0, 1.0], "zyx") == 1 * 2 * 3 + 1 * 1 * 2
+    assert (
+        count_chunks((4, 300, 600), (2, 100, 100), [1.0, 1.0, 1.0], "zyx") == 1 * 2 * 3 + 1 * 1 * 2
+    )
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float32"])
@@ -97,13 +112,17 @@ def test_shrinking_a_block(dtype, shape):
     block = np.random.default_rng(1).integers(0, 120, shape).astype(dtype)
     for factors in ((1, 2, 2), (2, 2, 2), (1, 1, 2)):
         for labels in (False, True):
-            np.testing.assert_allclose(shrink(block, factors, labels), halved(block, factors, labels), rtol=1e-6)
+            np.testing.assert_allclose(
+                shrink(block, factors, labels), halved(block, factors, labels), rtol=1e-6
+            )
     assert shrink(np.full((2, 2, 2), 255, "u1"), (2, 2, 2), False).item() == 255
 
 
 @pytest.mark.parametrize("chunks", [(2, 64, 64), (3, 50, 70), (5, 300, 530)])
 def test_the_pyramid_does_not_depend_on_chunks_and_counts_them(tmp_path, chunks):
-    array = create_image(tmp_path / "a.zarr", (5, 300, 530), "uint8", "zyx", None, "a", chunks=chunks)
+    array = create_image(
+        tmp_path / "a.zarr", (5, 300, 530), "uint8", "zyx", None, "a", chunks=chunks
+    )
     array[...] = noise()
     steps = []
     build_pyramid(tmp_path / "a.zarr", False, lambda: steps.append(1))
@@ -114,7 +133,9 @@ def test_the_pyramid_does_not_depend_on_chunks_and_counts_them(tmp_path, chunks)
 
 
 def test_never_more_than_a_chunk_is_read_at_once(tmp_path, monkeypatch):
-    array = create_image(tmp_path / "a.zarr", (8, 600, 530), "uint8", "zyx", None, "a", chunks=(4, 64, 64))
+    array = create_image(
+        tmp_path / "a.zarr", (8, 600, 530), "uint8", "zyx", None, "a", chunks=(4, 64, 64)
+    )
     array[...] = noise(shape=(8, 600, 530))
     most, real = [0], zarr.Array.__getitem__
 
@@ -129,7 +150,15 @@ def test_never_more_than_a_chunk_is_read_at_once(tmp_path, monkeypatch):
 
 
 def test_made_again_after_a_kill_the_store_is_the_same(tmp_path):
-    array = create_image(tmp_path / "a.zarr", (5, 300, 530), "float32", "zyx", (8.0, 8.0, 8.0), "a", chunks=(2, 64, 64))
+    array = create_image(
+        tmp_path / "a.zarr",
+        (5, 300, 530),
+        "float32",
+        "zyx",
+        (8.0, 8.0, 8.0),
+        "a",
+        chunks=(2, 64, 64),
+    )
     array[...] = noise("float32")
     done = 0
 
@@ -146,7 +175,15 @@ def test_made_again_after_a_kill_the_store_is_the_same(tmp_path):
     once = digest(tmp_path / "a.zarr")
     build_pyramid(tmp_path / "a.zarr", False)
     assert digest(tmp_path / "a.zarr") == once
-    whole = create_image(tmp_path / "b.zarr", (5, 300, 530), "float32", "zyx", (8.0, 8.0, 8.0), "a", chunks=(2, 64, 64))
+    whole = create_image(
+        tmp_path / "b.zarr",
+        (5, 300, 530),
+        "float32",
+        "zyx",
+        (8.0, 8.0, 8.0),
+        "a",
+        chunks=(2, 64, 64),
+    )
     whole[...] = noise("float32")
     build_pyramid(tmp_path / "b.zarr", False)
     assert digest(tmp_path / "b.zarr") == once
@@ -168,7 +205,9 @@ def predicted(path):
     array[...] = noise("float32", array.shape) / 100
     build_pyramid(path, labels=False)
     for name in ("segmentation", "again"):
-        labels = create_labels(path, (5, 300, 530), "uint32", (30.0, 8.0, 8.0), (2, 64, 64), name, {"made": "by us"})
+        labels = create_labels(
+            path, (5, 300, 530), "uint32", (30.0, 8.0, 8.0), (2, 64, 64), name, {"made": "by us"}
+        )
         labels[...] = noise("uint32")
         build_pyramid(path / "labels" / name, labels=True)
     return path
@@ -178,7 +217,10 @@ def test_labels_inside_an_image(tmp_path):
     path = predicted(tmp_path / "a.zarr")
     for inside in ("", "labels", "labels/segmentation", "labels/again"):
         yaozarrs.validate_zarr_store(str(path / inside))
-    assert zarr.open_group(str(path / "labels"), mode="r").attrs["ome"]["labels"] == ["again", "segmentation"]
+    assert zarr.open_group(str(path / "labels"), mode="r").attrs["ome"]["labels"] == [
+        "again",
+        "segmentation",
+    ]
     found = open_volume(path / "labels" / "segmentation")
     np.testing.assert_array_equal(found.read(ALL), noise("uint32"))
     assert (found.meaning, found.voxel_nm) == ("labels", (30, 8, 8))
@@ -201,7 +243,9 @@ def test_ome_zarr_py_reads_what_we_write(tmp_path):
     shapes = {name: [part.shape for part in node.data] for name, node in nodes.items() if node.data}
     assert [(2, 5, 300, 530), (2, 5, 150, 265), (2, 5, 75, 133)] in shapes.values()
     assert [(5, 300, 530), (5, 150, 265), (5, 75, 133)] in shapes.values()
-    labels = next(node for node in nodes.values() if node.data and node.data[0].shape == (5, 300, 530))
+    labels = next(
+        node for node in nodes.values() if node.data and node.data[0].shape == (5, 300, 530)
+    )
     np.testing.assert_array_equal(np.asarray(labels.data[0]), noise("uint32"))
 
 

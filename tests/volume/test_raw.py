@@ -20,7 +20,9 @@ def write(tmp_path, data, info=SIZES):
 
 @pytest.mark.parametrize("dtype", ["uint8", "<u2", "<f4"])
 def test_the_length_tells_the_type(tmp_path, dtype):
-    volume = open_volume(write(tmp_path, noise(dtype), SIZES + "voxelSize =  1.4\nBYTEORDER = LOWBYTEFIRST\n"))
+    volume = open_volume(
+        write(tmp_path, noise(dtype), SIZES + "voxelSize =  1.4\nBYTEORDER = LOWBYTEFIRST\n")
+    )
     assert volume.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(volume.read(ALL), noise(dtype))
     assert volume.voxel_nm == pytest.approx((1400, 1400, 1400))
@@ -39,7 +41,9 @@ def test_the_length_tells_the_type(tmp_path, dtype):
 )
 @pytest.mark.parametrize(("order", "sign"), [("LOWBYTEFIRST", "<"), ("HIGHBYTEFIRST", ">")])
 def test_a_stated_type_and_byte_order(tmp_path, line, dtype, order, sign):
-    volume = open_volume(write(tmp_path, noise(sign + dtype), f"{SIZES}{line}\nBYTEORDER = {order}\n"))
+    volume = open_volume(
+        write(tmp_path, noise(sign + dtype), f"{SIZES}{line}\nBYTEORDER = {order}\n")
+    )
     assert volume.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(volume.read(ALL), noise(dtype))
 
@@ -75,7 +79,11 @@ def test_without_its_text_file_it_is_refused(tmp_path):
         (noise("u2").ravel()[:-1], SIZES, "has 1258 bytes"),
         (noise("u1"), SIZES + "DATA_TYPE = uint16", "expected 1260 bytes of uint16"),
         (noise("u2"), SIZES + "DATA_TYPE = uint8", "expected 630 bytes of uint8"),
-        (noise(), SIZES + "DATA_TYPE = complex", "states the data type 'complex', expected one of uint8"),
+        (
+            noise(),
+            SIZES + "DATA_TYPE = complex",
+            "states the data type 'complex', expected one of uint8",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(tmp_path, data, info, words):
@@ -83,8 +91,12 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path, data, info, words):
         open_volume(write(tmp_path, data, info))
 
 
-@pytest.mark.parametrize("lines", ["DATA_TYPE = " + "9" * 5000, f"NUM_X = {'9' * 4000}\nNUM_Y = {'9' * 4000}"])
+@pytest.mark.parametrize(
+    "lines", ["DATA_TYPE = " + "9" * 5000, f"NUM_X = {'9' * 4000}\nNUM_Y = {'9' * 4000}"]
+)
 def test_of_endless_texts_little_is_quoted(tmp_path, lines):
-    with pytest.raises(BadInputError, match=r"states the data type '9{60}'|does not state whole numbers") as caught:
+    with pytest.raises(
+        BadInputError, match=r"states the data type '9{60}'|does not state whole numbers"
+    ) as caught:
         open_volume(write(tmp_path, noise(), SIZES + lines))
     assert len(str(caught.value)) < 500

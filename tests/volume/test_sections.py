@@ -91,7 +91,9 @@ def test_a_section_stays_where_nothing_good_is_near():
 def blocks_of(volume, depth, tile=None, roi=None):
     _, height, width = volume.shape
     cut = Cut((height, width), 0, 0, 1) if tile is None else Cut((tile, tile), 1, 0, 1)
-    return plan_blocks(volume.shape, roi or tuple(slice(0, n) for n in volume.shape), cut, depth, 4096)
+    return plan_blocks(
+        volume.shape, roi or tuple(slice(0, n) for n in volume.shape), cut, depth, 4096
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
@@ -103,7 +105,9 @@ def test_each_section_is_read_once_while_the_area_is_the_same(batch, depth):
     for block in blocks_of(volume, depth):
         for _ in feed.windows(block, batch):
             pass
-    read = [key[0].start for key in counting.reads if key[1] != slice(key[1].start, key[1].start + 1)]
+    read = [
+        key[0].start for key in counting.reads if key[1] != slice(key[1].start, key[1].start + 1)
+    ]
     assert read == list(range(9))
 
 
@@ -146,5 +150,7 @@ def test_not_a_number_is_refused_with_its_slice(norm, value):
     windows = feed.windows(blocks_of(volume, 6)[0], 1)
     for _ in range(3):  # those of 0, 1 and 2 do not show it
         next(windows)
-    with pytest.raises(BadInputError, match=r"v\.tif slice 4 has 1 voxels that are NaN or infinite"):
+    with pytest.raises(
+        BadInputError, match=r"v\.tif slice 4 has 1 voxels that are NaN or infinite"
+    ):
         next(windows)

@@ -7,7 +7,7 @@ import pytest
 from zarr.storage import LocalStore
 
 from evenslice import save_volume
-from evenslice.volume import settling
+from evenslice.volume import atomic as settling
 
 
 @pytest.fixture

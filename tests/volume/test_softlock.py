@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from evenslice.volume import softlock
-from evenslice.volume.parts import Process, began, host, this_process
-from evenslice.volume.softlock import Holder, holder_of, take_file
+from evenslice.volume import locks as softlock
+from evenslice.volume.locks import Holder, holder_of, take_file
+from evenslice.volume.temp_names import Process, began, host, this_process
 
 ELSEWHERE = Process("0badc0de", 7, 1)
 
@@ -35,7 +35,13 @@ def ended():
 
 
 def hold(path, process, silent_s=0.0, token="theirs"):
-    told = {"host": process.host, "pid": process.pid, "began": process.began, "token": token, "machine": "far"}
+    told = {
+        "host": process.host,
+        "pid": process.pid,
+        "began": process.began,
+        "token": token,
+        "machine": "far",
+    }
     path.write_text(json.dumps(told))
     since = time.time() - silent_s
     os.utime(path, (since, since))
@@ -55,7 +61,11 @@ def test_one_holds_it_and_tells_who_it_is(path, monkeypatch, links):
         monkeypatch.setattr(os, "link", no_links)
     release = take_file(path)
     holder = holder_of(path)
-    assert (holder.process, holder.pid, holder.machine) == (this_process(), os.getpid(), socket.gethostname())
+    assert (holder.process, holder.pid, holder.machine) == (
+        this_process(),
+        os.getpid(),
+        socket.gethostname(),
+    )
     assert take_file(path) is None and holder_of(path) == holder
     assert names(path) == ["run.held"], "nothing hidden is left beside it"
     release()
@@ -98,7 +108,8 @@ def test_who_has_ended_or_gone_silent_loses_it(path, holder, silent_s, taken):
 
 
 @pytest.mark.parametrize(
-    "told", ["", "{", "[]", "null", '{"host": "a", "pid": 3}', '{"host": "a", "pid": "x", "began": 1}']
+    "told",
+    ["", "{", "[]", "null", '{"host": "a", "pid": 3}', '{"host": "a", "pid": "x", "began": 1}'],
 )
 def test_a_file_that_does_not_say_who_made_it_counts_until_it_is_old(path, told):
     path.write_text(told)

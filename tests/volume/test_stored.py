@@ -5,8 +5,8 @@ import json
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.volume import stored as module
-from evenslice.volume.stored import stored, stored_rows, stored_table
+from evenslice.volume import run_state as module
+from evenslice.volume.run_state import stored, stored_rows, stored_table
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def test_what_was_written_is_read(file, value):
 )
 def test_what_is_no_json_is_damaged(file, text, reason):
     file.write_bytes(text)
-    with pytest.raises(BadInputError, match=rf"manifest\.json is damaged \(.*{reason}.*start over with --force"):
+    with pytest.raises(
+        BadInputError, match=rf"manifest\.json is damaged \(.*{reason}.*start over with --force"
+    ):
         stored(file)
 
 

@@ -10,7 +10,11 @@ from evenslice.volume.tiff import read_image
 
 ALL = (slice(None),) * 3
 DTYPES = ("uint8", "uint16", "int16", "int32", "uint32", "float32", "float64", "int8")
-IMAGEJ = {"imagej": True, "metadata": {"axes": "ZYX", "spacing": 0.03, "unit": "um"}, "resolution": (250.0, 200.0)}
+IMAGEJ = {
+    "imagej": True,
+    "metadata": {"axes": "ZYX", "spacing": 0.03, "unit": "um"},
+    "resolution": (250.0, 200.0),
+}
 OME = {
     "ome": True,
     "metadata": {
@@ -86,7 +90,13 @@ def test_every_layout_is_read_voxel_for_voxel(tmp_path, layout, dtype):
     assert volume.dtype == dtype
     assert volume.meaning == "intensity"
     box = slice(2, 5), slice(3, 9), slice(1, 13)
-    for key in (box, ALL, (slice(5, 6), *ALL[1:]), (slice(3, 3), *ALL[1:]), (slice(-2, None), *ALL[1:])):
+    for key in (
+        box,
+        ALL,
+        (slice(5, 6), *ALL[1:]),
+        (slice(3, 3), *ALL[1:]),
+        (slice(-2, None), *ALL[1:]),
+    ):
         read = volume.read(key)
         np.testing.assert_array_equal(read, pixels[key])
         assert read.dtype == np.dtype(dtype)
@@ -117,7 +127,9 @@ def test_one_page_a_slice_without_metadata_is_a_stack(tmp_path, options):
     pixels = noise("uint16")
     with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
         for plane in pixels:
-            writer.write(plane, photometric="minisblack", metadata=None, contiguous=False, **options)
+            writer.write(
+                plane, photometric="minisblack", metadata=None, contiguous=False, **options
+            )
     np.testing.assert_array_equal(open_volume(tmp_path / "pages.tif").read(ALL), pixels)
 
 
@@ -142,7 +154,8 @@ def test_a_file_that_states_no_voxel_size_has_none(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("unit", "size"), [("nm", 2.0), ("micron", 2e3), ("\\u00B5m", 2e3), ("mm", 2e6), ("pixel", None)]
+    ("unit", "size"),
+    [("nm", 2.0), ("micron", 2e3), ("\\u00B5m", 2e3), ("mm", 2e6), ("pixel", None)],
 )
 def test_units_of_imagej(tmp_path, unit, size):
     options = {"metadata": {"axes": "ZYX", "spacing": 2, "unit": unit}, "resolution": (0.5, 0.5)}
@@ -152,8 +165,13 @@ def test_units_of_imagej(tmp_path, unit, size):
 
 @pytest.mark.parametrize("spacing", [0, -3])
 def test_an_impossible_voxel_size_counts_as_none(tmp_path, spacing):
-    options = {"metadata": {"axes": "ZYX", "spacing": spacing, "unit": "um"}, "resolution": (0.5, 0.5)}
-    assert open_volume(write(tmp_path / "stack.tif", noise(), imagej=True, **options)).voxel_nm is None
+    options = {
+        "metadata": {"axes": "ZYX", "spacing": spacing, "unit": "um"},
+        "resolution": (0.5, 0.5),
+    }
+    assert (
+        open_volume(write(tmp_path / "stack.tif", noise(), imagej=True, **options)).voxel_nm is None
+    )
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "QYX", "IYX", "TYX"])
@@ -170,10 +188,18 @@ def test_axes_of_length_one_do_not_matter(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "kind", [{"imagej": True, "metadata": {"axes": "CYX", "mode": "composite"}}, {"imagej": True}, {"ome": True}, {}]
+    "kind",
+    [
+        {"imagej": True, "metadata": {"axes": "CYX", "mode": "composite"}},
+        {"imagej": True},
+        {"ome": True},
+        {},
+    ],
 )
 def test_channels_are_not_slices(tmp_path, kind):
-    path = write(tmp_path / "channels.tif", noise(shape=(3, 9, 8)), **({"metadata": {"axes": "CYX"}} | kind))
+    path = write(
+        tmp_path / "channels.tif", noise(shape=(3, 9, 8)), **({"metadata": {"axes": "CYX"}} | kind)
+    )
     assert_refused(path, "3 channels .*save one channel")
 
 
@@ -203,14 +229,20 @@ def test_colour_is_refused(tmp_path, shape):
     assert_refused(tmp_path / "rgb.tif", "colour image .*convert it to 8-bit grey")
 
 
-@pytest.mark.parametrize("options", [{}, {"metadata": None}, {"imagej": True}, {"ome": True}, {"compression": "lzw"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"metadata": None}, {"imagej": True}, {"ome": True}, {"compression": "lzw"}]
+)
 def test_a_single_image_is_refused_with_advice(tmp_path, options):
     path = write(tmp_path / "flat.tif", noise()[0], **options)
-    assert_refused(path, r"2-D image of shape \(17, 13\).*stack the slices into one file or give the folder")
+    assert_refused(
+        path, r"2-D image of shape \(17, 13\).*stack the slices into one file or give the folder"
+    )
 
 
 def test_complex_voxels_are_refused(tmp_path):
-    assert_refused(write(tmp_path / "complex.tif", noise().astype(np.complex64)), "voxels of type complex64")
+    assert_refused(
+        write(tmp_path / "complex.tif", noise().astype(np.complex64)), "voxels of type complex64"
+    )
 
 
 @pytest.mark.parametrize("options", [{"metadata": None}, {}])
@@ -223,7 +255,13 @@ def test_images_of_several_sizes_are_refused_rather_than_dropped(tmp_path, optio
 
 def cuts(data: bytes) -> list[int]:
     near = [0, 1, 2, 4, 7, 8, 9, 16, 20]
-    return sorted({*near, *(len(data) * k // 24 for k in range(24)), *(len(data) - k for k in (1, 2, 3, 5, 9, 14, 30))})
+    return sorted(
+        {
+            *near,
+            *(len(data) * k // 24 for k in range(24)),
+            *(len(data) - k for k in (1, 2, 3, 5, 9, 14, 30)),
+        }
+    )
 
 
 def outcome(path) -> tuple[np.ndarray | None, str]:
@@ -287,7 +325,16 @@ def test_pages_in_a_circle_end_in_an_error(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"II", b"II*\0", b"MM\0*\0\0\0\x08", b"II*\0\0\0\0\0", b"these are words\n" * 40, bytes(4000)]
+    "data",
+    [
+        b"",
+        b"II",
+        b"II*\0",
+        b"MM\0*\0\0\0\x08",
+        b"II*\0\0\0\0\0",
+        b"these are words\n" * 40,
+        bytes(4000),
+    ],
 )
 def test_what_is_not_tiff_is_refused(tmp_path, data):
     path = tmp_path / "stack.tif"
@@ -298,7 +345,12 @@ def test_what_is_not_tiff_is_refused(tmp_path, data):
 def test_damaged_bytes_never_raise_anything_else(tmp_path):
     rng, path = np.random.default_rng(0), tmp_path / "damaged.tif"
     outcomes = set()
-    for options in (LAYOUTS["plain"], LAYOUTS["imagej deflate"], LAYOUTS["tiled deflate"], LAYOUTS["ome deflate"]):
+    for options in (
+        LAYOUTS["plain"],
+        LAYOUTS["imagej deflate"],
+        LAYOUTS["tiled deflate"],
+        LAYOUTS["ome deflate"],
+    ):
         data = write(tmp_path / "whole.tif", noise(), **options).read_bytes()
         for _ in range(60):
             broken = bytearray(data)
@@ -336,14 +388,22 @@ def test_read_image_reads_one_image_and_refuses_half_of_it(tmp_path):
 def test_what_was_understood(tmp_path):
     facts = open_volume(write(tmp_path / "a.tif", noise(), tile=(16, 32), compression="zlib")).facts
     assert facts == {"format": "TIFF", "compression": "adobe_deflate", "chunks": "tiles of 16 x 32"}
-    assert open_volume(write(tmp_path / "b.tif", noise(), **OME)).facts == {"format": "OME-TIFF", "compression": "none"}
-    assert open_volume(write(tmp_path / "c.tif", noise(), bigtiff=True)).facts["format"] == "TIFF, BigTIFF"
+    assert open_volume(write(tmp_path / "b.tif", noise(), **OME)).facts == {
+        "format": "OME-TIFF",
+        "compression": "none",
+    }
+    assert (
+        open_volume(write(tmp_path / "c.tif", noise(), bigtiff=True)).facts["format"]
+        == "TIFF, BigTIFF"
+    )
 
 
 @pytest.mark.parametrize("count", [3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_few_slices_saved_without_a_word_are_slices(tmp_path, count, dtype):
     pixels = np.random.default_rng(0).integers(0, 200, (count, 40, 56)).astype(dtype)
-    tifffile.imwrite(tmp_path / "few.tif", pixels, photometric="rgb", planarconfig="separate")  # its default, warned of
+    tifffile.imwrite(
+        tmp_path / "few.tif", pixels, photometric="rgb", planarconfig="separate"
+    )  # its default, warned of
     found = open_volume(tmp_path / "few.tif")
     np.testing.assert_array_equal(found.read((slice(None),) * 3), pixels)

@@ -17,7 +17,9 @@ from evenslice.volume.files import open_volume
 def decoded(monkeypatch):
     """Which pages were decoded, in order."""
     pages, real = [], tifffile.TiffPage.asarray  # of frames too
-    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda page, **k: pages.append(page.index) or real(page, **k))
+    monkeypatch.setattr(
+        tifffile.TiffPage, "asarray", lambda page, **k: pages.append(page.index) or real(page, **k)
+    )
     return pages
 
 
@@ -35,7 +37,9 @@ def test_the_cache_forgets_the_slices_used_longest_ago(tmp_path, decoded, monkey
     volume = open_volume(write(tmp_path / "stack.tif", noise(), compression="zlib"))
     for z in (0, 1, 0, 2, 0, 1):
         volume.slice_at(z)
-        assert sum(plane.nbytes for plane in volume.pixels._cache._kept.values()) <= cache.CACHE_BYTES
+        assert (
+            sum(plane.nbytes for plane in volume.pixels._cache._kept.values()) <= cache.CACHE_BYTES
+        )
     assert decoded == [0, 1, 2, 1]
 
 
@@ -83,7 +87,9 @@ def test_large_pages_are_read_in_parts(tmp_path, monkeypatch, name, dtype):
     path = write(tmp_path / "stack.tif", noise(dtype, (5, 37, 45)), **LARGE[name])
     whole = open_volume(path).read(ALL)
     monkeypatch.setattr(module, "LARGE_PAGE_BYTES", 100)
-    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda page, **k: pytest.fail("a whole page was decoded"))
+    monkeypatch.setattr(
+        tifffile.TiffPage, "asarray", lambda page, **k: pytest.fail("a whole page was decoded")
+    )
     volume = open_volume(path)
     np.testing.assert_array_equal(volume.read(ALL), whole)
     for box in (

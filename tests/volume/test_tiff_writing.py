@@ -65,10 +65,14 @@ def test_an_error_while_writing_leaves_no_file_and_keeps_the_old_one(tmp_path):
             (tmp_path / "out.tif").write_bytes(old)
         with pytest.raises(RuntimeError, match="the network broke"):
             write_tiff(tmp_path / "out.tif", slices(), (6, 17, 13), np.dtype("uint8"))
-        assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == ([("out.tif", old)] if old else [])
+        assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == (
+            [("out.tif", old)] if old else []
+        )
 
 
 def test_too_few_slices_leave_no_file(tmp_path):
     with pytest.raises(RuntimeError):
-        write_tiff(tmp_path / "out.tif", iter(noise(shape=(5, 17, 13))), (6, 17, 13), np.dtype("uint8"))
+        write_tiff(
+            tmp_path / "out.tif", iter(noise(shape=(5, 17, 13))), (6, 17, 13), np.dtype("uint8")
+        )
     assert list(tmp_path.iterdir()) == []

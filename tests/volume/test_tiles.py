@@ -28,7 +28,13 @@ def plans(draw):
     halo, overlap = draw(st.sampled_from([(0, 0), (stride, 0), (2 * stride, 0), (0, 1), (0, 5)]))
     least = 2 * halo + overlap + 1
     tile = draw(st.integers(least, least + 40)), draw(st.integers(least, least + 40))
-    return shape, roi, Cut(tile, halo, overlap, stride), draw(st.integers(1, 4)), draw(st.integers(8, 64))
+    return (
+        shape,
+        roi,
+        Cut(tile, halo, overlap, stride),
+        draw(st.integers(1, 4)),
+        draw(st.integers(8, 64)),
+    )
 
 
 @law
@@ -39,7 +45,10 @@ def test_every_voxel_lies_in_exactly_one_core(plan):
     for block in plan_blocks(*plan):
         seen[block.core] += 1
         for tile in block.tiles:
-            assert all(b.start <= t.start < t.stop <= b.stop for t, b in zip(tile.core, block.core[1:], strict=True))
+            assert all(
+                b.start <= t.start < t.stop <= b.stop
+                for t, b in zip(tile.core, block.core[1:], strict=True)
+            )
             tiled[(block.core[0], *tile.core)] += 1
     inside = np.zeros(shape, int)
     inside[roi] = 1
@@ -55,7 +64,9 @@ def test_what_is_read_holds_the_core_and_its_halo_and_begins_at_the_stride(plan)
     shape, _, cut, _, _ = plan
     for block in plan_blocks(*plan):
         for tile in block.tiles:
-            for axis, (size, core, read) in enumerate(zip(shape[1:], tile.core, tile.read, strict=True)):
+            for axis, (size, core, read) in enumerate(
+                zip(shape[1:], tile.core, tile.read, strict=True)
+            ):
                 assert 0 <= read.start <= max(0, core.start - cut.halo)
                 assert min(size, core.stop + cut.halo) <= read.stop <= size
                 if cut.overlap:
@@ -125,11 +136,20 @@ def test_blocks_are_whole_chunks_whatever_the_tile(tile, halo, stride):
 
 
 def test_chunks_by_hand():
-    assert [chunk_side(step) for step in (100, 256, 512, 640, 1568, 4096)] == [100, 256, 256, 320, 392, 256]
+    assert [chunk_side(step) for step in (100, 256, 512, 640, 1568, 4096)] == [
+        100,
+        256,
+        256,
+        320,
+        392,
+        256,
+    ]
 
 
 def test_a_plan_by_hand():
-    blocks = plan_blocks((3, 40, 6), (slice(1, 3), slice(0, 40), slice(0, 6)), Cut((20, 20), 2, 0, 2), 1, 4096)
+    blocks = plan_blocks(
+        (3, 40, 6), (slice(1, 3), slice(0, 40), slice(0, 6)), Cut((20, 20), 2, 0, 2), 1, 4096
+    )
     assert [(block.core[0], block.core[1], block.read[0]) for block in blocks] == [
         (slice(z, z + 1), core, read)
         for z in (1, 2)
@@ -144,18 +164,25 @@ def test_a_plan_by_hand():
 
 
 def test_where_a_part_lies():
-    assert within((slice(5, 9), slice(2, 3)), (slice(4, 10), slice(0, 5))) == (slice(1, 5), slice(2, 3))
+    assert within((slice(5, 9), slice(2, 3)), (slice(4, 10), slice(0, 5))) == (
+        slice(1, 5),
+        slice(2, 3),
+    )
 
 
 @pytest.mark.parametrize(("tile", "halo", "overlap"), [(8, 4, 0), (7, 4, 0), (0, 0, 0), (8, 0, 8)])
 def test_a_tile_lost_in_its_surroundings_is_refused(tile, halo, overlap):
-    with pytest.raises(BadInputError, match=f"nothing left inside its {'halo' if halo else 'overlap'}"):
+    with pytest.raises(
+        BadInputError, match=f"nothing left inside its {'halo' if halo else 'overlap'}"
+    ):
         Cut((50, tile), halo, overlap, 1)
 
 
 @pytest.mark.parametrize(("halo", "overlap"), [(4, 0), (0, 3), (0, 0)])
 def test_a_small_slice_is_one_tile(halo, overlap):
-    (block,) = plan_blocks((1, 8, 9), (slice(0, 1), slice(0, 8), slice(0, 9)), Cut((9, 9), halo, overlap, 1), 1, 64)
+    (block,) = plan_blocks(
+        (1, 8, 9), (slice(0, 1), slice(0, 8), slice(0, 9)), Cut((9, 9), halo, overlap, 1), 1, 64
+    )
     (tile,) = block.tiles
     assert tile.core == tile.read == block.read == (slice(0, 8), slice(0, 9))
     assert tile.weights is None

@@ -39,7 +39,8 @@ def test_a_window_of_the_reversed_volume_is_the_reversed_window(place):
     volume = ramp(depth)
     upside_down = Volume(np.ascontiguousarray(volume.pixels[::-1]))
     np.testing.assert_array_equal(
-        read_window(upside_down, depth - 1 - z, slices, *WHOLE), reverse(read_window(volume, z, slices, *WHOLE))
+        read_window(upside_down, depth - 1 - z, slices, *WHOLE),
+        reverse(read_window(volume, z, slices, *WHOLE)),
     )
     np.testing.assert_array_equal(
         neighbours(depth - 1 - z, slices, depth), depth - 1 - neighbours(z, slices, depth)[::-1]
@@ -82,7 +83,8 @@ def test_inner_windows_reflect_nothing_and_no_other_does(slices):
         inside = [
             z
             for z in range(depth)
-            if neighbours(z, slices, depth).tolist() == list(range(z - slices // 2, z + slices // 2 + 1))
+            if neighbours(z, slices, depth).tolist()
+            == list(range(z - slices // 2, z + slices // 2 + 1))
         ]
         assert list(inner_centres(slices, depth)) == inside
 

@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.volume import renaming
-from evenslice.volume.parts import host, part_of
-from evenslice.volume.writing import check_writable, folder_written_beside, store_written_beside, written_beside
+from evenslice.volume import atomic as renaming
+from evenslice.volume.atomic import (
+    check_writable,
+    folder_written_beside,
+    store_written_beside,
+    written_beside,
+)
+from evenslice.volume.temp_names import host, part_of
 
 
 def tree(folder) -> dict[str, str]:
-    return {str(f.relative_to(folder)): f.read_text() for f in sorted(folder.rglob("*")) if f.is_file()}
+    return {
+        str(f.relative_to(folder)): f.read_text() for f in sorted(folder.rglob("*")) if f.is_file()
+    }
 
 
 def write_and_fail(path, error):
@@ -172,7 +179,9 @@ def test_what_a_killed_run_left_behind_is_not_in_the_way_and_goes(tmp_path):
 
 def test_what_a_living_process_or_one_elsewhere_writes_stays_for_a_week(tmp_path):
     living, elsewhere, old = (part_of(tmp_path / "a.txt", ending=".txt") for _ in range(3))
-    there = [part.with_name(part.name.replace(f".{host()}-", ".00000000-")) for part in (elsewhere, old)]
+    there = [
+        part.with_name(part.name.replace(f".{host()}-", ".00000000-")) for part in (elsewhere, old)
+    ]
     other = dead(tmp_path / "b.txt", "part", ".txt")
     for part in (living, *there, other):
         part.write_text("theirs")
@@ -183,7 +192,10 @@ def test_what_a_living_process_or_one_elsewhere_writes_stays_for_a_week(tmp_path
 
 def test_names_of_parts_are_hidden_of_the_same_kind_and_never_the_same(tmp_path):
     for name in ("a.tif", "long" * 60 + ".tif", "ö" * 120 + ".tif"):
-        with written_beside(tmp_path / name) as one, written_beside(tmp_path / name, force=True) as other:
+        with (
+            written_beside(tmp_path / name) as one,
+            written_beside(tmp_path / name, force=True) as other,
+        ):
             assert one != other
             assert one.name.startswith(".")
             assert one.suffix == ".tif"
@@ -196,7 +208,9 @@ def test_names_of_parts_are_hidden_of_the_same_kind_and_never_the_same(tmp_path)
 @pytest.mark.parametrize("links", [True, False])
 def test_a_file_that_appeared_meanwhile_is_not_replaced_without_force(tmp_path, monkeypatch, links):
     if not links:
-        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+        monkeypatch.setattr(
+            os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here"))
+        )
     write(tmp_path / "b.txt", "new", force=False)
     with pytest.raises(BadInputError, match=r"a\.txt has appeared while this ran, .* --force"):
         write(tmp_path / "a.txt", "mine", False, lambda: (tmp_path / "a.txt").write_text("theirs"))
@@ -295,9 +309,15 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     assert "s.zarr/zarr.json" in flushed[-1][1]
 
 
-@pytest.mark.parametrize(("code", "goes_on"), [(errno.EINVAL, True), (errno.EIO, False), (errno.ENOSPC, False)])
-def test_a_disk_that_cannot_tell_is_good_enough_and_one_that_fails_is_not(tmp_path, monkeypatch, code, goes_on):
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+@pytest.mark.parametrize(
+    ("code", "goes_on"), [(errno.EINVAL, True), (errno.EIO, False), (errno.ENOSPC, False)]
+)
+def test_a_disk_that_cannot_tell_is_good_enough_and_one_that_fails_is_not(
+    tmp_path, monkeypatch, code, goes_on
+):
+    monkeypatch.setattr(
+        os, "fsync", lambda _: (_ for _ in ()).throw(OSError(code, os.strerror(code)))
+    )
     if goes_on:
         write(tmp_path / "a.txt", "new")
         assert tree(tmp_path) == {"a.txt": "new"}
@@ -324,7 +344,8 @@ def test_a_link_that_leads_to_no_file_is_replaced_with_force_only(tmp_path, targ
     path = tmp_path / "a.txt"
     path.symlink_to(target)
     with pytest.raises(
-        BadInputError, match=r"a.txt is a link that leads to no file, .*; choose another or add --force"
+        BadInputError,
+        match=r"a.txt is a link that leads to no file, .*; choose another or add --force",
     ):
         check_writable(path, force=False)
     check_writable(path, force=True)

@@ -19,7 +19,16 @@ def noise(dtype="uint8", shape=(10, 17, 13)):
     return np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
 
 
-def image(folder, data, axes="zyx", scale=(40.0, 4.0, 5.0), unit="nanometer", version="0.5", levels=1, whole=None):
+def image(
+    folder,
+    data,
+    axes="zyx",
+    scale=(40.0, 4.0, 5.0),
+    unit="nanometer",
+    version="0.5",
+    levels=1,
+    whole=None,
+):
     """An OME-Zarr image written by hand, each level keeping every second voxel of y and x."""
     group = zarr.open_group(str(folder), mode="a", zarr_format=3 if version == "0.5" else 2)
     datasets = []
@@ -30,7 +39,10 @@ def image(folder, data, axes="zyx", scale=(40.0, 4.0, 5.0), unit="nanometer", ve
         change = {"type": "scale", "scale": [float(sizes.get(a, 1)) for a in axes]}
         datasets.append({"path": str(level), "coordinateTransformations": [change]})
     kinds = {"t": "time", "c": "channel"}
-    names = [{"name": a, "type": kinds.get(a, "space")} | ({"unit": unit} if unit and a in "zyx" else {}) for a in axes]
+    names = [
+        {"name": a, "type": kinds.get(a, "space")} | ({"unit": unit} if unit and a in "zyx" else {})
+        for a in axes
+    ]
     multiscale = {"axes": names, "datasets": datasets, "version": version}
     if whole:
         multiscale["coordinateTransformations"] = [{"type": "scale", "scale": list(whole)}]
@@ -58,7 +70,9 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["uint8", ">u2", "int16", "uint64", "float16", "float32", "float64", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", ">u2", "int16", "uint64", "float16", "float32", "float64", "bool"]
+)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_voxels_of_any_layout(tmp_path, dtype, name):
     with warnings.catch_warnings():
@@ -71,13 +85,17 @@ def test_voxels_of_any_layout(tmp_path, dtype, name):
     assert volume.dtype == np.dtype(dtype).newbyteorder("=")
     assert volume.dtype.isnative
     np.testing.assert_array_equal(volume.read(ALL), noise(dtype))
-    np.testing.assert_array_equal(volume.read((slice(3, 9), slice(7, 17), slice(1, 9))), noise(dtype)[3:9, 7:17, 1:9])
+    np.testing.assert_array_equal(
+        volume.read((slice(3, 9), slice(7, 17), slice(1, 9))), noise(dtype)[3:9, 7:17, 1:9]
+    )
     assert volume.facts["format"] == ("Zarr v2" if name.startswith("v2") else "Zarr v3")
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_level_0_of_an_image_or_the_level_asked_for(tmp_path, version):
-    path = image(tmp_path / "store", noise("uint16"), version=version, levels=2)  # known by its metadata, not its name
+    path = image(
+        tmp_path / "store", noise("uint16"), version=version, levels=2
+    )  # known by its metadata, not its name
     volume = open_volume(path)
     np.testing.assert_array_equal(volume.read(ALL), noise("uint16"))
     assert volume.voxel_nm == pytest.approx((40, 4, 5))
@@ -107,7 +125,11 @@ def test_axes_of_one_are_dropped(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "axes", "words"),
     [
-        ((2, 4, 5, 6), "czyx", r"more than one value along c \(axes c 2, z 4, y 5, x 6\), expected one volume"),
+        (
+            (2, 4, 5, 6),
+            "czyx",
+            r"more than one value along c \(axes c 2, z 4, y 5, x 6\), expected one volume",
+        ),
         ((2, 3, 4, 5, 6), "tczyx", "more than one value along t and c"),
         ((4, 5, 6), "xyz", r"has the axes x 4, y 5, z 6, expected z, y, x in this order"),
         ((4, 5), "yx", r"has the axes y 4, x 5, expected z, y, x"),
@@ -127,13 +149,18 @@ def test_arrays_outside_images(tmp_path):
     volume = open_volume(tmp_path / "a.zarr")
     assert volume.voxel_nm == (40, 4, 5)
     group.create_array("volumes/labels", data=noise())
-    np.testing.assert_array_equal(open_volume(tmp_path / "a.zarr" / "volumes" / "raw").read(ALL), noise())
+    np.testing.assert_array_equal(
+        open_volume(tmp_path / "a.zarr" / "volumes" / "raw").read(ALL), noise()
+    )
     for path in ("a.zarr", "a.zarr/volumes"):
         with pytest.raises(
-            BadInputError, match=r"holds 2 arrays, expected exactly one volume; choose one of: .*labels, .*raw"
+            BadInputError,
+            match=r"holds 2 arrays, expected exactly one volume; choose one of: .*labels, .*raw",
         ):
             open_volume(tmp_path / path)
-    with pytest.raises(BadInputError, match=r"nothing does not exist.*choose one of: volumes/labels, volumes/raw"):
+    with pytest.raises(
+        BadInputError, match=r"nothing does not exist.*choose one of: volumes/labels, volumes/raw"
+    ):
         open_volume(tmp_path / "a.zarr" / "nothing")
     group.create_array("flat", data=noise()[0])
     with pytest.raises(BadInputError, match="shape 17 x 13, expected a volume"):
@@ -153,7 +180,10 @@ def test_a_store_without_group_metadata(tmp_path):
 
 def test_an_image_one_level_down(tmp_path):
     image(tmp_path / "a.zarr" / "0", noise(), levels=2)
-    zarr.open_group(str(tmp_path / "a.zarr"), mode="a").attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3}
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="a").attrs["ome"] = {
+        "version": "0.5",
+        "bioformats2raw.layout": 3,
+    }
     assert open_volume(tmp_path / "a.zarr").voxel_nm == (40, 4, 5)
 
 
@@ -174,7 +204,9 @@ def test_what_evenslice_noted_and_labels(tmp_path):
 
 
 def test_missing_chunks_are_the_fill_value(tmp_path):
-    made = zarr.create_array(str(tmp_path / "a.zarr"), shape=(8, 8, 8), chunks=(4, 8, 8), dtype="u1", fill_value=7)
+    made = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=(8, 8, 8), chunks=(4, 8, 8), dtype="u1", fill_value=7
+    )
     made[:4] = 3
     volume = open_volume(tmp_path / "a.zarr").read(ALL)
     assert (volume[:4] == 3).all() and (volume[4:] == 7).all()
@@ -182,7 +214,9 @@ def test_missing_chunks_are_the_fill_value(tmp_path):
 
 @pytest.mark.parametrize("form", [2, 3])
 def test_a_chunk_that_cannot_be_decoded_is_named(tmp_path, form):
-    made = zarr.create_array(str(tmp_path / "a.zarr"), shape=(8, 8, 8), chunks=(4, 8, 8), dtype="u1", zarr_format=form)
+    made = zarr.create_array(
+        str(tmp_path / "a.zarr"), shape=(8, 8, 8), chunks=(4, 8, 8), dtype="u1", zarr_format=form
+    )
     made[...] = noise(shape=(8, 8, 8))
     chunk = tmp_path / "a.zarr" / ("1.0.0" if form == 2 else "c/1/0/0")
     chunk.write_bytes(chunk.read_bytes()[:20])
@@ -216,7 +250,9 @@ def test_slices_are_decoded_once_for_all_windows(tmp_path, monkeypatch):
     zarr.create_array(str(tmp_path / "a.zarr"), data=noise(), chunks=(4, 8, 8))
     volume = open_volume(tmp_path / "a.zarr")
     reads, real = [], volume.pixels._read
-    monkeypatch.setattr(volume.pixels, "_read", lambda *box: reads.append(box[0].start) or real(*box))
+    monkeypatch.setattr(
+        volume.pixels, "_read", lambda *box: reads.append(box[0].start) or real(*box)
+    )
     for z in range(8):
         box = (slice(z, z + 3), slice(2, 7), slice(0, 8))
         np.testing.assert_array_equal(volume.read(box), noise()[box])

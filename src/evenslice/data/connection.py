@@ -70,12 +70,20 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     digest: tuple[str, str] | None = None
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Any,
+        newurl: str,
     ) -> urllib.request.Request | None:
         here, there = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if there not in ("http", "https") or (here == "https" and there == "http"):
             fp.close()
-            raise UnreachableError(f"it leads from {here} to {there or 'nowhere'}, which is not followed", False)
+            raise UnreachableError(
+                f"it leads from {here} to {there or 'nowhere'}, which is not followed", False
+            )
         self.digest = digest_of(headers) or self.digest
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -85,7 +93,9 @@ def check_address(url: str) -> None:
     try:
         good = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
     except ValueError:
-        raise BadInputError(f"{url} is no address, expected http:// or https://; correct it") from None
+        raise BadInputError(
+            f"{url} is no address, expected http:// or https://; correct it"
+        ) from None
     if not good:
         raise BadInputError(
             f"{shown(url)} is no address that is fetched, expected http:// or https://; give such a one"
@@ -152,9 +162,13 @@ def _opener(redirects: _Redirects) -> urllib.request.OpenerDirector:
 def _answer(response: Any, digest: tuple[str, str] | None) -> Answer:
     headers, status = response.headers, response.status
     if 300 <= status < 400:
-        raise UnreachableError(f"{status}: it leads in a ring, or not to http or https, which is not followed", False)
+        raise UnreachableError(
+            f"{status}: it leads in a ring, or not to http or https, which is not followed", False
+        )
     if status not in (200, 206, 416):
-        raise UnreachableError(f"{status} {http.client.responses.get(status, '')}".strip(), status in PASSING)
+        raise UnreachableError(
+            f"{status} {http.client.responses.get(status, '')}".strip(), status in PASSING
+        )
     length = headers.get("Content-Length", "")
     start, total = 0, int(length) if length.isdecimal() else None
     if status != 200:
@@ -181,7 +195,9 @@ def _reason(error: Exception) -> UnreachableError:
         return UnreachableError("the server refused the connection", False)
     if isinstance(cause, TimeoutError):
         return UnreachableError("the server did not answer in time", True)
-    passing = isinstance(cause, (ConnectionError, http.client.RemoteDisconnected, http.client.IncompleteRead))
+    passing = isinstance(
+        cause, (ConnectionError, http.client.RemoteDisconnected, http.client.IncompleteRead)
+    )
     return UnreachableError(" ".join(str(cause).split()) or type(cause).__name__, passing)
 
 
@@ -196,5 +212,9 @@ def read(answer: Answer, size: int) -> bytes:
     try:
         return answer.body.read(size)
     except (OSError, http.client.HTTPException) as error:
-        word = "the server fell silent" if isinstance(error, TimeoutError) else "the connection was cut"
+        word = (
+            "the server fell silent"
+            if isinstance(error, TimeoutError)
+            else "the connection was cut"
+        )
         raise UnreachableError(word, True) from error

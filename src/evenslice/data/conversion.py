@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evenslice.data.description import Conversion
+from evenslice.data.registry import Conversion
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume
 from evenslice.volume.files import open_volume, save_volume
@@ -12,7 +12,9 @@ from evenslice.volume.files import open_volume, save_volume
 WHOLE = (slice(None), slice(None), slice(None))
 
 
-def convert(conversion: Conversion, folder: Path, voxel_nm: tuple[float, float, float] | None) -> None:
+def convert(
+    conversion: Conversion, folder: Path, voxel_nm: tuple[float, float, float] | None
+) -> None:
     """Write the target of a conversion from its source, both below ``folder``.
 
     Raises

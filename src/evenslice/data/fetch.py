@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from evenslice.data.connection import Answer, UnreachableError, ask, check_address, read, shown
 from evenslice.errors import BadInputError
 from evenslice.progress import Progress, Step, silent
-from evenslice.volume.durable import flush_file
-from evenslice.volume.writing import named, written_beside
+from evenslice.volume.atomic import flush_file, named, written_beside
 
 MB = 10**6
 PIECE = 2**16
@@ -110,7 +109,9 @@ class _Meter:
         """Show how many bytes there are."""
         if self._step is None:
             said = "MB" if total is not None else "MB, size not stated"
-            self._step = self._stack.enter_context(self._progress(f"{self._label} ({said})", -(-(total or 0) // MB)))
+            self._step = self._stack.enter_context(
+                self._progress(f"{self._label} ({said})", -(-(total or 0) // MB))
+            )
         reached = -(-size // MB) if size == total else size // MB
         for _ in range(self._shown, reached):
             self._step()
@@ -167,7 +168,9 @@ def _receive_all(place: _Place, meter: _Meter) -> None:
 def _advice(place: _Place, reason: str) -> str:
     what = f"{shown(place.url)} cannot be fetched ({reason}), expected a file"
     if place.size():
-        return f"{what}; the part of {place.size() / MB:.1f} MB is kept: run the same command to go on"
+        return (
+            f"{what}; the part of {place.size() / MB:.1f} MB is kept: run the same command to go on"
+        )
     return f"{what}; check address and network, then run the same command again"
 
 
@@ -181,7 +184,9 @@ def _receive(place: _Place, meter: _Meter) -> None:
     tag = None if known is None or known.digest else known.etag
     with ask(place.url, start, tag) as answer:
         now = _Known(_key(place.url), answer.etag, answer.digest, answer.total)
-        if answer.status == 416 or (answer.start and not (known and answer.start == start and known.is_of(now))):
+        if answer.status == 416 or (
+            answer.start and not (known and answer.start == start and known.is_of(now))
+        ):
             if answer.status == 416 and start and answer.total == start:
                 return place.note(now)
             place.clear()
@@ -218,7 +223,10 @@ def _checked(place: _Place) -> Received:
     known, size = place.known(), place.size()
     stated = known.digest if known is not None else None
     sha256 = _hash(place.part, "sha256")
-    if stated is not None and (sha256 if stated[0] == "sha256" else _hash(place.part, stated[0])) != stated[1]:
+    if (
+        stated is not None
+        and (sha256 if stated[0] == "sha256" else _hash(place.part, stated[0])) != stated[1]
+    ):
         place.clear()
         raise BadInputError(
             f"{shown(place.url)} came with another {stated[0]} than its server states, expected {stated[1]}; it was thrown away: fetch it again"
@@ -242,7 +250,9 @@ def sha256_of(path: Path) -> str:
 
 def _hash(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()
 
 
 def forget(target: Path) -> None:

@@ -11,8 +11,162 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
+from scipy.special import erf
 
-from evenslice.data.texture import Floats, Section, render, smooth
+Floats = NDArray[np.float64]
+
+CYTOPLASM = 160.0
+MEMBRANE_SIGMA = 7.5
+
+
+@dataclass(frozen=True)
+class Section:
+    """The geometry of one section; every array has shape (y, x), lengths are in nm.
+
+    Attributes
+    ----------
+    gap
+        Distance to the nearest membrane's middle line, 0 or more.
+    smear
+        Half the distance by which that membrane shifts within the thickness of the section, 0 or more.
+    strength
+        Darkness of the membrane, around 1.
+    density
+        Postsynaptic density beside the membrane, 0 (none) to 1.
+    tone
+        Brightness of the neurite's cytoplasm relative to the mean, in grey values.
+    crowd
+        Vesicles per square micrometre.
+    mito
+        Depth below the surface of a mitochondrion, negative outside of it.
+    stripe
+        Coordinate across its cristae.
+    shade
+        Slow change of brightness over the section, in grey values.
+    voxel_nm
+        Size of a pixel along y and x.
+    """
+
+    gap: Floats
+    smear: Floats
+    strength: Floats
+    density: Floats
+    tone: Floats
+    crowd: Floats
+    mito: Floats
+    stripe: Floats
+    shade: Floats
+    voxel_nm: tuple[float, float]
+
+
+def smooth(rng: np.random.Generator, shape: tuple[int, ...], sigmas: tuple[float, ...]) -> Floats:
+    """Stationary Gaussian noise of mean 0 and variance 1, smooth along each axis.
+
+    Parameters
+    ----------
+    rng
+        Where the white noise comes from.
+    shape
+        Shape of the result, any axes.
+    sigmas
+        Standard deviation of the Gaussian filter along each axis, in samples; 0 leaves an axis white.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        Array of `shape`. Its law is the same when any axis is reversed, at the ends as in the middle.
+    """
+    pads = [int(4 * sigma + 0.5) for sigma in sigmas]
+    noise: Floats = rng.standard_normal(
+        [size + 2 * pad for size, pad in zip(shape, pads, strict=True)]
+    )
+    for axis, (sigma, pad) in enumerate(zip(sigmas, pads, strict=True)):
+        if sigma > 0:
+            impulse = np.zeros(2 * pad + 1)
+            impulse[pad] = 1.0
+            gain = np.sqrt(np.sum(ndimage.gaussian_filter1d(impulse, sigma, mode="constant") ** 2))
+            noise = ndimage.gaussian_filter1d(noise, sigma, axis=axis, mode="wrap") / gain
+    return noise[tuple(slice(pad, pad + size) for size, pad in zip(shape, pads, strict=True))]
+
+
+def render(section: Section, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Photograph one section: tissue, its own brightness and contrast, shot noise and the blur of the camera.
+
+    Parameters
+    ----------
+    section
+        What is where.
+    rng
+        Where granules, vesicles and noise come from.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        Picture of shape (y, x), grey values 0 to 255, membranes dark.
+    """
+    shape = section.gap.shape
+    tissue = CYTOPLASM + section.tone + section.shade + _granules(section, rng)
+    tissue += _organelles(section, rng)
+    tissue = _mitochondria(section, tissue)
+    tissue -= 108.0 * section.strength * _membrane(section)
+    tissue -= 60.0 * section.density * np.exp(-0.5 * (section.gap / 22.0) ** 2)
+    shot = np.sqrt(np.clip(tissue, 20.0, 255.0)) * rng.standard_normal(shape)
+    picture = ndimage.gaussian_filter(tissue + 2.6 * shot, 0.7, mode="nearest")
+    contrast, brightness = 1.0 + 0.07 * rng.standard_normal(), 6.0 * rng.standard_normal()
+    picture = 128.0 + contrast * (picture - 128.0) + brightness
+    return np.asarray(np.clip(np.rint(picture), 0, 255), np.uint8)
+
+
+def _membrane(section: Section) -> Floats:
+    """Darkness of a membrane, projected through the section: an oblique one is wider and paler."""
+    smear, width = np.maximum(section.smear, 1.0), np.sqrt(2.0) * MEMBRANE_SIGMA
+    edges = erf((section.gap + smear) / width) - erf((section.gap - smear) / width)
+    return np.asarray(edges * np.sqrt(np.pi) * width / (4.0 * smear), np.float64)
+
+
+def _granules(section: Section, rng: np.random.Generator) -> Floats:
+    """Grain of the cytoplasm at the scales of single molecules and of their clusters."""
+    (dy, dx), shape = section.voxel_nm, section.gap.shape
+    fine = smooth(rng, shape, (4.0 / dy, 4.0 / dx))
+    coarse = smooth(rng, shape, (11.0 / dy, 11.0 / dx))
+    return 13.0 * fine + 11.0 * coarse
+
+
+def _organelles(section: Section, rng: np.random.Generator) -> Floats:
+    """Vesicles (dark rings of about 40 nm) and microtubules (dark dots) off the membranes and the mitochondria."""
+    (dy, dx), shape = section.voxel_nm, section.gap.shape
+    area = dy * dx * 1e-6
+    free = (section.gap > 34.0) & (section.mito < -24.0)
+    lot = rng.random(shape)
+    apart = lot == ndimage.minimum_filter(lot, [max(1, round(38.0 / size)) for size in (dy, dx)])
+    vesicle = apart & free & (lot < section.crowd * area)
+    tubule = (rng.random(shape) < 90.0 * area) & (section.gap > 22.0) & (section.mito < -12.0)
+    weight = rng.uniform(0.5, 1.3, shape)
+    disc = _blobs(vesicle * weight, (11.0 / dy, 11.0 / dx))
+    hole = _blobs(vesicle * weight, (7.5 / dy, 7.5 / dx))
+    dot = _blobs(tubule * weight, (5.0 / dy, 5.0 / dx))
+    return np.clip(240.0 * hole - 250.0 * disc - 38.0 * dot, -80.0, 10.0)
+
+
+def _blobs(points: Floats, sigmas: tuple[float, float]) -> Floats:
+    """Put a Gaussian of height 1 (times the point's weight) on every point."""
+    peak = 1.0
+    for sigma in sigmas:
+        line = np.zeros(2 * int(4 * sigma + 1) + 1)
+        line[line.size // 2] = 1.0
+        peak *= float(ndimage.gaussian_filter1d(line, sigma, mode="constant").max())
+    return np.asarray(ndimage.gaussian_filter(points, sigmas, mode="constant") / peak, np.float64)
+
+
+def _mitochondria(section: Section, tissue: Floats) -> Floats:
+    """Paint mitochondria over the cytoplasm: dark matrix, striped cristae, dark outline."""
+    depth = section.mito
+    inside = np.clip(depth / 6.0 + 0.5, 0.0, 1.0)
+    cristae = np.cos(2 * np.pi * section.stripe / 34.0) * np.clip((depth - 10.0) / 10.0, 0.0, 1.0)
+    matrix = CYTOPLASM - 50.0 + 0.5 * (tissue - CYTOPLASM) + 26.0 * cristae
+    outline = np.exp(-0.5 * ((depth - 5.0) / 6.0) ** 2)
+    return np.asarray((1.0 - inside) * tissue + inside * matrix - 48.0 * outline, np.float64)
+
 
 MARGIN = 600.0
 SIZES = ((150.0, 0.45), (92.0, 0.6), (54.0, 1.0))
@@ -83,7 +237,9 @@ def phantom(
         section, cells[z] = tissue.cut(z)
         raw[z] = render(section, np.random.default_rng([seed, 1, z]))
         width = (
-            HALF_WIDTH * (0.6 + 0.4 * section.strength) + 0.4 * np.minimum(section.smear, 20.0) + 4 * section.density
+            HALF_WIDTH * (0.6 + 0.4 * section.strength)
+            + 0.4 * np.minimum(section.smear, 20.0)
+            + 4 * section.density
         )
         membranes[z] = section.gap < width
         mitochondria[z] = (section.mito > 0) & (membranes[z] == 0)
@@ -97,9 +253,13 @@ def _check(shape: tuple[int, int, int], seed: int, voxel_nm: tuple[float, float,
     """Refuse what cannot be made, naming it."""
     whole = all(isinstance(size, int | np.integer) for size in shape)
     if len(shape) != 3 or not whole or any(n < low for n, low in zip(shape, SMALLEST, strict=True)):
-        raise ValueError(f"phantom shape is {shape}, expected three integers (z, y, x) of at least {SMALLEST}")
+        raise ValueError(
+            f"phantom shape is {shape}, expected three integers (z, y, x) of at least {SMALLEST}"
+        )
     if len(voxel_nm) != 3 or not all(np.isfinite(size) and size > 0 for size in voxel_nm):
-        raise ValueError(f"phantom voxel_nm is {voxel_nm}, expected three positive numbers (z, y, x) in nm")
+        raise ValueError(
+            f"phantom voxel_nm is {voxel_nm}, expected three positive numbers (z, y, x) in nm"
+        )
     if seed < 0:
         raise ValueError(f"phantom seed is {seed}, expected an integer of 0 or more")
 
@@ -110,14 +270,19 @@ def _pack(rng: np.random.Generator, extent: tuple[float, float]) -> tuple[Floats
     for size, chance in SIZES:
         step = 1.75 * size
         counts = [int((length + 2 * MARGIN) / step) + 2 for length in extent]
-        grid = np.stack(np.meshgrid(*(np.arange(n) for n in counts), indexing="ij"), axis=-1).reshape(-1, 2)
+        grid = np.stack(
+            np.meshgrid(*(np.arange(n) for n in counts), indexing="ij"), axis=-1
+        ).reshape(-1, 2)
         points = (grid + rng.uniform(-0.3, 0.3, grid.shape) + rng.random(2) - 1.0) * step - MARGIN
         sizes = size * rng.uniform(0.75, 1.25, len(points))
         keep = rng.random(len(points)) < chance
         if len(radii):
             distance, nearest = KDTree(centres).query(points)
             keep &= distance > 0.85 * (radii[nearest] + 0.8 * sizes)
-        centres, radii = np.concatenate([centres, points[keep]]), np.concatenate([radii, sizes[keep]])
+        centres, radii = (
+            np.concatenate([centres, points[keep]]),
+            np.concatenate([radii, sizes[keep]]),
+        )
     return centres, radii
 
 
@@ -125,7 +290,10 @@ class _Tissue:
     """Everything that lasts from section to section, at half sections: index 2 z + 1 is the middle of section z."""
 
     def __init__(
-        self, rng: np.random.Generator, shape: tuple[int, int, int], voxel_nm: tuple[float, float, float]
+        self,
+        rng: np.random.Generator,
+        shape: tuple[int, int, int],
+        voxel_nm: tuple[float, float, float],
     ) -> None:
         self.shape, self.voxel = shape[1:], np.asarray(voxel_nm[1:], np.float64)
         self.extent = (shape[1] * voxel_nm[1], shape[2] * voxel_nm[2])
@@ -142,11 +310,15 @@ class _Tissue:
         """Independent stationary walks through z, shape (half sections, count)."""
         return smooth(rng, (self.steps, count), (sigma_nm * self.per_nm, 0.0))
 
-    def _field(self, rng: np.random.Generator, size_nm: float, depth_nm: float) -> tuple[Floats, float]:
+    def _field(
+        self, rng: np.random.Generator, size_nm: float, depth_nm: float
+    ) -> tuple[Floats, float]:
         """Noise smooth over `size_nm` in the section and `depth_nm` through z, on a coarse grid, and the grid's step in nm."""
         step = size_nm / 2.0
         counts = [int(length / step) + 6 for length in self.extent]
-        return smooth(rng, (self.steps, counts[0], counts[1]), (depth_nm * self.per_nm, 2.0, 2.0)), step
+        return smooth(
+            rng, (self.steps, counts[0], counts[1]), (depth_nm * self.per_nm, 2.0, 2.0)
+        ), step
 
     def _neurites(self, rng: np.random.Generator) -> None:
         """Centres, radii and looks of the cells; some cells are lobes of their neighbour's neuron."""
@@ -181,28 +353,39 @@ class _Tissue:
         grid, step = field
         offset = 2.5 + jitter / step
         return np.asarray(
-            ndimage.affine_transform(grid[half], self.voxel / step, offset, self.shape, order=3, mode="nearest"),
+            ndimage.affine_transform(
+                grid[half], self.voxel / step, offset, self.shape, order=3, mode="nearest"
+            ),
             np.float64,
         )
 
     def _places(self, half: int, jitter: Floats) -> Floats:
         """Where in the unfolded tissue each pixel looks, shape (y, x, 2)."""
-        rows, columns = (np.arange(n) * size + j for n, size, j in zip(self.shape, self.voxel, jitter, strict=True))
+        rows, columns = (
+            np.arange(n) * size + j
+            for n, size, j in zip(self.shape, self.voxel, jitter, strict=True)
+        )
         plain = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
         for axis in range(2):
             plain[..., axis] += 50.0 * self._sample(self.flow[axis], half, jitter)
             plain[..., axis] += 15.0 * self._sample(self.fold[axis], half, jitter)
         return plain
 
-    def _gap(self, half: int, places: Floats, cell: NDArray[np.intp], other: NDArray[np.intp]) -> Floats:
+    def _gap(
+        self, half: int, places: Floats, cell: NDArray[np.intp], other: NDArray[np.intp]
+    ) -> Floats:
         """Signed distance to the boundary between two cells, positive inside `cell`, shape of `other`."""
         centres, power = self.centres[half], self.radii[half] ** 2
         height = np.sum(centres**2, axis=-1) - power
         normal = centres[other] - centres[cell]
         length = np.maximum(np.sqrt(np.sum(normal**2, axis=-1)), 1e-6)
-        return np.asarray((height[other] - height[cell] - 2.0 * np.sum(places * normal, axis=-1)) / (2.0 * length))
+        return np.asarray(
+            (height[other] - height[cell] - 2.0 * np.sum(places * normal, axis=-1)) / (2.0 * length)
+        )
 
-    def _nearest(self, half: int, places: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    def _nearest(
+        self, half: int, places: Floats
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
         """Each pixel's cell, the cell of another neuron with the nearest boundary, and the distance to that boundary (nm)."""
         power = self.radii[half] ** 2
         lifted = np.column_stack([self.centres[half], np.sqrt(power.max() - power)])
@@ -210,9 +393,13 @@ class _Tissue:
         near = KDTree(lifted).query(ahead, k=NEIGHBOURS)[1]
         cell, others = near[..., 0], near[..., 1:]
         same = self.owner[others] == self.owner[cell][..., None]
-        lobe = np.take_along_axis(near, np.where(same.any(-1), same.argmax(-1) + 1, 0)[..., None], -1)
+        lobe = np.take_along_axis(
+            near, np.where(same.any(-1), same.argmax(-1) + 1, 0)[..., None], -1
+        )
         here = places[..., None, :]
-        gaps = np.maximum(self._gap(half, here, cell[..., None], others), self._gap(half, here, lobe, others))
+        gaps = np.maximum(
+            self._gap(half, here, cell[..., None], others), self._gap(half, here, lobe, others)
+        )
         gaps[same] = np.inf
         best = np.argmin(gaps, axis=-1)[..., None]
         gap = np.minimum(np.take_along_axis(gaps, best, -1)[..., 0], 1e3)
@@ -223,7 +410,9 @@ class _Tissue:
         half, jitter = 2 * z + 1, self.jitter[z]
         places = self._places(half, jitter)
         cell, other, gap = self._nearest(half, places)
-        below, above = (self._gap(h, self._places(h, jitter), cell, other) for h in (half - 1, half + 1))
+        below, above = (
+            self._gap(h, self._places(h, jitter), cell, other) for h in (half - 1, half + 1)
+        )
         mito, stripe = self._inside(half, places, cell, gap)
         strength = 1.0 + 0.22 * self._sample(self.strength, half, jitter)
         density = np.clip(1.2 * self._sample(self.density, half, jitter) - 1.9, 0.0, 1.0)
@@ -243,7 +432,9 @@ class _Tissue:
         )
         return section, self.owner[cell]
 
-    def _inside(self, half: int, places: Floats, cell: NDArray[np.intp], gap: Floats) -> tuple[Floats, Floats]:
+    def _inside(
+        self, half: int, places: Floats, cell: NDArray[np.intp], gap: Floats
+    ) -> tuple[Floats, Floats]:
         """Depth in the mitochondrion of the pixel's own cell, and the coordinate across its cristae."""
         size, angle = self.size[half][cell], self.angle[half][cell]
         away = places - self.middle[half][cell]

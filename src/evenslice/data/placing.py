@@ -14,17 +14,15 @@ from urllib.parse import unquote, urlsplit
 
 from evenslice.data.connection import shown
 from evenslice.data.conversion import convert
-from evenslice.data.description import Dataset, Source
 from evenslice.data.fetch import MB, Received, download, forget, is_kept, sha256_of
-from evenslice.data.registry import dataset, default_folder
+from evenslice.data.registry import Dataset, Source, dataset, default_folder
 from evenslice.data.unpack import DamagedError, unpack
 from evenslice.errors import BadInputError
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import sizes
-from evenslice.volume.durable import flush_folder, flush_tree
+from evenslice.volume.atomic import flush_folder, flush_tree, named
 from evenslice.volume.files import open_volume
 from evenslice.volume.locks import held_if_free, told_of
-from evenslice.volume.writing import named
 
 RECORD = "evenslice-source.json"
 SCHEMA = "evenslice.source/1"
@@ -61,9 +59,21 @@ class Placed:
     def command(self) -> list[str]:
         """The words of a command that trains on it."""
         train, test = self.dataset.train, self.dataset.test
-        held = ["--validation", f"{test.span[0]}:{test.span[1]}"] if test.raw == train.raw and test.span else []
+        held = (
+            ["--validation", f"{test.span[0]}:{test.span[1]}"]
+            if test.raw == train.raw and test.span
+            else []
+        )
         paths = [str(self.folder / path) for path in (train.raw, train.labels)]
-        return ["evenslice", "train", *paths, "model.safetensors", "--target", self.dataset.target, *held]
+        return [
+            "evenslice",
+            "train",
+            *paths,
+            "model.safetensors",
+            "--target",
+            self.dataset.target,
+            *held,
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON takes it."""
@@ -90,7 +100,8 @@ def facts(known: Dataset, folder: Path) -> dict[str, Any]:
         "voxel_nm": None if known.voxel_nm is None else list(known.voxel_nm),
         "target": known.target,
         "parts": [
-            {"role": p.role, "raw": p.raw, "labels": p.labels, "span": p.span and list(p.span)} for p in known.parts
+            {"role": p.role, "raw": p.raw, "labels": p.labels, "span": p.span and list(p.span)}
+            for p in known.parts
         ],
         "split": known.split,
         "terms": known.terms,
@@ -132,8 +143,15 @@ def fetch(
     known = dataset(name)
     folder = default_folder() / known.folder if to is None else to
     if folder.exists() and not folder.is_dir():
-        raise BadInputError(f"{folder} is a file, expected a folder for the data set; choose another with --to")
-    if folder.is_dir() and not known.missing(folder) and not force and not _is_left(known, folder, source):
+        raise BadInputError(
+            f"{folder} is a file, expected a folder for the data set; choose another with --to"
+        )
+    if (
+        folder.is_dir()
+        and not known.missing(folder)
+        and not force
+        and not _is_left(known, folder, source)
+    ):
         return Placed(known, folder, False, _record_in(folder), look(known, folder))
     with _held(folder), named(folder, folder / STAGE):
         if _is_left(known, folder, source):
@@ -174,9 +192,13 @@ def look(known: Dataset, folder: Path) -> tuple[str, ...]:
                 f"{labels.source} is {sizes(labels.shape)}, expected {sizes(raw.shape)} like {raw.source}; check the archive"
             )
         if raw.shape not in (known.shape, (known.shape[0], *known.shape[:0:-1])):
-            notes[f"{part.raw} is {sizes(raw.shape)}; {sizes(known.shape)} is what was published"] = None
+            notes[
+                f"{part.raw} is {sizes(raw.shape)}; {sizes(known.shape)} is what was published"
+            ] = None
         if part.span is not None and part.span[1] > raw.shape[0]:
-            notes[f"{part.raw} ends before slice {part.span[1]}, so the stated split does not apply to it"] = None
+            notes[
+                f"{part.raw} ends before slice {part.span[1]}, so the stated split does not apply to it"
+            ] = None
     return tuple(notes)
 
 
@@ -205,7 +227,9 @@ def _held(folder: Path) -> Iterator[None]:
 
 def _check_free(known: Dataset, folder: Path, force: bool) -> None:
     """Raise if a file is in the way, before anything is fetched."""
-    there = [path for path in dict.fromkeys((*known.files, *known.archived)) if (folder / path).exists()]
+    there = [
+        path for path in dict.fromkeys((*known.files, *known.archived)) if (folder / path).exists()
+    ]
     if there and not force:
         raise BadInputError(
             f"{folder} holds {', '.join(there)} but not all of {known.name}, expected none of its files; choose another folder with --to, "
@@ -235,7 +259,9 @@ def _archive(
 
 def _is_left(known: Dataset, folder: Path, source: str | None) -> bool:
     """Whether a process ended before it had named all files, or removed the archive they are from."""
-    return (folder / MOVING).exists() or (not _is_file(source) and is_kept(_target(known, folder, source)))
+    return (folder / MOVING).exists() or (
+        not _is_file(source) and is_kept(_target(known, folder, source))
+    )
 
 
 def _target(known: Dataset, folder: Path, source: str | None) -> Path:
@@ -248,10 +274,15 @@ def _is_file(source: str | None) -> bool:
 
 def _name_of(url: str) -> str:
     """Return a file name for what lies at an address."""
-    return re.sub(r"[^\w.+-]", "_", unquote(urlsplit(url).path.rsplit("/", 1)[-1])).lstrip(".")[-100:] or "archive"
+    return (
+        re.sub(r"[^\w.+-]", "_", unquote(urlsplit(url).path.rsplit("/", 1)[-1])).lstrip(".")[-100:]
+        or "archive"
+    )
 
 
-def _record(known: Dataset, where: str, received: Received, source: Source | None) -> dict[str, Any]:
+def _record(
+    known: Dataset, where: str, received: Received, source: Source | None
+) -> dict[str, Any]:
     compared = [f"{received.stated[0]} stated by the server: agrees"] if received.stated else []
     if source is not None and source.sha256 is not None:
         word = "agrees" if source.sha256 == received.sha256 else f"differs ({source.sha256})"
@@ -269,14 +300,27 @@ def _record(known: Dataset, where: str, received: Received, source: Source | Non
 
 
 def _place(
-    known: Dataset, folder: Path, archive: Path, record: dict[str, Any], force: bool, progress: Progress
+    known: Dataset,
+    folder: Path,
+    archive: Path,
+    record: dict[str, Any],
+    force: bool,
+    progress: Progress,
 ) -> tuple[str, ...]:
     """Unpack and convert beside, look at it, move it into place."""
     stage = folder / STAGE
     shutil.rmtree(stage, ignore_errors=True)  # of a killed run
     stage.mkdir()
-    volumes = {path for part in known.parts for path in (part.raw, part.labels)} | set(known.archived)
-    unpack(archive, stage, known.archived, SPARE + len(volumes) * LARGEST_VOXEL * math.prod(known.shape), progress)
+    volumes = {path for part in known.parts for path in (part.raw, part.labels)} | set(
+        known.archived
+    )
+    unpack(
+        archive,
+        stage,
+        known.archived,
+        SPARE + len(volumes) * LARGEST_VOXEL * math.prod(known.shape),
+        progress,
+    )
     try:
         for conversion in known.conversions:
             convert(conversion, stage, known.voxel_nm)
@@ -284,10 +328,14 @@ def _place(
     except BadInputError as error:
         raise BadInputError(str(error).replace(f"{stage}/", f"{archive}:")) from error
     (stage / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    targets = [folder / path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()]
+    targets = [
+        folder / path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()
+    ]
     there = [str(target) for target in targets if target.exists() and target.name != RECORD]
     if there and not force:
-        raise BadInputError(f"{there[0]} exists, expected a new name; add --force to replace it, or use another --to")
+        raise BadInputError(
+            f"{there[0]} exists, expected a new name; add --force to replace it, or use another --to"
+        )
     flush_tree(stage)
     stage.rename(folder / MOVING)
     _move(folder)
@@ -311,6 +359,10 @@ def _record_in(folder: Path) -> dict[str, Any]:
         found = json.loads((folder / RECORD).read_text())
     except (OSError, ValueError, RecursionError):
         return {}
-    known = isinstance(found, dict) and found.get("schema") == SCHEMA and found.keys() >= {"sha256", "sha256_is"}
+    known = (
+        isinstance(found, dict)
+        and found.get("schema") == SCHEMA
+        and found.keys() >= {"sha256", "sha256_is"}
+    )
     known = known and isinstance(found.get("compared", []), list)
     return found if known else {}

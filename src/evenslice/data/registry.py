@@ -2,18 +2,170 @@
 
 import os
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
-from evenslice.data.description import Conversion, Dataset, Part, Source
 from evenslice.errors import BadInputError
+
+CONTAINER = re.compile(r"(\.(?:h5|hdf5|hdf|he5)):.*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an archive is to be had.
+
+    Attributes
+    ----------
+    url
+        Its address.
+    page
+        The page that describes it, for people.
+    sha256
+        What somebody states that it should be, or None.
+    stated_by
+        Who states it.
+    """
+
+    url: str
+    page: str
+    sha256: str | None = None
+    stated_by: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One volume with its labels.
+
+    Attributes
+    ----------
+    role
+        What it is for.
+    raw, labels
+        Paths below the folder of the data set, as ``open_volume`` takes them (``train_im.h5:/main`` chooses inside a container).
+    span
+        Slices [z0, z1) of the files that belong to this part, None for all.
+    """
+
+    role: Literal["train", "test"]
+    raw: str
+    labels: str
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A file that is made from what the archive holds.
+
+    Attributes
+    ----------
+    source, target
+        Paths below the folder of the data set; the target is a TIFF.
+    kind
+        ``grey``: the same voxels. ``dark``: labels, 1 where the source is dark. ``rarer``: labels, 1 for the rarer of dark and bright.
+    """
+
+    source: str
+    target: str
+    kind: Literal["grey", "dark", "rarer"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A public data set.
+
+    Attributes
+    ----------
+    name, title
+        What it is called, and what it shows.
+    folder
+        Name of its folder within ``default_folder()``.
+    sources
+        Where it is to be had; the first is fetched, the others are named.
+    parts
+        One to train on and one to test on.
+    shape
+        (z, y, x) of each volume as published.
+    voxel_nm
+        (z, y, x), None where the source does not state it.
+    target
+        What the labels mean, as ``Target`` takes it.
+    split, terms, citation, doi, size, notes
+        In words.
+    conversions
+        What is made of the files after unpacking.
+    aliases
+        Other spellings; case, spaces and signs never matter.
+    """
+
+    name: str
+    title: str
+    folder: str
+    sources: tuple[Source, ...]
+    parts: tuple[Part, ...]
+    shape: tuple[int, int, int]
+    voxel_nm: tuple[float, float, float] | None
+    target: Literal["boundary", "foreground", "classes"]
+    split: str
+    terms: str
+    citation: str
+    doi: str
+    size: str
+    notes: str = ""
+    conversions: tuple[Conversion, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> Part:
+        """The part to train on."""
+        return next(part for part in self.parts if part.role == "train")
+
+    @property
+    def test(self) -> Part:
+        """The part that is not trained on."""
+        return next(part for part in self.parts if part.role == "test")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that must lie in the folder: volumes, labels, and the text files beside raw voxels."""
+        volumes = dict.fromkeys(
+            file_of(path) for part in self.parts for path in (part.raw, part.labels)
+        )
+        beside = [f"{path}.info" for path in volumes if path.endswith(".raw")]
+        return (*volumes, *beside)
+
+    @property
+    def archived(self) -> tuple[str, ...]:
+        """What of the files must come out of the archive: those that are not made by a conversion, and the sources of these."""
+        made = {one.target for one in self.conversions}
+        sources = tuple(one.source for one in self.conversions)
+        return (*(path for path in self.files if path not in made), *sources)
+
+    def place(self, folder: str | Path) -> tuple[Part, ...]:
+        """Return the parts with their paths in ``folder``, whether they exist or not."""
+        return tuple(
+            replace(part, raw=str(Path(folder) / part.raw), labels=str(Path(folder) / part.labels))
+            for part in self.parts
+        )
+
+    def missing(self, folder: str | Path) -> list[str]:
+        """Return those of the files that are absent from ``folder``."""
+        return [path for path in self.files if not (Path(folder) / path).exists()]
+
+
+def file_of(path: str) -> str:
+    """Return a path without the part that chooses inside a container."""
+    return CONTAINER.sub(r"\1", path)
+
 
 __all__ = ["DATASETS", "Conversion", "Dataset", "Part", "Source", "dataset", "default_folder"]
 VARIABLE = "EVENSLICE_DATA"
 _CONNECTOMICS = "https://huggingface.co/pytc/tutorial/resolve/main/"
 _CONNECTOMICS_PAGE = "https://huggingface.co/pytc/tutorial/tree/main/"
-_OUR_SPLIT = "ours, as only one labelled volume is used: slices {} train, {} test, a gap of 3 between them"
+_OUR_SPLIT = (
+    "ours, as only one labelled volume is used: slices {} train, {} test, a gap of 3 between them"
+)
 
 SNEMI3D = Dataset(
     name="SNEMI3D",
@@ -21,7 +173,10 @@ SNEMI3D = Dataset(
     folder="snemi3d",
     sources=(
         Source(f"{_CONNECTOMICS}neuron_snemi/snemi.zip", f"{_CONNECTOMICS_PAGE}neuron_snemi"),
-        Source("https://zenodo.org/records/7142003/files/snemi.zip?download=1", "https://zenodo.org/records/7142003"),
+        Source(
+            "https://zenodo.org/records/7142003/files/snemi.zip?download=1",
+            "https://zenodo.org/records/7142003",
+        ),
     ),
     parts=(
         Part("train", "train-input.tif", "train-labels.tif"),
@@ -81,7 +236,10 @@ GF_PA66 = Dataset(
     title="Polyamide 66 with glass fibres, synchrotron X-ray tomography",
     folder="gf-pa66",
     sources=(
-        Source("https://zenodo.org/records/4601560/files/pa66.zip?download=1", "https://zenodo.org/records/4601560"),
+        Source(
+            "https://zenodo.org/records/4601560/files/pa66.zip?download=1",
+            "https://zenodo.org/records/4601560",
+        ),
     ),
     parts=(
         Part("train", "pa66.raw", "pa66.ground_truth.raw", (0, 1600)),
@@ -201,7 +359,9 @@ def dataset(name: str) -> Dataset:
     close = dict.fromkeys(known[key].name for key in get_close_matches(_bare(name), known, n=3))
     meant = " or ".join(close) or "one of these"
     names = ", ".join(one.name for one in DATASETS)
-    raise BadInputError(f"the data set {name!r} is unknown, expected one of {names}; did you mean {meant}?")
+    raise BadInputError(
+        f"the data set {name!r} is unknown, expected one of {names}; did you mean {meant}?"
+    )
 
 
 def _bare(name: str) -> str:

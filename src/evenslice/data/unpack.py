@@ -80,7 +80,9 @@ class Entry:
         return "/".join(self.path)
 
 
-def unpack(archive: Path, folder: Path, wanted: Sequence[str], most: int, progress: Progress = silent) -> list[str]:
+def unpack(
+    archive: Path, folder: Path, wanted: Sequence[str], most: int, progress: Progress = silent
+) -> list[str]:
     """Unpack a zip or tar (also compressed) into an empty folder.
 
     What macOS adds is dropped. A folder that wraps everything is left out, and a wanted file that lies in another folder of the archive is
@@ -148,7 +150,9 @@ def _entries(archive: Path, most: int) -> Iterator[list[Entry]]:
             if kind == "zip":
                 listed = _of_zip(stack.enter_context(zipfile.ZipFile(archive)), archive)
             else:
-                listed = _of_tar(stack.enter_context(tarfile.open(archive, tarinfo=_Header)), archive)
+                listed = _of_tar(
+                    stack.enter_context(tarfile.open(archive, tarinfo=_Header)), archive
+                )
             found = _bounded(listed, archive, most)
         except BadInputError:
             raise
@@ -215,7 +219,9 @@ def _parts(name: str, archive: Path) -> tuple[str, ...]:
     parts = tuple(part for part in plain.split("/") if part not in ("", "."))
     if plain.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", plain) or "\0" in plain:
         raise _unsafe(archive, name, "a path that leaves its folder")
-    if printable(plain) != plain or any(len(part.encode()) > LONGEST_PART or part[-1] in ". " for part in parts):
+    if printable(plain) != plain or any(
+        len(part.encode()) > LONGEST_PART or part[-1] in ". " for part in parts
+    ):
         raise _unsafe(archive, name[:80], "a name that not every folder can hold")
     return parts
 
@@ -232,7 +238,9 @@ def _unsafe(archive: Path, name: str, what: str) -> BadInputError:
 
 def _damaged(archive: Path, error: Exception) -> DamagedError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return DamagedError(f"{archive} is damaged ({reason}), expected a whole archive; fetch it again")
+    return DamagedError(
+        f"{archive} is damaged ({reason}), expected a whole archive; fetch it again"
+    )
 
 
 def _arranged(entries: list[Entry], wanted: Sequence[str], archive: Path) -> list[Entry]:
@@ -249,7 +257,9 @@ def _arranged(entries: list[Entry], wanted: Sequence[str], archive: Path) -> lis
             f"{archive} lacks {', '.join(lacking)} (it holds {_listed(entries)}), expected {', '.join(wanted)}; get the archive that has them"
         )
     names = Counter(_same(entry.path) for entry in entries)
-    folders = {_same(entry.path[:count]) for entry in entries for count in range(1, len(entry.path))}
+    folders = {
+        _same(entry.path[:count]) for entry in entries for count in range(1, len(entry.path))
+    }
     twice = next((name for name, count in names.items() if count > 1 or name in folders), None)
     if twice is not None:
         raise _unsafe(archive, twice, "a name twice")
@@ -262,11 +272,15 @@ def _same(path: tuple[str, ...]) -> str:
 
 
 def _is_wrapped(entries: list[Entry]) -> bool:
-    return len({entry.path[0] for entry in entries}) == 1 and all(len(entry.path) > 1 for entry in entries)
+    return len({entry.path[0] for entry in entries}) == 1 and all(
+        len(entry.path) > 1 for entry in entries
+    )
 
 
 def _lacking(entries: Iterable[Entry], wanted: Sequence[str]) -> list[str]:
-    there = {"/".join(entry.path[:count]) for entry in entries for count in range(1, len(entry.path) + 1)}
+    there = {
+        "/".join(entry.path[:count]) for entry in entries for count in range(1, len(entry.path) + 1)
+    }
     return [name for name in wanted if name not in there]
 
 

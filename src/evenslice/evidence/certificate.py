@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evenslice.model.predict import device_of, logits_of
-from evenslice.model.probing import evaluating, tensors_in
 from evenslice.model.spec import Model
+from evenslice.model.stem.probe import evaluating, tensors_in
 from evenslice.progress import Progress, silent
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import reverse
@@ -85,7 +85,9 @@ def certify(
     precisions = list(getattr(model.network, "precisions", TOLERANCES))
     with progress("reversing windows", len(precisions) * len(drawn)) as step:
         for name in precisions:
-            network = copy.deepcopy(model.module).to(device or torch.device("cpu"), getattr(torch, name))
+            network = copy.deepcopy(model.module).to(
+                device or torch.device("cpu"), getattr(torch, name)
+            )
             found[name] = 0.0
             with evaluating(network), torch.inference_mode():
                 run = partial(_outputs, network, model)
@@ -122,11 +124,18 @@ def _sides(model: Model) -> tuple[int, int]:
 def _outputs(network: torch.nn.Module, model: Model, x: Tensor) -> list[Tensor]:
     """Run on windows: the logits, or all that a network without a prediction returns."""
     x = x.to(device_of(network))
-    return [logits_of(network, x, model.stride)] if model.spec.classes else list(tensors_in(network(x)))
+    return (
+        [logits_of(network, x, model.stride)]
+        if model.spec.classes
+        else list(tensors_in(network(x)))
+    )
 
 
 def _response(
-    run: Callable[[Tensor], list[Tensor]], norm: Normalisation, raw: NDArray[np.generic], precision: torch.dtype
+    run: Callable[[Tensor], list[Tensor]],
+    norm: Normalisation,
+    raw: NDArray[np.generic],
+    precision: torch.dtype,
 ) -> float:
     # Arithmetic in float64 before the network, so that only the network's own precision is tested.
     mean, std = (np.asarray(v, np.float64)[:, None, None] for v in (norm.mean, norm.std))
@@ -137,6 +146,10 @@ def _response(
         if not bool(torch.isfinite(answers).all()):
             return float("inf")
         worst = max(
-            worst, float((first - second).abs().max() / first.abs().max().clamp_min(torch.finfo(precision).tiny))
+            worst,
+            float(
+                (first - second).abs().max()
+                / first.abs().max().clamp_min(torch.finfo(precision).tiny)
+            ),
         )
     return worst

@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import Target
 from evenslice.model.predict import classes_of, device_of, logits_of, probabilities_of
-from evenslice.model.probing import evaluating
 from evenslice.model.spec import Model
+from evenslice.model.stem.probe import evaluating
 from evenslice.volume.normalisation import Normalisation
 
 Windows = Sequence[NDArray[np.generic]]
 
 
-def predict_windows(model: Model, normalisation: Normalisation, windows: Windows) -> list[torch.Tensor]:
+def predict_windows(
+    model: Model, normalisation: Normalisation, windows: Windows
+) -> list[torch.Tensor]:
     """Return the probabilities (C, y, x) of raw windows (S, y, x), on the model's own device."""
     device = device_of(model.module)
     found = []
@@ -29,7 +31,9 @@ def predict_windows(model: Model, normalisation: Normalisation, windows: Windows
 
 def output_change(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> float:
     """Return the mean absolute change of probability between two predictions of the same windows."""
-    return float(np.mean([float((a - b).abs().double().mean()) for a, b in zip(before, after, strict=True)]))
+    return float(
+        np.mean([float((a - b).abs().double().mean()) for a, b in zip(before, after, strict=True)])
+    )
 
 
 def window_scores(predictions: Sequence[torch.Tensor], truths: Windows, target: Target) -> Scores:

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.evidence.attribution import explaining
+from evenslice.evidence.gradients import explaining
 from evenslice.evidence.measure import Question, examine
+from evenslice.evidence.network import Raw, Scene
 from evenslice.evidence.result import Check, MethodResult
-from evenslice.evidence.scene import Raw, Scene
+from evenslice.evidence.sampling import Site
 from evenslice.evidence.shares import index_parts, pair_parts, ratio, shares_of
-from evenslice.evidence.sites import Site
-from evenslice.model.discovery import find_stems
-from evenslice.model.stem import mirror_stem, norms_per_slot
-from evenslice.model.wrapping import plain
+from evenslice.model.logits import plain
+from evenslice.model.stem.adapt import mirror_stem, norms_per_slot
+from evenslice.model.stem.find import find_stems
 from evenslice.volume.normalisation import Normalisation
 
 TOLERANCE = 1e-3
@@ -60,12 +60,16 @@ def completeness_checks(incompleteness: Mapping[str, Sequence[float]]) -> dict[s
 def agreement_check(methods: Mapping[str, MethodResult]) -> Check:
     """Check that no two families of evidence say the opposite; how far their mirror indices lie apart is for comparison."""
     found = {
-        name: method for name, method in methods.items() if method.index is not None and method.verdict != "abstained"
+        name: method
+        for name, method in methods.items()
+        if method.index is not None and method.verdict != "abstained"
     }
     if len(found) < 2:
         return Check(None, None, None, "fewer than two families of evidence spoke")
     values = [method.index.value for method in found.values() if method.index is not None]
-    leaning = {name: m for name, m in found.items() if m.verdict == "asymmetric" and m.index is not None}
+    leaning = {
+        name: m for name, m in found.items() if m.verdict == "asymmetric" and m.index is not None
+    }
     sides = {name: m.index.value > 0 for name, m in leaning.items() if m.index is not None}
     opposed = len(set(sides.values())) > 1
     even = [name for name, method in found.items() if method.verdict == "symmetric"]
@@ -91,23 +95,34 @@ def _twins(scene: Scene, windows: Windows) -> dict[str, Check]:
     checks = {names[0]: _even_check(even, windows, reason)}
     if not scene.differentiable:
         checks[names[1]] = Check(
-            None, TOLERANCE, None, "the weights behind the stem of an .onnx file cannot be drawn anew"
+            None,
+            TOLERANCE,
+            None,
+            "the weights behind the stem of an .onnx file cannot be drawn anew",
         )
         return checks
     stirred = replace(even, module=randomised(twin, scene.slices))
-    checks[names[1]] = _even_check(stirred, windows, "a mirror-averaged stem before random weights must come out even")
+    checks[names[1]] = _even_check(
+        stirred, windows, "a mirror-averaged stem before random weights must come out even"
+    )
     return checks
 
 
 def randomised(module: nn.Module, slices: int, seed: int = 0) -> nn.Module:
     """Return a copy whose weights behind the stem are drawn anew, each tensor with the spread it had."""
     stirred = copy.deepcopy(module)
-    stems = {id(parameter) for stem in find_stems(plain(stirred), slices) for parameter in stem.layer.parameters()}
+    stems = {
+        id(parameter)
+        for stem in find_stems(plain(stirred), slices)
+        for parameter in stem.layer.parameters()
+    }
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in stirred.parameters():
             if id(parameter) not in stems and parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=draw) * parameter.std().cpu())
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=draw) * parameter.std().cpu()
+                )
     return stirred
 
 
@@ -138,20 +153,22 @@ def _even_check(scene: Scene, windows: Windows, reason: str) -> Check:
 def _identical(scene: Scene, windows: Windows) -> Check:
     if scene.slices == 1:
         return Check(None, None, None, "one slice has no pairs")
-    shares = _shares(scene, [np.repeat(raw[len(raw) // 2][None], len(raw), axis=0) for raw in windows])
+    shares = _shares(
+        scene, [np.repeat(raw[len(raw) // 2][None], len(raw), axis=0) for raw in windows]
+    )
     if not len(shares):
         return Check(None, None, None, "no window has any importance")
     top, bottom = index_parts(shares)
-    reason = (
-        "mirror index with the centre slice in every slot: what remains comes from the weights alone (for comparison)"
-    )
+    reason = "mirror index with the centre slice in every slot: what remains comes from the weights alone (for comparison)"
     return Check(float(ratio(top.sum(), bottom.sum())), None, None, reason)
 
 
 def _norms(scene: Scene) -> Check:
     reason = "spread of the stem's norms over the slots, relative to their mean (for comparison)"
     try:
-        norms = np.array([norms_per_slot(stem) for stem in find_stems(plain(scene.module), scene.slices)])
+        norms = np.array(
+            [norms_per_slot(stem) for stem in find_stems(plain(scene.module), scene.slices)]
+        )
     except BadInputError as error:
         return Check(None, None, None, f"no stem is found: {error}")
     return Check(float((np.ptp(norms, axis=1) / norms.mean(axis=1)).max()), None, None, reason)

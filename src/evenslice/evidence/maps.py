@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evenslice.evidence.look import Look
+from evenslice.evidence.window_view import Look
 from evenslice.volume.array import VoxelSize
-from evenslice.volume.omezarr import create_image
-from evenslice.volume.writing import store_written_beside
+from evenslice.volume.atomic import store_written_beside
+from evenslice.volume.zarr_writer import create_image
 
 
 @contextmanager
@@ -51,9 +51,13 @@ def writing_maps(
             if not arrays:
                 shape = (most, *look.slices.shape)
                 names = _slot_names(shape[1])
-                arrays.append(create_image(part, shape, "float32", "tcyx", voxel_nm, "attribution", names))
+                arrays.append(
+                    create_image(part, shape, "float32", "tcyx", voxel_nm, "attribution", names)
+                )
                 dtype = str(look.slices.dtype)
-                arrays.append(create_image(part / "raw", shape, dtype, "tcyx", voxel_nm, "raw", names))
+                arrays.append(
+                    create_image(part / "raw", shape, dtype, "tcyx", voxel_nm, "raw", names)
+                )
             arrays[0][len(origins)] = 0.0 if look.attribution is None else look.attribution
             arrays[1][len(origins)] = look.slices
             origins.append(list(look.origin))

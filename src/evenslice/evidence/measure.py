@@ -8,17 +8,51 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evenslice.evidence.arrangements import Design, orders_of
-from evenslice.evidence.decision import Region, decision
-from evenslice.evidence.lag import lag_parts
-from evenslice.evidence.look import Look
 from evenslice.evidence.methods import gather
-from evenslice.evidence.scene import Raw, Scene, read_sites
-from evenslice.evidence.sites import Site
+from evenslice.evidence.network import Raw, Scene, read_sites
+from evenslice.evidence.sampling import Design, Site, orders_of
+from evenslice.evidence.target import Region, decision
+from evenslice.evidence.window_view import Look
+from evenslice.labels.metrics import confusion, scores_of
 from evenslice.labels.targets import Target
 from evenslice.model.predict import classes_of, logits_of, probabilities_of
 from evenslice.progress import Step
 from evenslice.volume.array import Volume
+
+
+def lag_parts(
+    predictions: NDArray[np.uint8], truths: NDArray[np.uint8], classes: int
+) -> tuple[float, float] | None:
+    """Measure one window's lag in slices, as a numerator and a denominator to be summed over windows.
+
+    With d(k) the Dice of a prediction with the truth of slice z + k, the parabola through d(-1), d(0), d(1) has its top at
+    (d(1) - d(-1)) / (2 (2 d(0) - d(1) - d(-1))) slices. The reversal of the window must lag to the other side as far if the
+    model leans, and to the same side if the tissue itself moves: half of the difference is the model's.
+
+    Parameters
+    ----------
+    predictions
+        Classes (2, y, x) predicted for a window and for its reversal.
+    truths
+        Classes (3, y, x) of the slices before, at, and after the centre.
+    classes
+        Number of classes with background.
+
+    Returns
+    -------
+    tuple or None
+        Numerator and denominator; None where some slice holds no foreground.
+    """
+    tops, bottoms = [], []
+    for prediction in predictions:
+        fits = [scores_of(confusion(prediction, truth, classes)).dice for truth in truths]
+        if any(fit is None for fit in fits):
+            return None
+        before, here, after = (float(fit) for fit in fits if fit is not None)
+        tops.append(after - before)
+        bottoms.append(2 * (2 * here - after - before))
+    return (tops[0] - tops[1]) / 2, (bottoms[0] + bottoms[1]) / 2
+
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +113,11 @@ class Found:
 
 
 def measure(
-    scene: Scene, question: Question, sites: Sequence[Site], step: Step, keep: Callable[[Look], None] | None = None
+    scene: Scene,
+    question: Question,
+    sites: Sequence[Site],
+    step: Step,
+    keep: Callable[[Look], None] | None = None,
 ) -> Iterator[Found]:
     """Measure windows, a few at a time, each with its reversal, which is made before normalisation.
 
@@ -105,16 +143,24 @@ def examine(scene: Scene, question: Question, part: list[tuple[Site, Raw]]) -> I
     coefficients, logits, slope = _first_look(scene, question, x[pairs], truths)
     per_row = coefficients.repeat_interleave(many, dim=0)
     full, gradients = _complete(scene, question, x, per_row, logits, slope, pairs)
-    evidence = gather(scene, question.methods, arranged, x, per_row, full, orders, gradients, question.seed)
+    evidence = gather(
+        scene, question.methods, arranged, x, per_row, full, orders, gradients, question.seed
+    )
     for number, (site, raw) in enumerate(part):
         rows = slice(number * many, (number + 1) * many)
-        counts = 0.0 if raw.min() == raw.max() else 1.0  # no picture, no evidence: dropped with what has no importance
+        counts = (
+            0.0 if raw.min() == raw.max() else 1.0
+        )  # no picture, no evidence: dropped with what has no importance
         both = logits[2 * number : 2 * number + 2]
         change, flipped = reversal_response(both)
         shown = None if evidence.maps is None else evidence.maps[number * many]
         yield Found(
-            importance={name: values[rows] * counts for name, values in evidence.importance.items()},
-            incompleteness={name: float(values[rows].max()) for name, values in evidence.incompleteness.items()},
+            importance={
+                name: values[rows] * counts for name, values in evidence.importance.items()
+            },
+            incompleteness={
+                name: float(values[rows].max()) for name, values in evidence.incompleteness.items()
+            },
             change=change,
             flipped=flipped,
             lag=_lag(question, both, truths[number]),
@@ -157,7 +203,9 @@ def _complete(
     """Return the margins (N, y, x) and the absolute gradients of every arrangement, the pairs being known."""
     full = torch.empty((len(x), *logits.shape[-2:]), dtype=torch.float64, device=x.device)
     full[pairs] = (coefficients[pairs].double() * logits.double()).sum(dim=1)
-    rest = torch.tensor(sorted(set(range(len(x))) - set(pairs.tolist())), dtype=torch.int64, device=x.device)
+    rest = torch.tensor(
+        sorted(set(range(len(x))) - set(pairs.tolist())), dtype=torch.int64, device=x.device
+    )
     if not len(rest):
         return full, slope
     full[rest] = scene.margins(x[rest], coefficients[rest])
@@ -165,7 +213,9 @@ def _complete(
         return full, None
     gradients = torch.empty_like(x)
     gradients[pairs] = slope
-    gradients[rest] = torch.cat([found.abs() for found, _ in scene.gradients(x[rest], coefficients[rest])])
+    gradients[rest] = torch.cat(
+        [found.abs() for found, _ in scene.gradients(x[rest], coefficients[rest])]
+    )
     return full, gradients
 
 
@@ -200,7 +250,9 @@ def _truths(scene: Scene, question: Question, site: Site) -> NDArray[np.uint8] |
     return labels[[min(max(z, low), high - 1) - low for z in (site.z - 1, site.z, site.z + 1)]]
 
 
-def _lag(question: Question, logits: Tensor, truths: NDArray[np.uint8] | None) -> tuple[float, float] | None:
+def _lag(
+    question: Question, logits: Tensor, truths: NDArray[np.uint8] | None
+) -> tuple[float, float] | None:
     if truths is None or question.target is None:
         return None
     classes = max(2, question.target.classes)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evenslice.errors import BadInputError
-from evenslice.evidence.attribution import input_x_gradient, integrated_gradients, smoothgrad
+from evenslice.evidence.gradients import input_x_gradient, integrated_gradients, smoothgrad
+from evenslice.evidence.network import Raw, Scene
 from evenslice.evidence.perturbation import centre_copies, take_away
-from evenslice.evidence.scene import Raw, Scene
 
 Floats = NDArray[np.float64]
 PERTURBATION = ("ablation", "ablation-copy", "shapley")
@@ -23,7 +23,9 @@ MOST_FOR_SHAPLEY = 5
 
 def default_methods(slices: int, differentiable: bool) -> tuple[str, ...]:
     """Return the families that are measured unless others are named: all that the model allows, Shapley up to S = 5."""
-    left_out = {"ablation-copy"} if slices == 1 else {"shapley"} if slices > MOST_FOR_SHAPLEY else set()
+    left_out = (
+        {"ablation-copy"} if slices == 1 else {"shapley"} if slices > MOST_FOR_SHAPLEY else set()
+    )
     perturbation = tuple(method for method in PERTURBATION if method not in left_out)
     return perturbation + (GRADIENT if differentiable else ())
 
@@ -115,7 +117,9 @@ def gather(
     if "input-x-gradient" in methods:
         importance["input-x-gradient"] = _per_slot(input_x_gradient(scene, x, coefficients))
     if "smoothgrad" in methods:
-        importance["smoothgrad"] = scene.per_grey_level(smoothgrad(scene, x, coefficients, orders, seed))
+        importance["smoothgrad"] = scene.per_grey_level(
+            smoothgrad(scene, x, coefficients, orders, seed)
+        )
     return Evidence({name: importance[name] for name in methods}, missed, maps)
 
 

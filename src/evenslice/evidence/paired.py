@@ -93,7 +93,13 @@ def blocked_mean(values: Sequence[float], blocks: Sequence[str]) -> Mean:
         return Mean(value, math.nan, freedom, len(numbers), len(names))
     spread = float(np.square(numbers - means[member]).sum()) / freedom
     error = math.sqrt(spread * float((1 / counts).sum())) / len(names)
-    return Mean(value, error if error > SAME * max(1.0, abs(value)) else 0.0, freedom, len(numbers), len(names))
+    return Mean(
+        value,
+        error if error > SAME * max(1.0, abs(value)) else 0.0,
+        freedom,
+        len(numbers),
+        len(names),
+    )
 
 
 def sign_flip(values: Sequence[float], blocks: Sequence[str], seed: int = 0) -> float:

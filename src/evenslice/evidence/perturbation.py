@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evenslice.evidence.scene import Raw, Scene
+from evenslice.evidence.network import Raw, Scene
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +59,11 @@ def take_away(scene: Scene, x: Tensor, coefficients: Tensor, full: Tensor, exact
     slices, everything = scene.slices, 2**scene.slices - 1
     absent = scene.absent(x)
     effect = np.zeros((len(x), slices))
-    phi = torch.zeros((len(x), slices, *full.shape[1:]), dtype=torch.float64, device=x.device) if exact else None
+    phi = (
+        torch.zeros((len(x), slices, *full.shape[1:]), dtype=torch.float64, device=x.device)
+        if exact
+        else None
+    )
     empty = torch.zeros(0)
     for members in range(2**slices) if exact else [everything ^ (1 << s) for s in range(slices)]:
         if members == everything:
@@ -67,10 +71,14 @@ def take_away(scene: Scene, x: Tensor, coefficients: Tensor, full: Tensor, exact
         elif members == 0:
             margins = empty = scene.margins_of_nothing(x, coefficients)
         else:
-            present = torch.tensor([members >> s & 1 for s in range(slices)], dtype=torch.bool, device=x.device)
+            present = torch.tensor(
+                [members >> s & 1 for s in range(slices)], dtype=torch.bool, device=x.device
+            )
             margins = scene.margins(torch.where(present[:, None, None], x, absent), coefficients)
         if phi is not None:
-            weights = torch.tensor(shapley_weights(members, slices), dtype=torch.float64, device=x.device)
+            weights = torch.tensor(
+                shapley_weights(members, slices), dtype=torch.float64, device=x.device
+            )
             phi += weights[:, None, None] * margins[:, None]
         missing = everything ^ members
         if missing.bit_count() == 1:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenslice.model.predict import device_of, logits_of
-from evenslice.model.probing import evaluating
+from evenslice.model.stem.probe import evaluating
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import reverse
 
@@ -16,7 +16,10 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def recalibrate(
-    module: nn.Module, stride: int, normalisation: Normalisation, windows: Sequence[NDArray[np.generic]]
+    module: nn.Module,
+    stride: int,
+    normalisation: Normalisation,
+    windows: Sequence[NDArray[np.generic]],
 ) -> int:
     """Measure the running mean and variance of every batch norm anew, in place, on windows and their reversals.
 
@@ -40,7 +43,9 @@ def recalibrate(
         How many batch norms were measured; 0 leaves the network as it is.
     """
     norms = [
-        m for m in module.modules() if isinstance(m, _NORMS) and m.track_running_stats and m.running_mean is not None
+        m
+        for m in module.modules()
+        if isinstance(m, _NORMS) and m.track_running_stats and m.running_mean is not None
     ]
     if not norms or not windows:
         return 0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evenslice.evidence.look import Look
 from evenslice.evidence.stats import Interval
+from evenslice.evidence.window_view import Look
 from evenslice.volume.normalisation import Normalisation
 
 SCHEMA = "evenslice.audit/1"
@@ -94,7 +94,12 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as the audit's JSON has it."""
-        return {"value": self.value, "tolerance": self.tolerance, "passed": self.passed, "reason": self.reason}
+        return {
+            "value": self.value,
+            "tolerance": self.tolerance,
+            "passed": self.passed,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)
@@ -162,9 +167,13 @@ class Audit:
 
         How the model is normalised is a property of the model, not of the instrument, and does not count.
         """
-        controls = {name: check for name, check in self.checks.items() if name not in ABOUT_THE_MODEL}
+        controls = {
+            name: check for name, check in self.checks.items() if name not in ABOUT_THE_MODEL
+        }
         failed = [name for name, check in controls.items() if check.passed is False]
-        unmade = [name for name, check in controls.items() if check.passed is None and check.value is None]
+        unmade = [
+            name for name, check in controls.items() if check.passed is None and check.value is None
+        ]
         return {"passed": not failed, "failed": failed, "not_made": unmade}
 
     def _repr_html_(self) -> str:
@@ -206,7 +215,10 @@ class Audit:
                     "source": norm.source,
                 },
                 "methods": {name: method.to_dict() for name, method in self.methods.items()},
-                "reversal": {"probability_change": self.probability_change, "flipped_fraction": self.flipped_fraction},
+                "reversal": {
+                    "probability_change": self.probability_change,
+                    "flipped_fraction": self.flipped_fraction,
+                },
                 "lag": None
                 if self.lag is None
                 else {"slices": self.lag.value, "low": self.lag.low, "high": self.lag.high},

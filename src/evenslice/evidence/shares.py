@@ -55,4 +55,9 @@ def index_parts(shares: Floats) -> tuple[Floats, Floats]:
 
 def ratio(top: Floats, bottom: Floats) -> Floats:
     """Divide, with 0 / 0 = 0: a pair of slots that do not count at all does not lean."""
-    return np.divide(top, bottom, out=np.zeros(np.broadcast_shapes(np.shape(top), np.shape(bottom))), where=bottom != 0)
+    return np.divide(
+        top,
+        bottom,
+        out=np.zeros(np.broadcast_shapes(np.shape(top), np.shape(bottom))),
+        where=bottom != 0,
+    )

@@ -9,6 +9,38 @@ from numpy.typing import NDArray
 
 from evenslice.evidence.shares import Floats, ratio
 
+LOOKS = (12, 16, 24, 32, 48, 64)
+MOST_WINDOWS = LOOKS[-1]
+
+
+def planned_looks(available: int, windows: int | None) -> tuple[int, ...]:
+    """Return after how many windows the results are looked at.
+
+    Parameters
+    ----------
+    available
+        How many windows the volume holds.
+    windows
+        A fixed number, or None for looks at 12, 16, 24, 32, 48 and 64 windows, as far as there are so many.
+    """
+    if windows is not None:
+        return (min(windows, available),)
+    looks = [look for look in LOOKS if look <= available]
+    return tuple(looks) if looks else (available,)
+
+
+def confidence_each(confidence: float, looks: int) -> float:
+    """Return the confidence of each look's interval so that all looks hold together with ``confidence``."""
+    return 1.0 - (1.0 - confidence) / looks
+
+
+def is_decided(verdicts: Sequence[str]) -> bool:
+    """Whether there is nothing left to wait for: some method found a lean, or every one has spoken or abstained."""
+    return "asymmetric" in verdicts or all(
+        verdict in ("symmetric", "abstained") for verdict in verdicts
+    )
+
+
 RESAMPLES = 4999
 FEWEST_FOR_BOOTSTRAP = 12
 FEWEST_FOR_VERDICT = 6
@@ -26,7 +58,9 @@ class Interval:
     high: float
 
 
-def ratio_interval(top: Floats, bottom: Floats, clusters: NDArray[np.intp], confidence: float, seed: int) -> Interval:
+def ratio_interval(
+    top: Floats, bottom: Floats, clusters: NDArray[np.intp], confidence: float, seed: int
+) -> Interval:
     """Estimate mean(top) / mean(bottom) with an interval from whole blocks of the volume.
 
     Blocks, never pixels or windows, are resampled: windows of one block look at the same tissue. From 12 blocks on the
@@ -55,7 +89,9 @@ def ratio_interval(top: Floats, bottom: Floats, clusters: NDArray[np.intp], conf
     if np.ptp(ratio(tops, bottoms)) <= SAME:
         return Interval(value, value, value)
     error = float(_error(np.ones((1, len(tops))), tops, bottoms)[1][0])
-    low, high = (_bootstrap_t if len(tops) >= FEWEST_FOR_BOOTSTRAP else _t)(tops, bottoms, confidence, seed)
+    low, high = (_bootstrap_t if len(tops) >= FEWEST_FOR_BOOTSTRAP else _t)(
+        tops, bottoms, confidence, seed
+    )
     return Interval(value, value - high * error, value - low * error)
 
 
@@ -83,11 +119,15 @@ def _t(tops: Floats, bottoms: Floats, confidence: float, seed: int) -> tuple[flo
 def _resamples(count: int, seed: int) -> Floats:
     """Draw how often each block is in each resample, (resamples, blocks); the same for all that is estimated from them."""
     rng = np.random.default_rng(seed)
-    weights: Floats = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
+    weights: Floats = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(
+        np.float64
+    )
     return weights
 
 
-def _bootstrap_t(tops: Floats, bottoms: Floats, confidence: float, seed: int) -> tuple[float, float]:
+def _bootstrap_t(
+    tops: Floats, bottoms: Floats, confidence: float, seed: int
+) -> tuple[float, float]:
     """Return the quantiles of (ratio of a resample - ratio) / its standard error."""
     from scipy.stats import norm
 
@@ -96,11 +136,15 @@ def _bootstrap_t(tops: Floats, bottoms: Floats, confidence: float, seed: int) ->
     values, errors = _error(_resamples(count, seed), tops, bottoms)
     value = float(ratio(tops.sum(), bottoms.sum()))
     usable = errors > 0
-    low, high = np.quantile((values[usable] - value) / errors[usable], [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(
+        (values[usable] - value) / errors[usable], [(1 - level) / 2, (1 + level) / 2]
+    )
     return float(low), float(high)
 
 
-def method_verdict(pairs: Sequence[Interval], outer_share: float, blocks: int, margin: float) -> str:
+def method_verdict(
+    pairs: Sequence[Interval], outer_share: float, blocks: int, margin: float
+) -> str:
     """Return the verdict of one method, by equivalence rather than by p > 0.05.
 
     ``abstained`` if there is no pair or the outer slots together hold under 2 % of importance, ``inconclusive: too

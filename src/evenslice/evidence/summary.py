@@ -53,7 +53,9 @@ def settled(methods: Mapping[str, MethodResult]) -> dict[str, MethodResult]:
     return {name: replace(method, verdict="abstained") for name, method in methods.items()}
 
 
-def latin_result(importance: Floats, clusters: NDArray[np.intp], margin: float, confidence: float, seed: int) -> Latin:
+def latin_result(
+    importance: Floats, clusters: NDArray[np.intp], margin: float, confidence: float, seed: int
+) -> Latin:
     """Say whether all slots are alike, from importance (windows, 2S, S) of every cyclic shift and its reversal.
 
     A slot is compared with the even share 1/S as a mirror pair is with its partner: (share - 1/S) / (share + 1/S).
@@ -67,12 +69,19 @@ def latin_result(importance: Floats, clusters: NDArray[np.intp], margin: float, 
     if any(low > margin or high < -margin for low, high in apart):
         verdict = "unlike"
     else:
-        verdict = "alike" if all(-margin <= low and high <= margin for low, high in apart) else "inconclusive"
+        verdict = (
+            "alike"
+            if all(-margin <= low and high <= margin for low, high in apart)
+            else "inconclusive"
+        )
     return Latin(by_slot, verdict)
 
 
 def lag_result(
-    parts: Sequence[tuple[float, float] | None], clusters: NDArray[np.intp], confidence: float, seed: int
+    parts: Sequence[tuple[float, float] | None],
+    clusters: NDArray[np.intp],
+    confidence: float,
+    seed: int,
 ) -> Interval | None:
     """Estimate the lag in slices; None without labels, or where slices do not differ enough to tell.
 
@@ -98,8 +107,12 @@ def _used(importance: Floats, clusters: NDArray[np.intp]) -> tuple[Floats, NDArr
     return shares[used], clusters[used]
 
 
-def _share_intervals(shares: Floats, clusters: NDArray[np.intp], confidence: float, seed: int) -> tuple[Interval, ...]:
-    intervals = (ratio_interval(share, np.ones(len(share)), clusters, confidence, seed) for share in shares.T)
+def _share_intervals(
+    shares: Floats, clusters: NDArray[np.intp], confidence: float, seed: int
+) -> tuple[Interval, ...]:
+    intervals = (
+        ratio_interval(share, np.ones(len(share)), clusters, confidence, seed) for share in shares.T
+    )
     return tuple(_within(interval, 0.0) for interval in intervals)
 
 

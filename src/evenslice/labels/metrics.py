@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.labels.matching import Matching
-from evenslice.labels.partition import NOTHING, Partition
+from evenslice.labels.overlap import NOTHING, Matching, Partition
 
 MOST_CLASSES = 256
 ScoresAs = Literal["semantic", "instances"]
@@ -98,7 +97,13 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as JSON can hold them (schema evenslice.scores/1); what was not asked for is null."""
         outlines = {} if self.boundary is None else self.boundary.per_class
-        matching = {"f1": None, "matching": None, "mean_matched_iou": None, "panoptic_quality": None, "objects": None}
+        matching = {
+            "f1": None,
+            "matching": None,
+            "mean_matched_iou": None,
+            "panoptic_quality": None,
+            "objects": None,
+        }
         return {
             "schema": "evenslice.scores/1",
             "as": self.as_,
@@ -142,14 +147,18 @@ def confusion(
         If the shapes differ, or there are other numbers, which would be counted as something else.
     """
     if truth.shape != prediction.shape:
-        raise ValueError(f"prediction of shape {prediction.shape}, expected {truth.shape} like the truth")
+        raise ValueError(
+            f"prediction of shape {prediction.shape}, expected {truth.shape} like the truth"
+        )
     truth, prediction = truth.ravel(), prediction.ravel()
     if ignore is not None:
         keep = truth != ignore
         truth, prediction = truth[keep], prediction[keep]
     for values in (truth, prediction):
         if values.size and not 0 <= values.min() <= values.max() < classes:
-            raise ValueError(f"class numbers {values.min()} to {values.max()}, expected 0 to {classes - 1}")
+            raise ValueError(
+                f"class numbers {values.min()} to {values.max()}, expected 0 to {classes - 1}"
+            )
     joint = truth.astype(np.int64) * classes + prediction.astype(np.int64)
     return np.bincount(joint, minlength=classes * classes).reshape(classes, classes)
 
@@ -161,7 +170,11 @@ def scores_of(table: NDArray[np.int64]) -> Scores:
     """
     per_class: dict[int, dict[str, float]] = {}
     for label in range(1, len(table)):
-        hit, of_truth, of_prediction = int(table[label, label]), int(table[label].sum()), int(table[:, label].sum())
+        hit, of_truth, of_prediction = (
+            int(table[label, label]),
+            int(table[label].sum()),
+            int(table[:, label].sum()),
+        )
         if of_truth == 0:
             continue
         per_class[label] = {

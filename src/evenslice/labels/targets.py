@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.labels.bands import bands
+from evenslice.labels.blocks import bands
 from evenslice.volume.array import Volume
 
 TargetKind = Literal["auto", "foreground", "boundary", "classes"]
@@ -72,7 +72,9 @@ def boundaries(labels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(edge, np.uint8)
 
 
-def resolve_target(labels: Volume | Sequence[Volume], kind: TargetKind, ignore: int | None = None) -> Target:
+def resolve_target(
+    labels: Volume | Sequence[Volume], kind: TargetKind, ignore: int | None = None
+) -> Target:
     """Decide what the labels of a volume, or of several together, mean, apart from the label to ignore.
 
     ``auto``: 0/1 is foreground, 3 to 8 contiguous values from 0 are classes; anything else must be said.
@@ -135,8 +137,14 @@ def unique_values(labels: Volume, ignore: int | None = None, most: int | None = 
     found: set[int] = set()
     for band in bands(labels.shape):
         values = _distinct(labels.read(band.box))
-        where = f"slice {band.z.start}" if band.z.stop == band.z.start + 1 else f"slices {band.z.start}:{band.z.stop}"
-        if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.all(values == np.floor(values))):
+        where = (
+            f"slice {band.z.start}"
+            if band.z.stop == band.z.start + 1
+            else f"slices {band.z.start}:{band.z.stop}"
+        )
+        if values.dtype.kind == "f" and not (
+            np.isfinite(values).all() and np.all(values == np.floor(values))
+        ):
             raise _fractions(labels.source, where)
         if any(v < 0 and v != ignore for v in values[:2]):
             raise BadInputError(
@@ -168,7 +176,9 @@ class _Whole:
 
 
 def _fractions(source: str, where: str) -> BadInputError:
-    return BadInputError(f"{source} holds fractions ({where}), expected labels as whole numbers; threshold it first")
+    return BadInputError(
+        f"{source} holds fractions ({where}), expected labels as whole numbers; threshold it first"
+    )
 
 
 def _distinct(values: NDArray[Any]) -> NDArray[Any]:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from skimage.segmentation import watershed
 
-from evenslice.labels.boxes import Box
-from evenslice.labels.objects import renumber
+from evenslice.labels.blocks import Box
+from evenslice.labels.components import renumber
 from evenslice.volume.array import VoxelSize
 
 # On ISBI 2012 (50 x 4 x 4 nm, blocks of 16 x 256 x 256) the adapted Rand error is within .005 of the whole flood's; with
@@ -49,7 +49,11 @@ def seed_halo(voxel_nm: VoxelSize | None, distance_nm: float) -> tuple[int, int,
 
 
 def seeds_in(
-    boundary: NDArray[Any], inside: Box, threshold: float, voxel_nm: VoxelSize | None, distance_nm: float
+    boundary: NDArray[Any],
+    inside: Box,
+    threshold: float,
+    voxel_nm: VoxelSize | None,
+    distance_nm: float,
 ) -> NDArray[np.bool_]:
     """Mark the voxels of a box that are farther than ``distance_nm`` from every boundary voxel.
 
@@ -115,14 +119,18 @@ def flood_box(
     if distance_nm <= 0:
         raise ValueError(f"a seed distance of {distance_nm}, expected more than 0")
     if seeds.shape != boundary.shape:
-        raise ValueError(f"seeds of shape {seeds.shape}, expected {boundary.shape} like the boundary")
+        raise ValueError(
+            f"seeds of shape {seeds.shape}, expected {boundary.shape} like the boundary"
+        )
     probability = _probability(boundary)
     below = probability < threshold
     depth = np.minimum(_depth(below, voxel_nm) / distance_nm, 1).astype(np.float32)
     # scikit-image floods with int32: small numbers here, the real ones on return.
     markers, names = renumber(seeds)
     landscape = probability - DEPTH * depth
-    flooded = watershed(landscape, markers.astype(np.int32), connectivity=1, mask=None if fill else below)
+    flooded = watershed(
+        landscape, markers.astype(np.int32), connectivity=1, mask=None if fill else below
+    )
     return np.asarray(np.concatenate([np.zeros(1, seeds.dtype), names])[flooded[inside]])
 
 
@@ -131,7 +139,9 @@ def _probability(boundary: NDArray[Any]) -> NDArray[np.float32]:
     if boundary.dtype == np.uint8:
         return boundary.astype(np.float32) / np.float32(255)
     if boundary.dtype.kind != "f":
-        raise ValueError(f"boundary probabilities of type {boundary.dtype}, expected uint8 or real numbers 0..1")
+        raise ValueError(
+            f"boundary probabilities of type {boundary.dtype}, expected uint8 or real numbers 0..1"
+        )
     return boundary.astype(np.float32)
 
 

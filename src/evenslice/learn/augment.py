@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from evenslice.learn.em import EM
+from evenslice.learn.recipe import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.windows import read_window
 
@@ -53,21 +53,29 @@ def draw_sections(rng: np.random.Generator, slices: int, em: EM) -> tuple[Sectio
 def _section(rng: np.random.Generator, em: EM, centre: bool) -> Section:
     far = em.shift.size
     section = Section(
-        (int(rng.integers(-far, far + 1)), int(rng.integers(-far, far + 1))) if _hit(rng, em.shift) else (0, 0),
+        (int(rng.integers(-far, far + 1)), int(rng.integers(-far, far + 1)))
+        if _hit(rng, em.shift)
+        else (0, 0),
         em.blur.size * rng.random() if _hit(rng, em.blur) else 0.0,
         1.0 + em.contrast.size * rng.uniform(-1, 1) if _hit(rng, em.contrast) else 1.0,
         em.brightness.size * rng.uniform(-1, 1) if _hit(rng, em.brightness) else 0.0,
         em.noise.size * rng.random() if _hit(rng, em.noise) else 0.0,
         ("blank" if rng.random() < em.missing.blank else "copy") if _hit(rng, em.missing) else "",
     )
-    return Section((0, 0), section.blur, section.gain, section.offset, section.noise) if centre else section
+    return (
+        Section((0, 0), section.blur, section.gain, section.offset, section.noise)
+        if centre
+        else section
+    )
 
 
 def _hit(rng: np.random.Generator, change: Any) -> bool:
     return bool(rng.random() < change.probability)
 
 
-def read_sections(volume: Volume, z: int, y: slice, x: slice, sections: tuple[Section, ...]) -> NDArray[np.generic]:
+def read_sections(
+    volume: Volume, z: int, y: slice, x: slice, sections: tuple[Section, ...]
+) -> NDArray[np.generic]:
     """Read a window (S, y, x) around slice ``z`` with its slices shifted; beyond the edge the volume is mirrored."""
     far = max(abs(step) for section in sections for step in section.shift)
     if not far:
@@ -80,11 +88,17 @@ def read_sections(volume: Volume, z: int, y: slice, x: slice, sections: tuple[Se
     wide = np.pad(read_window(volume, z, len(sections), *spans), beyond, mode="symmetric")
     tall, broad = y.stop - y.start, x.stop - x.start
     corners = [(far + section.shift[0], far + section.shift[1]) for section in sections]
-    return np.stack([plane[a : a + tall, b : b + broad] for plane, (a, b) in zip(wide, corners, strict=True)])
+    return np.stack(
+        [plane[a : a + tall, b : b + broad] for plane, (a, b) in zip(wide, corners, strict=True)]
+    )
 
 
 def apply_sections(
-    window: NDArray[Any], sections: tuple[Section, ...], mean: float, std: float, rng: np.random.Generator
+    window: NDArray[Any],
+    sections: tuple[Section, ...],
+    mean: float,
+    std: float,
+    rng: np.random.Generator,
 ) -> NDArray[Any]:
     """Change the grey values of a raw window.
 
@@ -113,7 +127,9 @@ def apply_sections(
     return _within(out, window.dtype)
 
 
-def _changed(plane: NDArray[Any], section: Section, mean: float, std: float, rng: np.random.Generator) -> NDArray[Any]:
+def _changed(
+    plane: NDArray[Any], section: Section, mean: float, std: float, rng: np.random.Generator
+) -> NDArray[Any]:
     if section.blur:
         plane = gaussian_filter(plane, section.blur, mode="nearest", truncate=FARTHEST)
     if section.gain != 1 or section.offset:

@@ -19,7 +19,7 @@ from evenslice.learn.module import Training
 from evenslice.learn.ranks import Ranks, strategy_of
 from evenslice.learn.recipe import Precision
 from evenslice.progress import Progress, Step, silent
-from evenslice.volume.writing import written_beside
+from evenslice.volume.atomic import written_beside
 
 FEWEST_CHUNK = 50
 STATE, LOG = "state.ckpt", "log.csv"
@@ -59,7 +59,9 @@ def precision_of(name: Precision, device: torch.device) -> Precision:
         If fp16 is asked for where there is no GPU.
     """
     if name == "fp16" and device.type != "cuda":
-        raise BadInputError("--precision is fp16 without a GPU, expected bf16 or fp32 there; use --precision bf16")
+        raise BadInputError(
+            "--precision is fp16 without a GPU, expected bf16 or fp32 there; use --precision bf16"
+        )
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
@@ -113,7 +115,11 @@ def fit(
         warnings.simplefilter("ignore")
         for _ in range(training.start):
             step()
-        watch = _Watch(step, state, look, Log(folder / LOG, training.start)) if ranks.rank == 0 else _Follow()
+        watch = (
+            _Watch(step, state, look, Log(folder / LOG, training.start))
+            if ranks.rank == 0
+            else _Follow()
+        )
         trainer = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=ranks.count,
@@ -202,7 +208,9 @@ class _Watch(_Follow):
         self._rates: list[float] = []
         self._chunk: list[float] = []
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Training, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: Training, batch: Any, batch_idx: int
+    ) -> None:
         self._rates.append(pl_module.rate)
 
     def on_train_batch_end(
@@ -237,5 +245,7 @@ class _Watch(_Follow):
 
 def _finite(loss: float, step: int) -> float:
     if not math.isfinite(loss):
-        raise BadInputError(f"the loss became {loss} at step {step}, expected a number; use a smaller --lr")
+        raise BadInputError(
+            f"the loss became {loss} at step {step}, expected a number; use a smaller --lr"
+        )
     return loss

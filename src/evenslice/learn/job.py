@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from evenslice.learn.fit import Seen, fit
-from evenslice.learn.held import held_sources
-from evenslice.learn.mixture import Mixture
 from evenslice.learn.module import Training
+from evenslice.learn.multi_volume import Mixture
+from evenslice.learn.preload import held_sources
 from evenslice.learn.ranks import Ranks
 from evenslice.learn.recipe import Precision, Recipe
 from evenslice.model.build import rebuild
-from evenslice.model.footprint import free_memory
+from evenslice.model.memory_estimate import free_memory
 from evenslice.model.spec import Spec
-from evenslice.model.stem import mirror_stem
+from evenslice.model.stem.adapt import mirror_stem
 from evenslice.volume.array import Pixels, Volume
 from evenslice.volume.files import open_volume
 
@@ -55,8 +55,12 @@ class Job:
         if self.spec.tie != "none":
             mirror_stem(network, self.spec.slices, self.spec.tie)
         mixture = held_sources(self.mixture, self.recipe, free_memory() // ranks.count)
-        training = Training(network.train(), self.stride, mixture, self.recipe, self.chunk, ranks.rank)
-        return partial(fit, training, torch.device(self.device), self.precision, self.folder, _unseen, ranks)
+        training = Training(
+            network.train(), self.stride, mixture, self.recipe, self.chunk, ranks.rank
+        )
+        return partial(
+            fit, training, torch.device(self.device), self.precision, self.folder, _unseen, ranks
+        )
 
 
 def _unseen(steps: int, loss: float, rate: float) -> Seen:

@@ -3,8 +3,7 @@
 from itertools import takewhile
 from pathlib import Path
 
-from evenslice.volume.durable import flush_file
-from evenslice.volume.writing import named, written_beside
+from evenslice.volume.atomic import flush_file, named, written_beside
 
 HEAD = "steps,loss,lr,dice\n"
 OFTEN = 50
@@ -24,7 +23,9 @@ class Log:
     def __init__(self, path: Path, done: int) -> None:
         self._path = path
         self._rows: list[tuple[int, str, str, str]] = []
-        lines = path.read_text(errors="replace").splitlines(keepends=True)[1:] if path.exists() else []
+        lines = (
+            path.read_text(errors="replace").splitlines(keepends=True)[1:] if path.exists() else []
+        )
         kept = takewhile(lambda line: _is_whole(line) and int(line.split(",")[0]) <= done, lines)
         with written_beside(path) as part:
             part.write_text(HEAD + "".join(kept))
@@ -49,4 +50,8 @@ class Log:
 
 
 def _is_whole(line: str) -> bool:
-    return line.endswith("\n") and line.count(",") == HEAD.count(",") and line.partition(",")[0].isdecimal()
+    return (
+        line.endswith("\n")
+        and line.count(",") == HEAD.count(",")
+        and line.partition(",")[0].isdecimal()
+    )

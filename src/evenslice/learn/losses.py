@@ -51,7 +51,9 @@ def segmentation_loss(
         return logits.sum() * 0.0
     parts, terms = kind.split("+"), []
     if parts[0] != "dice":
-        terms.append(_entropy(logits, target, valid, None if weights is None else logits.new_tensor(weights)))
+        terms.append(
+            _entropy(logits, target, valid, None if weights is None else logits.new_tensor(weights))
+        )
     if parts[-1] == "dice":
         terms.append(_dice(logits, target, valid))
     return terms[0] + terms[1] if len(terms) == 2 else terms[0]
@@ -65,7 +67,9 @@ def _entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | No
     if weights is None:
         return functional.binary_cross_entropy_with_logits(flat, truth)
     each = weights[(truth > 0).long()]
-    return functional.binary_cross_entropy_with_logits(flat, truth, each, reduction="sum") / each.sum()
+    return (
+        functional.binary_cross_entropy_with_logits(flat, truth, each, reduction="sum") / each.sum()
+    )
 
 
 def _dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:

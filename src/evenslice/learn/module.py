@@ -1,19 +1,115 @@
 """The Lightning module: one network, one loss, one schedule, a seeded stretch of patches for each epoch."""
 
+import math
 import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
-from evenslice.learn.feed import Batches
 from evenslice.learn.losses import segmentation_loss
 from evenslice.learn.patches import Patches, Source
 from evenslice.learn.recipe import Recipe
-from evenslice.learn.schedule import schedule_of
 from evenslice.model.predict import logits_of
+
+
+def schedule_of(optimiser: torch.optim.Optimizer, recipe: Recipe) -> Any:
+    """Return the schedule of a recipe, to be stepped once a step.
+
+    ``one-cycle`` is torch's (Smith & Topin 2018, arXiv:1708.07120); ``cosine`` is ``cosine_part`` of ``recipe.lr``.
+    """
+    schedules = torch.optim.lr_scheduler
+    if recipe.schedule == "one-cycle":
+        return schedules.OneCycleLR(optimiser, recipe.lr, total_steps=max(2, recipe.steps))
+    if recipe.schedule == "constant":
+        return schedules.LambdaLR(optimiser, lambda _: 1.0)
+    return schedules.LambdaLR(
+        optimiser, lambda step: cosine_part(step, recipe.steps, recipe.warmup)
+    )
+
+
+def cosine_part(step: int, steps: int, warmup: float) -> float:
+    """Return the part of the largest rate that step 0, 1, ... is taken with.
+
+    It rises linearly over the first ``warmup`` part of the steps, reaches 1 with the last of them, and falls along half a
+    cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts) to 0 after the last step.
+    """
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Batches:
+    """The batches of a stretch of patches, or the part of each that one of several devices takes.
+
+    Parameters
+    ----------
+    patches
+        The stretch, a multiple of ``batch`` long.
+    batch
+        Patches a step, of all devices together.
+    share
+        Number of this device, and how many there are: of every batch it takes as many patches as the others, in a row.
+    threads
+        How many make batches; at most one more than these are waiting.
+    pinned
+        Whether to put them into memory from which a GPU takes them without waiting.
+    """
+
+    def __init__(
+        self,
+        patches: Patches,
+        batch: int,
+        share: tuple[int, int] = (0, 1),
+        threads: int = 1,
+        pinned: bool = False,
+    ) -> None:
+        self._patches, self._batch, self._share = patches, batch, share
+        self._threads, self._pinned = threads, pinned
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self._patches) // self._batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Give windows (B, S, y, x) and targets (B, y, x), step by step."""
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self._threads, "patches") as pool:
+            try:
+                for step in range(len(self)):
+                    waiting.append(pool.submit(self._made, step))
+                    if len(waiting) > self._threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _made(self, step: int) -> Batch:
+        rank, ranks = self._share
+        part = self._batch // ranks
+        first = step * self._batch + rank * part
+        drawn = [self._patches.drawn(first + i) for i in range(part)]
+        windows, targets = self._room(part, drawn[0][0]), self._room(part, drawn[0][1])
+        for i, (window, target) in enumerate(drawn):
+            windows.numpy()[i], targets.numpy()[i] = window, target
+        return windows, targets
+
+    def _room(self, part: int, one: np.ndarray) -> Tensor:
+        kind = torch.from_numpy(one).dtype
+        return torch.empty((part, *one.shape), dtype=kind, pin_memory=self._pinned)
+
 
 MOST_THREADS = 8
 
@@ -39,11 +135,23 @@ class Training(pl.LightningModule):  # type: ignore[misc]
     """
 
     def __init__(
-        self, network: nn.Module, stride: int, source: Source, recipe: Recipe, chunk: int, rank: int = 0
+        self,
+        network: nn.Module,
+        stride: int,
+        source: Source,
+        recipe: Recipe,
+        chunk: int,
+        rank: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
-        self.stride, self.source, self.recipe, self.chunk, self.rank = stride, source, recipe, chunk, rank
+        self.stride, self.source, self.recipe, self.chunk, self.rank = (
+            stride,
+            source,
+            recipe,
+            chunk,
+            rank,
+        )
         self.start = 0
         self._earlier: dict[str, Any] | None = None
 
@@ -108,7 +216,9 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         recipe, cuda = self.recipe, self.device.type == "cuda"
         count = min(self.chunk, recipe.steps - self.done) * recipe.batch
         patches = Patches(self.source, recipe.seed, self.done * recipe.batch, count)
-        threads = max(1, min(MOST_THREADS, (os.cpu_count() or 1) // recipe.devices - 1)) if cuda else 1
+        threads = (
+            max(1, min(MOST_THREADS, (os.cpu_count() or 1) // recipe.devices - 1)) if cuda else 1
+        )
         return Batches(patches, recipe.batch, (self.rank, recipe.devices), threads, pinned=cuda)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
@@ -120,7 +230,9 @@ class Training(pl.LightningModule):  # type: ignore[misc]
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW and its schedule over all steps."""
         recipe = self.recipe
-        optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+        )
         schedule = schedule_of(optimiser, recipe)
         if self._earlier is not None:
             try:

@@ -9,12 +9,56 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from evenslice.errors import BadInputError
 from evenslice.labels.targets import Target
 from evenslice.learn.augment import apply_sections, draw_sections, read_sections
-from evenslice.learn.em import EM
+from evenslice.learn.recipe import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, check_finite
 from evenslice.volume.windows import read_window
+
+VALIDATION_PART = 0.2
+
+
+def split_slices(
+    depth: int, slices: int, validation: range | None = None, source: str = "the volume"
+) -> tuple[list[int], list[int]]:
+    """Split the slices of a volume into training and validation.
+
+    Parameters
+    ----------
+    depth
+        Number of slices of the volume.
+    slices
+        S; also the gap left between the two, so that their windows share no slice.
+    validation
+        Slices to validate on; the last 20 % when None.
+    source
+        What the volume is called in a message.
+
+    Returns
+    -------
+    tuple
+        Centre slices for training, centre slices for validation.
+
+    Raises
+    ------
+    BadInputError
+        If the volume is too small for both.
+    """
+    if validation is None:
+        validation = range(depth - max(1, round(VALIDATION_PART * depth)), depth)
+    if not validation or validation[0] < 0 or validation[-1] >= depth:
+        raise BadInputError(
+            f"validation slices {validation.start}:{validation.stop} were asked for, expected some of 0:{depth}; change --validation"
+        )
+    train = [z for z in range(depth) if z < validation[0] - slices or z > validation[-1] + slices]
+    if not train:
+        raise BadInputError(
+            f"{source} has {depth} slices, which leaves none to train on beside {len(validation)} for validation and a gap of {slices}, "
+            "expected more; use a deeper volume or fewer --validation slices"
+        )
+    return train, list(validation)
 
 
 class Source(Protocol):
@@ -72,26 +116,39 @@ class PatchSource:
         """Draw one patch: window (S, y, x) normalised, target (y, x) with -1 where no loss is taken."""
         z = int(rng.choice(self.centres))
         (_, height, width), (tall, wide) = self.volume.shape, self.crop
-        return self._cut(rng, z, int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1)))
+        return self._cut(
+            rng, z, int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+        )
 
     def draw_around(
         self, rng: np.random.Generator, z: int, y: int, x: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Draw the patch that has a voxel in its middle, or as near to it as the volume allows."""
         sizes = zip((y, x), self.crop, self.volume.shape[1:], strict=True)
-        return self._cut(rng, z, *(min(max(0, at - side // 2), size - side) for at, side, size in sizes))
+        return self._cut(
+            rng, z, *(min(max(0, at - side // 2), size - side) for at, side, size in sizes)
+        )
 
     def target_at(self, z: slice, y: slice, x: slice) -> NDArray[np.int64]:
         """Return the targets of a box (z, y, x) as they are in the whole slices, -1 where no loss is taken."""
         _, height, width = self.volume.shape
-        rows, columns = _widened(y, self.target.reach, height), _widened(x, self.target.reach, width)
+        rows, columns = (
+            _widened(y, self.target.reach, height),
+            _widened(x, self.target.reach, width),
+        )
         labels = self.labels.read((z, rows, columns))
         target = self.target.apply(labels).astype(np.int64)
         if self.ignore is not None:
             target[labels == self.ignore] = -1
-        return target[:, y.start - rows.start : y.stop - rows.start, x.start - columns.start : x.stop - columns.start]
+        return target[
+            :,
+            y.start - rows.start : y.stop - rows.start,
+            x.start - columns.start : x.stop - columns.start,
+        ]
 
-    def _cut(self, rng: np.random.Generator, z: int, y: int, x: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _cut(
+        self, rng: np.random.Generator, z: int, y: int, x: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         place = slice(y, y + self.crop[0]), slice(x, x + self.crop[1])
         window = self._window(rng, z, *place)
         target = self.target_at(slice(z, z + 1), *place)[0]
@@ -110,7 +167,9 @@ class PatchSource:
         sections = draw_sections(rng, self.slices, self.em)
         window = read_sections(self.volume, z, y, x, sections)
         check_finite(window, where)
-        return apply_sections(window, sections, self.normalisation.mean[0], self.normalisation.std[0], rng)
+        return apply_sections(
+            window, sections, self.normalisation.mean[0], self.normalisation.std[0], rng
+        )
 
 
 def _widened(part: slice, reach: int, size: int) -> slice:

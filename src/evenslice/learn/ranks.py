@@ -25,7 +25,9 @@ from evenslice.printable import one_line
 
 HOST = "127.0.0.1"
 GRACE_S = 60.0
-PATIENCE = timedelta(days=7)  # the other devices wait while the first looks at the validation slices
+PATIENCE = timedelta(
+    days=7
+)  # the other devices wait while the first looks at the validation slices
 READY = b"ready\n"
 
 
@@ -142,7 +144,9 @@ def crew(job: Any, count: int) -> Iterator[Ranks]:
         except BaseException as error:
             with contextlib.suppress(KeyboardInterrupt):
                 alarm.off()
-            patience = GRACE_S if isinstance(error, RuntimeError) else 0.0  # one that lost another hears of it first
+            patience = (
+                GRACE_S if isinstance(error, RuntimeError) else 0.0
+            )  # one that lost another hears of it first
             failures = [said for member in members if (said := member.failure(patience / 10))]
             if failures:
                 raise BadInputError(failures[0]) from error
@@ -216,7 +220,9 @@ class _Member:
     def _watch(self) -> None:
         """Interrupt the training if the process fails; what does not hear that is waiting for it in the library, and is ended."""
         if self.process.wait() and self._alarm.ring() and not self._ended.wait(GRACE_S):
-            print(f"evenslice: error: {one_line(self.failure(0) or '')}", file=sys.stderr, flush=True)
+            print(
+                f"evenslice: error: {one_line(self.failure(0) or '')}", file=sys.stderr, flush=True
+            )
             os._exit(2)
 
     def failure(self, patience: float) -> str | None:

@@ -1,14 +1,71 @@
-"""How to train: each field is the option of the same name of ``evenslice train``, and the key of its TOML file."""
+"""How to train: each field is the option of the same name of ``evenslice train`` and the key of its TOML file."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import TargetKind
-from evenslice.learn.em import EM
-from evenslice.learn.settings import OPTIONS, Settings, explained
-from evenslice.model.stem import Init, Tie
+from evenslice.learn.settings import OPTIONS, Settings, explained, read_toml
+from evenslice.model.stem.adapt import Init, Tie
+
+Part = Annotated[float, Field(ge=0, le=1)]
+Deviations = Annotated[float, Field(ge=0, le=5)]
+
+
+class Brightness(Settings):
+    """A constant is added to a section: up to ``size`` standard deviations, either way."""
+
+    probability: Part = 0.5
+    size: Deviations = 0.3
+
+
+class Contrast(Settings):
+    """The distance of a section from the mean grey value is multiplied by a factor of 1 - ``size`` to 1 + ``size``."""
+
+    probability: Part = 0.5
+    size: Annotated[float, Field(ge=0, lt=1)] = 0.3
+
+
+class Blur(Settings):
+    """A section is out of focus: blurred by a Gaussian whose sigma is up to ``size`` pixels."""
+
+    probability: Part = 0.1
+    size: Annotated[float, Field(ge=0, le=10)] = 1.5
+
+
+class Noise(Settings):
+    """Gaussian noise is added to a section, its deviation up to ``size`` of that of the volume."""
+
+    probability: Part = 0.3
+    size: Deviations = 0.3
+
+
+class Missing(Settings):
+    """A neighbour slice is lost: a ``blank`` part of those is the mean grey value, the others are a copy of the centre."""
+
+    probability: Part = 0.05
+    blank: Part = 0.5
+
+
+class Shift(Settings):
+    """A neighbour slice is badly aligned: shifted by up to ``size`` whole pixels along y and x."""
+
+    probability: Part = 0.1
+    size: Annotated[int, Field(ge=0, le=64)] = 4
+
+
+class EM(Settings):
+    """What goes wrong with sections under the microscope, each with the probability that a section suffers it."""
+
+    brightness: Brightness = Brightness()
+    contrast: Contrast = Contrast()
+    blur: Blur = Blur()
+    noise: Noise = Noise()
+    missing: Missing = Missing()
+    shift: Shift = Shift()
+
 
 SMALLEST_CROP, LARGEST_CROP = 32, 2**14
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -16,7 +73,6 @@ Schedule = Literal["one-cycle", "cosine", "constant"]
 Loss = Literal["bce", "ce", "dice", "bce+dice", "ce+dice"]
 Augment = Literal["flips", "none", "em"]
 Whole = Annotated[int, Field(ge=1, le=10**9)]
-Part = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -114,3 +170,52 @@ class Recipe(Settings):
             raise BadInputError(
                 f"{source}augment is {self.augment!r} with strengths in em, expected 'em' for them; change one"
             )
+
+
+NAMED_WEIGHTS = ("imagenet", "bundled", "none")
+
+
+class More(Settings):
+    """Another volume to train on, with its labels."""
+
+    volume: str
+    labels: str
+
+
+class TrainFile(Recipe):
+    """A settings file: the fields of ``Recipe``, and ``[[more]]``.
+
+    Attributes
+    ----------
+    more
+        Volumes beside the one on the command line.
+    """
+
+    more: list[More] = Field(default_factory=list)
+
+    def __init__(self, source: str = OPTIONS, /, **values: Any) -> None:
+        """Refuse what ``Recipe`` refuses."""
+        super().__init__(source, **values)
+
+    def recipe(self, **given: Any) -> Recipe:
+        """Return the recipe of the file, apart from what was ``given`` as options."""
+        return Recipe(**(self.model_dump(exclude={"more"}, exclude_unset=True) | given))
+
+
+def read_config(path: Path) -> TrainFile:
+    """Read a settings file; relative paths in it are meant from its folder, and come back so.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be read, or a key is unknown or holds what it cannot; the key is named.
+    """
+    found = TrainFile(f"{path}: ", **read_toml(path))
+    folder = path.parent
+    more = [
+        More(volume=str(folder / one.volume), labels=str(folder / one.labels)) for one in found.more
+    ]
+    changes: dict[str, Any] = {"more": more} if more else {}
+    if found.weights not in NAMED_WEIGHTS:
+        changes["weights"] = str(folder / found.weights)
+    return found.model_copy(update=changes)

@@ -53,9 +53,13 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise RecursionError
         return tomllib.loads(text)
     except RecursionError as error:
-        raise BadInputError(f"{path} is nested too deep, expected lines such as key = value; correct it") from error
+        raise BadInputError(
+            f"{path} is nested too deep, expected lines such as key = value; correct it"
+        ) from error
     except ValueError as error:  # of TOML, of UTF-8, and of endless numbers
-        raise BadInputError(f"{path} is not TOML ({error}), expected lines such as key = value; correct it") from error
+        raise BadInputError(
+            f"{path} is not TOML ({error}), expected lines such as key = value; correct it"
+        ) from error
 
 
 def checked(kind: type[Kind], values: dict[str, Any], source: str) -> Kind:
@@ -77,7 +81,9 @@ def explained(error: ValidationError, kind: type[Settings], prefix: str) -> str:
 
 def _said(error: ErrorDetails, kind: type[Settings], prefix: str) -> str:
     place = _place(error)
-    names = [str(part) if str(part).isprintable() and str(part).strip() else repr(part) for part in place]
+    names = [
+        str(part) if str(part).isprintable() and str(part).strip() else repr(part) for part in place
+    ]
     key = prefix + ".".join(names).replace("_", "-" if prefix == OPTIONS else "_")
     if error["type"] == "extra_forbidden":
         known = sorted(_fields(kind, place[:-1]))
@@ -90,17 +96,21 @@ def _said(error: ErrorDetails, kind: type[Settings], prefix: str) -> str:
         wanted = str(error["ctx"]["expected"])
         choices = wanted.replace("'", "").replace(" or ", ", ").split(", ")
         close = difflib.get_close_matches(str(error["input"]), choices, n=1)
-        return (
-            f"{key} is {error['input']!r}, expected {wanted}; {f'did you mean {close[0]}?' if close else 'choose one'}"
-        )
+        return f"{key} is {error['input']!r}, expected {wanted}; {f'did you mean {close[0]}?' if close else 'choose one'}"
     return f"{key} is {error['input']!r}, expected {_wanted(error)}; correct it"
 
 
 def _place(error: ErrorDetails) -> list[Any]:
     """Return the keys that lead to what is wrong; what pydantic adds for the kinds that a key may hold is left out."""
-    keys = [part for part in error["loc"][:-1] if not (isinstance(part, str) and ("[" in part or part in _KINDS))]
+    keys = [
+        part
+        for part in error["loc"][:-1]
+        if not (isinstance(part, str) and ("[" in part or part in _KINDS))
+    ]
     last = error["loc"][-1:]
-    told = error["type"] == "extra_forbidden" or not any(isinstance(p, str) and ("[" in p or p in _KINDS) for p in last)
+    told = error["type"] == "extra_forbidden" or not any(
+        isinstance(p, str) and ("[" in p or p in _KINDS) for p in last
+    )
     return [*keys, *last] if told or not keys else keys
 
 
@@ -125,7 +135,11 @@ def _fields(kind: Any, place: list[Any]) -> set[str]:
     """Return the keys of the table at a place, or those of the whole where it cannot be told."""
     for part in place:
         field = getattr(kind, "model_fields", {}).get(part)
-        inner = [] if field is None else [a for a in _inside(field.annotation) if hasattr(a, "model_fields")]
+        inner = (
+            []
+            if field is None
+            else [a for a in _inside(field.annotation) if hasattr(a, "model_fields")]
+        )
         kind = inner[0] if inner else kind
     return set(kind.model_fields)
 

@@ -20,9 +20,7 @@ from evenslice.errors import BadInputError
 from evenslice.model.expressions import guard_is_plain, symbols_are_plain
 from evenslice.model.pickles import check_not_pickled
 
-ADVICE = (
-    "export it again with torch.export.save of torch 2.9 or newer from a plain module, or give package.module:callable"
-)
+ADVICE = "export it again with torch.export.save of torch 2.9 or newer from a plain module, or give package.module:callable"
 MODEL = "models/model.json"
 SAMPLES = "data/sample_inputs/model.pt"
 JSON_LIMIT = 64 * 2**20
@@ -98,7 +96,9 @@ def _check_records(records: Records, refuse: Callable[[str], BadInputError]) -> 
             raise refuse(f"holds a pickle ({name})")
     models = [name for name in records if name.startswith("models/")]
     if models != [MODEL]:
-        raise refuse(f"holds {len(models)} models ({', '.join(models[:3])}) instead of one called model")
+        raise refuse(
+            f"holds {len(models)} models ({', '.join(models[:3])}) instead of one called model"
+        )
     for folder, prefix in SETS:
         name = f"{folder}model_{folder.split('/')[1]}_config.json"
         if name not in records:
@@ -109,7 +109,9 @@ def _check_records(records: Records, refuse: Callable[[str], BadInputError]) -> 
 
 
 def _refusal(path: Path) -> Callable[[str], BadInputError]:
-    return lambda found: BadInputError(f"{path.name} {found}, expected a plain exported model; {ADVICE}")
+    return lambda found: BadInputError(
+        f"{path.name} {found}, expected a plain exported model; {ADVICE}"
+    )
 
 
 def _records(path: Path) -> Records:
@@ -123,11 +125,17 @@ def _records(path: Path) -> Records:
             _check_entries(entries, path, refuse)
             if sum(entry.file_size for entry in entries) > RATIO_LIMIT * path.stat().st_size:
                 raise refuse("would unpack to far more than its own size")
-            if any(entry.file_size > JSON_LIMIT for entry in entries if entry.filename.endswith(".json")):
+            if any(
+                entry.file_size > JSON_LIMIT
+                for entry in entries
+                if entry.filename.endswith(".json")
+            ):
                 raise refuse(f"holds a description of more than {JSON_LIMIT // 2**20} MiB")
             records = {entry.filename.partition("/")[2]: archive.read(entry) for entry in entries}
     except FileNotFoundError:
-        raise BadInputError(f"{path} does not exist, expected a .pt2 file; check the name") from None
+        raise BadInputError(
+            f"{path} does not exist, expected a .pt2 file; check the name"
+        ) from None
     except BadInputError:
         raise
     except Exception as error:  # damage comes as any of a dozen kinds
@@ -138,7 +146,9 @@ def _records(path: Path) -> Records:
     return records
 
 
-def _check_entries(entries: list[zipfile.ZipInfo], path: Path, refuse: Callable[[str], BadInputError]) -> None:
+def _check_entries(
+    entries: list[zipfile.ZipInfo], path: Path, refuse: Callable[[str], BadInputError]
+) -> None:
     """Check the kinds and names of records, of which nothing was read yet."""
     if len(entries) > MOST_RECORDS:
         raise refuse(f"holds more than {MOST_RECORDS} records")
@@ -149,7 +159,9 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path, refuse: Callable[
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
             raise refuse(f"holds a link or device ({entry.filename[:60]!r})")
         if not _is_known(entry.filename.partition("/")[2]):
-            raise refuse(f"holds a record that torch.export does not write ({entry.filename[:60]!r})")
+            raise refuse(
+                f"holds a record that torch.export does not write ({entry.filename[:60]!r})"
+            )
 
 
 def _is_known(name: str) -> bool:
@@ -173,7 +185,11 @@ def _check_tensors(
         raise refuse(f"lists no tensors in {folder}")
     for name, entry in entries.items():
         try:
-            record, pickled, meta = str(entry["path_name"]), entry["use_pickle"], entry["tensor_meta"]
+            record, pickled, meta = (
+                str(entry["path_name"]),
+                entry["use_pickle"],
+                entry["tensor_meta"],
+            )
         except (TypeError, KeyError) as error:
             raise refuse(f"describes {name!r} in a way that is not known") from error
         if not re.fullmatch(rf"{prefix}_\d+", record) or meta is None:
@@ -196,7 +212,11 @@ class View:
         self.count = 1
         for n in size:
             self.count *= n
-        reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if self.count else 0
+        reach = (
+            offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
+            if self.count
+            else 0
+        )
         self.needed = max(reach, self.count) * dtype.itemsize
 
 
@@ -225,7 +245,9 @@ def _check_samples(data: bytes, refuse: Callable[[str], BadInputError]) -> None:
         found = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except BadInputError:
         raise
-    except Exception as error:  # what torch raises for a pickle that is not plain differs by version
+    except (
+        Exception
+    ) as error:  # what torch raises for a pickle that is not plain differs by version
         raise refuse("has sample inputs that are more than tensors") from error
     if not isinstance(found, tuple | dict):
         raise refuse("has sample inputs that are more than tensors")
@@ -250,7 +272,9 @@ def _check_model(found: Any, refuse: Callable[[str], BadInputError]) -> None:
         else:
             fine, what = re.fullmatch(r"[\w.+\-]*", value) is not None, "a name"
         if not fine:
-            raise refuse(f"holds {what} that torch.export does not write for a plain module ({value[:60]!r})")
+            raise refuse(
+                f"holds {what} that torch.export does not write for a plain module ({value[:60]!r})"
+            )
 
 
 def _strings(found: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -294,7 +318,12 @@ def _is_plain_tree(text: str) -> bool:
     """Whether a container of inputs or outputs is made of tuples, lists and dicts with plain names."""
     try:
         found = json.loads(text)
-        return isinstance(found, list) and found[0] == 1 and len(found) == 2 and _is_plain_node(found[1])
+        return (
+            isinstance(found, list)
+            and found[0] == 1
+            and len(found) == 2
+            and _is_plain_node(found[1])
+        )
     except (ValueError, RecursionError, KeyError, TypeError, IndexError):
         return False
 
@@ -302,7 +331,9 @@ def _is_plain_tree(text: str) -> bool:
 def _is_plain_node(node: dict[str, Any]) -> bool:
     context = json.loads(node["context"]) if isinstance(node["context"], str) else node["context"]
     names = context if isinstance(context, list) else [] if context is None else [None]
-    fine = node["type"] in PYTREES and all(isinstance(n, str) and re.fullmatch(r"\w+", n) for n in names)
+    fine = node["type"] in PYTREES and all(
+        isinstance(n, str) and re.fullmatch(r"\w+", n) for n in names
+    )
     return fine and all(_is_plain_node(child) for child in node["children_spec"])
 
 

@@ -20,17 +20,28 @@ from evenslice.model.encoders import (
     arch_options,
     architecture_of,
     check_stages,
+    even_scales,
     library_name,
     module_of,
+    note_size,
+    size_of,
+    stride_of,
 )
-from evenslice.model.hub import is_of_the_hub, refusal
-from evenslice.model.pretrained import BUNDLED_DEPTH, pretrained
-from evenslice.model.sizes import even_scales, note_size, size_of, stride_of
+from evenslice.model.pretrained import BUNDLED_DEPTH, is_of_the_hub, pretrained, refusal
 from evenslice.model.spec import Model, Spec
-from evenslice.model.stem import Init, Tie, mirror_stem, uniform_stem
+from evenslice.model.stem.adapt import Init, Tie, mirror_stem, uniform_stem
 from evenslice.model.weights import load_encoder
 
-__all__ = ["ARCHS", "best_layout", "build_model", "build_network", "check_room", "rebuild", "size_of", "stride_of"]
+__all__ = [
+    "ARCHS",
+    "best_layout",
+    "build_model",
+    "build_network",
+    "check_room",
+    "rebuild",
+    "size_of",
+    "stride_of",
+]
 SPARE_NUMBERS = 2**26
 
 
@@ -114,8 +125,12 @@ def check_room(spec: Spec, file: Path) -> None:
         with safe_open(file, "pt") as opened:
             held = sum(math.prod(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise BadInputError(f"{file} cannot be read ({error}), expected a .safetensors file; check the path") from error
-    needed, more = _numbers_in(spec.arch, spec.encoder, spec.encoder_depth, spec.classes, json.dumps(spec.options))
+        raise BadInputError(
+            f"{file} cannot be read ({error}), expected a .safetensors file; check the path"
+        ) from error
+    needed, more = _numbers_in(
+        spec.arch, spec.encoder, spec.encoder_depth, spec.classes, json.dumps(spec.options)
+    )
     if needed > SPARE_NUMBERS + 2 * held or more > SPARE_NUMBERS + 4 * held:
         raise BadInputError(
             f"{file} names a network of {max(needed, more)} numbers and holds {held}, expected all of them; copy it again"
@@ -123,7 +138,9 @@ def check_room(spec: Spec, file: Path) -> None:
 
 
 @lru_cache(maxsize=64)
-def _numbers_in(arch: str, encoder: str, depth: int | None, classes: int, options: str) -> tuple[int, int]:
+def _numbers_in(
+    arch: str, encoder: str, depth: int | None, classes: int, options: str
+) -> tuple[int, int]:
     """Count the numbers of a network and those of its buffers without taking memory; 0 where that cannot be done."""
     spec = Spec(arch, encoder, depth, classes=classes, options=json.loads(options))
     architecture_of(spec), arch_options(spec), library_name(architecture_of(spec))
@@ -132,7 +149,9 @@ def _numbers_in(arch: str, encoder: str, depth: int | None, classes: int, option
             network = build_network(spec, pretrained=False)
     except BadInputError:  # some cannot be built without memory, and are small
         return 0, 0
-    return sum(each.numel() for each in network.state_dict().values()), sum(each.numel() for each in network.buffers())
+    return sum(each.numel() for each in network.state_dict().values()), sum(
+        each.numel() for each in network.buffers()
+    )
 
 
 def build_network(spec: Spec, pretrained: bool) -> nn.Module:

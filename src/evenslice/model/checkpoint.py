@@ -9,16 +9,23 @@ from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.build import check_room, rebuild, size_of, stride_of
-from evenslice.model.discovery import find_stems
-from evenslice.model.foreign import adopt
-from evenslice.model.notes import as_note, certificate_in, damaged, numbers_in, parsed_note, scores_in, training_in
-from evenslice.model.origin import slot_pattern
+from evenslice.model.external import adopt, slot_pattern
+from evenslice.model.metadata import (
+    as_note,
+    certificate_in,
+    damaged,
+    numbers_in,
+    parsed_note,
+    scores_in,
+    training_in,
+)
 from evenslice.model.pickles import check_not_pickled
-from evenslice.model.slots import distances, norms_per_slot
 from evenslice.model.spec import Foreign, Model, Spec
-from evenslice.model.stem import uniform_stem
+from evenslice.model.stem.adapt import uniform_stem
+from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.slots import distances, norms_per_slot
+from evenslice.volume.atomic import written_beside
 from evenslice.volume.normalisation import Normalisation
-from evenslice.volume.writing import written_beside
 
 KEY = "evenslice"
 SCHEMA = "evenslice.model/1"
@@ -34,7 +41,9 @@ def baked_state(module: nn.Module) -> dict[str, Tensor]:
             continue
         weight, _, part = rest.partition(".")
         if part == "original":
-            state[owner + weight] = getattr(module.get_submodule(owner.rstrip(".")), weight).detach()
+            state[owner + weight] = getattr(
+                module.get_submodule(owner.rstrip(".")), weight
+            ).detach()
     return _apart({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
@@ -126,7 +135,9 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         found = "is not a file" if path.exists() else "does not exist"
-        raise BadInputError(f"{path} {found}, expected a model file (.safetensors) of evenslice; check the path")
+        raise BadInputError(
+            f"{path} {found}, expected a model file (.safetensors) of evenslice; check the path"
+        )
     try:
         with safe_open(path, "pt") as file:
             about = parsed_note((file.metadata() or {})[KEY])
@@ -255,9 +266,13 @@ def load_state(network: nn.Module, path: Path) -> None:
     try:
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except Exception as error:  # safetensors raises kinds of its own, and torch those of types it does not know
+    except (
+        Exception
+    ) as error:  # safetensors raises kinds of its own, and torch those of types it does not know
         check_not_pickled(path)
-        raise BadInputError(f"{path} cannot be read ({error}), expected a .safetensors file; check the path") from error
+        raise BadInputError(
+            f"{path} cannot be read ({error}), expected a .safetensors file; check the path"
+        ) from error
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -1,6 +1,8 @@
-"""Encoders: their names, what each architecture can stand on, and the options that let them take windows of any size."""
+"""The sizes of windows that a network takes: multiples of a stride, or one only."""
 
 import difflib
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -21,12 +23,17 @@ ARCHS = tuple(DEPTHS)
 UNET_CHANNELS = (256, 128, 64, 32, 16)
 DPT_CHANNELS = (256, 512, 1024, 1024)
 ARCHITECTURE = "architecture"  # the option that says which encoder a repository of the hub holds
-OPTIONS_BY_MODULE: dict[str, dict[str, Any]] = {  # timm's modules of one input size that can take any
+OPTIONS_BY_MODULE: dict[
+    str, dict[str, Any]
+] = {  # timm's modules of one input size that can take any
     **{
         m: {"dynamic_img_size": True}
         for m in ("vision_transformer", "deit", "eva", "vision_transformer_hybrid", "vitamin")
     },
-    **{m: {"strict_img_size": False} for m in ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")},
+    **{
+        m: {"strict_img_size": False}
+        for m in ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")
+    },
     "vision_transformer_sam": {},
 }
 OTHER_TRANSFORMERS = ("beit", "hiera", "hieradet_sam2", "vision_transformer_relpos", "naflexvit")
@@ -103,7 +110,11 @@ def module_of(encoder: str) -> str:
     import timm
 
     bare = encoder.removeprefix("tu-").partition(".")[0]
-    return timm.models.model_entrypoint(bare).__module__.rpartition(".")[2] if timm.is_model(bare) else ""
+    return (
+        timm.models.model_entrypoint(bare).__module__.rpartition(".")[2]
+        if timm.is_model(bare)
+        else ""
+    )
 
 
 def arch_options(spec: Spec) -> dict[str, Any]:
@@ -160,3 +171,78 @@ def check_stages(network: nn.Module, arch: str, encoder: str) -> None:
             f"{arch} cannot be built on so few stages of the encoder {encoder!r}, whose first is at a quarter of the size, "
             "expected more; use a larger --encoder-depth, or unet"
         )
+
+
+def stride_of(network: nn.Module) -> int:
+    """Return what height and width must be multiples of."""
+    side: tuple[int, int] | None = getattr(network, "side", None)
+    if side is not None:
+        return max(side)
+    stride = getattr(getattr(network, "encoder", None), "output_stride", 32)
+    stride = int(stride) if isinstance(stride, int) else 32
+    return (
+        2 * stride if type(network).__name__ == "DPT" else stride
+    )  # DPT halves its grid of patches and doubles it again
+
+
+def size_of(network: nn.Module) -> tuple[int, int] | None:
+    """Return the only (y, x) that a network takes, or None for any multiples of its stride."""
+    side: tuple[int, int] | None = getattr(network, "side", None)
+    return None if side is None or network.repeats else side
+
+
+def note_size(network: Any, encoder: str, options: Mapping[str, Any]) -> None:
+    """Note in a network that its encoder is made for one size of the image, if it is, and refuse others with a reason."""
+    side = _only_side(encoder, options)
+    if side is None:
+        return
+    network.side = side
+    network.repeats = module_of(encoder) == "maxxvit" and encoder.removeprefix("tu-").startswith(
+        "max"
+    )
+    network.register_forward_pre_hook(partial(_check_side, encoder=encoder))
+
+
+def _only_side(encoder: str, options: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the (y, x) of an encoder that is made for one size of the image, or None for one that takes any size."""
+    import timm
+
+    module = module_of(encoder)
+    if not module or module in OPTIONS_BY_MODULE:
+        return None
+    cfg = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
+    if cfg is None or not cfg.fixed_input_size:
+        return None
+    size = options.get("img_size", cfg.input_size[-2:])
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _check_side(network: Any, inputs: tuple[Any, ...], encoder: str) -> None:
+    height, width = inputs[0].shape[-2:]
+    y, x = network.side
+    fits = (height % y, width % x) == (0, 0) if network.repeats else (height, width) == (y, x)
+    if not fits:
+        raise BadInputError(
+            f"the encoder {encoder} got windows of {height} x {width}, expected {'multiples of ' * network.repeats}{y} x {x}; use "
+            f"--crop {min(y, x)}, or an encoder that takes any size"
+        )
+
+
+def even_scales(network: Any) -> None:
+    """Let DPT take patches whose side is no power of two, such as 14 pixels; leave others alone.
+
+    segmentation-models-pytorch scales the grids of patches to 1/4, 1/8, ... of the window, rounding the factors, which then do not
+    fit. They are scaled as those of 16 pixels instead, and the last enlargement brings the answer to the size of the window, as
+    the authors of DINOv2 and Depth Anything do.
+    """
+    from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
+
+    encoder = network.encoder
+    patch, count = encoder.output_stride, len(encoder.output_strides)
+    if len(set(encoder.output_strides)) > 1 or patch & (patch - 1) == 0:
+        return
+    network.decoder = DPTDecoder(
+        encoder.out_channels, [16] * count, encoder.has_prefix_tokens, "cat", DPT_CHANNELS[:count]
+    )
+    network.segmentation_head.upsampling_factor = patch / 8
+    network.initialize()

@@ -13,9 +13,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.archive import ADVICE, MODEL, SETS, Records, checked_archive, view_of, without_traces
-from evenslice.model.notes import as_note, damaged, parsed_note
-from evenslice.volume.writing import written_beside
+from evenslice.model.archive import (
+    ADVICE,
+    MODEL,
+    SETS,
+    Records,
+    checked_archive,
+    view_of,
+    without_traces,
+)
+from evenslice.model.metadata import as_note, damaged, parsed_note
+from evenslice.volume.atomic import written_beside
 
 NOTE = "extra/evenslice.json"
 OWN = (".data/", ".format_version")
@@ -55,7 +63,9 @@ def read_exported(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return module, _noted(records, path)
 
 
-def write_exported(path: Path, module: nn.Module, source: Path, about: dict[str, Any], force: bool = True) -> None:
+def write_exported(
+    path: Path, module: nn.Module, source: Path, about: dict[str, Any], force: bool = True
+) -> None:
     """Write a ``.pt2`` file like another one, with the weights a network has now.
 
     Parameters
@@ -109,7 +119,12 @@ def image_shape(module: nn.Module) -> tuple[int | None, ...]:
         return stated
     for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
         value = node.meta.get("val")
-        if node.op == "placeholder" and isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point():
+        if (
+            node.op == "placeholder"
+            and isinstance(value, Tensor)
+            and value.ndim == 4
+            and value.is_floating_point()
+        ):
             return tuple(size if isinstance(size, int) else None for size in value.shape)
     return (None,) * 4
 
@@ -127,7 +142,9 @@ def _fill(records: Records, folder: str, state: dict[str, Tensor], source: Path)
                 "the same; an exported model keeps its number of slices, so change it before the export"
             )
         held = bytearray(records[record])
-        values = torch.frombuffer(held, dtype=view.dtype).as_strided(view.size, view.stride, view.offset)
+        values = torch.frombuffer(held, dtype=view.dtype).as_strided(
+            view.size, view.stride, view.offset
+        )
         now = state[name].detach().to("cpu", view.dtype)
         if not torch.equal(values, now):
             values.copy_(now)
@@ -158,7 +175,8 @@ def _noted(records: Records, path: Path) -> dict[str, Any]:
 def quietly() -> Iterator[None]:
     """Keep what torch warns of and logs while it loads to itself; errors tell enough."""
     loggers = [
-        logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.export.pt2_archive._package")
+        logging.getLogger(name)
+        for name in ("torch.export", "torch._export", "torch.export.pt2_archive._package")
     ]
     before = [logger.disabled for logger in loggers]
     try:

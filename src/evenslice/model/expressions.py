@@ -67,7 +67,19 @@ SYMPY = {
     "ExprCondPair",
 }
 VALUES = {"true", "false", "True", "False", "oo", "int_oo", "S"}
-GUARDS = {"L", "abs", "int", "float", "bool", "max", "min", "inf", "math", "torch", "IsNonOverlappingAndDenseIndicator"}
+GUARDS = {
+    "L",
+    "abs",
+    "int",
+    "float",
+    "bool",
+    "max",
+    "min",
+    "inf",
+    "math",
+    "torch",
+    "IsNonOverlappingAndDenseIndicator",
+}
 GUARDS |= {"cast_symbool_to_symint_guardless"}
 PARTS = {
     "torch": {"sym_max", "sym_min", "sym_int", "sym_float", "sym_not", "sym_ite", "sym_sum"},
@@ -99,13 +111,20 @@ def _is_symbol(node: ast.expr) -> bool:
     if isinstance(node, ast.Call):
         known = isinstance(node.func, ast.Name) and node.func.id in SYMPY
         options = [keyword.value for keyword in node.keywords]
-        plain = all(isinstance(o, ast.Constant) and isinstance(o.value, bool | int | None) for o in options)
+        plain = all(
+            isinstance(o, ast.Constant) and isinstance(o.value, bool | int | None) for o in options
+        )
         return (
-            known and plain and _is_small(getattr(node.func, "id", ""), node.args) and all(map(_is_symbol, node.args))
+            known
+            and plain
+            and _is_small(getattr(node.func, "id", ""), node.args)
+            and all(map(_is_symbol, node.args))
         )
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return _is_symbol(node.operand)
-    return _is_constant(node) or (isinstance(node, ast.Name) and (node.id in VALUES or _is_size(node.id)))
+    return _is_constant(node) or (
+        isinstance(node, ast.Name) and (node.id in VALUES or _is_size(node.id))
+    )
 
 
 def _is_small(name: str, args: list[ast.expr]) -> bool:
@@ -114,7 +133,11 @@ def _is_small(name: str, args: list[ast.expr]) -> bool:
         return True
     inner = [node for arg in args for node in ast.walk(arg)]
     nested = any(isinstance(n, ast.Name) and n.id in POWERS for n in inner)
-    last = [n.value for n in ast.walk(args[-1]) if isinstance(n, ast.Constant)] if len(args) == 2 else [math.inf]
+    last = (
+        [n.value for n in ast.walk(args[-1]) if isinstance(n, ast.Constant)]
+        if len(args) == 2
+        else [math.inf]
+    )
     return not nested and all(isinstance(v, int | float) and abs(v) <= LARGEST_POWER for v in last)
 
 
@@ -135,24 +158,38 @@ def _is_size(name: str) -> bool:
 def guard_is_plain(text: str) -> bool:
     """Whether a guard is a comparison of sizes of the inputs and numbers."""
     tree = _parsed(text)
-    return tree is not None and all(map(_is_guard, ast.walk(tree))) and all(map(_is_bounded, ast.walk(tree)))
+    return (
+        tree is not None
+        and all(map(_is_guard, ast.walk(tree)))
+        and all(map(_is_bounded, ast.walk(tree)))
+    )
 
 
 def _is_bounded(node: ast.AST) -> bool:
     """Whether arithmetic is on numbers only, never repeats a list or a text, and takes no large powers."""
     if not isinstance(node, ast.BinOp):
         return True
-    summed = [n.args for n in ast.walk(node) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "sym_sum"]
+    summed = [
+        n.args
+        for n in ast.walk(node)
+        if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "sym_sum"
+    ]
     lists = {id(arg) for args in summed for arg in args}
     keys = {id(n.slice) for n in ast.walk(node) if isinstance(n, ast.Subscript)}
     for inner in ast.walk(node):
         if isinstance(inner, ast.List | ast.Tuple) and id(inner) not in lists:
             return False
-        if isinstance(inner, ast.Constant) and isinstance(inner.value, str) and id(inner) not in keys:
+        if (
+            isinstance(inner, ast.Constant)
+            and isinstance(inner.value, str)
+            and id(inner) not in keys
+        ):
             return False
     if not isinstance(node.op, ast.Pow | ast.LShift):
         return True
-    nested = any(isinstance(n, ast.Pow | ast.LShift) for n in (*ast.walk(node.left), *ast.walk(node.right)))
+    nested = any(
+        isinstance(n, ast.Pow | ast.LShift) for n in (*ast.walk(node.left), *ast.walk(node.right))
+    )
     power = getattr(node.right, "value", None)
     return not nested and isinstance(power, int | float) and 0 <= power <= LARGEST_POWER
 
@@ -170,5 +207,15 @@ def _is_guard(node: ast.AST) -> bool:
         return plain and isinstance(owner, ast.Name) and node.attr in PARTS.get(owner.id, ())
     if isinstance(node, ast.Constant):
         return _is_constant(node) or node.value is None
-    arithmetic = (ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Subscript, ast.List, ast.Tuple)
-    return isinstance(node, (*arithmetic, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.Load))
+    arithmetic = (
+        ast.Compare,
+        ast.BoolOp,
+        ast.BinOp,
+        ast.UnaryOp,
+        ast.Subscript,
+        ast.List,
+        ast.Tuple,
+    )
+    return isinstance(
+        node, (*arithmetic, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.Load)
+    )

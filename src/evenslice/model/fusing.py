@@ -41,7 +41,9 @@ def fused(model: Model, seed: int = 0) -> Model:
         return model
     device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
     side = -(-SIDE // model.stride) * model.stride
-    noise = torch.randn(2, model.slices, side, side, generator=torch.Generator().manual_seed(seed)).to(device)
+    noise = torch.randn(
+        2, model.slices, side, side, generator=torch.Generator().manual_seed(seed)
+    ).to(device)
     with torch.inference_mode():
         before = model.module(noise)
         for relu in (True, False) if device.type == "cpu" and _has_fused_relu() else (False,):
@@ -51,9 +53,13 @@ def fused(model: Model, seed: int = 0) -> Model:
                 after = module(noise)
                 with torch.autocast(device.type, torch.bfloat16):
                     module(noise)
-            except Exception:  # their code may refuse a copy, or a layer of another kind: the next way, then
+            except (
+                Exception
+            ):  # their code may refuse a copy, or a layer of another kind: the next way, then
                 continue
-            if chains and torch.allclose(after, before, rtol=0, atol=TOLERANCE * float(before.abs().max())):
+            if chains and torch.allclose(
+                after, before, rtol=0, atol=TOLERANCE * float(before.abs().max())
+            ):
                 return model.with_facts(module=module)
     return model
 
@@ -71,12 +77,18 @@ def _chains(module: nn.Module, x: Tensor) -> list[Chain]:
             reads[maker] = name
 
     def make(out: Tensor, name: str) -> None:
-        made[id(out)] = (name, out, out._version)  # a version: something added in place between two layers is seen
+        made[id(out)] = (
+            name,
+            out,
+            out._version,
+        )  # a version: something added in place between two layers is seen
 
     kinds = {name: part for name, part in module.named_modules() if _kind(part)}
     hooks = []
     for name, part in kinds.items():
-        hooks.append(part.register_forward_pre_hook(lambda p, seen, name=name: see(p, seen[0], name)))
+        hooks.append(
+            part.register_forward_pre_hook(lambda p, seen, name=name: see(p, seen[0], name))
+        )
         hooks.append(part.register_forward_hook(lambda _, __, out, name=name: make(out, name)))
     try:
         with torch.inference_mode(False), torch.no_grad():
@@ -84,7 +96,9 @@ def _chains(module: nn.Module, x: Tensor) -> list[Chain]:
     finally:
         for hook in hooks:
             hook.remove()
-    once = {name: reads[name] for name in reads if calls.count(name) == calls.count(reads[name]) == 1}
+    once = {
+        name: reads[name] for name in reads if calls.count(name) == calls.count(reads[name]) == 1
+    }
     chains = []
     for name, part in kinds.items():
         norm = relu = None
@@ -99,7 +113,11 @@ def _chains(module: nn.Module, x: Tensor) -> list[Chain]:
 
 
 def _kind(part: nn.Module) -> str | None:
-    if type(part) is nn.Conv2d and part.padding_mode == "zeros" and not isinstance(part.padding, str):
+    if (
+        type(part) is nn.Conv2d
+        and part.padding_mode == "zeros"
+        and not isinstance(part.padding, str)
+    ):
         return None if hasattr(part, "parametrizations") else "conv"
     if isinstance(part, nn.BatchNorm2d) and part.track_running_stats:
         return "norm"
@@ -161,6 +179,15 @@ class ConvReLU(nn.Module):
                 self._rough = weight.bfloat16(), None if bias is None else bias.bfloat16()
             (weight, bias), x = self._rough, x.bfloat16()
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups, "relu", [], ""
+            x,
+            weight,
+            bias,
+            list(conv.padding),
+            list(conv.stride),
+            list(conv.dilation),
+            conv.groups,
+            "relu",
+            [],
+            "",
         )
         return out

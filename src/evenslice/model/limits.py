@@ -14,46 +14,46 @@ MOST_VALUES = 64
 LARGEST_SIDE = 2**14
 LARGEST_BATCH = 256
 DEEPEST = 12
-LOADING = (
-    frozenset(  # what timm and segmentation-models-pytorch would fetch, read, or build otherwise than evenslice does
-        [
-            "model_name",
-            "pretrained",
-            "pretrained_cfg",
-            "pretrained_cfg_overlay",
-            "checkpoint_path",
-            "cache_dir",
-            "scriptable",
-            "exportable",
-            "no_jit",
-            "pretrained_strict",
-            "pretrained_filter_fn",
-            "pretrained_custom_load",
-            "features_only",
-            "feature_cfg",
-            "feature_cls",
-            "out_indices",
-            "output_stride",
-            "in_chans",
-            "in_channels",
-            "num_classes",
-            "classes",
-            "arch",
-            "encoder_name",
-            "encoder_weights",
-            "encoder_depth",
-            "decoder_channels",
-            "aux_params",
-            "model_cfg",
-            "model_cls",
-            "variant",
-            "kwargs",
-        ]
-    )
+LOADING = frozenset(  # what timm and segmentation-models-pytorch would fetch, read, or build otherwise than evenslice does
+    [
+        "model_name",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "checkpoint_path",
+        "cache_dir",
+        "scriptable",
+        "exportable",
+        "no_jit",
+        "pretrained_strict",
+        "pretrained_filter_fn",
+        "pretrained_custom_load",
+        "features_only",
+        "feature_cfg",
+        "feature_cls",
+        "out_indices",
+        "output_stride",
+        "in_chans",
+        "in_channels",
+        "num_classes",
+        "classes",
+        "arch",
+        "encoder_name",
+        "encoder_weights",
+        "encoder_depth",
+        "decoder_channels",
+        "aux_params",
+        "model_cfg",
+        "model_cls",
+        "variant",
+        "kwargs",
+    ]
 )
 
 
-def check_network(arch: Any, encoder: Any, depth: Any, slices: Any, classes: Any, options: Any) -> None:
+def check_network(
+    arch: Any, encoder: Any, depth: Any, slices: Any, classes: Any, options: Any
+) -> None:
     """Raise ``BadInputError`` for fields of a network that are of another kind than they should be, or absurd."""
     for name, value in (("architecture", arch), ("encoder", encoder)):
         if not isinstance(value, str) or len(value) > LONGEST_NAME:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from evenslice.errors import BadInputError
-from evenslice.model.onnxgraph import every_tensor
+from evenslice.model.onnx_graph import every_tensor
 from evenslice.model.pickles import check_not_pickled
 
 SIZE_LIMIT = 2**31 - 1
@@ -34,7 +34,9 @@ def serialised(model: Any, path: Path) -> bytes:
     try:
         data: bytes = model.SerializeToString()
     except ValueError as error:
-        raise BadInputError(f"{path.name} is larger than 2 GiB, expected less; give a smaller model") from error
+        raise BadInputError(
+            f"{path.name} is larger than 2 GiB, expected less; give a smaller model"
+        ) from error
     return data
 
 
@@ -44,19 +46,28 @@ def parsed(path: Path) -> Any:
     if not path.is_file():
         raise BadInputError(f"{path} does not exist, expected an .onnx file; check the name")
     if path.stat().st_size == 0:
-        raise BadInputError(f"{path.name} is empty, expected an ONNX model; export or copy it again")
+        raise BadInputError(
+            f"{path.name} is empty, expected an ONNX model; export or copy it again"
+        )
     if path.stat().st_size > SIZE_LIMIT:
-        raise BadInputError(f"{path.name} is larger than 2 GiB, expected less; keep its weights in a file beside it")
+        raise BadInputError(
+            f"{path.name} is larger than 2 GiB, expected less; keep its weights in a file beside it"
+        )
     try:
         model = onnx.load_model(str(path), load_external_data=False)
     except Exception as error:  # protobuf raises errors of its own
         check_not_pickled(path)
-        raise BadInputError(f"{path.name} cannot be parsed, expected an ONNX model; export it again") from error
+        raise BadInputError(
+            f"{path.name} cannot be parsed, expected an ONNX model; export it again"
+        ) from error
     del model.training_info[:]  # never run here
     for tensor in (t for graph in [model.graph, *model.functions] for t in every_tensor(graph)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _load_beside(tensor, path)
-        elif min(tensor.dims, default=0) < 0 or _count(tensor) * _bits(tensor) > 8 * tensor.ByteSize():
+        elif (
+            min(tensor.dims, default=0) < 0
+            or _count(tensor) * _bits(tensor) > 8 * tensor.ByteSize()
+        ):
             raise BadInputError(
                 f"{path.name} declares more values for {tensor.name[:60]!r} than it holds, expected a whole file; export it again"
             )
@@ -93,7 +104,11 @@ def _beside(folder: Path, location: str) -> Path | None:
     """Return the plain file of that name below a folder, None if there is none, or links lead out of it."""
     try:
         beside = (folder / location).resolve()
-        inside = beside.is_relative_to(folder) and beside.is_file() and not (folder / location).is_symlink()
+        inside = (
+            beside.is_relative_to(folder)
+            and beside.is_file()
+            and not (folder / location).is_symlink()
+        )
     except (OSError, ValueError, RuntimeError):  # names that no file can have
         return None
     return beside if inside else None

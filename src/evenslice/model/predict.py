@@ -5,7 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def logits_of(module: nn.Module, x: Tensor, stride: int, size: tuple[int, int] | None = None) -> Tensor:
+def logits_of(
+    module: nn.Module, x: Tensor, stride: int, size: tuple[int, int] | None = None
+) -> Tensor:
     """Run the network on windows of any size.
 
     Parameters

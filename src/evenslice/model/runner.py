@@ -120,7 +120,9 @@ def resolve_precision(asked: str, model: Model, device: torch.device) -> Literal
         If the name is unknown, or bf16 is asked of an exported network.
     """
     if asked not in PRECISIONS:
-        raise BadInputError(f"the precision {asked!r} is unknown, expected {', '.join(PRECISIONS)}; choose one")
+        raise BadInputError(
+            f"the precision {asked!r} is unknown, expected {', '.join(PRECISIONS)}; choose one"
+        )
     ours = form_takes_layout(model)
     if asked == "bf16" and not ours:
         raise BadInputError(

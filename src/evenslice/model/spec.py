@@ -8,8 +8,8 @@ from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.limits import LARGEST_VALUE, LONGEST_PATH, check_network
-from evenslice.model.stem import INITS, TIES, Init, Tie
-from evenslice.model.wrapping import Ensemble, plain
+from evenslice.model.logits import Ensemble, plain
+from evenslice.model.stem.adapt import INITS, TIES, Init, Tie
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices
 
@@ -49,14 +49,22 @@ class Spec:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        check_network(self.arch, self.encoder, self.encoder_depth, self.slices, self.classes, self.options)
+        check_network(
+            self.arch, self.encoder, self.encoder_depth, self.slices, self.classes, self.options
+        )
         check_slices(self.slices)
         if self.init not in INITS:
-            raise BadInputError(f"the init {self.init!r} is unknown, expected one of {', '.join(INITS)}; choose one")
+            raise BadInputError(
+                f"the init {self.init!r} is unknown, expected one of {', '.join(INITS)}; choose one"
+            )
         if self.tie not in TIES:
-            raise BadInputError(f"the tie {self.tie!r} is unknown, expected one of {', '.join(TIES)}; choose one")
+            raise BadInputError(
+                f"the tie {self.tie!r} is unknown, expected one of {', '.join(TIES)}; choose one"
+            )
         if self.classes < 1:
-            raise BadInputError(f"{self.classes} classes were asked for, expected 1 (foreground) or more; use 1")
+            raise BadInputError(
+                f"{self.classes} classes were asked for, expected 1 (foreground) or more; use 1"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -107,8 +115,13 @@ class Foreign:
         if self.form not in ("callable", "torch-export", "onnx") or not named:
             raise TypeError(f"a network of the form {self.form!r} from {str(self.source)[:60]!r}")
         if self.init not in (*INITS, "unknown") or not isinstance(self.answers, str):
-            raise TypeError(f"the init {str(self.init)[:60]!r}, which answers {str(self.answers)[:60]!r}")
-        if not all(type(n) is int and 0 <= n <= LARGEST_VALUE for n in numbers) or self.tie not in TIES:
+            raise TypeError(
+                f"the init {str(self.init)[:60]!r}, which answers {str(self.answers)[:60]!r}"
+            )
+        if (
+            not all(type(n) is int and 0 <= n <= LARGEST_VALUE for n in numbers)
+            or self.tie not in TIES
+        ):
             raise TypeError(f"{numbers} slices, classes and slices built, and the tie {self.tie!r}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,5 +192,9 @@ class Model:
                 f"the test-time augmentation {tta!r} is unknown, expected one of {', '.join(TTAS)}; choose one"
             )
         single = self.module.network if isinstance(self.module, Ensemble) else self.module
-        both = Ensemble(single, self.normalisation).train(single.training) if tta == "reversal" else single
+        both = (
+            Ensemble(single, self.normalisation).train(single.training)
+            if tta == "reversal"
+            else single
+        )
         return replace(self, module=both, tta=tta)

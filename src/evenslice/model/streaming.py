@@ -24,7 +24,9 @@ BLEND_SIDE = 4096
 IN_FLIGHT = {"cpu": 0, "cuda": 2}
 
 
-def predict_blocks(runner: Runner, feed: Feed, blocks: Iterable[Block]) -> Iterator[tuple[Block, NDArray[np.float32]]]:
+def predict_blocks(
+    runner: Runner, feed: Feed, blocks: Iterable[Block]
+) -> Iterator[tuple[Block, NDArray[np.float32]]]:
     """Predict blocks, one after the other.
 
     Parameters
@@ -45,12 +47,19 @@ def predict_blocks(runner: Runner, feed: Feed, blocks: Iterable[Block]) -> Itera
     for block, windows in _grouped(_ahead(_jobs(feed, blocks, runner.settings.batch))):
         zs, ys, xs = block.core
         out = np.zeros(
-            (runner.model.spec.classes, zs.stop - zs.start, ys.stop - ys.start, xs.stop - xs.start), np.float32
+            (runner.model.spec.classes, zs.stop - zs.start, ys.stop - ys.start, xs.stop - xs.start),
+            np.float32,
         )
         pending: deque[tuple[int, Tile, Pending]] = deque()
         for first, stack in windows:
             for tile in block.tiles:
-                pending.append((first - zs.start, tile, runner.start(stack[(..., *within(tile.read, block.read))])))
+                pending.append(
+                    (
+                        first - zs.start,
+                        tile,
+                        runner.start(stack[(..., *within(tile.read, block.read))]),
+                    )
+                )
                 while len(pending) > most:
                     _put(out, block, *pending.popleft())
         for one in pending:
@@ -60,7 +69,11 @@ def predict_blocks(runner: Runner, feed: Feed, blocks: Iterable[Block]) -> Itera
 
 def _put(out: NDArray[np.float32], block: Block, first: int, tile: Tile, pending: Pending) -> None:
     found = pending.result()[(..., *tile.inside)].swapaxes(0, 1)
-    place = (slice(None), slice(first, first + found.shape[1]), *within(tile.core, (block.core[1], block.core[2])))
+    place = (
+        slice(None),
+        slice(first, first + found.shape[1]),
+        *within(tile.core, (block.core[1], block.core[2])),
+    )
     if tile.weights is None:
         out[place] = found
     else:
@@ -76,7 +89,9 @@ def _jobs(feed: Feed, blocks: Iterable[Block], batch: int) -> Iterator[Job]:
             yield block, first, windows
 
 
-def _grouped(jobs: Iterator[Job]) -> Iterator[tuple[Block, Iterator[tuple[int, NDArray[np.float32]]]]]:
+def _grouped(
+    jobs: Iterator[Job],
+) -> Iterator[tuple[Block, Iterator[tuple[int, NDArray[np.float32]]]]]:
     """Group the windows by their block; each group is used up before the next one begins."""
     held = next(jobs, None)
 
@@ -105,11 +120,15 @@ def predict_slices(
     """Predict some whole slices of a volume, one after the other, in float32: probabilities (C, y, x) each."""
     _, height, width = volume.shape
     side = WHOLE if max(height, width) <= WHOLE else TILE
-    cut = Cut((min(side, height), min(side, width)), 0, 0 if side == WHOLE else TILE // 4, model.stride)
+    cut = Cut(
+        (min(side, height), min(side, width)), 0, 0 if side == WHOLE else TILE // 4, model.stride
+    )
     runner = Runner(model, Settings(device.type, threads=torch.get_num_threads()))
     feed = Feed(Sections(volume), normalisation_of(model), model.slices)
     blocks = [
-        block for z in zs for block in plan_blocks(volume.shape, _slice_of(volume, z), cut, 1, max(height, width))
+        block
+        for z in zs
+        for block in plan_blocks(volume.shape, _slice_of(volume, z), cut, 1, max(height, width))
     ]
     for _, probability in predict_blocks(runner, feed, blocks):
         yield probability[:, 0]

@@ -17,7 +17,85 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.likeness import likeness
+
+RESNETS = {
+    ((2, 2, 2, 2), False): "resnet18",
+    ((3, 4, 6, 3), False): "resnet34",
+    ((3, 4, 6, 3), True): "resnet50",
+    ((3, 4, 23, 3), True): "resnet101",
+    ((3, 8, 36, 3), True): "resnet152",
+}
+FAMILIES = {
+    r"relative_position_bias_table|cpb_mlp": "a Swin transformer or another with windows",
+    r"(^|\.)(encoder|vit|dinov2)\.(encoder\.)?layers?\.(encoder_layer_)?0\.": "a transformer in the names of torchvision or transformers",
+    r"(^|\.)block1\.0\.attn\.": "a mix transformer (mit_*)",
+    r"denseblock1\.": "a DenseNet",
+    r"conv_stem\.weight": "an EfficientNet or MobileNet of timm",
+    r"_conv_stem\.weight": "an EfficientNet of segmentation-models-pytorch",
+    r"(^|\.)features\.0\.0\.weight": "a network in the names of torchvision",
+    r"conv_dw\.weight|dwconv\.weight": "a ConvNeXt or a relative",
+}
+
+
+def likeness(state: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+    """Return what weights seem to be for, ``""`` if nothing tells.
+
+    Parameters
+    ----------
+    state
+        Tensors by name, under any prefix.
+    facts
+        What the file says about itself.
+    """
+    said = facts.get("timm") or facts.get("architecture")
+    return said or _resnet(state) or _vit(state) or _family(state)
+
+
+def _resnet(state: Mapping[str, Tensor]) -> str:
+    found = [re.search(r"(?:^|\.)layer([1-4])\.(\d+)\.conv1\.weight$", name) for name in state]
+    blocks = [0, 0, 0, 0]
+    for match in filter(None, found):
+        stage = int(match[1]) - 1
+        blocks[stage] = max(blocks[stage], int(match[2]) + 1)
+    deep = any(re.search(r"(^|\.)layer1\.0\.conv3\.weight$", name) for name in state)
+    counts = tuple(n for n in blocks if n)
+    names = [
+        name
+        for (stages, deeper), name in RESNETS.items()
+        if stages[: len(counts)] == counts and deeper == deep
+    ]
+    return " or ".join(names) if counts else ""
+
+
+def _vit(state: Mapping[str, Tensor]) -> str:
+    blocks = {
+        int(m[1])
+        for name in state
+        if (m := re.search(r"(?:^|\.)blocks\.(\d+)\.attn\.qkv\.weight$", name))
+    }
+    patch = next(
+        (
+            t
+            for name, t in state.items()
+            if name.endswith("patch_embed.proj.weight") and t.ndim == 4
+        ),
+        None,
+    )
+    if not blocks or patch is None or any("relative_position_bias_table" in name for name in state):
+        return ""
+    return f"a vision transformer of {max(blocks) + 1} blocks, width {patch.shape[0]}, patch {patch.shape[-1]}"
+
+
+def _family(state: Mapping[str, Tensor]) -> str:
+    return next(
+        (
+            words
+            for shape, words in FAMILIES.items()
+            if any(re.search(shape, name) for name in state)
+        ),
+        "",
+    )
+
 
 BUNDLED = Path(__file__).parent / "bundled" / "resnet18_conv1-layer2.safetensors"
 BUNDLED_DEPTH = 3
@@ -53,23 +131,35 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 state, facts = torch.load(path, map_location="cpu", weights_only=True), {}
     except BadInputError:
         raise
-    except Exception as error:  # safetensors and torch raise kinds of their own, among them of pickle
+    except (
+        Exception
+    ) as error:  # safetensors and torch raise kinds of their own, among them of pickle
         raise _unreadable(path, error) from error
     for wrapper in WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
         raise BadInputError(
             f"the weights {path} hold more than tensors, expected a state dict; save model.state_dict()"
         )
     size = path.stat().st_size
     for key, value in state.items():
-        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.numel() > 8 * size:
+        if (
+            value.layout != torch.strided
+            or value.is_meta
+            or value.is_quantized
+            or value.numel() > 8 * size
+        ):
             raise BadInputError(
                 f"the weights {path} hold {str(key)[:60]!r} in a form that is not plain numbers of their own, expected such; save "
                 "model.state_dict() of contiguous tensors"
             )
-    return {str(key): value.float() if value.is_floating_point() else value for key, value in state.items()}, facts
+    return {
+        str(key): value.float() if value.is_floating_point() else value
+        for key, value in state.items()
+    }, facts
 
 
 def _check_stored(path: Path) -> None:
@@ -88,7 +178,11 @@ def _check_stored(path: Path) -> None:
 def _settings_allowed() -> AbstractContextManager[Any]:
     """Let torch read a plain namespace of settings beside tensors, as DINO, MAE and MoCo write it."""
     allowed = getattr(torch.serialization, "safe_globals", None)  # torch 2.5 and later
-    return nullcontext() if allowed is None else cast(AbstractContextManager[Any], allowed([argparse.Namespace]))
+    return (
+        nullcontext()
+        if allowed is None
+        else cast(AbstractContextManager[Any], allowed([argparse.Namespace]))
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> BadInputError:
@@ -141,7 +235,11 @@ def load_encoder(
     loaded, problem = _matched(wanted, state, spare)
     if problem:
         converted = _converted(state, encoder, whole)
-        again, remaining = _matched(wanted, _under_prefix(converted, wanted), spare) if converted else (loaded, problem)
+        again, remaining = (
+            _matched(wanted, _under_prefix(converted, wanted), spare)
+            if converted
+            else (loaded, problem)
+        )
         if converted and not remaining:
             loaded, problem, state = again, "", dict(converted)
     problem = problem or _too_much(state, wanted, whole)
@@ -167,10 +265,15 @@ def _plain(name: str) -> str:
 def _under_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under the prefix that fits most names of the encoder, without it."""
     names = {_plain(name) for name in wanted}
-    fits = Counter(prefix for key in state for prefix in _prefixes(key) if _plain(key[len(prefix) :]) in names)
+    fits = Counter(
+        prefix for key in state for prefix in _prefixes(key) if _plain(key[len(prefix) :]) in names
+    )
     if not fits:
         return dict(state)
-    best = max(fits, key=lambda prefix: (fits[prefix], not any(word in prefix for word in COPIES), -len(prefix)))
+    best = max(
+        fits,
+        key=lambda prefix: (fits[prefix], not any(word in prefix for word in COPIES), -len(prefix)),
+    )
     return {key[len(best) :]: tensor for key, tensor in state.items() if key.startswith(best)}
 
 
@@ -226,7 +329,9 @@ def _misfit(name: str, found: Tensor, wanted: Tensor) -> str:
     return f"hold {name} of shape {tuple(found.shape)}, expected {tuple(wanted.shape)}"
 
 
-def _too_much(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whole: Callable[[], nn.Module] | None) -> str:
+def _too_much(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whole: Callable[[], nn.Module] | None
+) -> str:
     """Say in words that weights are of a deeper network: ResNet-34's hold all that a ResNet-18 wants."""
     extra = _further(state, wanted)
     if extra and whole is not None:  # stages that this encoder leaves out are no fault
@@ -241,7 +346,9 @@ def _too_much(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whole: 
 
 def _further(state: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> list[str]:
     """Return the parts of weights that go on counting where a known network stops, such as ``layer1.2`` after ``layer1.1``."""
-    modules = {_plain(name[:place]) for name in known for place, letter in enumerate(name) if letter == "."}
+    modules = {
+        _plain(name[:place]) for name in known for place, letter in enumerate(name) if letter == "."
+    }
     found = set()
     for key in state:
         above = ""
@@ -266,12 +373,18 @@ def _converted(
         convert = _conversion(model)
     if convert is None:
         return None
-    more = {"adapt_layer_scale": True} if "adapt_layer_scale" in inspect.signature(convert).parameters else {}
+    more = (
+        {"adapt_layer_scale": True}
+        if "adapt_layer_scale" in inspect.signature(convert).parameters
+        else {}
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = convert(dict(state), model, **more)
-    except Exception:  # it is written for weights that it knows; the reason is then given by what does not fit
+    except (
+        Exception
+    ):  # it is written for weights that it knows; the reason is then given by what does not fit
         return None
     return found if isinstance(found, Mapping) else None
 

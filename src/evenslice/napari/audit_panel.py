@@ -49,7 +49,9 @@ class AuditPanel(Panel):
         self.methods.setFixedHeight(104)
         for name in (*STANDARD, *ON_REQUEST):
             item = QListWidgetItem(name, self.methods)
-            item.setCheckState(Qt.CheckState.Checked if name in STANDARD else Qt.CheckState.Unchecked)
+            item.setCheckState(
+                Qt.CheckState.Checked if name in STANDARD else Qt.CheckState.Unchecked
+            )
         rows = [("Truth", self.labels), ("Windows", self.windows), ("Tile (pixels)", self.tile)]
         for title, field in [*rows, ("Windows to map", self.shown), ("Methods", self.methods)]:
             self.form.addRow(title, field)
@@ -68,12 +70,21 @@ class AuditPanel(Panel):
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.verticalHeader().setVisible(False)
         self.window_list, self.together = QComboBox(), QCheckBox("All maps on the centre slice")
-        self.together.setToolTip("Earlier slots magenta, later ones green; white where they count alike")
+        self.together.setToolTip(
+            "Earlier slots magenta, later ones green; white where they count alike"
+        )
         self.save_button = QPushButton("Save report …")
         self.window_list.activated.connect(self.go_to)
         self.together.toggled.connect(lambda on: show_together(self.viewer.layers, on))
         self.save_button.clicked.connect(self.save)
-        self.results = (self.verdict, self.table, self.notes, self.window_list, self.together, self.save_button)
+        self.results = (
+            self.verdict,
+            self.table,
+            self.notes,
+            self.window_list,
+            self.together,
+            self.save_button,
+        )
         for part in self.results:
             self.column.addWidget(part)
             part.setVisible(False)
@@ -90,7 +101,9 @@ class AuditPanel(Panel):
         layer, labels = self.layer.layer, self.labels.layer
         try:
             if layer is None:
-                raise BadInputError("there is no image layer, expected a greyscale volume; open one")
+                raise BadInputError(
+                    "there is no image layer, expected a greyscale volume; open one"
+                )
             volume = volume_of_layer(layer)
             truth = None if labels is None else volume_of_layer(labels)
         except BadInputError as error:
@@ -109,12 +122,18 @@ class AuditPanel(Panel):
         self._asked = {"model": model["source"], "volume": file_of(layer) or layer.name, **options}
 
         def task(control: Control) -> Any:
+            from evenslice.model.inputs import model_of, name_of
             from evenslice.verbs.audit import audit
-            from evenslice.verbs.models import model_of, name_of
 
             loaded = model_of(model["source"], None, model["mean"], model["std"])
             with control.watching(loaded.module):
-                found = audit(loaded, volume, **options, label=name_of(model["source"]), progress=control.progress)
+                found = audit(
+                    loaded,
+                    volume,
+                    **options,
+                    label=name_of(model["source"]),
+                    progress=control.progress,
+                )
             control.check()
             return found, layers_of_audit(found, layer)
 
@@ -131,7 +150,11 @@ class AuditPanel(Panel):
         self.verdict.setText(sentence(found))
         self.notes.setText(small_print(found))
         self._fill_table(*table_of(found))
-        for old in [one for one in self.viewer.layers if one.metadata.get("evenslice_result") in ("map", "prediction")]:
+        for old in [
+            one
+            for one in self.viewer.layers
+            if one.metadata.get("evenslice_result") in ("map", "prediction")
+        ]:
             self.viewer.layers.remove(old)
         for data, facts, kind in maps:
             self.viewer.add_layer(Layer.create(data, facts, kind))
@@ -174,7 +197,9 @@ class AuditPanel(Panel):
 
     def save(self) -> None:
         """Write audit.json and report.html into a folder that the user chooses."""
-        folder = str(QFileDialog.getExistingDirectory(self, "Folder for audit.json and report.html"))
+        folder = str(
+            QFileDialog.getExistingDirectory(self, "Folder for audit.json and report.html")
+        )
         if not folder:
             return
         there = [name for name in ("audit.json", "report.html") if Path(folder, name).exists()]
@@ -183,14 +208,16 @@ class AuditPanel(Panel):
         audit, asked = self.audit, dict(self._asked)
 
         def task(control: Control) -> Path:
+            from evenslice.model.inputs import name_of
             from evenslice.report.pages import write_audit_page
-            from evenslice.verbs.models import name_of
-            from evenslice.volume.writing import written_beside
+            from evenslice.volume.atomic import written_beside
 
             with written_beside(Path(folder, "audit.json")) as part:
                 part.write_text(audit.to_json())
             facts = {"model": str(asked["model"]), "volume": str(asked["volume"])}
-            write_audit_page(Path(folder, "report.html"), audit, name_of(asked["model"]), facts, _command(asked))
+            write_audit_page(
+                Path(folder, "report.html"), audit, name_of(asked["model"]), facts, _command(asked)
+            )
             return Path(folder, "report.html")
 
         self.start(task, lambda path: self.say(f"Wrote {path}"))

@@ -5,7 +5,16 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QLineEdit, QMessageBox, QPushButton, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMessageBox,
+    QPushButton,
+    QWidget,
+)
 
 from evenslice.napari.layers import is_result
 
@@ -74,7 +83,9 @@ def choose_model(parent: QWidget) -> str:
 
 def choose_store(parent: QWidget) -> str:
     """Ask for a store to write."""
-    found = str(QFileDialog.getSaveFileName(parent, "Write to", "segmentation.zarr", "OME-Zarr (*.zarr)")[0])
+    found = str(
+        QFileDialog.getSaveFileName(parent, "Write to", "segmentation.zarr", "OME-Zarr (*.zarr)")[0]
+    )
     return found if not found or found.endswith(".zarr") else f"{found}.zarr"
 
 
@@ -96,7 +107,8 @@ class LayerField(QComboBox):
         self._layers, self._kind, self._none = layers, kind, none
         events = layers.events
         followed = [
-            (event, self._fill) for event in (events.inserted, events.removed, events.reordered, events.renamed)
+            (event, self._fill)
+            for event in (events.inserted, events.removed, events.reordered, events.renamed)
         ]
         if none is None:
             followed.append((layers.selection.events.active, self._follow))
@@ -124,7 +136,9 @@ class LayerField(QComboBox):
 
     def _choose(self, layer: Any) -> None:
         for number in range(self.count()):
-            if layer is not None and self.itemData(number) == layer:  # which napari may hand over in a wrapper
+            if (
+                layer is not None and self.itemData(number) == layer
+            ):  # which napari may hand over in a wrapper
                 self.setCurrentIndex(number)
 
     @property

@@ -42,10 +42,16 @@ class LazyArray:
         z, y, x = (slice(a, b) for a, b in zip(low, high, strict=True))
         box = self.volume.read((z, y, x)).astype(self.dtype, copy=False)
         inner = tuple(
-            one - a if isinstance(one, int) else [n - a for n in one] if one.step != 1 else slice(None)
+            one - a
+            if isinstance(one, int)
+            else [n - a for n in one]
+            if one.step != 1
+            else slice(None)
             for one, a in zip(chosen, low, strict=True)
         )
-        for axis in reversed(range(self.ndim)):  # one axis after the other: lists are outer, not paired
+        for axis in reversed(
+            range(self.ndim)
+        ):  # one axis after the other: lists are outer, not paired
             box = box[(slice(None),) * axis + (inner[axis],)]
         return box
 
@@ -72,7 +78,11 @@ def layer_of(volume: Volume, name: str, levels: Sequence[Volume] = ()) -> LayerD
     """
     pyramid = [volume, *levels]
     data: Any = [LazyArray(level) for level in pyramid] if levels else LazyArray(volume)
-    facts: dict[str, Any] = {"name": name, "multiscale": bool(levels), "axis_labels": ("z", "y", "x")}
+    facts: dict[str, Any] = {
+        "name": name,
+        "multiscale": bool(levels),
+        "axis_labels": ("z", "y", "x"),
+    }
     if volume.voxel_nm is not None:
         facts |= {"scale": volume.voxel_nm, "units": ("nm",) * 3}
     if volume.meaning == "labels" and volume.dtype.kind in "bui":
@@ -86,7 +96,9 @@ def contrast_of(volume: Volume) -> tuple[float, float]:
         return 0.0, 1.0 if volume.dtype.kind == "f" else 255.0
     z, y, x = (size // 2 for size in volume.shape)
     half = LOOKED_AT // 2
-    seen = volume.read((slice(z, z + 1), slice(max(0, y - half), y + half), slice(max(0, x - half), x + half)))
+    seen = volume.read(
+        (slice(z, z + 1), slice(max(0, y - half), y + half), slice(max(0, x - half), x + half))
+    )
     known = seen[np.isfinite(seen)] if seen.dtype.kind == "f" else seen.astype(np.float64)
     low, high = np.percentile(known, (0.1, 99.9)) if known.size else (0.0, 1.0)
     return float(low), float(high) if high > low else float(low) + 1.0
@@ -102,22 +114,32 @@ def volume_of_layer(layer: Any) -> Volume:
     """
     name = f"the layer {layer.name!r}"
     if getattr(layer, "rgb", False):
-        raise BadInputError(f"{name} is in colour, expected greyscale; convert it, or split its channels")
+        raise BadInputError(
+            f"{name} is in colour, expected greyscale; convert it, or split its channels"
+        )
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     shape = tuple(getattr(data, "shape", ()))
     if len(shape) != 3:
-        raise BadInputError(f"{name} has the shape {sizes(shape)}, expected a volume with axes z, y, x; choose another")
+        raise BadInputError(
+            f"{name} has the shape {sizes(shape)}, expected a volume with axes z, y, x; choose another"
+        )
     voxel = voxel_of(layer)
     if isinstance(data, LazyArray):
         volume = data.volume
-        return Volume(volume.pixels, voxel or volume.voxel_nm, volume.source, volume.meaning, volume.facts)
+        return Volume(
+            volume.pixels, voxel or volume.voxel_nm, volume.source, volume.meaning, volume.facts
+        )
     return Volume(data, voxel, name)
 
 
 def file_of(layer: Any) -> str | None:
     """Return the path behind a layer that evenslice opened, as ``open_volume`` takes it; None for any other layer."""
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    return data.volume.source if isinstance(data, LazyArray) and data.volume.source != "array" else None
+    return (
+        data.volume.source
+        if isinstance(data, LazyArray) and data.volume.source != "array"
+        else None
+    )
 
 
 def voxel_of(layer: Any) -> tuple[float, float, float] | None:
@@ -137,7 +159,9 @@ def voxel_of(layer: Any) -> tuple[float, float, float] | None:
 
 def placed_like(layer: Any, origin: Sequence[float] = (0, 0, 0)) -> dict[str, Any]:
     """Return where a layer lies, as facts for another one whose first voxel lies on the voxel ``origin`` (z, y, x) of it."""
-    moved = np.asarray(layer.data_to_world(origin)) - np.asarray(layer.data_to_world((0,) * len(origin)))
+    moved = np.asarray(layer.data_to_world(origin)) - np.asarray(
+        layer.data_to_world((0,) * len(origin))
+    )
     outer = np.asarray(layer.affine.linear_matrix)
     return {
         "scale": tuple(layer.scale),

@@ -29,6 +29,8 @@ def keep_triton_out(maps: Path = MAPS) -> bool:
 def load_verbs() -> threading.Thread:
     """Load in the background what takes seconds, so that the first press of a button does not wait for it."""
     keep_triton_out()
-    thread = threading.Thread(target=import_module, args=("evenslice.verbs.segment",), daemon=True)
+    thread = threading.Thread(
+        target=import_module, args=("evenslice.segmentation.run",), daemon=True
+    )
     thread.start()
     return thread

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenslice.evidence.look import Look
 from evenslice.evidence.result import Audit
+from evenslice.evidence.window_view import Look
 from evenslice.napari.layers import RESULT, LayerData, LazyArray, placed_like
 from evenslice.report.verdict import confidence, fixed, interval, slot_names
 from evenslice.volume.array import Volume, spans
@@ -37,13 +37,21 @@ class Pinned:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Draw a box of it."""
         z, y, x = spans(key, self.shape)
-        box = np.full((z.stop - z.start, y.stop - y.start, x.stop - x.start), self._empty, self.dtype)
+        box = np.full(
+            (z.stop - z.start, y.stop - y.start, x.stop - x.start), self._empty, self.dtype
+        )
         for (at, top, left), picture in self._pictures:
             low, high = max(y.start, top), min(y.stop, top + picture.shape[0])
             west, east = max(x.start, left), min(x.stop, left + picture.shape[1])
             if z.start <= at < z.stop and low < high and west < east:
-                place = (at - z.start, slice(low - y.start, high - y.start), slice(west - x.start, east - x.start))
-                box[place] = np.fmax(box[place], picture[low - top : high - top, west - left : east - left])
+                place = (
+                    at - z.start,
+                    slice(low - y.start, high - y.start),
+                    slice(west - x.start, east - x.start),
+                )
+                box[place] = np.fmax(
+                    box[place], picture[low - top : high - top, west - left : east - left]
+                )
         return box
 
 
@@ -60,11 +68,16 @@ def layers_of_audit(audit: Audit, layer: Any) -> list[LayerData]:
         What was audited; the maps lie where it lies.
     """
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
-    looks = [(look.origin, look.attribution) for look in audit.looks if look.attribution is not None]
+    looks = [
+        (look.origin, look.attribution) for look in audit.looks if look.attribution is not None
+    ]
     found: list[LayerData] = []
     if looks:
         half = audit.slices // 2
-        tops = {"apart": _top(looks, range(audit.slices)), "together": _top(looks, set(range(audit.slices)) - {half})}
+        tops = {
+            "apart": _top(looks, range(audit.slices)),
+            "together": _top(looks, set(range(audit.slices)) - {half}),
+        }
         facts = {
             "contrast_limits": (0.0, tops["apart"]),
             "colormap": ONE,
@@ -76,7 +89,13 @@ def layers_of_audit(audit: Audit, layer: Any) -> list[LayerData]:
             ahead = slot - half
             places = _map(f"importance of {name}", shape, looks, slot, ahead)
             noted = {RESULT: "map", PLACES: {"ahead": ahead, "tops": tops, **places}}
-            found.append((places["apart"], {"name": f"importance of {name}", **facts, "metadata": noted}, "image"))
+            found.append(
+                (
+                    places["apart"],
+                    {"name": f"importance of {name}", **facts, "metadata": noted},
+                    "image",
+                )
+            )
     return [*found, *_predictions(audit.looks, shape, layer)]
 
 
@@ -86,11 +105,15 @@ def _top(looks: Sequence[Measured], slots: Collection[int]) -> float:
     return (float(np.percentile(np.concatenate(values), TOP)) if values else 0.0) or 1.0
 
 
-def _map(name: str, shape: Shape, looks: Sequence[Measured], slot: int, ahead: int) -> dict[str, LazyArray]:
+def _map(
+    name: str, shape: Shape, looks: Sequence[Measured], slot: int, ahead: int
+) -> dict[str, LazyArray]:
     """Return the maps of one slot, each on the slice that the slot holds (``apart``) and on the centre slice (``together``)."""
     found = {}
     for place, shift in (("apart", ahead), ("together", 0)):
-        pictures = [((o[0] + shift, o[1], o[2]), np.asarray(maps[slot], np.float32)) for o, maps in looks]
+        pictures = [
+            ((o[0] + shift, o[1], o[2]), np.asarray(maps[slot], np.float32)) for o, maps in looks
+        ]
         found[place] = LazyArray(Volume(Pinned(shape, pictures, np.nan), source=name))
     return found
 
@@ -102,10 +125,17 @@ def _predictions(looks: Sequence[Look], shape: Shape, layer: Any) -> list[LayerD
     numbered = any(look.numbered for look in looks)
     dtype, empty = (np.uint16, 0) if numbered else (np.float32, np.nan)
     pinned = Pinned(shape, [(look.origin, look.prediction.astype(dtype)) for look in looks], empty)
-    facts = {"name": "prediction", "visible": False, "metadata": {RESULT: "prediction"}, **placed_like(layer)}
+    facts = {
+        "name": "prediction",
+        "visible": False,
+        "metadata": {RESULT: "prediction"},
+        **placed_like(layer),
+    }
     if numbered:
         return [(LazyArray(Volume(pinned)), facts, "labels")]
-    return [(LazyArray(Volume(pinned)), {**facts, "contrast_limits": (0.0, 1.0), "rgb": False}, "image")]
+    return [
+        (LazyArray(Volume(pinned)), {**facts, "contrast_limits": (0.0, 1.0), "rgb": False}, "image")
+    ]
 
 
 def show_together(layers: Sequence[Any], together: bool) -> None:
@@ -118,7 +148,9 @@ def show_together(layers: Sequence[Any], together: bool) -> None:
         ahead, place = places["ahead"], "together" if together else "apart"
         layer.data = places[place]
         layer.contrast_limits = (0.0, places["tops"][place])
-        layer.colormap = (BEFORE if ahead < 0 else AFTER if ahead > 0 else CENTRE) if together else ONE
+        layer.colormap = (
+            (BEFORE if ahead < 0 else AFTER if ahead > 0 else CENTRE) if together else ONE
+        )
         layer.visible = not together or ahead != 0
         layer.blending = "additive" if together and covered else "translucent"
         covered = covered or layer.visible
@@ -134,7 +166,9 @@ def table_of(audit: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     for name, entry in audit["methods"].items():
         shares = zip(entry["shares"], entry["shares_low"], entry["shares_high"], strict=True)
         cells = [f"{fixed(value)}\n{interval(low, high)}" for value, low, high in shares]
-        index = f"{fixed(entry['mirror_index'])}\n{interval(entry['mirror_low'], entry['mirror_high'])}"
+        index = (
+            f"{fixed(entry['mirror_index'])}\n{interval(entry['mirror_low'], entry['mirror_high'])}"
+        )
         rows.append([name, index, *cells, str(entry["verdict"])])
     return head, rows
 
@@ -149,4 +183,8 @@ def small_print(audit: Mapping[str, Any]) -> str:
     )
     text = f"{audit['windows']} windows in {audit['clusters']} blocks, {confidence(audit)} intervals; {controls}."
     seen = audit["trained_on"]
-    return f"{text} {seen} of the windows lie on slices that the model was trained on." if seen else text
+    return (
+        f"{text} {seen} of the windows lie on slices that the model was trained on."
+        if seen
+        else text
+    )

@@ -98,12 +98,14 @@ class Panel(QWidget):
 
     def asked_model(self) -> dict[str, Any] | None:
         """Return the model's name, mean and std; None, with a line of news, where there is none or the user does not want it run."""
-        from evenslice.model.foreign import form_of
+        from evenslice.model.external import form_of
 
         source = self.model.text
         try:
             if not source:
-                raise BadInputError("no model was chosen, expected a file or module:callable; choose one")
+                raise BadInputError(
+                    "no model was chosen, expected a file or module:callable; choose one"
+                )
             if form_of(source) == "callable" and not ask(
                 self, f"{source} is code. It will be imported and run with your rights. Run it?"
             ):

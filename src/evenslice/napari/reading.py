@@ -9,7 +9,7 @@ from evenslice.napari.stores import is_segmentation, layers_of_store
 from evenslice.volume.array import Volume
 from evenslice.volume.files import MRC, TIFF, open_volume, split_container
 from evenslice.volume.images import SUFFIXES
-from evenslice.volume.ngff import attributes_of, in_store, levels_of
+from evenslice.volume.zarr_reader import attributes_of, in_store, levels_of
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 
@@ -52,7 +52,9 @@ def read(path: Any) -> list[LayerData]:
         return layers_of_store(file)
     volume = open_volume(path)
     smaller = (
-        [open_volume(level.path) for level in levels_of(file)[1:]] if in_store(file) and attributes_of(file) else []
+        [open_volume(level.path) for level in levels_of(file)[1:]]
+        if in_store(file) and attributes_of(file)
+        else []
     )
     return [layer_of(volume, file.name, smaller)]
 
@@ -63,5 +65,7 @@ def sample() -> list[LayerData]:
 
     made = phantom()
     raw = layer_of(Volume(made.raw, made.voxel_nm), "phantom")
-    membranes = layer_of(Volume(made.membranes, made.voxel_nm, meaning="labels"), "phantom membranes")
+    membranes = layer_of(
+        Volume(made.membranes, made.voxel_nm, meaning="labels"), "phantom membranes"
+    )
     return [(made.raw, *raw[1:]), (made.membranes, membranes[1] | {"visible": False}, "labels")]

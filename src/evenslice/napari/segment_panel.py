@@ -12,7 +12,11 @@ from evenslice.napari.panel import Panel
 from evenslice.napari.stores import layers_of_store
 from evenslice.napari.work import Control
 
-INSTANCES = {"no objects": "none", "components": "components", "watershed (of boundaries)": "watershed"}
+INSTANCES = {
+    "no objects": "none",
+    "components": "components",
+    "watershed (of boundaries)": "watershed",
+}
 
 
 class SegmentPanel(Panel):
@@ -43,7 +47,9 @@ class SegmentPanel(Panel):
         layer = self.layer.layer
         try:
             if layer is None:
-                raise BadInputError("there is no image layer, expected a greyscale volume; open one")
+                raise BadInputError(
+                    "there is no image layer, expected a greyscale volume; open one"
+                )
             volume = volume_of_layer(layer)
             going = self._going_on()
         except BadInputError as error:
@@ -56,8 +62,8 @@ class SegmentPanel(Panel):
         source = file_of(layer)
 
         def task(control: Control) -> Any:
-            from evenslice.verbs.choices import check_apart
-            from evenslice.verbs.segment import segment
+            from evenslice.model.inputs import check_apart
+            from evenslice.segmentation.run import segment
 
             check_apart(out, model["source"], source)
             done = segment(
@@ -82,7 +88,9 @@ class SegmentPanel(Panel):
                 self.viewer.layers.remove(facts["name"])
             self.viewer.add_layer(Layer.create(data, facts | placed_like(layer), kind))
         counted = "" if done.objects is None else f" {done.objects} objects."
-        self.say(f"Wrote {done.path}.{counted} {' '.join(f'Note: {note}.' for note in done.warnings)}")
+        self.say(
+            f"Wrote {done.path}.{counted} {' '.join(f'Note: {note}.' for note in done.warnings)}"
+        )
 
     def stopped(self) -> str:
         """Say whether the run can be gone on with."""
@@ -116,6 +124,6 @@ class SegmentPanel(Panel):
 
 
 def _work_folder(out: Path) -> Path:
-    from evenslice.verbs.segment_job import work_folder
+    from evenslice.segmentation.options import work_folder
 
     return work_folder(out)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from evenslice.napari.layers import RESULT, LayerData, layer_of
 from evenslice.volume.array import Volume, spans
 from evenslice.volume.files import open_volume
-from evenslice.volume.ngff import levels_of
+from evenslice.volume.zarr_reader import levels_of
 
 SEGMENTATION = Path("labels", "segmentation")
 
@@ -41,9 +41,16 @@ def layers_of_store(path: Path) -> list[LayerData]:
     labels, *smaller = [open_volume(level.path) for level in levels_of(path / SEGMENTATION)]
     found = []
     for number, levels in enumerate(_channels(path, labels)):
-        name = f"{path.stem} probabilities" + (f" of class {number}" if levels[0].source.endswith("]") else "")
+        name = f"{path.stem} probabilities" + (
+            f" of class {number}" if levels[0].source.endswith("]") else ""
+        )
         data, facts, kind = layer_of(levels[0], name, levels[1:])
-        look = {"colormap": "magma", "blending": "additive", "visible": False, "metadata": {RESULT: "probabilities"}}
+        look = {
+            "colormap": "magma",
+            "blending": "additive",
+            "visible": False,
+            "metadata": {RESULT: "probabilities"},
+        }
         found.append((data, facts | look, kind))
     data, facts, _ = layer_of(labels, f"{path.stem} labels", smaller)
     found.append((data, facts | {"metadata": {RESULT: "labels"}}, "labels"))

@@ -10,7 +10,7 @@ from typing import Any
 from evenslice.errors import BadInputError
 from evenslice.printable import one_line
 from evenslice.progress import Step
-from evenslice.volume.units import numbers_of
+from evenslice.volume.voxel_size import numbers_of
 
 Tell = Callable[[str, int, int], None]
 
@@ -98,13 +98,17 @@ def attempt(control: Control, task: Callable[[Control], Any]) -> Outcome:
     except OSError as error:
         what = error.filename or "a file"
         return Outcome(
-            error=one_line(f"{what} cannot be used ({error.strerror or error}); choose another, or make room")
+            error=one_line(
+                f"{what} cannot be used ({error.strerror or error}); choose another, or make room"
+            )
         )
     except Exception as error:
         if control.asked:  # code of others may have turned the stop into an error of its own
             return Outcome(stopped=True)
         logging.getLogger("evenslice").exception("unexpected")
-        return Outcome(error=one_line(f"unexpected {type(error).__name__}: {error}; please report it"))
+        return Outcome(
+            error=one_line(f"unexpected {type(error).__name__}: {error}; please report it")
+        )
 
 
 def numbers(text: str, name: str) -> list[float] | None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenslice.report.figure_style import MARKS, WIDTH, blank, styled
-from evenslice.report.pictures import CLASSES, PREDICTED, TRUE, grey_levels, grey_limits, scale_bar, strength, turns_of
+from evenslice.report.pictures import (
+    CLASSES,
+    PREDICTED,
+    TRUE,
+    grey_levels,
+    grey_limits,
+    scale_bar,
+    strength,
+    turns_of,
+)
 from evenslice.report.plots import AFTER, BEFORE, slot_colour
 from evenslice.report.svg import BAND, INK, QUIET
 from evenslice.report.verdict import sentence, slot_names
@@ -16,9 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from evenslice.evidence.look import Look
     from evenslice.evidence.result import Audit
     from evenslice.evidence.stats import Interval
+    from evenslice.evidence.window_view import Look
     from evenslice.labels.metrics import Scores
 
 SHAPES = tuple(MARKS.values())
@@ -45,7 +54,12 @@ def audit_figure(audit: "Audit") -> "Figure":
             _pairs(right, audit)
         if audit.lag is not None:
             _lag(figure.add_subplot(grid[1, 1]), audit.lag)
-        figure.suptitle("\n".join(textwrap.wrap(sentence(audit.to_dict()), LETTERS)), x=0.01, ha="left", fontsize=8)
+        figure.suptitle(
+            "\n".join(textwrap.wrap(sentence(audit.to_dict()), LETTERS)),
+            x=0.01,
+            ha="left",
+            fontsize=8,
+        )
         _slot_key(figure, audit.slices, pairs)
     return figure
 
@@ -57,13 +71,29 @@ def _shares(axis: "Axes", audit: "Audit", names: Sequence[str]) -> None:
         start = 0.0
         for slot, share in enumerate(method.shares):
             axis.barh(
-                row, share.value, 0.62, left=start, color=slot_colour(slot - half), edgecolor="white", linewidth=0.5
+                row,
+                share.value,
+                0.62,
+                left=start,
+                color=slot_colour(slot - half),
+                edgecolor="white",
+                linewidth=0.5,
             )
             if share.value > 0.1:
                 ink, place = "white" if abs(slot - half) < 2 else INK, start + share.value / 2
-                axis.text(place, row, f"{share.value:.2f}", ha="center", va="center", color=ink, fontsize=6)
+                axis.text(
+                    place,
+                    row,
+                    f"{share.value:.2f}",
+                    ha="center",
+                    va="center",
+                    color=ink,
+                    fontsize=6,
+                )
             start += share.value
-    axis.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of importance, first slot to last")
+    axis.set(
+        xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of importance, first slot to last"
+    )
     axis.set_yticks(range(len(names)), names)
     axis.tick_params(axis="y", length=0)
     axis.grid(visible=False)
@@ -76,7 +106,9 @@ def _pairs(axis: "Axes", audit: "Audit") -> None:
         for number, pair in enumerate(method.pairs):
             place = row + 0.2 * (number - (len(method.pairs) - 1) / 2)
             _interval(axis, pair, place, audit.margin, SHAPES[number % len(SHAPES)])
-            reach = max([reach, *(abs(v) for v in (pair.value, pair.low, pair.high) if np.isfinite(v))])
+            reach = max(
+                [reach, *(abs(v) for v in (pair.value, pair.low, pair.high) if np.isfinite(v))]
+            )
     axis.axvspan(-audit.margin, audit.margin, color=BAND, lw=0, zorder=0)
     axis.axvline(0, color=QUIET, lw=0.7, zorder=0.5)
     axis.set(
@@ -87,12 +119,16 @@ def _pairs(axis: "Axes", audit: "Audit") -> None:
     axis.grid(visible=False, axis="y")
 
 
-def _interval(axis: "Axes", found: "Interval", place: float, margin: float | None, mark: str) -> None:
+def _interval(
+    axis: "Axes", found: "Interval", place: float, margin: float | None, mark: str
+) -> None:
     colour = INK
     if margin is not None and (found.low > margin or found.high < -margin):
         colour = (AFTER if found.value > 0 else BEFORE)[0]
     if np.isfinite(found.low) and np.isfinite(found.high):
-        axis.plot([found.low, found.high], [place, place], color=colour, lw=1.2, solid_capstyle="butt")
+        axis.plot(
+            [found.low, found.high], [place, place], color=colour, lw=1.2, solid_capstyle="butt"
+        )
     axis.plot([found.value], [place], mark, ms=4.2, mew=0.4, mec="white", color=colour)
 
 
@@ -114,11 +150,22 @@ def _slot_key(figure: "Figure", slices: int, pairs: int) -> None:
     from matplotlib.patches import Patch
 
     half = slices // 2
-    keys: list[Any] = [Patch(color=slot_colour(s - half), label=name) for s, name in enumerate(slot_names(slices))]
+    keys: list[Any] = [
+        Patch(color=slot_colour(s - half), label=name) for s, name in enumerate(slot_names(slices))
+    ]
     if pairs > 1:
         dot: dict[str, Any] = {"ls": "", "ms": 4.2, "mew": 0, "color": INK}
-        keys += [Line2D([], [], marker=SHAPES[j % len(SHAPES)], label=f"pair {j + 1}", **dot) for j in range(pairs)]
-    figure.legend(handles=keys, loc="outside lower left", ncols=min(len(keys), 9), handlelength=1, columnspacing=1.2)
+        keys += [
+            Line2D([], [], marker=SHAPES[j % len(SHAPES)], label=f"pair {j + 1}", **dot)
+            for j in range(pairs)
+        ]
+    figure.legend(
+        handles=keys,
+        loc="outside lower left",
+        ncols=min(len(keys), 9),
+        handlelength=1,
+        columnspacing=1.2,
+    )
 
 
 def window_figure(look: "Look") -> "Figure":
@@ -131,19 +178,27 @@ def window_figure(look: "Look") -> "Figure":
         axes = figure.subplots(1, slices + 1, squeeze=False)[0]
         for axis in axes:
             axis.set_axis_off()
-        for axis, title, raw in zip(axes, _titles(look), [*look.slices, look.slices[slices // 2]], strict=True):
-            axis.imshow(grey_levels(raw, limits), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        for axis, title, raw in zip(
+            axes, _titles(look), [*look.slices, look.slices[slices // 2]], strict=True
+        ):
+            axis.imshow(
+                grey_levels(raw, limits), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+            )
             axis.set_title(title, loc="center", fontsize=7)
         if look.attribution is not None:
             for axis, importance in zip(axes, strength(look.attribution), strict=False):
                 axis.imshow(_heat(importance), interpolation="nearest")
         axes[-1].imshow(_prediction(look), interpolation="nearest")
         if look.truth is not None:
-            axes[-1].contour(np.asarray(look.truth) > 0, levels=[0.5], colors=[TRUE], linewidths=0.8)
+            axes[-1].contour(
+                np.asarray(look.truth) > 0, levels=[0.5], colors=[TRUE], linewidths=0.8
+            )
         if look.voxel_nm is not None:
             _scale(axes[0], width, height, look.voxel_nm[2])
         z, y, x = look.origin
-        figure.supxlabel(_caption(look, f"{look.label}, slice {z}, from y {y}, x {x}"), fontsize=6.5, color=QUIET)
+        figure.supxlabel(
+            _caption(look, f"{look.label}, slice {z}, from y {y}, x {x}"), fontsize=6.5, color=QUIET
+        )
     return figure
 
 
@@ -153,7 +208,10 @@ def _titles(look: "Look") -> list[str]:
     if look.attribution is None or not look.attribution.sum() > 0:
         return [*names, end]
     sums = look.attribution.astype(np.float64).sum(axis=(1, 2))
-    return [*(f"{name}\n{share:.2f}" for name, share in zip(names, sums / sums.sum(), strict=True)), end]
+    return [
+        *(f"{name}\n{share:.2f}" for name, share in zip(names, sums / sums.sum(), strict=True)),
+        end,
+    ]
 
 
 def _caption(look: "Look", where: str) -> str:
@@ -199,7 +257,9 @@ def _scale(axis: "Axes", width: int, height: int, pixel_nm: float) -> None:
     around = [withStroke(linewidth=3.2, foreground=INK)]
     ends = [left, left + share / 100 * width]
     axis.plot(ends, [foot, foot], color="white", lw=2, solid_capstyle="butt", path_effects=around)
-    axis.text(left, foot - 0.03 * height, words, color="white", fontsize=6, va="bottom", path_effects=dark)
+    axis.text(
+        left, foot - 0.03 * height, words, color="white", fontsize=6, va="bottom", path_effects=dark
+    )
 
 
 def scores_figure(scores: "Scores") -> "Figure":
@@ -219,7 +279,9 @@ def scores_figure(scores: "Scores") -> "Figure":
         if matched is not None:
             levels = [float(level) for level in matched]
             axes[0].plot(levels, [found["f1"] for found in matched.values()], "o-", ms=3, color=INK)
-            axes[0].set(ylim=(0, 1.02), xlabel="IoU above which objects match", title="F1 of objects")
+            axes[0].set(
+                ylim=(0, 1.02), xlabel="IoU above which objects match", title="F1 of objects"
+            )
     return figure
 
 
@@ -230,8 +292,20 @@ def _classes(axis: "Axes", scores: "Scores") -> None:
         for name, colour, lift in (("dice", BEFORE[0], -0.2), ("iou", AFTER[0], 0.2)):
             axis.bar(number + lift, values[name], 0.36, color=colour)
             if many <= FEW_CLASSES:
-                axis.text(number + lift, values[name], f"{values[name]:.2f}", ha="center", va="bottom", fontsize=6)
+                axis.text(
+                    number + lift,
+                    values[name],
+                    f"{values[name]:.2f}",
+                    ha="center",
+                    va="bottom",
+                    fontsize=6,
+                )
     axis.set_xticks(range(many), [str(label) for label in scores.per_class])
     across = "class" if scores.as_ == "semantic" else "all that is not label 0"
-    axis.set(xlim=(-0.8, max(many, 1) - 0.2), ylim=(0, 1.08), xlabel=across, title="Dice (left) and IoU (right)")
+    axis.set(
+        xlim=(-0.8, max(many, 1) - 0.2),
+        ylim=(0, 1.08),
+        xlabel=across,
+        title="Dice (left) and IoU (right)",
+    )
     axis.grid(visible=False, axis="x")

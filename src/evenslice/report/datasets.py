@@ -6,22 +6,26 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from evenslice.data.description import Dataset
 from evenslice.data.placing import Placed
+from evenslice.data.registry import Dataset
 from evenslice.report.terminal import Terminal, say
 from evenslice.volume.array import sizes
 
 
 def print_datasets(known: tuple[Dataset, ...], parent: Path) -> None:
     """Print all data sets, and which of them are there."""
-    table = Table("name", "z x y x x", "voxel nm", "target", "terms", "there", title="Public data sets")
+    table = Table(
+        "name", "z x y x x", "voxel nm", "target", "terms", "there", title="Public data sets"
+    )
     for one in known:
         missing = one.missing(parent / one.folder)
         there = "yes" if not missing else "no" if len(missing) == len(one.files) else "in part"
         row = (one.name, sizes(one.shape), _voxel(one), one.target, one.terms, there)
         table.add_row(*(escape(cell) for cell in row))
     Terminal().print(table)
-    say(f"Fetch one with: evenslice data fetch NAME. They are looked for in {parent} ($EVENSLICE_DATA).")
+    say(
+        f"Fetch one with: evenslice data fetch NAME. They are looked for in {parent} ($EVENSLICE_DATA)."
+    )
 
 
 def print_placed(placed: Placed) -> None:
@@ -53,4 +57,8 @@ def print_placed(placed: Placed) -> None:
 
 
 def _voxel(known: Dataset) -> str:
-    return "not stated" if known.voxel_nm is None else ", ".join(f"{side:g}" for side in known.voxel_nm)
+    return (
+        "not stated"
+        if known.voxel_nm is None
+        else ", ".join(f"{side:g}" for side in known.voxel_nm)
+    )

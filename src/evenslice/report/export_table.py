@@ -22,7 +22,8 @@ def print_exported(result: Exported) -> None:
     rows = {
         "format": result.format + ("" if result.opset is None else f", ONNX opset {result.opset}"),
         "input": _input(result),
-        "answers": about["answers"] + (", the mean over both directions" if result.tta == "reversal" else ""),
+        "answers": about["answers"]
+        + (", the mean over both directions" if result.tta == "reversal" else ""),
         "largest difference from torch": f"{result.difference:.2g} of the largest logit (limit {about['tolerance']:g})",
         "size": f"{about['bytes'] / 2**20:.1f} MiB",
     }

@@ -10,7 +10,7 @@ from evenslice.labels.metrics import Scores
 from evenslice.report.audit_figures import audit_figure, scores_figure, window_figure
 from evenslice.report.figure_style import ENDINGS, save_figure
 from evenslice.report.figures import effects_figure, finding_figure, steps_figure
-from evenslice.verbs.study import Study
+from evenslice.study.run import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,9 @@ STUDY_FIGURES = {"finding": finding_figure, "steps": steps_figure, "effects": ef
 
 
 def save_figures(
-    result: Audit | Scores | Study | Mapping[str, Any], folder: str | Path, formats: Sequence[str] = ("svg", "pdf")
+    result: Audit | Scores | Study | Mapping[str, Any],
+    folder: str | Path,
+    formats: Sequence[str] = ("svg", "pdf"),
 ) -> list[Path]:
     """Write every figure of a result.
 
@@ -46,10 +48,14 @@ def save_figures(
     unknown = [name for name in formats if f".{name}" not in ENDINGS]
     if unknown or not formats:
         found = repr(unknown[0]) if unknown else "empty"
-        raise BadInputError(f"the format is {found}, expected any of svg, pdf and png; choose among these")
+        raise BadInputError(
+            f"the format is {found}, expected any of svg, pdf and png; choose among these"
+        )
     figures = dict(_figures(result))
     if not figures:
-        raise BadInputError("the study has nothing to draw, expected at least one finished cell; run it first")
+        raise BadInputError(
+            "the study has nothing to draw, expected at least one finished cell; run it first"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenslice.errors import BadInputError
 from evenslice.report.svg import GRID, INK, QUIET
-from evenslice.volume.writing import written_beside
+from evenslice.volume.atomic import written_beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,6 +93,8 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     path = Path(path)
     metadata = ENDINGS.get(path.suffix.lower())
     if metadata is None:
-        raise BadInputError(f"{path} ends in {path.suffix!r}, expected .svg, .pdf or .png; choose another name")
+        raise BadInputError(
+            f"{path} ends in {path.suffix!r}, expected .svg, .pdf or .png; choose another name"
+        )
     with styled(), written_beside(path) as part:
         figure.savefig(part, format=path.suffix.lower()[1:], metadata=metadata, facecolor="white")

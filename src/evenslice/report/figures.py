@@ -50,12 +50,21 @@ def finding_figure(study: Mapping[str, Any]) -> "Figure":
         grid = figure.subplots(len(groups), 4, squeeze=False, sharex="col", gridspec_kw=ratios)
         for axes, group in zip(grid, groups, strict=True):
             _finding_row(axes, group, study)
-        titles = ("share, before training", "share, after training", "mirror index\n← earlier    later slice →", "Dice")
+        titles = (
+            "share, before training",
+            "share, after training",
+            "mirror index\n← earlier    later slice →",
+            "Dice",
+        )
         for axis, title in zip(grid[-1], titles, strict=True):
             axis.set_xlabel(title)
             axis.tick_params(labelbottom=True)
         _scales(grid[-1], study)
-        _finding_key(figure, max(group.slices for group in groups), cells.names(cells.finished(study), "dataset"))
+        _finding_key(
+            figure,
+            max(group.slices for group in groups),
+            cells.names(cells.finished(study), "dataset"),
+        )
     return figure
 
 
@@ -78,12 +87,22 @@ def _finding_row(axes: Sequence["Axes"], group: Group, study: Mapping[str, Any])
         for when, end, lift in (("before", "_before", -0.2), ("after", "", 0.2)):
             values = _numbers(row.get(f"mirror_index{end}") for row in rows)
             colour = QUIET if when == "before" else INK
-            axes[2].plot(values, [place + lift] * len(values), "o", ms=2.6, mew=0, alpha=0.45, color=colour)
-            _pooled(axes[2], lean.get((name, group.network, when)), place + lift, colour, filled=when == "after")
+            axes[2].plot(
+                values, [place + lift] * len(values), "o", ms=2.6, mew=0, alpha=0.45, color=colour
+            )
+            _pooled(
+                axes[2],
+                lean.get((name, group.network, when)),
+                place + lift,
+                colour,
+                filled=when == "after",
+            )
         for dataset, shape in shapes.items():
             own = _numbers(row.get("dice") for row in rows if str(row.get("dataset")) == dataset)
             lift = 0.18 * (list(shapes).index(dataset) - (len(shapes) - 1) / 2)
-            axes[3].plot(own, [place + lift] * len(own), MARKS[shape], ms=3, mew=0.3, mec="white", color=INK)
+            axes[3].plot(
+                own, [place + lift] * len(own), MARKS[shape], ms=3, mew=0.3, mec="white", color=INK
+            )
 
 
 def _share_dots(axis: "Axes", rows: Sequence[Row], end: str, slices: int, place: int) -> None:
@@ -93,7 +112,13 @@ def _share_dots(axis: "Axes", rows: Sequence[Row], end: str, slices: int, place:
         values = _numbers(cells.shares_of(row, end)[slot] for row in rows)
         lift = 0.22 * (slot - half) / max(1, half)
         axis.plot(
-            values, [place + lift] * len(values), "o", ms=3.2, mew=0.3, mec="white", color=slot_colour(slot - half)
+            values,
+            [place + lift] * len(values),
+            "o",
+            ms=3.2,
+            mew=0.3,
+            mec="white",
+            color=slot_colour(slot - half),
         )
 
 
@@ -104,7 +129,15 @@ def _pooled(axis: "Axes", found: Row | None, place: float, colour: str, filled: 
     low, high = found.get("low"), found.get("high")
     if is_number(low) and is_number(high):
         axis.plot([low, high], [place, place], color=colour, lw=1.1)
-    axis.plot([found["value"]], [place], "D", ms=3.6, mew=0.8, mec=colour, color=colour if filled else "white")
+    axis.plot(
+        [found["value"]],
+        [place],
+        "D",
+        ms=3.6,
+        mew=0.8,
+        mec=colour,
+        color=colour if filled else "white",
+    )
 
 
 def _even_band(axis: "Axes", margin: Any, across: bool = True) -> None:
@@ -118,8 +151,12 @@ def _even_band(axis: "Axes", margin: Any, across: bool = True) -> None:
 def _scales(axes: Sequence["Axes"], study: Mapping[str, Any]) -> None:
     """Give both panels of shares one scale, and the indices that of cells and means, which wide intervals do not shrink."""
     rows, margin = cells.finished(study), study.get("margin")
-    shares = _numbers(share for row in rows for end in ("_before", "") for share in cells.shares_of(row, end))
-    values = _numbers(row.get(key) for row in rows for key in ("mirror_index", "mirror_index_before"))
+    shares = _numbers(
+        share for row in rows for end in ("_before", "") for share in cells.shares_of(row, end)
+    )
+    values = _numbers(
+        row.get(key) for row in rows for key in ("mirror_index", "mirror_index_before")
+    )
     values += _numbers(one.get("value") for one in study.get("lean") or []) + (
         [-margin, margin] if is_number(margin) else []
     )
@@ -135,12 +172,17 @@ def _finding_key(figure: "Figure", slices: int, datasets: Sequence[str]) -> None
 
     half = (slices - 1) // 2
     dot: dict[str, Any] = {"ls": "", "marker": "o", "ms": 4, "mew": 0}
-    keys = [Line2D([], [], color=slot_colour(s - half), label=n, **dot) for s, n in enumerate(slot_names(slices))]
+    keys = [
+        Line2D([], [], color=slot_colour(s - half), label=n, **dot)
+        for s, n in enumerate(slot_names(slices))
+    ]
     pooled: dict[str, Any] = {"marker": "D", "ms": 3.6, "lw": 1.1}
     keys.append(Line2D([], [], color=QUIET, mfc="white", label="pooled, before", **pooled))
     keys.append(Line2D([], [], color=INK, label="pooled, after", **pooled))
     for name, shape in cells.shapes_of(datasets).items():
-        keys.append(Line2D([], [], color=INK, ls="", marker=MARKS[shape], ms=3.6, mew=0, label=name))
+        keys.append(
+            Line2D([], [], color=INK, ls="", marker=MARKS[shape], ms=3.6, mew=0, label=name)
+        )
     columns = len(keys) if len(keys) <= 7 else max(slices, 5)
     by_rows = [key for column in range(columns) for key in keys[column::columns]]
     figure.legend(handles=by_rows, loc="outside lower center", ncols=columns)
@@ -166,7 +208,11 @@ def steps_figure(study: Mapping[str, Any]) -> "Figure":
     """
     from matplotlib.lines import Line2D
 
-    curves = [one for one in study.get("curves") or [] if any(is_number(p.get("mirror_index")) for p in one["points"])]
+    curves = [
+        one
+        for one in study.get("curves") or []
+        if any(is_number(p.get("mirror_index")) for p in one["points"])
+    ]
     if not curves:
         raise _nothing("cell with a mirror index during training")
     panels, looks = panels_of(curves), cells.looks_of(cells.treatments_of(study))
@@ -187,17 +233,33 @@ def steps_figure(study: Mapping[str, Any]) -> "Figure":
             axis.set_ylabel("mirror index\n(above 0: later slice)")
         figure.supxlabel("training steps", fontsize=7)
         used = cells.names(curves, "treatment")
-        styles = {n: {"color": looks[n].colour, "ls": _dash(looks[n]), "marker": MARKS[looks[n].shape]} for n in used}
+        styles = {
+            n: {"color": looks[n].colour, "ls": _dash(looks[n]), "marker": MARKS[looks[n].shape]}
+            for n in used
+        }
         keys = [Line2D([], [], ms=3.4, label=name, **style) for name, style in styles.items()]
-        figure.legend(handles=keys, loc="outside upper center", ncols=min(len(keys), 5 if columns > 2 else 3))
+        figure.legend(
+            handles=keys, loc="outside upper center", ncols=min(len(keys), 5 if columns > 2 else 3)
+        )
     return figure
 
 
 def _index_curve(axis: "Axes", curve: Row, look: cells.Look) -> None:
     """Draw the mirror index of one cell, with the interval of each audit."""
-    seen = [p for p in curve["points"] if is_number(p.get("mirror_index")) and is_number(p.get("steps"))]
+    seen = [
+        p for p in curve["points"] if is_number(p.get("mirror_index")) and is_number(p.get("steps"))
+    ]
     across, up = [p["steps"] for p in seen], [p["mirror_index"] for p in seen]
-    axis.plot(across, up, color=look.colour, ls=_dash(look), marker=MARKS[look.shape], ms=2.6, mew=0.3, mec="white")
+    axis.plot(
+        across,
+        up,
+        color=look.colour,
+        ls=_dash(look),
+        marker=MARKS[look.shape],
+        ms=2.6,
+        mew=0.3,
+        mec="white",
+    )
     for point in seen:
         low, high = point.get("mirror_low"), point.get("mirror_high")
         if is_number(low) and is_number(high):
@@ -238,23 +300,43 @@ def effects_figure(study: Mapping[str, Any]) -> "Figure":
 
 def _effects(axis: "Axes", found: Sequence[Row], lines: Sequence[str]) -> None:
     """Draw the comparisons of one outcome; filled where something was decided."""
-    title, short, lower, higher = OUTCOMES.get(str(found[0].get("outcome")), (str(found[0].get("outcome")),) * 4)
+    title, short, lower, higher = OUTCOMES.get(
+        str(found[0].get("outcome")), (str(found[0].get("outcome")),) * 4
+    )
     margins = _numbers(one.get("margin") for one in found)
     _even_band(axis, max(margins) if margins else None)
     for one in found:
-        place, value, low, high = (lines.index(named(one)), *(one.get(key) for key in ("value", "low", "high")))
+        place, value, low, high = (
+            lines.index(named(one)),
+            *(one.get(key) for key in ("value", "low", "high")),
+        )
         if not is_number(value):
             continue
         if is_number(low) and is_number(high):
             axis.plot([low, high], [place, place], color=INK, lw=1.2)
         kind = comparison_badge(one).kind
         colour = {"symmetric": "#00694b", "asymmetric": "#c14d00"}.get(kind, "white")
-        axis.plot([value], [place], "o", ms=4.6, mew=0.9, mec=INK if colour == "white" else colour, color=colour)
+        axis.plot(
+            [value],
+            [place],
+            "o",
+            ms=4.6,
+            mew=0.9,
+            mec=INK if colour == "white" else colour,
+            color=colour,
+        )
     axis.set_title(title)
-    axis.set_xlabel(f"difference in {short} from {found[0].get('control')}\n← {lower}    {higher} →")
+    axis.set_xlabel(
+        f"difference in {short} from {found[0].get('control')}\n← {lower}    {higher} →"
+    )
     axis.tick_params(axis="y", length=0)
     ends = _numbers(
-        [0.0, *margins, *(-m for m in margins), *(one.get(k) for one in found for k in ("value", "low", "high"))]
+        [
+            0.0,
+            *margins,
+            *(-m for m in margins),
+            *(one.get(k) for one in found for k in ("value", "low", "high")),
+        ]
     )
     spare = max(0.06 * (max(ends) - min(ends)), (LEAST_SPAN - max(ends) + min(ends)) / 2)
     axis.set_xlim(min(ends) - spare, max(ends) + spare)

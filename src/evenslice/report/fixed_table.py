@@ -16,7 +16,10 @@ from evenslice.verbs.fix import Fixed
 def print_fixed(fixed: Fixed, out: Path) -> None:
     """Print the stems, the audits on the same windows, what changed, and the certificate; then where the model is."""
     table = Table(
-        "", "before", "after", title="The stem made even" if fixed.model.tta == "none" else "Answers made even"
+        "",
+        "before",
+        "after",
+        title="The stem made even" if fixed.model.tta == "none" else "Answers made even",
     )
     stems = zip(fixed.before, fixed.after, strict=True)
     for before, after in stems:
@@ -41,11 +44,20 @@ def _audit_rows(audits: Sequence[Audit]) -> list[tuple[str, ...]]:
     name = next(iter(audits[0].methods))
     methods = [audit.methods[name] for audit in audits]
     return [
-        (f"shares by {name}", *("  ".join(f"{share.value:.3f}" for share in method.shares) for method in methods)),
+        (
+            f"shares by {name}",
+            *("  ".join(f"{share.value:.3f}" for share in method.shares) for method in methods),
+        ),
         ("mirror index", *(interval_words(method.index) for method in methods)),
         ("verdict", *(audit.verdict for audit in audits)),
-        ("reversal changes the probability by", *(f"{audit.probability_change:.4f}" for audit in audits)),
-        ("controls that failed", *(", ".join(audit.believed["failed"]) or "none" for audit in audits)),
+        (
+            "reversal changes the probability by",
+            *(f"{audit.probability_change:.4f}" for audit in audits),
+        ),
+        (
+            "controls that failed",
+            *(", ".join(audit.believed["failed"]) or "none" for audit in audits),
+        ),
     ]
 
 
@@ -53,7 +65,12 @@ def _change_rows(change: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Say how far the output moved, and what it did to Dice; what was not measured has no row."""
     rows = []
     if any(key in change for key in ("dice_before", "dice_after")):
-        rows.append(("Dice on the windows", *(_score(change.get(f"dice_{when}")) for when in ("before", "after"))))
+        rows.append(
+            (
+                "Dice on the windows",
+                *(_score(change.get(f"dice_{when}")) for when in ("before", "after")),
+            )
+        )
     for key, name in (
         ("probability_change", "the fix moves the probability by"),
         ("normalisation_change", "of that by one mean and std for all slots"),

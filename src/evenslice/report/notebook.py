@@ -21,14 +21,21 @@ def audit_html(audit: "Audit") -> str:
     """Return an audit as HTML: the verdict in a sentence, a row a method, how much was looked at, and what to doubt."""
     head = ("method", *slot_names(audit.slices), "mirror index", "verdict")
     rows = [
-        (name, *(f"{share.value:.3f}" for share in method.shares), _interval(method.index), method.verdict)
+        (
+            name,
+            *(f"{share.value:.3f}" for share in method.shares),
+            _interval(method.index),
+            method.verdict,
+        )
         for name, method in audit.methods.items()
     ]
     failed = audit.believed["failed"]
     notes = [
         f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks, seed {audit.seed}"
     ]
-    notes += [f"lag of the prediction: {_interval(audit.lag)} slices"] if audit.lag is not None else []
+    notes += (
+        [f"lag of the prediction: {_interval(audit.lag)} slices"] if audit.lag is not None else []
+    )
     notes += [f"Do not believe this audit: {', '.join(failed)} failed"] if failed else []
     return f"<p>{_escape(sentence(audit.to_dict()))}</p>{_table(head, rows)}{_small(notes)}"
 
@@ -45,7 +52,9 @@ def scores_html(scores: "Scores") -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top = "".join(f"<th>{_escape(word)}</th>" for word in head)
-    body = "".join("<tr>" + "".join(f"<td>{_escape(word)}</td>" for word in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_escape(word)}</td>" for word in row) + "</tr>" for row in rows
+    )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 

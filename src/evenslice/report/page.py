@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evenslice.evidence.look import Look
+from evenslice.evidence.window_view import Look
 from evenslice.report import plots, verdict
 from evenslice.report.rendering import render_html, write_html
 from evenslice.report.viewer import viewer_of
@@ -81,12 +81,18 @@ def render(page: Page) -> str:
     widest = max((len(_shares(row.audit)) for row in page.rows), default=0)
     rows = [_row_view(row, number, widest) for number, row in enumerate(page.rows)]
     viewer = viewer_of(page.looks)
-    details = [(view["id"], f"Details: {view['row'].label}" if len(rows) > 1 else "Details") for view in rows]
+    details = [
+        (view["id"], f"Details: {view['row'].label}" if len(rows) > 1 else "Details")
+        for view in rows
+    ]
     contents = [("summary", "Results"), *([("shares", "Shares")] if charts else [])]
     values = {
         "title": page.title,
         "intro": page.intro,
-        "verdicts": [{"badge": view["badge"], "who": view["row"].label, "what": view["sentence"]} for view in rows],
+        "verdicts": [
+            {"badge": view["badge"], "who": view["row"].label, "what": view["sentence"]}
+            for view in rows
+        ],
         "contents": [*contents, *([("looks", "Windows")] if viewer else []), *details],
         "facts": page.facts,
         "command": page.command,
@@ -144,7 +150,8 @@ def _method_view(audit: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Zip the lists of one method into slots and mirror pairs with their intervals."""
     entry = audit["methods"][name]
     shares, pairs = (
-        [entry.get(f"{stem}{end}") or [] for end in ("", "_low", "_high")] for stem in ("shares", "mirror_pairs")
+        [entry.get(f"{stem}{end}") or [] for end in ("", "_low", "_high")]
+        for stem in ("shares", "mirror_pairs")
     )
     return {
         "entry": entry,
@@ -165,7 +172,9 @@ def _charts(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         methods = (row.audit.get("methods") or {}).items()
         shares = [
-            plots.Bars(name, entry["shares"], entry.get("shares_low") or [], entry.get("shares_high") or [])
+            plots.Bars(
+                name, entry["shares"], entry.get("shares_low") or [], entry.get("shares_high") or []
+            )
             for name, entry in methods
             if entry.get("shares")
         ]
@@ -190,7 +199,9 @@ def _strip(rows: Sequence[Row]) -> Markup | None:
             columns = [entry.get(f"mirror_pairs{end}") or [] for end in ("", "_low", "_high")]
             if len(columns[0]) > 1:
                 pairs = range(len(columns[0]))
-                dots += [plots.Dot(row.label, f"{name} ±{j + 1}", *_take(columns, j)) for j in pairs]
+                dots += [
+                    plots.Dot(row.label, f"{name} ±{j + 1}", *_take(columns, j)) for j in pairs
+                ]
             elif columns[0] or entry.get("mirror_index") is not None:
                 ends = entry.get("mirror_low"), entry.get("mirror_high")
                 dots.append(plots.Dot(row.label, name, entry.get("mirror_index"), *ends))

@@ -18,7 +18,9 @@ def write_demo_page(path: Path, demo: Demo, command: str) -> None:
     """Write the demo's page: both models in one table, and the same window seen by both."""
     page = Page(
         title="evenslice demo: one volume, two stems",
-        rows=[Row(row.init, row.audit.to_dict(), row.scores.dice, row.scores.iou) for row in demo.rows],
+        rows=[
+            Row(row.init, row.audit.to_dict(), row.scores.dice, row.scores.iou) for row in demo.rows
+        ],
         looks=[look for row in demo.rows for look in row.audit.looks],
         facts=demo.facts | made_with(demo.provenance),
         command=command,
@@ -28,7 +30,9 @@ def write_demo_page(path: Path, demo: Demo, command: str) -> None:
     write_page(page, path)
 
 
-def write_audit_page(path: Path, audit: Audit, label: str, facts: Mapping[str, str], command: str) -> None:
+def write_audit_page(
+    path: Path, audit: Audit, label: str, facts: Mapping[str, str], command: str
+) -> None:
     """Write the page of one audit."""
     page = Page(
         title=f"Audit of {label}",

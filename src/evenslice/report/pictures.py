@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-CLASSES = ("#1b1e23", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#f2f2f2")
+CLASSES = (
+    "#1b1e23",
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#f0e442",
+    "#0072b2",
+    "#d55e00",
+    "#cc79a7",
+    "#f2f2f2",
+)
 PREDICTED, TRUE = "#56b4e9", "#f0e442"
 WRONG = ("#e69f00", "#0072b2", "#cc79a7")  # missed, too much, another class
 LARGEST = 512 * 512
@@ -37,13 +47,17 @@ def grey_levels(image: NDArray[Any], limits: Limits) -> Grey:
     values = np.asarray(image, dtype=np.float64)
     if not high > low:
         return np.full(values.shape, 128, dtype=np.uint8)
-    scaled = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0.0, 1.0)
+    scaled = np.clip(
+        (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0.0, 1.0
+    )
     return np.round(255 * scaled).astype(np.uint8)
 
 
 def strength(attribution: NDArray[Any]) -> NDArray[np.float64]:
     """Bring the importance of a whole window to 0..1 with one scale for all its slots."""
-    values = np.clip(np.nan_to_num(np.asarray(attribution, dtype=np.float64), nan=0.0, posinf=0.0), 0.0, None)
+    values = np.clip(
+        np.nan_to_num(np.asarray(attribution, dtype=np.float64), nan=0.0, posinf=0.0), 0.0, None
+    )
     top = float(np.percentile(values, 99.5)) or float(values.max())
     return np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values)
 
@@ -62,18 +76,24 @@ def importance_png(importance: NDArray[np.float64], most: int = LARGEST) -> str:
 def probability_png(probability: NDArray[Any], most: int = LARGEST) -> str:
     """Draw a probability of the foreground (0..1, (y, x)) as a layer in one colour, the more certain the denser."""
     levels = grey_levels(probability, (0.0, 1.0))
-    return _layer(levels, np.tile(_rgb(PREDICTED), (256, 1)), np.linspace(0.0, TINT, 256), most, smooth=True)
+    return _layer(
+        levels, np.tile(_rgb(PREDICTED), (256, 1)), np.linspace(0.0, TINT, 256), most, smooth=True
+    )
 
 
 def classes_png(labels: NDArray[Any], most: int = LARGEST) -> str:
     """Draw class or object numbers (y, x) as a layer, a colour each; 0 and what is ignored (negative) cover nothing."""
     colours = np.array([_rgb(code) for code in CLASSES])
-    return _layer(turns_of(labels), colours, [0.0, *[TINT] * (len(CLASSES) - 1)], most, smooth=False)
+    return _layer(
+        turns_of(labels), colours, [0.0, *[TINT] * (len(CLASSES) - 1)], most, smooth=False
+    )
 
 
 def outline_png(labels: NDArray[Any], most: int = LARGEST) -> str:
     """Draw the outlines of a mask, of classes or of objects (y, x) as a layer, one pixel wide at the size drawn."""
-    numbers = np.asarray(_fitting(Image.fromarray(np.asarray(labels, np.int32)), most, smooth=False))
+    numbers = np.asarray(
+        _fitting(Image.fromarray(np.asarray(labels, np.int32)), most, smooth=False)
+    )
     edge = np.zeros(numbers.shape, bool)
     edge[1:] |= numbers[1:] != numbers[:-1]
     edge[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
@@ -88,7 +108,9 @@ def wrong_png(wrong: Grey, most: int = LARGEST) -> str:
 
 def turns_of(labels: NDArray[Any]) -> Grey:
     """Return the place in ``CLASSES`` of class or object numbers: 0 for 0 and for what is ignored, the others in turn."""
-    numbers = np.round(np.nan_to_num(np.asarray(labels, dtype=np.float64), nan=-1.0)).astype(np.int64)
+    numbers = np.round(np.nan_to_num(np.asarray(labels, dtype=np.float64), nan=-1.0)).astype(
+        np.int64
+    )
     return np.where(numbers > 0, (numbers - 1) % (len(CLASSES) - 1) + 1, 0).astype(np.uint8)
 
 
@@ -120,7 +142,11 @@ def _rgb(code: str) -> tuple[int, int, int]:
 
 
 def _layer(
-    levels: Grey, colours: NDArray[Any], alphas: Sequence[float] | NDArray[np.float64], most: int, smooth: bool
+    levels: Grey,
+    colours: NDArray[Any],
+    alphas: Sequence[float] | NDArray[np.float64],
+    most: int,
+    smooth: bool,
 ) -> str:
     """Write numbers as a PNG with a palette in which each has its colour and its alpha (0..1)."""
     image = _fitting(Image.fromarray(np.asarray(levels, np.uint8)), most, smooth)

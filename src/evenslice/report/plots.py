@@ -83,15 +83,27 @@ def share_bars(title: str, groups: Sequence[Bars], top: float, ident: str) -> Ma
         y = FLOOR - tick / 10 * scale
         svg.line(drawn, (36, y), (right, y), GRID)
         svg.words(drawn, (30, y + 4), f"{tick / 10:.1f}", anchor="end", fill=QUIET)
-    placed = [(bars, 42 + wide * number + (wide - slots * PITCH) / 2) for number, bars in enumerate(groups)]
+    placed = [
+        (bars, 42 + wide * number + (wide - slots * PITCH) / 2)
+        for number, bars in enumerate(groups)
+    ]
     for bars, left in placed:
         _group_bars(drawn, bars, left, scale)
-    svg.line(drawn, (36, FLOOR - scale / slots), (right, FLOOR - scale / slots), INK, dash="5 4", css="even-line")
+    svg.line(
+        drawn,
+        (36, FLOOR - scale / slots),
+        (right, FLOOR - scale / slots),
+        INK,
+        dash="5 4",
+        css="even-line",
+    )
     svg.words(drawn, (right + 4, FLOOR - scale / slots + 4), f"1/{slots}", anchor="start", size=11)
     for bars, left in placed:
         _group_values(drawn, bars, left, scale)
         for line, words in enumerate(_lines(bars.label, wide // 7)):
-            svg.words(drawn, (left + slots * PITCH / 2, 217 + 14 * line), words, weight="600", size=11)
+            svg.words(
+                drawn, (left + slots * PITCH / 2, 217 + 14 * line), words, weight="600", size=11
+            )
     return svg.markup(drawn)
 
 
@@ -101,11 +113,22 @@ def _group_bars(drawn: ET.Element, bars: Bars, left: float, scale: float) -> Non
     names = slot_names(slots)
     for slot, share in enumerate(bars.shares):
         x, tall = left + PITCH * slot, share * scale if is_number(share) else 0.0
-        shape = {"class": "bar", "x": f"{x + 3:.1f}", "y": f"{FLOOR - tall:.1f}", "height": f"{tall:.1f}"}
+        shape = {
+            "class": "bar",
+            "x": f"{x + 3:.1f}",
+            "y": f"{FLOOR - tall:.1f}",
+            "height": f"{tall:.1f}",
+        }
         fill = slot_colour(slot - (slots - 1) // 2)
         bar = ET.SubElement(drawn, "rect", {**shape, "width": f"{PITCH - 6}", "fill": fill})
         ET.SubElement(bar, "title").text = svg.clean(f"{bars.label}, {names[slot]}: {fixed(share)}")
-        svg.words(drawn, (x + PITCH / 2, FLOOR + 15), names[slot].replace("previous", "prev"), size=10, fill=QUIET)
+        svg.words(
+            drawn,
+            (x + PITCH / 2, FLOOR + 15),
+            names[slot].replace("previous", "prev"),
+            size=10,
+            fill=QUIET,
+        )
 
 
 def _group_values(drawn: ET.Element, bars: Bars, left: float, scale: float) -> None:
@@ -123,7 +146,9 @@ def _group_values(drawn: ET.Element, bars: Bars, left: float, scale: float) -> N
         svg.words(drawn, (x, FLOOR - peak * scale - 5), words, size=11, halo=True)
 
 
-def index_strip(dots: Sequence[Dot], margin: float | None, sides: tuple[str, str], ident: str) -> Markup:
+def index_strip(
+    dots: Sequence[Dot], margin: float | None, sides: tuple[str, str], ident: str
+) -> Markup:
     """Draw mirror indices with intervals against the band inside which a model counts as even.
 
     Parameters
@@ -142,9 +167,14 @@ def index_strip(dots: Sequence[Dot], margin: float | None, sides: tuple[str, str
     step = next(s for s in (0.05, 0.1, 0.25, 0.5) if widest <= 4 * s or s == 0.5)
     reach = step * math.ceil(widest / step - 1e-9)
     heads = [n == 0 or dots[n - 1].group != dot.group for n, dot in enumerate(dots)]
-    places = [30 + 24 * (n + sum(heads[: n + 1])) + 6 * (sum(heads[: n + 1]) - 1) for n in range(len(dots))]
+    places = [
+        30 + 24 * (n + sum(heads[: n + 1])) + 6 * (sum(heads[: n + 1]) - 1)
+        for n in range(len(dots))
+    ]
     foot, scale = places[-1] + 18.0, STRIP / reach
-    told = "; ".join(f"{d.group} {d.label}: {fixed(d.value)}, interval {interval(d.low, d.high)}" for d in dots)
+    told = "; ".join(
+        f"{d.group} {d.label}: {fixed(d.value)}, interval {interval(d.low, d.high)}" for d in dots
+    )
     drawn = svg.drawing(MIDDLE + STRIP + 30, foot + 28, ident, "Mirror index with interval", told)
     _strip_ground(drawn, margin, sides, foot, scale)
     for tick in range(-round(reach / step), round(reach / step) + 1):
@@ -158,11 +188,19 @@ def index_strip(dots: Sequence[Dot], margin: float | None, sides: tuple[str, str
     return svg.markup(drawn)
 
 
-def _strip_ground(drawn: ET.Element, margin: float | None, sides: tuple[str, str], foot: float, scale: float) -> None:
+def _strip_ground(
+    drawn: ET.Element, margin: float | None, sides: tuple[str, str], foot: float, scale: float
+) -> None:
     """Draw what lies under the dots: the band that counts as even, and what each side means."""
     if margin:
-        band = {"x": f"{MIDDLE - margin * scale:.1f}", "y": "26", "width": f"{2 * margin * scale:.1f}"}
-        ET.SubElement(drawn, "rect", {**band, "class": "margin", "height": f"{foot - 26}", "fill": BAND})
+        band = {
+            "x": f"{MIDDLE - margin * scale:.1f}",
+            "y": "26",
+            "width": f"{2 * margin * scale:.1f}",
+        }
+        ET.SubElement(
+            drawn, "rect", {**band, "class": "margin", "height": f"{foot - 26}", "fill": BAND}
+        )
         svg.words(drawn, (MIDDLE, 16), f"even, within {margin:g}", fill=QUIET)
     svg.words(drawn, (MIDDLE - STRIP, 16), f"← leans to {sides[0]}", anchor="start", fill=QUIET)
     svg.words(drawn, (MIDDLE + STRIP, 16), f"leans to {sides[1]} →", anchor="end", fill=QUIET)
@@ -176,10 +214,23 @@ def _one_dot(drawn: ET.Element, dot: Dot, y: float, scale: float, margin: float 
         return
     colour = INK
     if is_number(dot.low) and is_number(dot.high):
-        svg.line(drawn, (MIDDLE + dot.low * scale, y), (MIDDLE + dot.high * scale, y), INK, css="whisker", width=2)
+        svg.line(
+            drawn,
+            (MIDDLE + dot.low * scale, y),
+            (MIDDLE + dot.high * scale, y),
+            INK,
+            css="whisker",
+            width=2,
+        )
         if margin and (dot.low > margin or dot.high < -margin):
             colour = (AFTER if dot.value > 0 else BEFORE)[0]
-    place = {"class": "dot", "cx": f"{MIDDLE + dot.value * scale:.1f}", "cy": f"{y:.1f}", "r": "5", "fill": colour}
+    place = {
+        "class": "dot",
+        "cx": f"{MIDDLE + dot.value * scale:.1f}",
+        "cy": f"{y:.1f}",
+        "r": "5",
+        "fill": colour,
+    }
     mark = ET.SubElement(drawn, "circle", {**place, "stroke": "#fff", "stroke-width": "1"})
     ET.SubElement(mark, "title").text = svg.clean(f"{dot.label}: {fixed(dot.value)}")
 
@@ -189,14 +240,19 @@ def _told(groups: Sequence[Bars]) -> str:
     told = []
     for bars in groups:
         pairs = zip(slot_names(len(bars.shares)), bars.shares, strict=False)
-        told.append(f"{bars.label}: " + ", ".join(f"{name} {fixed(share)}" for name, share in pairs))
+        told.append(
+            f"{bars.label}: " + ", ".join(f"{name} {fixed(share)}" for name, share in pairs)
+        )
     return "; ".join(told)
 
 
 def _lines(words: str, most: int) -> list[str]:
     """Break a long name at its last hyphen, so that it fits below its bars."""
     head, hyphen, tail = words.rpartition("-")
-    return [_cut(part, most) for part in ((head + hyphen, tail) if len(words) > most and head else (words,))]
+    return [
+        _cut(part, most)
+        for part in ((head + hyphen, tail) if len(words) > most and head else (words,))
+    ]
 
 
 def _cut(words: str, most: int) -> str:

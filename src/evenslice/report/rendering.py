@@ -13,7 +13,7 @@ from markupsafe import Markup
 from evenslice import __version__
 from evenslice.printable import printable
 from evenslice.report.verdict import fixed, interval, short
-from evenslice.volume.writing import written_beside
+from evenslice.volume.atomic import written_beside
 
 
 def render_html(
@@ -54,7 +54,12 @@ def render_html(
     environment.globals.update(interval=interval)
     script = "\n".join(_file(name).strip() for name in scripts)
     style = "\n".join(_file(name).strip() for name in ("layout.css", *styles))
-    known = {"version": __version__, "style": Markup(style), "script": Markup(script), "script_hash": _hash(script)}
+    known = {
+        "version": __version__,
+        "style": Markup(style),
+        "script": Markup(script),
+        "script_hash": _hash(script),
+    }
     return environment.get_template(template).render(known | dict(values))
 
 

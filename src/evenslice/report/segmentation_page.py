@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evenslice.evidence.look import Look
+from evenslice.evidence.window_view import Look
 from evenslice.report.made import made_with
 from evenslice.report.rendering import render_html, write_html
 from evenslice.report.verdict import Badge, short
 from evenslice.report.viewer import viewer_of
-from evenslice.verbs.segment import Segmented
+from evenslice.segmentation.run import Segmented
 
 
 def write_segmentation_page(
@@ -45,7 +45,11 @@ def write_segmentation_page(
 
 
 def _written(result: Segmented) -> dict[str, Any]:
-    objects = "" if result.objects is None else f" with {result.objects} object{'' if result.objects == 1 else 's'}"
+    objects = (
+        ""
+        if result.objects is None
+        else f" with {result.objects} object{'' if result.objects == 1 else 's'}"
+    )
     return {
         "badge": Badge("✓", "complete", "symmetric"),
         "who": "Result",
@@ -62,5 +66,6 @@ def _facts(result: Segmented) -> dict[str, str]:
     cut, settings = found.get("cut") or {}, found.get("settings") or {}
     plan = {"tile": cut.get("tile"), **settings, **(found.get("normalisation") or {})}
     return {
-        name.replace("_", " "): str(value) if isinstance(value, bool) else short(value) for name, value in plan.items()
+        name.replace("_", " "): str(value) if isinstance(value, bool) else short(value)
+        for name, value in plan.items()
     }

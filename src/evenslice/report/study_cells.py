@@ -11,7 +11,15 @@ ALL = "all"
 USUAL = ("rgb", "green", "mean", "random weights", "rgb, reverse-z")
 SHAPES = ("circle", "square", "triangle", "diamond", "wedge")
 COLOURS = ("#1f242b", "#00805d", "#b0468e", "#b06f00", "#4a86ff", "#8a3b12", "#4b2e83")
-DASHES: tuple[tuple[int, ...], ...] = ((), (6, 2), (2, 2), (8, 2, 2, 2), (4, 1), (10, 3), (5, 2, 1, 2, 1, 2))
+DASHES: tuple[tuple[int, ...], ...] = (
+    (),
+    (6, 2),
+    (2, 2),
+    (8, 2, 2, 2),
+    (4, 1),
+    (10, 3),
+    (5, 2, 1, 2, 1, 2),
+)
 Row = Mapping[str, Any]
 
 
@@ -60,7 +68,11 @@ class Group:
 
 def finished(study: Mapping[str, Any]) -> list[Row]:
     """Return the cells that were measured."""
-    return [row for row in study.get("rows") or [] if not row.get("failure") and is_number(row.get("mirror_index"))]
+    return [
+        row
+        for row in study.get("rows") or []
+        if not row.get("failure") and is_number(row.get("mirror_index"))
+    ]
 
 
 def failures(study: Mapping[str, Any]) -> list[Row]:
@@ -76,7 +88,10 @@ def names(rows: Iterable[Row], key: str) -> list[str]:
 
 def shares_of(row: Row, end: str = "") -> list[float | None]:
     """Return the share of each slot; ``end`` is ``_before`` for before training."""
-    return [share if is_number(share := row.get(f"share_{slot}{end}")) else None for slot in range(slices_of(row))]
+    return [
+        share if is_number(share := row.get(f"share_{slot}{end}")) else None
+        for slot in range(slices_of(row))
+    ]
 
 
 def slices_of(row: Row) -> int:
@@ -85,7 +100,9 @@ def slices_of(row: Row) -> int:
     if is_number(stated):
         return int(stated)
     slots = [
-        slot for slot in range(9) if is_number(row.get(f"share_{slot}")) or is_number(row.get(f"share_{slot}_before"))
+        slot
+        for slot in range(9)
+        if is_number(row.get(f"share_{slot}")) or is_number(row.get(f"share_{slot}_before"))
     ]
     return max(slots, default=2) + 1
 
@@ -98,7 +115,11 @@ def groups_of(study: Mapping[str, Any]) -> list[Group]:
 
 
 def _group(study: Mapping[str, Any], network: str, slices: int, several: bool) -> Group:
-    every = [row for row in study.get("rows") or [] if str(row.get("network")) == network and slices_of(row) == slices]
+    every = [
+        row
+        for row in study.get("rows") or []
+        if str(row.get("network")) == network and slices_of(row) == slices
+    ]
     meant = set(names(every, "treatment"))
     return Group(
         f"{network}, {slices} slices" if several else network,
@@ -122,7 +143,9 @@ def looks_of(treatments: Sequence[str]) -> dict[str, Look]:
     Against ``rgb`` the treatments of the paper look the same in every study, whichever of them it has.
     """
     places = (
-        {name: n for n, name in enumerate(USUAL) if name in treatments} if treatments[:1] == list(USUAL[:1]) else {}
+        {name: n for n, name in enumerate(USUAL) if name in treatments}
+        if treatments[:1] == list(USUAL[:1])
+        else {}
     )
     free = (n for n in itertools.count() if n not in places.values())
     places |= {name: next(free) for name in treatments if name not in places}
@@ -130,7 +153,9 @@ def looks_of(treatments: Sequence[str]) -> dict[str, Look]:
 
 
 def _look(place: int) -> Look:
-    return Look(COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], SHAPES[place % len(SHAPES)])
+    return Look(
+        COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], SHAPES[place % len(SHAPES)]
+    )
 
 
 def shapes_of(datasets: Sequence[str]) -> dict[str, str]:

@@ -33,17 +33,29 @@ def effect_chart(found: Sequence[Row], ident: str) -> Markup:
     margins = {one["margin"] for one in found if is_number(one.get("margin"))}
     ends = [one.get(key) for one in found for key in ("value", "low", "high")]
     values = [value for value in ends if is_number(value)]
-    limits = svg.rounded([0.0, *values, *(1.4 * m for m in margins), *(-1.4 * m for m in margins)], 6, least=0.01)
+    limits = svg.rounded(
+        [0.0, *values, *(1.4 * m for m in margins), *(-1.4 * m for m in margins)], 6, least=0.01
+    )
     scale = Scale(*limits, LEFT, RIGHT)
     for margin in margins:
-        svg.bar(chart, (scale(-margin), TOP - 8), (scale(margin) - scale(-margin), foot - TOP + 8), BAND, css="margin")
+        svg.bar(
+            chart,
+            (scale(-margin), TOP - 8),
+            (scale(margin) - scale(-margin), foot - TOP + 8),
+            BAND,
+            css="margin",
+        )
     places = svg.ticks(limits, 6)
     for value, words in zip(places, svg.tick_words(places, sign=True), strict=True):
-        svg.line(chart, (scale(value), TOP - 8), (scale(value), foot), QUIET if words == "0" else GRID, 1)
+        svg.line(
+            chart, (scale(value), TOP - 8), (scale(value), foot), QUIET if words == "0" else GRID, 1
+        )
         svg.words(chart, (scale(value), foot + 17), words, fill=QUIET, size=11)
     svg.words(chart, (LEFT, 18), f"← {lower} than {control}", "start", QUIET)
     svg.words(chart, (RIGHT, 18), f"{higher} than {control} →", "end", QUIET)
-    svg.words(chart, ((LEFT + RIGHT) / 2, foot + 36), f"difference in {short} from {control}", fill=QUIET)
+    svg.words(
+        chart, ((LEFT + RIGHT) / 2, foot + 36), f"difference in {short} from {control}", fill=QUIET
+    )
     for number, one in enumerate(found):
         _effect(chart, one, TOP + ROW * number + ROW / 2 - 4, scale)
     return svg.markup(chart)
@@ -54,7 +66,9 @@ def _effect(chart: ET.Element, one: Row, y: float, scale: Scale) -> None:
     value, low, high = (one.get(key) for key in ("value", "low", "high"))
     lines = svg.wrapped(named(one), 32)
     for place, words in enumerate(lines):
-        svg.words(chart, (0, y + 4 + 14 * place - 7 * (len(lines) - 1)), words, "start", weight="600")
+        svg.words(
+            chart, (0, y + 4 + 14 * place - 7 * (len(lines) - 1)), words, "start", weight="600"
+        )
     if not is_number(value):
         return
     badge = comparison_badge(one)
@@ -62,9 +76,17 @@ def _effect(chart: ET.Element, one: Row, y: float, scale: Scale) -> None:
         svg.line(chart, (scale(low), y), (scale(high), y), INK, 2)
         for end in (low, high):
             svg.line(chart, (scale(end), y - 4), (scale(end), y + 4), INK, 1.2)
-    svg.marker(chart, "circle", (scale(value), y), 5.5, COLOURS.get(badge.kind, INK), told=_told(one))
+    svg.marker(
+        chart, "circle", (scale(value), y), 5.5, COLOURS.get(badge.kind, INK), told=_told(one)
+    )
     svg.words(chart, (RIGHT + 22, y - 3), f"{badge.symbol} {badge.word}", "start", weight="600")
-    svg.words(chart, (RIGHT + 22, y + 12), f"{signed(value)} ({signed_interval(low, high)})", "start", QUIET)
+    svg.words(
+        chart,
+        (RIGHT + 22, y + 12),
+        f"{signed(value)} ({signed_interval(low, high)})",
+        "start",
+        QUIET,
+    )
 
 
 def _told(one: Row) -> str:

@@ -4,7 +4,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from evenslice.report.terminal import Terminal, say
-from evenslice.verbs.study_estimate import Estimate
+from evenslice.study.estimate import Estimate
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -14,7 +14,9 @@ def print_estimate(found: Estimate) -> None:
     console = Terminal()
     table = Table(title=escape(f"study {found.name}: {found.cells} cells"))
     for name in ("network", "cells", "parameters", "seconds a step", "weights"):
-        table.add_column(name, justify="right" if name in ("cells", "parameters", "seconds a step") else "left")
+        table.add_column(
+            name, justify="right" if name in ("cells", "parameters", "seconds a step") else "left"
+        )
     for one in found.networks:
         table.add_row(
             escape(one.network),
@@ -28,9 +30,16 @@ def print_estimate(found: Estimate) -> None:
     for data in found.data:
         shapes = "; ".join(" x ".join(map(str, shape)) for shape in data.shapes) or "not known"
         table.add_row(
-            escape(data.name), str(data.cells), shapes, escape(f"missing: {data.advice}") if data.missing else "here"
+            escape(data.name),
+            str(data.cells),
+            shapes,
+            escape(f"missing: {data.advice}") if data.missing else "here",
         )
     console.print(table)
     long = found.seconds > 2 * HOUR
-    time = f"{found.seconds / HOUR:.1f} hours" if long else f"{max(1, round(found.seconds / MINUTE))} minutes"
+    time = (
+        f"{found.seconds / HOUR:.1f} hours"
+        if long
+        else f"{max(1, round(found.seconds / MINUTE))} minutes"
+    )
     say(f"About {time} in one process on this machine ({found.device}), measured on small steps.")

@@ -17,7 +17,13 @@ from evenslice.report.study_effects import effect_chart
 from evenslice.report.study_plots import finding_chart, shared_of, slope_chart
 from evenslice.report.verdict import DASH, confidence, is_number, short
 
-FILTERS = {"Network": "network", "Treatment": "treatment", "Data set": "dataset", "Target": "target", "Seed": "seed"}
+FILTERS = {
+    "Network": "network",
+    "Treatment": "treatment",
+    "Data set": "dataset",
+    "Target": "target",
+    "Seed": "seed",
+}
 VERDICT_COLUMN = 10
 
 
@@ -107,7 +113,9 @@ def _effects(study: Mapping[str, Any]) -> dict[str, Any]:
     charts = [
         {
             "title": told.OUTCOMES.get(outcome, (outcome,))[0],
-            "drawing": effect_chart([one for one in found if one.get("outcome") == outcome], f"effect-{number}"),
+            "drawing": effect_chart(
+                [one for one in found if one.get("outcome") == outcome], f"effect-{number}"
+            ),
         }
         for number, outcome in enumerate(outcomes, start=1)
     ]
@@ -142,7 +150,10 @@ def _charts(study: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "findings": findings,
         "curves": [
-            {"title": panel.title, "drawing": curve_chart(panel, looks, limits, shared.margin, f"curve-{number}")}
+            {
+                "title": panel.title,
+                "drawing": curve_chart(panel, looks, limits, shared.margin, f"curve-{number}"),
+            }
             for number, panel in panels
         ],
         "dataset_legend": [
@@ -150,7 +161,8 @@ def _charts(study: Mapping[str, Any]) -> dict[str, Any]:
             for name, shape in cells.shapes_of(datasets).items()
         ],
         "treatment_legend": [
-            {"name": name, "swatch": _swatch(looks[name])} for name in cells.names(curves, "treatment")
+            {"name": name, "swatch": _swatch(looks[name])}
+            for name in cells.names(curves, "treatment")
         ],
     }
 
@@ -161,7 +173,8 @@ def _swatch(look: Look, lined: bool = True) -> Markup:
 
     width = 40 if lined else 14
     drawing = ET.Element(
-        "svg", {"viewBox": f"0 0 {width} 14", "width": f"{width}", "height": "14", "aria-hidden": "true"}
+        "svg",
+        {"viewBox": f"0 0 {width} 14", "width": f"{width}", "height": "14", "aria-hidden": "true"},
     )
     if lined:
         svg.line(drawing, (0, 7), (40, 7), look.colour, 1.6, look.dashes)
@@ -180,7 +193,10 @@ def _leans(study: Mapping[str, Any]) -> list[dict[str, Any]]:
             "network": network,
             "before": found.get((treatment, network, "before"), {}),
             "after": found.get((treatment, network, "after"), {}),
-            "badges": [told.lean_badge(found.get((treatment, network, when))) for when in ("before", "after")],
+            "badges": [
+                told.lean_badge(found.get((treatment, network, when)))
+                for when in ("before", "after")
+            ],
         }
         for treatment, network in ordered
     ]
@@ -214,7 +230,11 @@ def _options(rows: Sequence[Row], key: str) -> list[str]:
 
 def _shares(row: Row) -> str:
     shares = cells.shares_of(row)
-    return " / ".join(f"{share:.2f}" if share is not None else DASH for share in shares) if any(shares) else DASH
+    return (
+        " / ".join(f"{share:.2f}" if share is not None else DASH for share in shares)
+        if any(shares)
+        else DASH
+    )
 
 
 def _index(row: Row, end: str) -> tuple[Any, Any, Any]:
@@ -235,4 +255,8 @@ def _settings(study: Mapping[str, Any]) -> dict[str, str]:
         "margin of Dice": short(study.get("dice_margin")),
     }
     made = made_with(study.get("provenance") or {"versions": study.get("versions")})
-    return counts | {str(name): str(value) for name, value in (study.get("settings") or {}).items()} | made
+    return (
+        counts
+        | {str(name): str(value) for name, value in (study.get("settings") or {}).items()}
+        | made
+    )

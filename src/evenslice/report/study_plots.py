@@ -71,7 +71,14 @@ def finding_chart(group: Group, shared: Shared, ident: str) -> Markup:
         rows = group.of(name)
         lines = svg.wrapped(name, 20)
         for place, words in enumerate(lines):
-            svg.words(chart, (0, top + 42 + 15 * place - 7 * (len(lines) - 1)), words, "start", weight="600", size=13)
+            svg.words(
+                chart,
+                (0, top + 42 + 15 * place - 7 * (len(lines) - 1)),
+                words,
+                "start",
+                weight="600",
+                size=13,
+            )
         if not rows:
             svg.words(chart, (PANELS["_before"][0], top + 42), "no finished cells", "start", QUIET)
             continue
@@ -101,7 +108,12 @@ def _finding_ground(chart: ET.Element, group: Group, shared: Shared, foot: float
 
 
 def _share_bars(
-    chart: ET.Element, rows: Sequence[Row], end: str, slices: int, corner: svg.Point, share_top: float
+    chart: ET.Element,
+    rows: Sequence[Row],
+    end: str,
+    slices: int,
+    corner: svg.Point,
+    share_top: float,
 ) -> None:
     """Draw a group of bars a slot, a bar a cell, and a dashed line where every slot would count the same."""
     step, tall = BARS / slices, ROW - 14
@@ -116,7 +128,14 @@ def _share_bars(
                 high = tall * min(share / share_top, 1.0)
                 gap = 0.8 if wide > 2 else 0.0
                 place = (left + wide * number, foot - high)
-                svg.bar(chart, place, (wide - gap, high), colour, f"{cell_name(row)}: {name} {fixed(share)}", "bar")
+                svg.bar(
+                    chart,
+                    place,
+                    (wide - gap, high),
+                    colour,
+                    f"{cell_name(row)}: {name} {fixed(share)}",
+                    "bar",
+                )
     level = foot - tall / slices / share_top
     svg.line(chart, (corner[0], level), (corner[0] + BARS, level), INK, 1, "4 3")
     svg.line(chart, (corner[0], foot), (corner[0] + BARS, foot), QUIET, 1)
@@ -132,7 +151,14 @@ def _pooled_note(chart: ET.Element, group: Group, name: str, shared: Shared, top
         badge = lean_badge(found)
         words = f"{when} {signed(found.get('value'))} {badge.symbol} {badge.word}"
         svg.words(chart, (NOTE, y), words, "start", weight="600" if when == "after" else "")
-        svg.words(chart, (NOTE, y + 13), signed_interval(found.get("low"), found.get("high")), "start", QUIET, 11)
+        svg.words(
+            chart,
+            (NOTE, y + 13),
+            signed_interval(found.get("low"), found.get("high")),
+            "start",
+            QUIET,
+            11,
+        )
 
 
 def _dice_dots(chart: ET.Element, rows: Sequence[Row], shared: Shared, top: float) -> None:
@@ -140,7 +166,9 @@ def _dice_dots(chart: ET.Element, rows: Sequence[Row], shared: Shared, top: floa
     scale, shapes = Scale(*shared.dice, *DICE), shapes_of(shared.datasets)
     step = (ROW - 16) / max(1, len(shared.datasets))
     for place, dataset in enumerate(shared.datasets):
-        own = [row for row in rows if str(row.get("dataset")) == dataset and is_number(row.get("dice"))]
+        own = [
+            row for row in rows if str(row.get("dataset")) == dataset and is_number(row.get("dice"))
+        ]
         for number, row in enumerate(own, start=1):
             y = top + 8 + step * (place + number / (len(own) + 1))
             told = f"{cell_name(row)}: Dice {fixed(row['dice'])}"
@@ -172,7 +200,11 @@ def slope_chart(group: Group, shared: Shared, ident: str) -> Markup:
     width = 56 + slope * len(group.treatments)
     told = "; ".join(_told(group, name, shared) for name in group.treatments)
     chart = svg.drawing(
-        max(width, 320), TALL + 76, ident, f"Mirror index before and after training, {group.title}", told
+        max(width, 320),
+        TALL + 76,
+        ident,
+        f"Mirror index before and after training, {group.title}",
+        told,
     )
     scale = Scale(*shared.index, TALL + 20, 20)
     if shared.margin is not None:
@@ -180,7 +212,9 @@ def slope_chart(group: Group, shared: Shared, ident: str) -> Markup:
         svg.bar(chart, (50, high), (width - 56, low - high), BAND, css="margin")
     places = svg.ticks(shared.index, 6)
     for value, words in zip(places, svg.tick_words(places, sign=True), strict=True):
-        svg.line(chart, (50, scale(value)), (width - 6, scale(value)), QUIET if words == "0" else GRID, 1)
+        svg.line(
+            chart, (50, scale(value)), (width - 6, scale(value)), QUIET if words == "0" else GRID, 1
+        )
         svg.words(chart, (44, scale(value) + 4), words, "end", QUIET, 11)
     for number, name in enumerate(group.treatments):
         left = 50 + slope * number
@@ -192,12 +226,16 @@ def slope_chart(group: Group, shared: Shared, ident: str) -> Markup:
     return svg.markup(chart)
 
 
-def _slopes(chart: ET.Element, group: Group, name: str, shared: Shared, across: Limits, scale: Scale) -> None:
+def _slopes(
+    chart: ET.Element, group: Group, name: str, shared: Shared, across: Limits, scale: Scale
+) -> None:
     """Draw the cells of one treatment, and its pooled means beside them."""
     look = shared.looks[name]
     for row in group.of(name):
         ends = [row.get("mirror_index_before"), row.get("mirror_index")]
-        points = [(x, scale(value)) for x, value in zip(across, ends, strict=True) if is_number(value)]
+        points = [
+            (x, scale(value)) for x, value in zip(across, ends, strict=True) if is_number(value)
+        ]
         svg.polyline(chart, points, look.colour, 1.2)
         told = f"{name}, {cell_name(row)}: {signed(ends[0])} before, {signed(ends[1])} after"
         for point in points:
@@ -238,7 +276,13 @@ def shared_of(
     looks, datasets, lean, margin
         As in ``Shared``.
     """
-    shares = [share for row in rows for end in PANELS for share in shares_of(row, end) if share is not None]
+    shares = [
+        share
+        for row in rows
+        for end in PANELS
+        for share in shares_of(row, end)
+        if share is not None
+    ]
     values = [row.get(key) for row in rows for key in ("mirror_index", "mirror_index_before")]
     values += [one.get("value") for one in lean.values()]
     even = [margin, -margin] if is_number(margin) else []

@@ -57,7 +57,11 @@ def lean_badge(found: Row | None) -> Badge:
     """Return the badge of a pooled lean."""
     kind = "" if found is None else str(found.get("verdict"))
     if found is None or kind not in ("leans", "even"):
-        return Badge("?", "undecided", "inconclusive") if kind == "undecided" else Badge(DASH, "no cells", "none")
+        return (
+            Badge("?", "undecided", "inconclusive")
+            if kind == "undecided"
+            else Badge(DASH, "no cells", "none")
+        )
     if kind == "even":
         return Badge("=", "even", "symmetric")
     value = found.get("value")
@@ -70,11 +74,17 @@ def cell_badge(row: Row, margin: Any, end: str = "") -> Badge:
         return Badge("✗", "failed", "none")
     kind = str(row.get(f"verdict{end}") or "none").split(":")[0]
     if kind != "asymmetric":
-        known = {"symmetric": ("=", "even"), "inconclusive": ("?", "inconclusive"), "abstained": (DASH, "abstained")}
+        known = {
+            "symmetric": ("=", "even"),
+            "inconclusive": ("?", "inconclusive"),
+            "abstained": (DASH, "abstained"),
+        }
         symbol, word = known.get(kind, (DASH, "no verdict"))
         return Badge(symbol, word, kind if kind in known else "none")
     low, high = row.get(f"mirror_low{end}"), row.get(f"mirror_high{end}")
-    before, after = ("previous", "next") if slices_of(row) == 3 else ("earlier slices", "later slices")
+    before, after = (
+        ("previous", "next") if slices_of(row) == 3 else ("earlier slices", "later slices")
+    )
     if is_number(margin) and is_number(low) and low > margin:
         return Badge("→", f"leans to {after}", kind)
     if is_number(margin) and is_number(high) and high < -margin:
@@ -109,7 +119,9 @@ def signed(value: Any) -> str:
 
 def signed_interval(low: Any, high: Any) -> str:
     """Write an interval of indices or differences; words when there is none."""
-    return f"{signed(low)} to {signed(high)}" if is_number(low) and is_number(high) else "no interval"
+    return (
+        f"{signed(low)} to {signed(high)}" if is_number(low) and is_number(high) else "no interval"
+    )
 
 
 def p_words(value: Any) -> str:

@@ -37,7 +37,9 @@ class Scale:
 def step_of(span: float, most: int) -> float:
     """Return the smallest of 1, 2, 5, 10, ... (times any power of ten) that spans ``span`` in at most ``most`` steps."""
     decade = 10.0 ** math.floor(math.log10(span / most))
-    return next(step * decade for step in (1, 2, 5, 10) if step * decade * most >= span * (1 - 1e-9))
+    return next(
+        step * decade for step in (1, 2, 5, 10) if step * decade * most >= span * (1 - 1e-9)
+    )
 
 
 def rounded(values: Iterable[float], most: int = 5, least: float = 0.0) -> Limits:
@@ -70,7 +72,9 @@ def tick_words(values: Sequence[float], sign: bool = False) -> list[str]:
 def drawing(width: float, height: float, ident: str, title: str, told: str) -> ET.Element:
     """Open a drawing that a screen reader announces by title and description; ``ident`` is unique on the page."""
     size = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}", "height": f"{height:g}"}
-    svg = ET.Element("svg", {**size, "role": "img", "aria-labelledby": f"{ident}-title {ident}-told"})
+    svg = ET.Element(
+        "svg", {**size, "role": "img", "aria-labelledby": f"{ident}-title {ident}-told"}
+    )
     ET.SubElement(svg, "title", {"id": f"{ident}-title"}).text = clean(title)
     ET.SubElement(svg, "desc", {"id": f"{ident}-told"}).text = clean(told)
     return svg
@@ -82,24 +86,52 @@ def markup(svg: ET.Element) -> Markup:
 
 
 def line(
-    svg: ET.Element, start: Point, end: Point, stroke: str = INK, width: float = 1.2, dash: str = "", css: str = ""
+    svg: ET.Element,
+    start: Point,
+    end: Point,
+    stroke: str = INK,
+    width: float = 1.2,
+    dash: str = "",
+    css: str = "",
 ) -> None:
     """Draw a line."""
-    shape = {"x1": _px(start[0]), "y1": _px(start[1]), "x2": _px(end[0]), "y2": _px(end[1]), "stroke": stroke}
+    shape = {
+        "x1": _px(start[0]),
+        "y1": _px(start[1]),
+        "x2": _px(end[0]),
+        "y2": _px(end[1]),
+        "stroke": stroke,
+    }
     shape |= {"stroke-width": f"{width:g}"} | ({"stroke-dasharray": dash} if dash else {})
     ET.SubElement(svg, "line", shape | ({"class": css} if css else {}))
 
 
-def polyline(svg: ET.Element, points: Sequence[Point], stroke: str, width: float = 1.2, dash: str = "") -> None:
+def polyline(
+    svg: ET.Element, points: Sequence[Point], stroke: str, width: float = 1.2, dash: str = ""
+) -> None:
     """Draw a line through points."""
-    shape = {"points": " ".join(f"{_px(x)},{_px(y)}" for x, y in points), "fill": "none", "stroke": stroke}
-    shape |= {"stroke-width": f"{width:g}", "stroke-linejoin": "round"} | ({"stroke-dasharray": dash} if dash else {})
+    shape = {
+        "points": " ".join(f"{_px(x)},{_px(y)}" for x, y in points),
+        "fill": "none",
+        "stroke": stroke,
+    }
+    shape |= {"stroke-width": f"{width:g}", "stroke-linejoin": "round"} | (
+        {"stroke-dasharray": dash} if dash else {}
+    )
     ET.SubElement(svg, "polyline", shape)
 
 
-def bar(svg: ET.Element, corner: Point, size: Point, fill: str, told: str = "", css: str = "") -> None:
+def bar(
+    svg: ET.Element, corner: Point, size: Point, fill: str, told: str = "", css: str = ""
+) -> None:
     """Draw a filled box from its upper left corner, with an optional tooltip."""
-    shape = {"x": _px(corner[0]), "y": _px(corner[1]), "width": _px(size[0]), "height": _px(size[1]), "fill": fill}
+    shape = {
+        "x": _px(corner[0]),
+        "y": _px(corner[1]),
+        "width": _px(size[0]),
+        "height": _px(size[1]),
+        "fill": fill,
+    }
     _tip(ET.SubElement(svg, "rect", shape | ({"class": css} if css else {})), told)
 
 
@@ -114,20 +146,38 @@ def words(
     halo: bool = False,
 ) -> None:
     """Write words; ``place`` is the foot of their start, middle or end. A halo keeps them legible over lines."""
-    look = {"x": _px(place[0]), "y": _px(place[1]), "text-anchor": anchor, "fill": fill, "font-size": f"{size:g}"}
+    look = {
+        "x": _px(place[0]),
+        "y": _px(place[1]),
+        "text-anchor": anchor,
+        "fill": fill,
+        "font-size": f"{size:g}",
+    }
     look |= {"stroke": "#fff", "stroke-width": "3", "paint-order": "stroke"} if halo else {}
-    ET.SubElement(svg, "text", look | ({"font-weight": weight} if weight else {})).text = clean(text)
+    ET.SubElement(svg, "text", look | ({"font-weight": weight} if weight else {})).text = clean(
+        text
+    )
 
 
 def marker(
-    svg: ET.Element, shape: str, place: Point, radius: float, fill: str, edge: str = "#fff", told: str = ""
+    svg: ET.Element,
+    shape: str,
+    place: Point,
+    radius: float,
+    fill: str,
+    edge: str = "#fff",
+    told: str = "",
 ) -> None:
     """Draw a circle, square, diamond, triangle or wedge, with an optional tooltip."""
     look = {"fill": fill, "stroke": edge, "stroke-width": "1"}
     if shape == "circle":
-        mark = ET.SubElement(svg, "circle", {"cx": _px(place[0]), "cy": _px(place[1]), "r": f"{radius:g}"} | look)
+        mark = ET.SubElement(
+            svg, "circle", {"cx": _px(place[0]), "cy": _px(place[1]), "r": f"{radius:g}"} | look
+        )
     else:
-        points = " ".join(f"{_px(place[0] + radius * x)},{_px(place[1] + radius * y)}" for x, y in OUTLINES[shape])
+        points = " ".join(
+            f"{_px(place[0] + radius * x)},{_px(place[1] + radius * y)}" for x, y in OUTLINES[shape]
+        )
         mark = ET.SubElement(svg, "polygon", {"points": points} | look)
     _tip(mark, told)
 

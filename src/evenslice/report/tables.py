@@ -14,9 +14,9 @@ from evenslice.report import study_cells, study_words
 from evenslice.report.score_rows import number, score_rows
 from evenslice.report.terminal import Terminal, say
 from evenslice.report.verdict import confidence, sentence, slot_names
+from evenslice.segmentation.run import Segmented
 from evenslice.verbs.demo import Demo
 from evenslice.verbs.inspect import Inspected
-from evenslice.verbs.segment import Segmented
 
 PATTERNS = {
     "uniform": "all slots equal",
@@ -56,7 +56,12 @@ def print_audit(audit: Audit) -> None:
     console.print(sentence(audit.to_dict()), highlight=False)
     table = Table("method", *slot_names(audit.slices), "mirror index", "verdict")
     for name, method in audit.methods.items():
-        table.add_row(name, *(number(s.value) for s in method.shares), interval_words(method.index), method.verdict)
+        table.add_row(
+            name,
+            *(number(s.value) for s in method.shares),
+            interval_words(method.index),
+            method.verdict,
+        )
     console.print(table)
     console.print(
         f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks; reversal changes the probability by "
@@ -65,19 +70,27 @@ def print_audit(audit: Audit) -> None:
     )
     if audit.sampling.rule == "sequential":
         end = "decided" if audit.sampling.decided else "not decided; give --windows N for more"
-        console.print(f"sampled until decided, at most {audit.sampling.looks[-1]} windows: {end}", highlight=False)
+        console.print(
+            f"sampled until decided, at most {audit.sampling.looks[-1]} windows: {end}",
+            highlight=False,
+        )
     for name, found in audit.latin.items():
         shares = "  ".join(number(s.value) for s in found.shares)
         console.print(
-            f"latin, {name}: every slice in every slot gives shares {shares}: {found.verdict}", highlight=False
+            f"latin, {name}: every slice in every slot gives shares {shares}: {found.verdict}",
+            highlight=False,
         )
     if audit.lag is not None:
         console.print(
-            f"lag of the prediction: {interval_words(audit.lag)} slices (above 0: fits the next slice)", highlight=False
+            f"lag of the prediction: {interval_words(audit.lag)} slices (above 0: fits the next slice)",
+            highlight=False,
         )
     _print_checks(console, audit)
     if audit.trained_on:
-        console.print(f"{audit.trained_on} of the windows lie in slices that the model was trained on", highlight=False)
+        console.print(
+            f"{audit.trained_on} of the windows lie in slices that the model was trained on",
+            highlight=False,
+        )
 
 
 def _print_checks(console: Terminal, audit: Audit) -> None:
@@ -87,14 +100,21 @@ def _print_checks(console: Terminal, audit: Audit) -> None:
     for name, check in audit.checks.items():
         value = "-" if check.value is None else f"{check.value:.3g}"
         word = words[check.passed] if check.value is not None else "not made"
-        table.add_row(name.replace("_", " "), value, f"{word}{': ' if word else ''}{escape(check.reason)}")
+        table.add_row(
+            name.replace("_", " "), value, f"{word}{': ' if word else ''}{escape(check.reason)}"
+        )
     console.print(table)
     believed = audit.believed
     if believed["passed"]:
         missing = f"; not made: {', '.join(believed['not_made'])}" if believed["not_made"] else ""
-        console.print(f"This audit can be believed: no control of the instrument failed{missing}", highlight=False)
+        console.print(
+            f"This audit can be believed: no control of the instrument failed{missing}",
+            highlight=False,
+        )
     else:
-        console.print(f"Do not believe this audit: {', '.join(believed['failed'])} failed", highlight=False)
+        console.print(
+            f"Do not believe this audit: {', '.join(believed['failed'])} failed", highlight=False
+        )
 
 
 def print_scores(scores: Scores, title: str = "Scores") -> None:
@@ -127,10 +147,16 @@ def print_inspected(found: Inspected) -> None:
         voxel = about["voxel_nm"]
         table.add_row("shape (z, y, x)", " x ".join(map(str, about["shape"])))
         table.add_row("type", about["dtype"])
-        table.add_row("voxel size", "not stated" if voxel is None else " x ".join(f"{v:g}" for v in voxel) + " nm")
+        table.add_row(
+            "voxel size",
+            "not stated" if voxel is None else " x ".join(f"{v:g}" for v in voxel) + " nm",
+        )
         table.add_row("meaning", about["meaning"])
         values = about["range"]
-        table.add_row("middle slice", "no finite value" if values is None else f"{values[0]:g} to {values[1]:g}")
+        table.add_row(
+            "middle slice",
+            "no finite value" if values is None else f"{values[0]:g} to {values[1]:g}",
+        )
         table.add_row("size", f"{about['size_bytes'] / 1e9:.3g} GB uncompressed")
         for name, fact in about["facts"].items():
             table.add_row(escape(name), escape(fact))
@@ -138,10 +164,15 @@ def print_inspected(found: Inspected) -> None:
         return
     spec, norm = about["spec"], about["normalisation"]
     if about["form"] == "evenslice":
-        table.add_row("network", escape(f"{spec['arch']} on {spec['encoder']}, {spec['classes']} output(s)"))
+        table.add_row(
+            "network", escape(f"{spec['arch']} on {spec['encoder']}, {spec['classes']} output(s)")
+        )
     else:
         table.add_row(
-            "network", escape(f"{spec['source']} ({about['form']}), {spec['classes']} output(s): {spec['answers']}")
+            "network",
+            escape(
+                f"{spec['source']} ({about['form']}), {spec['classes']} output(s): {spec['answers']}"
+            ),
         )
     if about["library_call"]:
         table.add_row("made by", escape(about["library_call"]))
@@ -150,17 +181,26 @@ def print_inspected(found: Inspected) -> None:
     table.add_row("stem", f"init {spec['init']}, tie {spec['tie']}")
     for stem in about["stems"]:
         table.add_row(
-            escape(stem["module"] or "(the network)"), escape(f"{stem['layer']}: {PATTERNS[stem['pattern']]}")
+            escape(stem["module"] or "(the network)"),
+            escape(f"{stem['layer']}: {PATTERNS[stem['pattern']]}"),
         )
         table.add_row("", "norm per slot " + "  ".join(f"{n:.3f}" for n in stem["norms"]))
-        table.add_row("", f"distance from uniform {stem['from_uniform']:.3f}, from mirror {stem['from_mirror']:.3f}")
+        table.add_row(
+            "",
+            f"distance from uniform {stem['from_uniform']:.3f}, from mirror {stem['from_mirror']:.3f}",
+        )
     scaling = "none yet" if norm is None else f"mean {norm['mean']}, std {norm['std']}"
     if about["tta"] != "none":
         table.add_row("answer", "mean over each window and its reversal (--tta reversal)")
-    table.add_row("normalisation", scaling if norm is None or norm["uniform"] else f"{scaling}: differs by slot")
+    table.add_row(
+        "normalisation",
+        scaling if norm is None or norm["uniform"] else f"{scaling}: differs by slot",
+    )
     table.add_row(
         "certificate",
-        "none" if about["certificate"] is None else ("even" if about["certificate"]["symmetric"] else "not even"),
+        "none"
+        if about["certificate"] is None
+        else ("even" if about["certificate"]["symmetric"] else "not even"),
     )
     Terminal().print(table)
     if found.certificate is not None:
@@ -186,7 +226,9 @@ def print_segmented(done: Segmented) -> None:
     """Print how a volume was segmented, and where the result is."""
     if not done.complete:
         left = (
-            f"{done.blocks_left} of {done.blocks} blocks are" if done.blocks_left else "what comes after the blocks is"
+            f"{done.blocks_left} of {done.blocks} blocks are"
+            if done.blocks_left
+            else "what comes after the blocks is"
         )
         say(f"{done.path}: {left} left to other shards")
         return
@@ -194,9 +236,13 @@ def print_segmented(done: Segmented) -> None:
     if done.plan is not None:
         cut, settings = done.plan.cut, done.plan.settings
         size = " x ".join(map(str, cut.tile))
-        table.add_row("network ran on", f"{size} pixels at a time, {settings.precision}, {settings.device}")
+        table.add_row(
+            "network ran on", f"{size} pixels at a time, {settings.precision}, {settings.device}"
+        )
         if cut.overlap:
-            table.add_row("tiles", f"blended over {cut.overlap} pixels: {_why_blended(done.plan.exact_from)}")
+            table.add_row(
+                "tiles", f"blended over {cut.overlap} pixels: {_why_blended(done.plan.exact_from)}"
+            )
         elif cut.halo:
             table.add_row("tiles", f"exact, with a halo of {cut.halo} pixels")
         for name, apart in (
@@ -205,11 +251,13 @@ def print_segmented(done: Segmented) -> None:
         ):
             if apart is not None:
                 table.add_row(
-                    name, f"probabilities differ by at most {apart[0]:.2g}, {apart[1]:.2g} on average (middle slice)"
+                    name,
+                    f"probabilities differ by at most {apart[0]:.2g}, {apart[1]:.2g} on average (middle slice)",
                 )
     if done.blank:
         told = "; ".join(
-            f"{n}" + (f" (shown: {', '.join(map(str, used))})" if used else "") for n, used in done.blank.items()
+            f"{n}" + (f" (shown: {', '.join(map(str, used))})" if used else "")
+            for n, used in done.blank.items()
         )
         table.add_row("blank sections", told)
     if done.objects is not None:
@@ -234,7 +282,10 @@ def print_study(study: Mapping[str, Any]) -> None:
         console.print(told, highlight=False)
     for row in study_cells.failures(study):
         what = f"{row.get('network')}, {row.get('treatment')}, {study_cells.cell_name(row)}"
-        console.print(escape(f"failed: {what}: {row.get('failure') or 'nothing was measured'}"), highlight=False)
+        console.print(
+            escape(f"failed: {what}: {row.get('failure') or 'nothing was measured'}"),
+            highlight=False,
+        )
 
 
 def _leans(study: Mapping[str, Any]) -> Table:
@@ -249,7 +300,11 @@ def _leans(study: Mapping[str, Any]) -> Table:
         if one and network == "all":  # says what the line of the one network says
             continue
         before, after = (lean.get((treatment, network, when), {}) for when in ("before", "after"))
-        own = [r for r in rows if r.get("treatment") == treatment and network in ("all", r.get("network"))]
+        own = [
+            r
+            for r in rows
+            if r.get("treatment") == treatment and network in ("all", r.get("network"))
+        ]
         table.add_row(
             escape(treatment),
             escape(network),

@@ -31,9 +31,14 @@ def training_chart(rows: Sequence[Mapping[str, float | None]]) -> Markup | None:
     if not rows:
         return None
     course = {key: [(row["steps"], row[key]) for row in rows] for key in PANELS}
-    found = {key: [(a, b) for a, b in pairs if is_number(a) and is_number(b)] for key, pairs in course.items()}
+    found = {
+        key: [(a, b) for a, b in pairs if is_number(a) and is_number(b)]
+        for key, pairs in course.items()
+    }
     ends = ", ".join(f"last {key} {fixed(pairs[-1][1])}" for key, pairs in found.items() if pairs)
-    chart = svg.drawing(WIDE, TALL, "course", "Course of the training", f"{len(rows)} steps; {ends}")
+    chart = svg.drawing(
+        WIDE, TALL, "course", "Course of the training", f"{len(rows)} steps; {ends}"
+    )
     for key, (left, right, title) in PANELS.items():
         svg.words(chart, (left, 14), title, "start", weight="600", size=13)
         if not found[key]:
@@ -57,7 +62,9 @@ def means_of(points: Sequence[Point], most: int) -> list[Point]:
     """Return at most ``most`` points: the means of equal stretches, or the points themselves where there are no more."""
     size = -(-len(points) // most)
     parts = [points[n : n + size] for n in range(0, len(points), size)]
-    return [(sum(a for a, _ in part) / len(part), sum(b for _, b in part) / len(part)) for part in parts]
+    return [
+        (sum(a for a, _ in part) / len(part), sum(b for _, b in part) / len(part)) for part in parts
+    ]
 
 
 def _places(points: Sequence[Point], across: Scale, up: Scale) -> list[Point]:

@@ -33,7 +33,9 @@ SHOWN = (
 SPANS = {"slices trained on": "slices", "slices validated on": "validation"}
 
 
-def write_training_page(path: Path, trained: Trained, facts: Mapping[str, str], command: str) -> None:
+def write_training_page(
+    path: Path, trained: Trained, facts: Mapping[str, str], command: str
+) -> None:
     """Write the page of a training.
 
     Parameters
@@ -48,7 +50,10 @@ def write_training_page(path: Path, trained: Trained, facts: Mapping[str, str], 
         The command that trains it again.
     """
     with trained.log.open(newline="") as file:
-        rows = [{key: float(value) if value else None for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = [
+            {key: float(value) if value else None for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
     viewer = viewer_of(trained.shown)
     parts = {"scores": "Accuracy", "course": "Course of the training", "looks": "Validation slices"}
     if viewer is None:
@@ -94,7 +99,9 @@ def _symmetry(trained: Trained) -> dict[str, Any]:
         "badge": Badge("?", "not measured", "inconclusive"),
         "who": "Symmetry",
         "what": "Not even by construction: the output changes with the order of the slices. An audit tells which way it leans, and how surely.",
-        "figures": f"largest relative difference {found['float32']:.1e} in float32" if "float32" in found else "",
+        "figures": f"largest relative difference {found['float32']:.1e} in float32"
+        if "float32" in found
+        else "",
     }
 
 
@@ -102,5 +109,13 @@ def _facts(trained: Trained) -> dict[str, str]:
     training = trained.model.training
     recipe = training.get("recipe") or {}
     found = {name.replace("_", " "): str(recipe[name]) for name in SHOWN if name in recipe}
-    spans = {name: ", ".join(f"{a}:{b}" for a, b in training.get(key) or []) for name, key in SPANS.items()}
-    return {"target": str(training.get("target"))} | spans | found | made_with(trained.model.provenance)
+    spans = {
+        name: ", ".join(f"{a}:{b}" for a, b in training.get(key) or [])
+        for name, key in SPANS.items()
+    }
+    return (
+        {"target": str(training.get("target"))}
+        | spans
+        | found
+        | made_with(trained.model.provenance)
+    )

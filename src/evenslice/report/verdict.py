@@ -105,15 +105,25 @@ def badge(audit: Mapping[str, Any], method: str | None = None) -> Badge:
     verdict = audit.get("verdict") if method is None else audit["methods"][method].get("verdict")
     kind = str(verdict or "none").split(":")[0]
     if kind != "asymmetric":
-        known = {"symmetric": ("=", "even"), "inconclusive": ("?", "inconclusive"), "abstained": (DASH, "abstained")}
+        known = {
+            "symmetric": ("=", "even"),
+            "inconclusive": ("?", "inconclusive"),
+            "abstained": (DASH, "abstained"),
+        }
         symbol, word = known.get(kind, (DASH, "no verdict"))
         return Badge(symbol, word, kind if kind in known else "none")
     leans = _leaning(audit, method)
-    before, after = ("previous", "next") if audit.get("slices") == 3 else ("earlier slices", "later slices")
+    before, after = (
+        ("previous", "next") if audit.get("slices") == 3 else ("earlier slices", "later slices")
+    )
     sides = {lean.value > 0 for lean in leans}
     if len(sides) != 1:
         return Badge("↔" if sides else "≠", "leans both ways" if sides else "leans", kind)
-    return Badge("→", f"leans to {after}", kind) if sides.pop() else Badge("←", f"leans to {before}", kind)
+    return (
+        Badge("→", f"leans to {after}", kind)
+        if sides.pop()
+        else Badge("←", f"leans to {before}", kind)
+    )
 
 
 def sentence(audit: Mapping[str, Any]) -> str:
@@ -134,7 +144,9 @@ def sentence(audit: Mapping[str, Any]) -> str:
     if audit.get("slices") == 1:
         return "Abstained: no verdict, because this model sees a single slice and has no neighbours to compare."
     verdicts = [str(entry.get("verdict") or "") for entry in methods.values()]
-    if verdict.startswith("abstained") or (verdicts and all(each.startswith("abstained") for each in verdicts)):
+    if verdict.startswith("abstained") or (
+        verdicts and all(each.startswith("abstained") for each in verdicts)
+    ):
         centre = fixed(headline(audit)[1].get("centre_share"))
         return (
             "Abstained: no verdict, because the slices around the centre hold too little of the importance "
@@ -144,7 +156,11 @@ def sentence(audit: Mapping[str, Any]) -> str:
         return _leans(audit)
     if verdict == "symmetric":
         return _even(audit)
-    return _undecided(audit) if verdict.startswith("inconclusive") else "No verdict was recorded for this model."
+    return (
+        _undecided(audit)
+        if verdict.startswith("inconclusive")
+        else "No verdict was recorded for this model."
+    )
 
 
 def findings(audit: Mapping[str, Any], method: str) -> list[Finding]:
@@ -155,11 +171,20 @@ def findings(audit: Mapping[str, Any], method: str) -> list[Finding]:
     """
     entry = audit["methods"][method]
     if audit.get("slices") == 3:
-        rows = [("mirror index", "the previous slice", "the next slice", *_ends(entry, "mirror_index", "mirror"))]
+        rows = [
+            (
+                "mirror index",
+                "the previous slice",
+                "the next slice",
+                *_ends(entry, "mirror_index", "mirror"),
+            )
+        ]
     else:
         columns = [entry.get(f"mirror_pairs{end}") or [] for end in ("", "_low", "_high")]
         triples = enumerate(zip(*columns, strict=False), start=1)
-        rows = [(f"mirror pair {j}:", f"slice -{j}", f"slice +{j}", *triple) for j, triple in triples]
+        rows = [
+            (f"mirror pair {j}:", f"slice -{j}", f"slice +{j}", *triple) for j, triple in triples
+        ]
     return [Finding(method, *row) for row in rows if all(is_number(number) for number in row[3:])]
 
 
@@ -176,9 +201,15 @@ def _margin(audit: Mapping[str, Any]) -> float:
 def _leaning(audit: Mapping[str, Any], method: str | None = None) -> list[Finding]:
     """Collect the findings that lie beyond the margin, the headline method's first."""
     first = headline(audit)[0]
-    names = sorted(audit.get("methods") or {}, key=lambda name: name != first) if method is None else [method]
+    names = (
+        sorted(audit.get("methods") or {}, key=lambda name: name != first)
+        if method is None
+        else [method]
+    )
     leaning = [name for name in names if audit["methods"][name].get("verdict") == "asymmetric"]
-    return [found for name in leaning for found in findings(audit, name) if found.beyond(_margin(audit))]
+    return [
+        found for name in leaning for found in findings(audit, name) if found.beyond(_margin(audit))
+    ]
 
 
 def _count(audit: Mapping[str, Any], verdict: str) -> str:
@@ -195,10 +226,15 @@ def _leans(audit: Mapping[str, Any]) -> str:
     first = leaning[0]
     against = next((other for other in leaning if (other.value > 0) != (first.value > 0)), None)
     if against is None:
-        strongest = max((one for one in leaning if one.method == first.method), key=lambda one: abs(one.value))
+        strongest = max(
+            (one for one in leaning if one.method == first.method), key=lambda one: abs(one.value)
+        )
         count = _count(audit, "asymmetric")
         return f"This model leans: it trusts {strongest.direction()} {strongest.figures(audit, count)}."
-    one, two = (f"by {found.method} " if against.method != first.method else "" for found in (first, against))
+    one, two = (
+        f"by {found.method} " if against.method != first.method else ""
+        for found in (first, against)
+    )
     return (
         f"This model leans, but not to one side: {one}it trusts {first.direction()} {first.figures(audit)}, "
         f"and {two}it trusts {against.direction()} {against.figures(audit)}."
@@ -208,7 +244,11 @@ def _leans(audit: Mapping[str, Any]) -> str:
 def _even(audit: Mapping[str, Any]) -> str:
     name = headline(audit)[0]
     measured = findings(audit, name) if name else []
-    who = "the previous and the next slice" if audit.get("slices") == 3 else "slices equally far before and after"
+    who = (
+        "the previous and the next slice"
+        if audit.get("slices") == 3
+        else "slices equally far before and after"
+    )
     text = f"Even: {who} count the same, within a margin of {short(audit.get('margin'))}"
     if not measured:
         return f"{text}."
@@ -220,7 +260,8 @@ def _undecided(audit: Mapping[str, Any]) -> str:
     methods = audit.get("methods") or {}
     first = headline(audit)[0]
     verdicts = {
-        name: str(methods[name].get("verdict") or "") for name in sorted(methods, key=lambda name: name != first)
+        name: str(methods[name].get("verdict") or "")
+        for name in sorted(methods, key=lambda name: name != first)
     }
     if "too few" in " ".join([str(audit.get("verdict")), *verdicts.values()]):
         return (
@@ -231,7 +272,10 @@ def _undecided(audit: Mapping[str, Any]) -> str:
     measured = [found for name in open_ones for found in findings(audit, name)]
     if not measured:
         return "Inconclusive: no method measured how the two sides compare."
-    widest = max((one for one in measured if one.method == measured[0].method), key=lambda one: one.high - one.low)
+    widest = max(
+        (one for one in measured if one.method == measured[0].method),
+        key=lambda one: one.high - one.low,
+    )
     extra = f"; by {widest.method}" if len(verdicts) > 1 else ""
     return (
         "Inconclusive: the measurement is not sharp enough to call this model even or leaning at a margin of "

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenslice.evidence.look import Look
+from evenslice.evidence.window_view import Look
 from evenslice.report import pictures
 from evenslice.report.pictures import Limits
 from evenslice.report.verdict import slot_names
 
-PICTURE_BYTES = 5_000_000  # of pixels on the whole page: under 7 MB once encoded, whatever they hold
+PICTURE_BYTES = (
+    5_000_000  # of pixels on the whole page: under 7 MB once encoded, whatever they hold
+)
 KEYS = {
     "prediction": (("predicted", pictures.PREDICTED),),
     "truth": (("outline of the truth", pictures.TRUE),),
@@ -79,9 +81,15 @@ def viewer_of(looks: Sequence[Look]) -> dict[str, Any] | None:
         for group in groups.values()
     ]
     kinds = dict.fromkeys(
-        layer.kind for place in places for strip in place.strips for panel in strip.panels for layer in panel.layers
+        layer.kind
+        for place in places
+        for strip in place.strips
+        for panel in strip.panels
+        for layer in panel.layers
     )
-    order = [kind for kind in ("raw", "attribution", "prediction", "truth", "error") if kind in kinds]
+    order = [
+        kind for kind in ("raw", "attribution", "prediction", "truth", "error") if kind in kinds
+    ]
     return {
         "places": places,
         "layers": order,
@@ -97,7 +105,10 @@ def _keys(looks: Sequence[Look], order: Sequence[str]) -> dict[str, tuple[tuple[
     keys = {kind: KEYS[kind] for kind in order if kind in KEYS}
     if "prediction" in keys and any(look.numbered for look in looks):
         most = int(max(look.prediction.max() for look in looks if look.numbered))
-        several = [(f"class {n}", pictures.CLASSES[n]) for n in range(1, min(most, len(pictures.CLASSES) - 1) + 1)]
+        several = [
+            (f"class {n}", pictures.CLASSES[n])
+            for n in range(1, min(most, len(pictures.CLASSES) - 1) + 1)
+        ]
         objects = (("objects, in eight colours by turns", pictures.CLASSES[1]),)
         keys["prediction"] = tuple(several) if most < len(pictures.CLASSES) else objects
     if "error" in keys and not any(look.numbered for look in looks):
@@ -107,7 +118,9 @@ def _keys(looks: Sequence[Look], order: Sequence[str]) -> dict[str, tuple[tuple[
 
 def _planes(look: Look) -> int:
     """Count the pictures of a window."""
-    return len(look.slices) * (1 if look.attribution is None else 2) + (1 if look.truth is None else 3)
+    return len(look.slices) * (1 if look.attribution is None else 2) + (
+        1 if look.truth is None else 3
+    )
 
 
 def _where(look: Look) -> str:
@@ -124,10 +137,14 @@ def _strip(look: Look, limits: Limits, most: int) -> Strip:
     panels = []
     for slot, name in enumerate(slot_names(slices)):
         at = f"{name}, z {look.origin[0] + slot - slices // 2}"
-        layers = [Layer("raw", pictures.grey_png(look.slices[slot], limits, most), f"Raw slice, {at}")]
+        layers = [
+            Layer("raw", pictures.grey_png(look.slices[slot], limits, most), f"Raw slice, {at}")
+        ]
         if importance is not None:
             text = f"Importance of every pixel of the {name} slice, {look.label}"
-            layers.append(Layer("attribution", pictures.importance_png(importance[slot], most), text))
+            layers.append(
+                Layer("attribution", pictures.importance_png(importance[slot], most), text)
+            )
         if slot == slices // 2:
             layers += _centre_layers(look, most)
         panels.append(Panel(at, tuple(layers), bar if slot == 0 else None))
@@ -137,10 +154,22 @@ def _strip(look: Look, limits: Limits, most: int) -> Strip:
 def _centre_layers(look: Look, most: int) -> list[Layer]:
     """Draw what belongs to the centre slice alone."""
     draw = pictures.classes_png if look.numbered else pictures.probability_png
-    layers = [Layer("prediction", draw(look.prediction, most), f"Prediction of {look.label} for the centre slice")]
+    layers = [
+        Layer(
+            "prediction",
+            draw(look.prediction, most),
+            f"Prediction of {look.label} for the centre slice",
+        )
+    ]
     wrong = look.wrong()
     if look.truth is not None and wrong is not None:
-        layers.append(Layer("truth", pictures.outline_png(look.truth, most), "Outlines of the truth, centre slice"))
+        layers.append(
+            Layer(
+                "truth",
+                pictures.outline_png(look.truth, most),
+                "Outlines of the truth, centre slice",
+            )
+        )
         text = f"Errors of {look.label} in the centre slice: {(wrong > 0).mean():.1%} of its pixels"
         layers.append(Layer("error", pictures.wrong_png(wrong, most), text))
     return layers

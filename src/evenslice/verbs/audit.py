@@ -12,36 +12,44 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.evidence.arrangements import DESIGNS, Design
-from evenslice.evidence.attribution import explaining
 from evenslice.evidence.checks import agreement_check, completeness_checks, run_checks
-from evenslice.evidence.decision import REGIONS, Region
-from evenslice.evidence.look import Look
+from evenslice.evidence.gradients import explaining
 from evenslice.evidence.maps import writing_maps
 from evenslice.evidence.measure import Found, Question, measure
 from evenslice.evidence.methods import check_methods, default_methods
+from evenslice.evidence.network import Scene, at_once_for, read_sites
 from evenslice.evidence.result import Audit, Check, Latin, MethodResult, Sampling
-from evenslice.evidence.scene import Scene, at_once_for, read_sites
-from evenslice.evidence.sequential import MOST_WINDOWS, confidence_each, is_decided, planned_looks
-from evenslice.evidence.sites import Site, plan_sites
-from evenslice.evidence.stats import overall_verdict
+from evenslice.evidence.sampling import DESIGNS, Design, Site, plan_sites
+from evenslice.evidence.stats import (
+    MOST_WINDOWS,
+    confidence_each,
+    is_decided,
+    overall_verdict,
+    planned_looks,
+)
 from evenslice.evidence.summary import lag_result, latin_result, method_result, settled
+from evenslice.evidence.target import REGIONS, Region
+from evenslice.evidence.window_view import Look
 from evenslice.labels.targets import Target, whole
 from evenslice.model.checkpoint import stem_record
-from evenslice.model.spec import Model
-from evenslice.model.streaming import normalisation_of
-from evenslice.progress import Progress, Step, silent
-from evenslice.verbs.choices import (
+from evenslice.model.inputs import (
+    ModelLike,
     VolumeLike,
+    adopted,
     check_same_shape,
+    check_segments,
     device_of,
+    model_of,
+    normalised_by,
     parse_roi,
     trained_slices,
     volume_of,
     voxel_warning,
 )
-from evenslice.verbs.models import ModelLike, adopted, check_segments, model_of, normalised_by
-from evenslice.verbs.provenance import provenance_of
+from evenslice.model.provenance import provenance_of
+from evenslice.model.spec import Model
+from evenslice.model.streaming import normalisation_of
+from evenslice.progress import Progress, Step, silent
 from evenslice.volume.array import Roi, Volume
 from evenslice.volume.normalisation import estimate
 
@@ -98,7 +106,7 @@ def audit(
     tile
         Side of a window in pixels, at most the slice's.
     region
-        What is explained, see ``evenslice.evidence.decision``.
+        What is explained, see ``evenslice.evidence.target``.
     design
         ``latin`` measures the S cyclic shifts of each window too, and says whether all slots are alike.
     roi
@@ -137,7 +145,15 @@ def audit(
     _check_options(volume, truth, windows, region, design, margin, confidence)
     model = normalised_by(model, volume, seed)
     question = Question((), design, region, truth, _target(model, truth), seed, label)
-    sites = _sites(model, question, volume, tile, windows, None if roi is None else parse_roi(roi, volume.shape), seed)
+    sites = _sites(
+        model,
+        question,
+        volume,
+        tile,
+        windows,
+        None if roi is None else parse_roi(roi, volume.shape),
+        seed,
+    )
     scene = _scene(model, volume, sites[0], device, seed)
     allowed = default_methods(model.slices, scene.differentiable) if methods is None else methods
     question = replace(question, methods=check_methods(allowed, model.slices, scene.differentiable))
@@ -147,12 +163,20 @@ def audit(
         stack.enter_context(explaining(scene.module))
         keep = None
         if maps is not None:
-            keep = stack.enter_context(writing_maps(Path(maps), plan[-1], volume.voxel_nm, force, made))
+            keep = stack.enter_context(
+                writing_maps(Path(maps), plan[-1], volume.voxel_nm, force, made)
+            )
         step = stack.enter_context(progress(f"auditing {label}", plan[-1]))
         gathered = _gather(scene, question, sites, plan, margin, confidence, looks, step, keep)
-        checks = run_checks(scene, [raw for _, raw in read_sites(volume, model.slices, sites[:CHECK_WINDOWS])])
-    result = _result(model, scene, question, gathered, checks, windows == AUTO, plan, margin, confidence)
-    return replace(result, provenance=made, warnings=() if truth is None else voxel_warning(volume, truth))
+        checks = run_checks(
+            scene, [raw for _, raw in read_sites(volume, model.slices, sites[:CHECK_WINDOWS])]
+        )
+    result = _result(
+        model, scene, question, gathered, checks, windows == AUTO, plan, margin, confidence
+    )
+    return replace(
+        result, provenance=made, warnings=() if truth is None else voxel_warning(volume, truth)
+    )
 
 
 @dataclass
@@ -194,7 +218,9 @@ def _gather(
         gathered.sites.extend(part)
         gathered.methods = settled(
             {
-                name: method_result(gathered.importance(name)[:, :2], gathered.clusters, margin, each, question.seed)
+                name: method_result(
+                    gathered.importance(name)[:, :2], gathered.clusters, margin, each, question.seed
+                )
                 for name in question.methods
             }
         )
@@ -215,14 +241,21 @@ def _result(
     confidence: float,
 ) -> Audit:
     sites, found, clusters = gathered.sites, gathered.found, gathered.clusters
-    each, verdicts = confidence_each(confidence, len(plan)), [m.verdict for m in gathered.methods.values()]
-    used = np.array([all(v.sum(axis=1).min() > 0 for v in one.importance.values()) for one in found])
+    each, verdicts = (
+        confidence_each(confidence, len(plan)),
+        [m.verdict for m in gathered.methods.values()],
+    )
+    used = np.array(
+        [all(v.sum(axis=1).min() > 0 for v in one.importance.values()) for one in found]
+    )
     if not found[0].importance:
         used = np.ones(len(found), bool)
     latin: dict[str, Latin] = {}
     if question.design == "latin" and model.slices > 1:
         latin = {
-            name: latin_result(gathered.importance(name), clusters, margin, confidence, question.seed)
+            name: latin_result(
+                gathered.importance(name), clusters, margin, confidence, question.seed
+            )
             for name in question.methods
         }
     missed = {name: [one.incompleteness[name] for one in found] for name in found[0].incompleteness}
@@ -241,11 +274,16 @@ def _result(
         methods=gathered.methods,
         probability_change=float(np.mean([one.change for one in found])),
         flipped_fraction=float(np.mean([one.flipped for one in found])),
-        checks=completeness_checks(missed) | {"agreement": agreement_check(gathered.methods)} | checks,
+        checks=completeness_checks(missed)
+        | {"agreement": agreement_check(gathered.methods)}
+        | checks,
         verdict=overall_verdict(verdicts, scene.normalisation.uniform),
         trained_on=sum(site.z in seen for site in sites) if model.training else None,
         sampling=Sampling(
-            "sequential" if sequential else "fixed", plan, each, is_decided(verdicts) if sequential else None
+            "sequential" if sequential else "fixed",
+            plan,
+            each,
+            is_decided(verdicts) if sequential else None,
         ),
         design=question.design,
         region=question.region,
@@ -285,7 +323,9 @@ def _sites(
     def richness(site: Site) -> float:
         assert truth is not None
         assert target is not None
-        return float((target.apply(truth.read((slice(site.z, site.z + 1), site.y, site.x))) > 0).mean())
+        return float(
+            (target.apply(truth.read((slice(site.z, site.z + 1), site.y, site.x))) > 0).mean()
+        )
 
     return plan_sites(
         volume.shape,
@@ -331,12 +371,18 @@ def _check_options(
     if truth is not None:
         check_same_shape(volume, truth)
     if isinstance(windows, str) and windows != AUTO:
-        raise BadInputError(f"windows is {windows!r}, expected a whole number or auto; write for example 40")
+        raise BadInputError(
+            f"windows is {windows!r}, expected a whole number or auto; write for example 40"
+        )
     for name, value, known in (("region", region, REGIONS), ("design", design, DESIGNS)):
         if value not in known:
-            raise BadInputError(f"the {name} {value!r} is unknown, expected {', '.join(known)}; choose one")
+            raise BadInputError(
+                f"the {name} {value!r} is unknown, expected {', '.join(known)}; choose one"
+            )
     if region == "truth" and truth is None:
-        raise BadInputError("the region is truth but there are no labels, expected both; give --labels")
+        raise BadInputError(
+            "the region is truth but there are no labels, expected both; give --labels"
+        )
     for name, number in (("margin", margin), ("confidence", confidence)):
         if not 0 < number < 1:
             raise BadInputError(

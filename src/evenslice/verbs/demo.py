@@ -8,11 +8,11 @@ from evenslice.data.phantom import phantom
 from evenslice.evidence.result import Audit
 from evenslice.labels.metrics import Scores
 from evenslice.learn.recipe import Recipe
-from evenslice.model.stem import Init
+from evenslice.model.provenance import provenance_of
+from evenslice.model.stem.adapt import Init
 from evenslice.model.weights import BUNDLED
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit
-from evenslice.verbs.provenance import provenance_of
 from evenslice.verbs.train import train
 from evenslice.volume.array import Volume
 from evenslice.volume.files import save_volume
@@ -56,7 +56,12 @@ class Demo:
 
 
 def run_demo(
-    folder: Path, *, seed: int = 0, device: str = "auto", steps: int = STEPS, progress: Progress = silent
+    folder: Path,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    steps: int = STEPS,
+    progress: Progress = silent,
 ) -> Demo:
     """Train with an ``rgb`` and a ``green`` stem on a phantom, and audit both on the same windows.
 
@@ -78,7 +83,9 @@ def run_demo(
     for init in INITS:
         recipe = Recipe(weights="bundled", init=init, steps=steps, crop=CROP, lr=RATE, seed=seed)
         out = folder / f"{init}.safetensors"
-        trained = train(raw, membranes, out, recipe, device=device, label=f"training {init}", progress=progress)
+        trained = train(
+            raw, membranes, out, recipe, device=device, label=f"training {init}", progress=progress
+        )
         trained.last.unlink()
         trained.log.unlink()
         found = audit(
@@ -102,4 +109,6 @@ def run_demo(
         "training": f"{steps} steps of 4 x {CROP} x {CROP}",
         "Dice": "on the last 20 % of slices, after a gap of 3",
     }
-    return Demo(tuple(rows), facts, provenance_of(seed, volume=raw, labels=membranes, weights=BUNDLED))
+    return Demo(
+        tuple(rows), facts, provenance_of(seed, volume=raw, labels=membranes, weights=BUNDLED)
+    )

@@ -14,14 +14,22 @@ import torch
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import about_of, normalisation_record, stem_record
-from evenslice.model.exchange import AXES, OPSET, Trace, archive_of, graph_of, noted_graph, traces
+from evenslice.model.export import AXES, OPSET, Trace, archive_of, graph_of, noted_graph, traces
+from evenslice.model.inputs import ModelLike, check_apart, check_segments, model_of
+from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Foreign, Model
-from evenslice.verbs.choices import check_apart
-from evenslice.verbs.export_check import TOLERANCE, difference, run_archive, run_graph
-from evenslice.verbs.export_options import Format, Label, check_installed, check_options, format_of
-from evenslice.verbs.models import ModelLike, check_segments, model_of
-from evenslice.verbs.provenance import provenance_of
-from evenslice.volume.writing import check_writable, written_beside
+from evenslice.verbs.export_options import (
+    TOLERANCE,
+    Format,
+    Label,
+    check_installed,
+    check_options,
+    difference,
+    format_of,
+    run_archive,
+    run_graph,
+)
+from evenslice.volume.atomic import check_writable, written_beside
 
 TILE = 256
 
@@ -157,7 +165,9 @@ def export(
     trace, data, found = _traced(given, tile, opset, seed, out)
     with tempfile.TemporaryDirectory() as folder, written_beside(out, force) as part:
         file = Path(folder) / ("model.pt2" if opset is None else "weights.onnx")
-        about = _about(given, trace, chosen, opset, found) | {"provenance": provenance_of(seed, model=given)}
+        about = _about(given, trace, chosen, opset, found) | {
+            "provenance": provenance_of(seed, model=given)
+        }
         _write(file, trace, data, about, opset)
         certificate = certify(model_of(file), seed=seed)
         about["certificate"] = certificate.to_dict()
@@ -166,16 +176,30 @@ def export(
         if chosen == "bioimageio":
             from evenslice.verbs.export_bioimageio import write_package
 
-            write_package(part, file, given, trace, about, opset or OPSET, Label(out.stem, tuple(authors), license))
+            write_package(
+                part,
+                file,
+                given,
+                trace,
+                about,
+                opset or OPSET,
+                Label(out.stem, tuple(authors), license),
+            )
         else:
             shutil.copyfile(file, part)
     assert isinstance(read.spec, Foreign)
-    read = read.with_facts(spec=replace(read.spec, source=str(out)), file=out, provenance=about["provenance"])
+    read = read.with_facts(
+        spec=replace(read.spec, source=str(out)), file=out, provenance=about["provenance"]
+    )
     notes = (*_sizes(trace), *_evenness(given, certificate), *_names(chosen, authors, license))
-    return Exported(out, chosen, read, shape_of(trace), trace.step, opset, found, certificate, given.tta, notes)
+    return Exported(
+        out, chosen, read, shape_of(trace), trace.step, opset, found, certificate, given.tta, notes
+    )
 
 
-def _traced(model: Model, tile: int, opset: int | None, seed: int, out: Path) -> tuple[Trace, bytes, float]:
+def _traced(
+    model: Model, tile: int, opset: int | None, seed: int, out: Path
+) -> tuple[Trace, bytes, float]:
     """Return the first trace that answers like torch, as a file holds it, and how far it is from torch."""
     worst = float("inf")
     for trace in traces(model, tile):
@@ -192,10 +216,14 @@ def _traced(model: Model, tile: int, opset: int | None, seed: int, out: Path) ->
 
 
 def _write(file: Path, trace: Trace, data: bytes, about: dict[str, Any], opset: int | None) -> None:
-    file.write_bytes(archive_of(trace.program, about) if opset is None else noted_graph(data, about, file))
+    file.write_bytes(
+        archive_of(trace.program, about) if opset is None else noted_graph(data, about, file)
+    )
 
 
-def _about(model: Model, trace: Trace, format: Format, opset: int | None, found: float) -> dict[str, Any]:
+def _about(
+    model: Model, trace: Trace, format: Format, opset: int | None, found: float
+) -> dict[str, Any]:
     """Return what the file says of itself, as JSON has it: what model files say, and how it was exported."""
     about = about_of(model)
     if isinstance(model.spec, Foreign):
@@ -217,7 +245,10 @@ def _about(model: Model, trace: Trace, format: Format, opset: int | None, found:
 
 def shape_of(trace: Trace) -> tuple[int | None, ...]:
     """Return the shape (B, S, y, x) of the input of a trace, None for what may differ."""
-    return tuple(None if axis in trace.dynamic else side for axis, side in zip(AXES, trace.shapes[0], strict=True))
+    return tuple(
+        None if axis in trace.dynamic else side
+        for axis, side in zip(AXES, trace.shapes[0], strict=True)
+    )
 
 
 def _sizes(trace: Trace) -> Iterator[str]:

@@ -1,14 +1,20 @@
-"""What may be asked of an export: formats by their endings, options that fit them, and the packages they need."""
+"""Whether an exported network answers like torch: both run on the same windows of noise, each in its own runtime."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.exchange import OPSETS
-from evenslice.model.foreign import form_of
+from evenslice.model.export import ANSWER, IMAGE, OPSETS, example
+from evenslice.model.external import form_of
 from evenslice.model.spec import Model
 
 Format = Literal["onnx", "torch-export", "bioimageio"]
@@ -44,7 +50,9 @@ def format_of(model: Model | str | Path, out: Path, format: Format | None) -> Fo
             "model that it was made from"
         )
     if format is not None and format not in ENDINGS:
-        raise BadInputError(f"the format {format!r} is unknown, expected one of {', '.join(ENDINGS)}; choose one")
+        raise BadInputError(
+            f"the format {format!r} is unknown, expected one of {', '.join(ENDINGS)}; choose one"
+        )
     ending = out.suffix
     chosen = format or next((name for name, end in ENDINGS.items() if end == ending), None)
     if chosen is None:
@@ -58,15 +66,23 @@ def format_of(model: Model | str | Path, out: Path, format: Format | None) -> Fo
     return chosen
 
 
-def check_options(format: Format, opset: int | None, tile: int, authors: Sequence[str], license: str | None) -> None:
+def check_options(
+    format: Format, opset: int | None, tile: int, authors: Sequence[str], license: str | None
+) -> None:
     """Raise ``BadInputError`` unless options are usable and fit the format."""
     low, high = OPSETS
     if opset is not None and format == "torch-export":
-        raise BadInputError(f"--opset {opset} was given for {format}, expected it for onnx; leave it out")
+        raise BadInputError(
+            f"--opset {opset} was given for {format}, expected it for onnx; leave it out"
+        )
     if opset is not None and not low <= opset <= high:
-        raise BadInputError(f"--opset is {opset}, expected {low} to {high}; leave it out for the default")
+        raise BadInputError(
+            f"--opset is {opset}, expected {low} to {high}; leave it out for the default"
+        )
     if tile < 1:
-        raise BadInputError(f"--tile is {tile}, expected a size in pixels; leave it out for the default")
+        raise BadInputError(
+            f"--tile is {tile}, expected a size in pixels; leave it out for the default"
+        )
     if (authors or license is not None) and format != "bioimageio":
         raise BadInputError(
             f"--author or --license was given for {format}, expected them for bioimageio; leave them out"
@@ -92,3 +108,72 @@ def _is_there(name: str) -> bool:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # of the package around it
         return False
+
+
+TOLERANCE = 1e-4
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def difference(module: nn.Module, run: Run, shapes: Sequence[tuple[int, ...]], seed: int) -> float:
+    """Return the largest difference of logits, relative to the largest logit that torch gives for the same windows.
+
+    Parameters
+    ----------
+    module
+        The original, in eval mode.
+    run
+        The exported network.
+    shapes
+        Shapes (B, S, y, x) of normalised windows.
+    seed
+        Of the noise of mean 0 and std 1.
+
+    Returns
+    -------
+    float
+        max |exported - torch| / max |torch|, the largest over the shapes; infinite where the exported network fails, or
+        answers in another shape or with anything but numbers.
+    """
+    worst = 0.0
+    for turn, shape in enumerate(shapes):
+        x = example(shape, seed + turn)
+        with torch.inference_mode():
+            expected = module(x).numpy()
+        try:
+            found = run(x.numpy())
+        except (
+            Exception
+        ):  # a size that was traced as fixed is refused by each runtime in its own way
+            return float("inf")
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            return float("inf")
+        largest = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+        worst = max(worst, float(np.abs(found - expected).max()) / largest)
+    return worst
+
+
+def run_graph(data: bytes) -> Run:
+    """Make an ONNX model ready in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        answer: Any = session.run([ANSWER], {IMAGE: x})[0]
+        return np.asarray(answer)
+
+    return run
+
+
+def run_archive(data: bytes) -> Run:
+    """Make a ``.pt2`` archive of our own ready in torch."""
+    module = torch.export.load(io.BytesIO(data)).module()
+
+    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(module(torch.from_numpy(x)).numpy())
+
+    return run

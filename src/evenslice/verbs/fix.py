@@ -12,25 +12,35 @@ from torch import nn
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.evidence.change import Windows, output_change, predict_windows, window_scores
+from evenslice.evidence.network import read_sites
 from evenslice.evidence.recalibrate import recalibrate
 from evenslice.evidence.result import Audit
-from evenslice.evidence.scene import read_sites
-from evenslice.evidence.sites import plan_sites
+from evenslice.evidence.sampling import plan_sites
 from evenslice.labels.targets import Target
 from evenslice.model.checkpoint import normalisation_record, stem_record
+from evenslice.model.inputs import (
+    ModelLike,
+    VolumeLike,
+    check_apart,
+    check_name,
+    check_same_shape,
+    check_segments,
+    model_of,
+    normalised_by,
+    save,
+    volume_of,
+)
+from evenslice.model.logits import plain
+from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
-from evenslice.model.stem import Init, Tie, bake_stem, mirror_stem, uniform_stem
+from evenslice.model.stem.adapt import Init, Tie, bake_stem, mirror_stem, uniform_stem
 from evenslice.model.streaming import normalisation_of
-from evenslice.model.wrapping import plain
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit as run_audit
-from evenslice.verbs.choices import VolumeLike, check_apart, check_same_shape, volume_of
-from evenslice.verbs.models import ModelLike, check_name, check_segments, model_of, normalised_by, save
-from evenslice.verbs.provenance import provenance_of
 from evenslice.volume.array import Volume
+from evenslice.volume.atomic import check_writable
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices
-from evenslice.volume.writing import check_writable
 
 TILE, WINDOWS, CERTIFIED, AUDITED = 256, 16, 4, 40
 
@@ -154,12 +164,25 @@ def fix(
     windows, change = [], None
     if source is not None:
         sites = plan_sites(
-            source.shape, fixed.slices, TILE, WINDOWS, seed, fixed.stride, fixed.size, source=source.source
+            source.shape,
+            fixed.slices,
+            TILE,
+            WINDOWS,
+            seed,
+            fixed.stride,
+            fixed.size,
+            source=source.source,
         )
         windows = [raw for _, raw in read_sites(source, fixed.slices, sites)]
-        truths = None if truth is None else [truth.read((slice(s.z, s.z + 1), s.y, s.x))[0] for s in sites]
+        truths = (
+            None
+            if truth is None
+            else [truth.read((slice(s.z, s.z + 1), s.y, s.x))[0] for s in sites]
+        )
         _check_classes(truths or [], before.spec.classes)
-        change = _change(before, fixed, windows, truths, recalibrated=init is None and tta == "none")
+        change = _change(
+            before, fixed, windows, truths, recalibrated=init is None and tta == "none"
+        )
     certificate = certify(fixed, windows[:CERTIFIED], seed, progress=progress)
     made = provenance_of(seed, model=given, volume=source, labels=truth)
     fixed = fixed.with_facts(certificate=certificate.to_dict(), provenance=made, file=None)
@@ -167,7 +190,9 @@ def fix(
     if source is not None:
         options: dict[str, Any] = {
             "labels": truth,
-            "methods": ("gradient",) if getattr(before.network, "differentiable", True) else ("ablation",),
+            "methods": ("gradient",)
+            if getattr(before.network, "differentiable", True)
+            else ("ablation",),
             "windows": AUDITED,
             "seed": seed,
             "device": device,
@@ -195,8 +220,12 @@ def _truth(source: Volume | None, labels: VolumeLike | None) -> Volume | None:
 
 def _check_classes(truths: Windows, classes: int) -> None:
     """Refuse fractions, and classes that the model does not predict; a model of one class takes any above 0 as that."""
-    if any(labels.dtype.kind == "f" and bool((labels != np.floor(labels)).any()) for labels in truths):
-        raise BadInputError("the labels hold fractions, expected whole numbers; threshold them first")
+    if any(
+        labels.dtype.kind == "f" and bool((labels != np.floor(labels)).any()) for labels in truths
+    ):
+        raise BadInputError(
+            "the labels hold fractions, expected whole numbers; threshold them first"
+        )
     found = [(int(labels.min()), int(labels.max())) for labels in truths if classes > 1]
     if found and (min(low for low, _ in found) < 0 or max(high for _, high in found) >= classes):
         low, high = min(low for low, _ in found), max(high for _, high in found)
@@ -213,16 +242,22 @@ def _uneven(certificate: Certificate) -> str:
     )
 
 
-def _fixed(model: Model, tie: Tie, init: Init | None, tta: str, slices: int | None) -> tuple[Model, tuple[str, ...]]:
+def _fixed(
+    model: Model, tie: Tie, init: Init | None, tta: str, slices: int | None
+) -> tuple[Model, tuple[str, ...]]:
     """Make an even copy of a model; return it with what the user should know."""
     done = f"tta {tta}" if tta != "none" else "mirror average" if init is None else f"init {init}"
     facts = {"training": model.training | {"fixed": done}, "scores": {"before_fix": model.scores}}
     if tta != "none":
-        return model.with_facts(**facts).with_tta(tta), ("--tta reversal takes twice the time of the model alone",)
+        return model.with_facts(**facts).with_tta(tta), (
+            "--tta reversal takes twice the time of the model alone",
+        )
     single = model.with_tta("none")
     module = copy.deepcopy(single.module)
     _even(plain(module), model.slices, tie, init, slices or 3)
-    made: dict[str, Any] = {"tie": tie} if init is None else {"tie": tie, "init": init, "slices": slices or 3}
+    made: dict[str, Any] = (
+        {"tie": tie} if init is None else {"tie": tie, "init": init, "slices": slices or 3}
+    )
     spec = replace(model.spec, **made)
     norm, norm_notes = _one_normalisation(model.normalisation)
     fixed = single.with_facts(module=module, spec=spec, normalisation=norm, **facts)
@@ -245,7 +280,13 @@ def _even(network: nn.Module, slices: int, tie: Tie, init: Init | None, wanted: 
 
 
 def _warnings(tie: Tie, init: Init | None, slices: int) -> tuple[str, ...]:
-    what = f"--init {init}" if init is not None else "--tie uniform" if tie == "uniform" and slices > 1 else ""
+    what = (
+        f"--init {init}"
+        if init is not None
+        else "--tie uniform"
+        if tie == "uniform" and slices > 1
+        else ""
+    )
     advice = "on a model trained on slices removes what it knew of the centre slice: retrain it before use"
     return (f"{what} {advice}",) if what else ()
 
@@ -271,16 +312,24 @@ def _change(
     centred = [raw[margin : margin + before.slices] for raw in windows] if margin >= 0 else None
     measured = recalibrate(fixed.module, fixed.stride, norm, windows) if recalibrated else 0
     after = predict_windows(fixed, norm, windows)
-    change: dict[str, Any] = {"probability_change": None, "batch_norms": measured, "normalisation_change": None}
+    change: dict[str, Any] = {
+        "probability_change": None,
+        "batch_norms": measured,
+        "normalisation_change": None,
+    }
     predictions = {"dice_after": after}
     if centred is not None:
         first = predict_windows(before, old, centred)
         predictions = {"dice_before": first, **predictions}
         change["probability_change"] = output_change(first, after)
         if old != norm:
-            change["normalisation_change"] = output_change(first, predict_windows(before, norm, centred))
+            change["normalisation_change"] = output_change(
+                first, predict_windows(before, norm, centred)
+            )
     if truths is not None:  # labels mean what they meant in training
-        target = Target(before.training.get("target", "classes" if classes > 1 else "foreground"), classes)
+        target = Target(
+            before.training.get("target", "classes" if classes > 1 else "foreground"), classes
+        )
         for name, predicted in predictions.items():
             change[name] = window_scores(predicted, truths, target).dice
     return change

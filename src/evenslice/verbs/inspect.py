@@ -11,15 +11,14 @@ import numpy as np
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import stem_record
-from evenslice.model.foreign import form_of
-from evenslice.model.origin import library_call
+from evenslice.model.external import form_of, library_call
+from evenslice.model.inputs import model_of
+from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Foreign, Model
 from evenslice.progress import Progress, silent
-from evenslice.verbs.models import model_of
-from evenslice.verbs.provenance import provenance_of
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
-from evenslice.volume.ngff import in_store
+from evenslice.volume.zarr_reader import in_store
 
 LOOKED_AT = 2048  # pixels a side
 
@@ -68,7 +67,9 @@ class Inspected:
             about = {
                 "kind": "model",
                 "slices": self.model.slices,
-                "form": self.model.spec.form if isinstance(self.model.spec, Foreign) else "evenslice",
+                "form": self.model.spec.form
+                if isinstance(self.model.spec, Foreign)
+                else "evenslice",
                 "library_call": library_call(self.model),
                 "spec": self.model.spec.to_dict(),
                 "tta": self.model.tta,
@@ -76,7 +77,12 @@ class Inspected:
                 "stems": list(self.stems),
                 "normalisation": None
                 if norm is None
-                else {"uniform": norm.uniform, "mean": list(norm.mean), "std": list(norm.std), "source": norm.source},
+                else {
+                    "uniform": norm.uniform,
+                    "mean": list(norm.mean),
+                    "std": list(norm.std),
+                    "source": norm.source,
+                },
                 "certificate": self.model.certificate,
                 "verified": None if self.certificate is None else self.certificate.to_dict(),
                 "training": self.model.training,
@@ -123,20 +129,26 @@ def inspect(
                 f"({READ}); check the name"
             )
         volume = _with_missing_chunks(open_volume(source), Path(source))
-        return Inspected(None, (), volume, None, _middle_range(volume), provenance_of(None, volume=volume))
+        return Inspected(
+            None, (), volume, None, _middle_range(volume), provenance_of(None, volume=volume)
+        )
     model = model_of(source, slices, mean, std)
     certificate = certify(model, seed=seed, progress=progress) if verify else None
-    return Inspected(model, tuple(stem_record(model)), None, certificate, None, provenance_of(seed, model=model))
+    return Inspected(
+        model, tuple(stem_record(model)), None, certificate, None, provenance_of(seed, model=model)
+    )
 
 
 def _with_missing_chunks(volume: Volume, path: Path) -> Volume:
     """Add to the facts of a Zarr store that chunks are missing, which is legal, and rarely what was meant."""
     if "Zarr" not in volume.facts.get("format", ""):
         return volume
-    from evenslice.volume.zarrstore import chunks_there
+    from evenslice.volume.zarr_reader import chunks_there
 
     missing = chunks_there(path)
-    return volume if missing is None else replace(volume, facts={**volume.facts, "missing": missing})
+    return (
+        volume if missing is None else replace(volume, facts={**volume.facts, "missing": missing})
+    )
 
 
 def _middle_range(volume: Volume) -> tuple[float, float] | None:

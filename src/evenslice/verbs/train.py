@@ -8,21 +8,21 @@ from typing import Any
 import torch
 
 from evenslice.evidence.certificate import certify
-from evenslice.evidence.look import Look
+from evenslice.evidence.window_view import Look
 from evenslice.labels.metrics import Scores
 from evenslice.learn.devices import check_devices
-from evenslice.learn.mixture import Mixture
+from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.recipe import Precision, Recipe
 from evenslice.model.build import build_model
 from evenslice.model.checkpoint import check_model_name, load_model, save_model
-from evenslice.model.footprint import free_memory
+from evenslice.model.inputs import VolumeLike, check_apart, device_of, volume_of
+from evenslice.model.memory_estimate import free_memory
 from evenslice.model.spec import Model, Spec
 from evenslice.progress import Progress, silent
-from evenslice.verbs.choices import VolumeLike, check_apart, device_of, volume_of
 from evenslice.verbs.train_plan import Plan, origin, plan_training, provenance
 from evenslice.verbs.train_run import Keeper, Run, Watch, check_outputs, is_made
 from evenslice.verbs.train_score import looks_at, score_slices, validate
-from evenslice.volume.parts import sweep
+from evenslice.volume.temp_names import sweep
 
 __all__ = ["Trained", "score_slices", "train", "validate"]
 LAST, LOG = ".last.safetensors", ".log.csv"
@@ -121,7 +121,9 @@ def train(
     check_devices(recipe.devices, where, device)
     given, truth = _listed(volume), _listed(labels)
     check_apart(out, *given, *truth, recipe.weights)
-    plan = plan_training([volume_of(one) for one in given], [volume_of(one) for one in truth], recipe)
+    plan = plan_training(
+        [volume_of(one) for one in given], [volume_of(one) for one in truth], recipe
+    )
     model = _built(plan, recipe)
     for place in (out, last, log):
         sweep(place)
@@ -131,7 +133,7 @@ def train(
     check_outputs(out, (last, log), resume, force)
     from evenslice.learn.fit import LOG as ROWS
     from evenslice.learn.fit import precision_of
-    from evenslice.learn.held import held_sources
+    from evenslice.learn.preload import held_sources
 
     precision = precision_of(recipe.precision, where)
     with Run(out, recipe, resume, force, model.training) as run:
@@ -174,11 +176,15 @@ def _built(plan: Plan, recipe: Recipe) -> Model:
         encoder_depth=recipe.encoder_depth,
         seed=recipe.seed,
     ).with_facts(
-        normalisation=plan.first.normalisation, training=provenance(plan, recipe), provenance=origin(plan, recipe)
+        normalisation=plan.first.normalisation,
+        training=provenance(plan, recipe),
+        provenance=origin(plan, recipe),
     )
 
 
-def _abroad(mixture: Mixture, volumes: Sequence[VolumeLike], labels: Sequence[VolumeLike]) -> Mixture:
+def _abroad(
+    mixture: Mixture, volumes: Sequence[VolumeLike], labels: Sequence[VolumeLike]
+) -> Mixture:
     """Return what to draw patches from as other processes can have it."""
     from evenslice.learn.job import abroad
 
@@ -186,7 +192,9 @@ def _abroad(mixture: Mixture, volumes: Sequence[VolumeLike], labels: Sequence[Vo
     return replace(
         mixture,
         sources=tuple(
-            replace(source, volume=abroad(source.volume, volume), labels=abroad(source.labels, truth))
+            replace(
+                source, volume=abroad(source.volume, volume), labels=abroad(source.labels, truth)
+            )
             for source, volume, truth in sources
         ),
     )

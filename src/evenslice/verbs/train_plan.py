@@ -8,14 +8,18 @@ from typing import Any
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import resolve_target
 from evenslice.learn.losses import check_loss
-from evenslice.learn.mixture import Mixture, combined
-from evenslice.learn.occurrences import find_occurrences
-from evenslice.learn.patches import PatchSource
+from evenslice.learn.multi_volume import Mixture, combined, find_occurrences
+from evenslice.learn.patches import PatchSource, split_slices
 from evenslice.learn.recipe import Recipe
-from evenslice.learn.split import split_slices
+from evenslice.model.inputs import (
+    check_same_shape,
+    fingerprint,
+    parse_span,
+    spans_of,
+    voxel_warning,
+)
+from evenslice.model.provenance import provenance_of, versions
 from evenslice.model.weights import BUNDLED
-from evenslice.verbs.choices import check_same_shape, fingerprint, parse_span, spans_of, voxel_warning
-from evenslice.verbs.provenance import provenance_of, versions
 from evenslice.verbs.train_score import Validation
 from evenslice.volume.array import Volume, check_bounded
 from evenslice.volume.normalisation import estimate
@@ -44,7 +48,11 @@ class Plan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know of the volumes and labels."""
-        return tuple(w for source in self.mixture.sources for w in voxel_warning(source.volume, source.labels))
+        return tuple(
+            w
+            for source in self.mixture.sources
+            for w in voxel_warning(source.volume, source.labels)
+        )
 
     def validating(self, mixture: Mixture) -> Validation:
         """Return each volume of a mixture, this one or a copy in memory, with its validation slices."""
@@ -66,12 +74,17 @@ def plan_training(volumes: Sequence[Volume], labels: Sequence[Volume], recipe: R
     for volume, truth in zip(volumes, labels, strict=True):
         check_same_shape(volume, truth)
         check_bounded(volume.shape, volume.source, "save a part of it as a volume of its own")
-    splits = [_split(volume, recipe, span) for volume, span in zip(volumes, _spans(recipe, len(volumes)), strict=True)]
+    splits = [
+        _split(volume, recipe, span)
+        for volume, span in zip(volumes, _spans(recipe, len(volumes)), strict=True)
+    ]
     target = resolve_target(labels, recipe.target, recipe.ignore_label)
     check_loss(recipe, target.classes)
     low = [min(recipe.crop, *(volume.shape[axis] for volume in volumes)) for axis in (1, 2)]
     parts = [estimate(v, recipe.seed, train) for v, (train, _) in zip(volumes, splits, strict=True)]
-    voxels = [len(train) * v.shape[1] * v.shape[2] for v, (train, _) in zip(volumes, splits, strict=True)]
+    voxels = [
+        len(train) * v.shape[1] * v.shape[2] for v, (train, _) in zip(volumes, splits, strict=True)
+    ]
     normalisation = combined(parts, voxels)
     sources = tuple(
         PatchSource(
@@ -90,7 +103,9 @@ def plan_training(volumes: Sequence[Volume], labels: Sequence[Volume], recipe: R
         for volume, truth, (train, _) in zip(volumes, labels, splits, strict=True)
     )
     occurrences = find_occurrences(sources, recipe.seed) if recipe.balance else None
-    return Plan(Mixture(sources, occurrences, recipe.balance), tuple(tuple(check) for _, check in splits))
+    return Plan(
+        Mixture(sources, occurrences, recipe.balance), tuple(tuple(check) for _, check in splits)
+    )
 
 
 def _spans(recipe: Recipe, count: int) -> list[str | None]:
@@ -113,7 +128,10 @@ def _split(volume: Volume, recipe: Recipe, text: str | None) -> tuple[list[int],
 
 def provenance(plan: Plan, recipe: Recipe) -> dict[str, Any]:
     """Record what a model was trained on, for its file; several volumes are listed under ``volumes``, the first one first."""
-    records = [_record(source, zs) for source, zs in zip(plan.mixture.sources, plan.validation, strict=True)]
+    records = [
+        _record(source, zs)
+        for source, zs in zip(plan.mixture.sources, plan.validation, strict=True)
+    ]
     return {
         **records[0],
         "target": plan.first.target.kind,
@@ -136,7 +154,9 @@ def _record(source: PatchSource, zs: Sequence[int]) -> dict[str, Any]:
     """Record one volume; the slices are those that windows can see."""
     volume, reach = source.volume, source.slices // 2
     depth = volume.shape[0]
-    seen = sorted({n for z in source.centres for n in range(max(0, z - reach), min(depth, z + reach + 1))})
+    seen = sorted(
+        {n for z in source.centres for n in range(max(0, z - reach), min(depth, z + reach + 1))}
+    )
     return {
         "volume": Path(volume.source).name,
         "fingerprint": fingerprint(volume),

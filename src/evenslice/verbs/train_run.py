@@ -15,11 +15,10 @@ from evenslice.learn.recipe import Recipe
 from evenslice.model.checkpoint import read_about, save_model
 from evenslice.model.spec import Model
 from evenslice.verbs.train_score import Validation, validate
-from evenslice.volume.ledger import begun, busy, remove_run
+from evenslice.volume.atomic import check_writable, written_beside
 from evenslice.volume.locks import held_if_free
-from evenslice.volume.parts import sweep
-from evenslice.volume.stored import stored_rows
-from evenslice.volume.writing import check_writable, written_beside
+from evenslice.volume.run_state import begun, busy, remove_run, stored_rows
+from evenslice.volume.temp_names import sweep
 
 LOOK_SLICES = 8
 STATE, PLAN, FORCED, PLACING = "state.ckpt", "plan.json", "forced", "placing"
@@ -42,7 +41,9 @@ class Run:
         What the model will say of what it was trained on.
     """
 
-    def __init__(self, out: Path, recipe: Recipe, resume: bool, force: bool, training: dict[str, Any]) -> None:
+    def __init__(
+        self, out: Path, recipe: Recipe, resume: bool, force: bool, training: dict[str, Any]
+    ) -> None:
         self.folder = run_folder(out)
         self._out, self._resume, self._force = out, resume, force
         data = {key: training[key] for key in ("fingerprint", "labels")}
@@ -157,7 +158,9 @@ class Keeper:
         watch: Watch | None = None,
     ) -> None:
         each = math.ceil(LOOK_SLICES / len(validation))
-        self._validation = [(source, [zs[pick] for pick in _spread(len(zs), each)]) for source, zs in validation]
+        self._validation = [
+            (source, [zs[pick] for pick in _spread(len(zs), each)]) for source, zs in validation
+        ]
         self._model, self._device, self._folder = model, device, folder
         self._patience, self._watch = patience, watch
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evenslice.evidence.look import Look
+from evenslice.evidence.window_view import Look
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import Target
 from evenslice.learn.patches import PatchSource
@@ -29,14 +29,27 @@ def validate(model: Model, validation: Validation, device: torch.device) -> Scor
     return _scores(tables)
 
 
-def looks_at(model: Model, validation: Validation, device: torch.device, label: str, count: int) -> tuple[Look, ...]:
+def looks_at(
+    model: Model, validation: Validation, device: torch.device, label: str, count: int
+) -> tuple[Look, ...]:
     """Segment some validation slices of the first volume, evenly spaced, and keep the middle of each to look at."""
     source, zs = validation[0]
-    chosen = [zs[n] for n in np.unique(np.linspace(0, len(zs) - 1, min(count, len(zs))).round().astype(int))]
-    y, x = (slice((n - min(n, SHOWN)) // 2, (n + min(n, SHOWN)) // 2) for n in source.volume.shape[1:])
+    chosen = [
+        zs[n]
+        for n in np.unique(np.linspace(0, len(zs) - 1, min(count, len(zs))).round().astype(int))
+    ]
+    y, x = (
+        slice((n - min(n, SHOWN)) // 2, (n + min(n, SHOWN)) // 2) for n in source.volume.shape[1:]
+    )
     looks = []
-    for z, probability in zip(chosen, predict_slices(model, source.volume, chosen, device), strict=True):
-        guess = probability[0] if len(probability) == 1 else classes_of(torch.from_numpy(probability)[None])[0].numpy()
+    for z, probability in zip(
+        chosen, predict_slices(model, source.volume, chosen, device), strict=True
+    ):
+        guess = (
+            probability[0]
+            if len(probability) == 1
+            else classes_of(torch.from_numpy(probability)[None])[0].numpy()
+        )
         plane = source.labels.slice_at(z)
         truth = source.target.apply(plane).astype(np.int64)
         truth[np.zeros(plane.shape, bool) if source.ignore is None else plane == source.ignore] = -1

@@ -30,7 +30,9 @@ class LastUsed:
         So many pieces are kept whatever their size.
     """
 
-    def __init__(self, load: Callable[[Any], NDArray[Any]], limit: int | None = None, least: int = 1) -> None:
+    def __init__(
+        self, load: Callable[[Any], NDArray[Any]], limit: int | None = None, least: int = 1
+    ) -> None:
         self._load, self._least = load, least
         self._limit = CACHE_BYTES if limit is None else limit
         self._lock = threading.Lock()
@@ -72,7 +74,11 @@ class ChunkedPixels:
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], chunk: tuple[int, int, int] | None, read: Read
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        chunk: tuple[int, int, int] | None,
+        read: Read,
     ) -> None:
         self.shape = shape
         self.dtype = np.dtype(dtype).newbyteorder("=")
@@ -90,8 +96,13 @@ class ChunkedPixels:
             return self._decoded(z, y, x)
         deep, high, wide = self._chunk
         area = (_aligned(y, high, self.shape[1]), _aligned(x, wide, self.shape[2]))
-        if deep * math.prod(part.stop - part.start for part in area) * self.dtype.itemsize > CACHE_BYTES // 2:
-            return self._decoded(z, y, x)  # two rows of chunks would not fit, and a window can need two
+        if (
+            deep * math.prod(part.stop - part.start for part in area) * self.dtype.itemsize
+            > CACHE_BYTES // 2
+        ):
+            return self._decoded(
+                z, y, x
+            )  # two rows of chunks would not fit, and a window can need two
         for row in range(z.start // deep, -(-z.stop // deep)):
             low = row * deep
             (y0, _), (x0, _) = key = self._kept_area(low, *area)
@@ -112,7 +123,9 @@ class ChunkedPixels:
     def _slab(self, key: tuple[int, Span, Span]) -> NDArray[Any]:
         assert self._chunk is not None
         low, y, x = key
-        return self._decoded(slice(low, min(low + self._chunk[0], self.shape[0])), slice(*y), slice(*x))
+        return self._decoded(
+            slice(low, min(low + self._chunk[0], self.shape[0])), slice(*y), slice(*x)
+        )
 
     def _decoded(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
         return np.ascontiguousarray(self._read(z, y, x), self.dtype)

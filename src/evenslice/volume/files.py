@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, as_volume
-from evenslice.volume.ngff import in_store
-from evenslice.volume.writing import check_store_writable, check_writable
+from evenslice.volume.atomic import check_store_writable, check_writable
+from evenslice.volume.zarr_reader import in_store
 
 TIFF = (".tif", ".tiff")
 MRC = (".mrc", ".rec", ".map", ".st", ".mrcs")
@@ -47,8 +47,10 @@ def open_volume(path: str | Path) -> Volume:
     file, dataset = split_container(path)
     if not file.exists() and not in_store(file):
         raise BadInputError(f"{file} does not exist, expected {READ}; check the path")
-    if not file.is_file() and (in_store(file) or (file.suffix.lower() == ".zarr" and _is_bare_store(file))):
-        from evenslice.volume.zarrstore import open_zarr
+    if not file.is_file() and (
+        in_store(file) or (file.suffix.lower() == ".zarr" and _is_bare_store(file))
+    ):
+        from evenslice.volume.zarr_reader import open_zarr
 
         return open_zarr(file)
     if file.is_dir():
@@ -92,8 +94,12 @@ def _open_file(file: Path, dataset: str | None) -> Volume:
 
         return open_raw(file)
     if ending in PACKED:
-        raise BadInputError(f"{file} is packed ({ending}), expected the volume itself; decompress it first")
-    raise BadInputError(f"{file} has the unknown ending {file.suffix or '(none)'!r}, expected {READ}; convert it")
+        raise BadInputError(
+            f"{file} is packed ({ending}), expected the volume itself; decompress it first"
+        )
+    raise BadInputError(
+        f"{file} has the unknown ending {file.suffix or '(none)'!r}, expected {READ}; convert it"
+    )
 
 
 def _is_bare_store(folder: Path) -> bool:
@@ -129,7 +135,9 @@ def check_volume_name(path: Path) -> None:
 
 
 def save_volume(
-    path: str | Path, volume: Volume | NDArray[Any], voxel_nm: tuple[float, float, float] | None = None
+    path: str | Path,
+    volume: Volume | NDArray[Any],
+    voxel_nm: tuple[float, float, float] | None = None,
 ) -> None:
     """Save a volume (z, y, x) with its voxel size, part by part: a TIFF stack, or OME-Zarr 0.5 with its pyramid.
 
@@ -146,7 +154,7 @@ def save_volume(
     check_volume_name(path)
     dtype = np.dtype(np.uint8) if volume.dtype == np.bool_ else volume.dtype.newbyteorder("=")
     if path.suffix.lower() == ".zarr":
-        from evenslice.volume.omezarr import write_image
+        from evenslice.volume.zarr_writer import write_image
 
         check_store_writable(path, force=True)
         write_image(path, volume, dtype)

@@ -15,9 +15,17 @@ from numpy.typing import NDArray
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, check_chunk, sizes
 from evenslice.volume.cache import ChunkedPixels
-from evenslice.volume.units import stated_size
+from evenslice.volume.voxel_size import stated_size
 
-_FILTERS = {32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2", 32000: "lzf", 4: "szip"}
+_FILTERS = {
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32015: "zstd",
+    32026: "blosc2",
+    32000: "lzf",
+    4: "szip",
+}
 MOST_NAMED, MOST_LINKS, MOST_OBJECTS = 8, 16, 100_000
 
 
@@ -47,7 +55,11 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Volume:
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
         try:
-            found = _only_dataset(file, path) if not (dataset or "").strip("/") else _named(file, path, str(dataset))
+            found = (
+                _only_dataset(file, path)
+                if not (dataset or "").strip("/")
+                else _named(file, path, str(dataset))
+            )
             volume = _volume_of(found, path)
         except BadInputError:
             raise
@@ -62,7 +74,11 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Volume:
 
 def _candidates(place: h5py.Group) -> list[Any]:
     """Return the datasets that can be volumes; links out of the file are not followed, and each is seen once."""
-    return [item for item in _datasets(place) if item.dtype.kind in "buif" and _kept_axes(item.shape) is not None]
+    return [
+        item
+        for item in _datasets(place)
+        if item.dtype.kind in "buif" and _kept_axes(item.shape) is not None
+    ]
 
 
 def _datasets(place: h5py.Group) -> Iterator[Any]:
@@ -85,7 +101,10 @@ def _datasets(place: h5py.Group) -> Iterator[Any]:
                 f"{place.file.filename} holds more than {MOST_OBJECTS} names, expected fewer to find the volume among; give the name of the "
                 f"dataset: {place.file.filename}:/NAME"
             )
-        if group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
+        if (
+            group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type
+            != h5py.h5l.TYPE_HARD
+        ):
             continue
         key = tuple(h5py.h5g.get_objinfo(group.id, name.encode("utf-8", "surrogateescape")).objno)
         if key in seen:
@@ -122,12 +141,17 @@ def _kept_axes(shape: tuple[int, ...] | None) -> list[int] | None:
 
 def _listed(datasets: list[Any]) -> str:
     names = [f"{item.name} ({sizes(item.shape)} {item.dtype})" for item in datasets[:MOST_NAMED]]
-    return ", ".join(names) + (f" and {len(datasets) - MOST_NAMED} more" if len(datasets) > MOST_NAMED else "")
+    return ", ".join(names) + (
+        f" and {len(datasets) - MOST_NAMED} more" if len(datasets) > MOST_NAMED else ""
+    )
 
 
 def _others(file: h5py.File) -> str:
     """Name what a file holds that is no volume."""
-    found = [f"{item.name} ({sizes(item.shape or ())} {item.dtype})" for item in islice(_datasets(file), MOST_NAMED)]
+    found = [
+        f"{item.name} ({sizes(item.shape or ())} {item.dtype})"
+        for item in islice(_datasets(file), MOST_NAMED)
+    ]
     return f" but {', '.join(found)}" if found else ""
 
 
@@ -151,7 +175,12 @@ def _outside(file: h5py.File, name: str, left: int = MOST_LINKS) -> str | None:
         if isinstance(link, h5py.ExternalLink):
             return f"{link.filename}:{link.path}"
         if isinstance(link, h5py.SoftLink):
-            whole = "/".join([link.path if link.path.startswith("/") else f"{place}/{link.path}", *parts[number + 1 :]])
+            whole = "/".join(
+                [
+                    link.path if link.path.startswith("/") else f"{place}/{link.path}",
+                    *parts[number + 1 :],
+                ]
+            )
             return _outside(file, whole, left - 1) if left else None
         if link is None:
             return None
@@ -225,14 +254,18 @@ def _volume_of(item: Any, path: Path) -> Volume:
     shape = tuple(item.shape[axis] for axis in axes)
     cells = None if chunk is None else (chunk[axes[0]], chunk[axes[1]], chunk[axes[2]])
     dtype = np.dtype(np.bool_) if item.dtype.kind == "b" else item.dtype
-    return Volume(ChunkedPixels(shape, dtype, cells, read), stated_size(item.attrs), source, facts=facts)
+    return Volume(
+        ChunkedPixels(shape, dtype, cells, read), stated_size(item.attrs), source, facts=facts
+    )
 
 
 def _check_stored(item: Any, source: str) -> None:
     """Raise unless the voxels lie in this file, in a form that can be decoded here."""
     if item.is_virtual or item.external:
         files = sorted(
-            {v.file_name for v in item.virtual_sources()} if item.is_virtual else {e[0] for e in item.external}
+            {v.file_name for v in item.virtual_sources()}
+            if item.is_virtual
+            else {e[0] for e in item.external}
         )
         kind = "a virtual dataset put together from" if item.is_virtual else "stored in"
         raise BadInputError(
@@ -269,7 +302,10 @@ def _labels(item: Any) -> list[Any]:
     """Return the dimension labels; read as an attribute, for the library crashes on labels of another type (``item.dims``)."""
     with contextlib.suppress(KeyError, TypeError, ValueError, OSError, RuntimeError):
         found = item.attrs["DIMENSION_LABELS"]
-        return [name.decode(errors="replace") if isinstance(name, bytes) else name for name in np.ravel(found).tolist()]
+        return [
+            name.decode(errors="replace") if isinstance(name, bytes) else name
+            for name in np.ravel(found).tolist()
+        ]
     return []
 
 

@@ -25,7 +25,9 @@ _LOCK = threading.Lock()
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts ``slice2`` before ``slice10``."""
     return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in re.split(r"(\d+)", name) if part
+        (0, int(part), "") if part.isdecimal() else (1, 0, part.lower())
+        for part in re.split(r"(\d+)", name)
+        if part
     ]
 
 
@@ -37,7 +39,11 @@ def open_images(folder: Path) -> Volume:
     BadInputError
         If the folder holds no images, kinds are mixed, or the first one is not a grey image.
     """
-    files = [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()]
+    files = [
+        f
+        for f in folder.iterdir()
+        if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()
+    ]
     kinds = sorted({f.suffix.lower() for f in files})
     if not files:
         raise BadInputError(
@@ -93,7 +99,10 @@ def _read_grey(file: Path) -> NDArray[Any]:
 
 def _read_picture(file: Path) -> NDArray[Any]:
     with _LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # slices of EM are larger than Pillow allows
+        limit, Image.MAX_IMAGE_PIXELS = (
+            Image.MAX_IMAGE_PIXELS,
+            None,
+        )  # slices of EM are larger than Pillow allows
         try:
             body = file.read_bytes()
             _check_picture(body, file)
@@ -102,7 +111,9 @@ def _read_picture(file: Path) -> NDArray[Any]:
             raise
         except Exception as error:  # each codec raises types of its own
             reason = (
-                "it is no picture" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+                "it is no picture"
+                if isinstance(error, UnidentifiedImageError)
+                else str(error) or type(error).__name__
             )
             raise BadInputError(
                 f"{file} cannot be read as an image ({reason}), expected a whole image; export it again"

@@ -11,7 +11,7 @@ import numpy as np
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume
 from evenslice.volume.cache import ChunkedPixels
-from evenslice.volume.units import checked
+from evenslice.volume.voxel_size import checked
 
 HEADER_BYTES = 1024
 IMOD_STAMP = 1146047817
@@ -30,7 +30,10 @@ def open_mrc(path: Path) -> Volume:
     """
     _check_extension(path)
     try:
-        with warnings.catch_warnings(), mrcfile.open(path, "r", permissive=False, header_only=True) as file:
+        with (
+            warnings.catch_warnings(),
+            mrcfile.open(path, "r", permissive=False, header_only=True) as file,
+        ):
             warnings.simplefilter("ignore")
             header = file.header.copy()
     except Exception as error:  # mrcfile raises types of its own
@@ -51,7 +54,10 @@ def open_mrc(path: Path) -> Volume:
     dtype = np.dtype(_MODES[mode]).newbyteorder(header.nx.dtype.byteorder)
     if mode == 0 and _imod_unsigned(header):
         dtype = np.dtype(np.uint8)
-    shape, start = tuple(int(header[n]) for n in ("nz", "ny", "nx")), HEADER_BYTES + int(header.nsymbt)
+    shape, start = (
+        tuple(int(header[n]) for n in ("nz", "ny", "nx")),
+        HEADER_BYTES + int(header.nsymbt),
+    )
     size, need = path.stat().st_size, start + math.prod(shape) * dtype.itemsize
     if min(shape) < 1 or int(header.nsymbt) < 0 or need > size:
         raise BadInputError(
@@ -61,7 +67,12 @@ def open_mrc(path: Path) -> Volume:
     pixels = np.memmap(path, dtype, "r", start, shape)
     given = np.dtype(np.float32) if mode == 12 else dtype.newbyteorder("=")
     lazy = ChunkedPixels(shape, given, None, lambda *box: np.array(pixels[box]))
-    return Volume(lazy, _voxel_size(header), str(path), facts={"format": f"MRC mode {mode}", "compression": "none"})
+    return Volume(
+        lazy,
+        _voxel_size(header),
+        str(path),
+        facts={"format": f"MRC mode {mode}", "compression": "none"},
+    )
 
 
 def _check_extension(path: Path) -> None:
@@ -70,7 +81,11 @@ def _check_extension(path: Path) -> None:
         head, size = file.read(HEADER_BYTES), path.stat().st_size
     order: Any = "big" if head[212:213] == b"\x11" else "little"
     stated = int.from_bytes(head[92:96], order, signed=True)
-    if len(head) == HEADER_BYTES and head[208:212] == b"MAP " and not 0 <= stated <= size - HEADER_BYTES:
+    if (
+        len(head) == HEADER_BYTES
+        and head[208:212] == b"MAP "
+        and not 0 <= stated <= size - HEADER_BYTES
+    ):
         raise BadInputError(
             f"{path} is cut off or damaged: its header states {stated} bytes before the voxels, expected 0 to {size - HEADER_BYTES}; "
             "copy or export it again"
@@ -90,4 +105,6 @@ def _voxel_size(header: Any) -> tuple[float, float, float] | None:
     samples = [int(header[n]) for n in ("mz", "my", "mx")]
     if min(samples) < 1:
         return None
-    return checked(float(header.cella[axis]) / count / 10 for axis, count in zip("zyx", samples, strict=True))
+    return checked(
+        float(header.cella[axis]) / count / 10 for axis, count in zip("zyx", samples, strict=True)
+    )

@@ -58,7 +58,9 @@ class Normalisation:
             raise BadInputError(
                 f"normalisation has {len(self.mean)} means, expected 1 or {windows.shape[-3]} (one a slot); give one number"
             )
-        exact = np.result_type(windows.dtype, np.float32)  # 32-bit whole numbers need more than float32 holds
+        exact = np.result_type(
+            windows.dtype, np.float32
+        )  # 32-bit whole numbers need more than float32 holds
         mean = np.asarray(self.mean, exact)[:, None, None]
         scale = 1.0 / np.asarray(self.std, exact)[:, None, None]
         return np.asarray((windows.astype(exact) - mean) * scale, np.float32)
@@ -68,9 +70,18 @@ def check_finite(pixels: NDArray[Any], where: str) -> None:
     """Raise ``BadInputError`` if float pixels hold NaN or infinity, or numbers too large for those that networks compute in."""
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         bad = int(pixels.size - np.isfinite(pixels).sum())
-        raise BadInputError(f"{where} has {bad} voxels that are NaN or infinite, expected numbers; fill them first")
-    if pixels.dtype.kind == "f" and pixels.dtype.itemsize > 4 and pixels.size and np.abs(pixels).max() > LARGEST:
-        raise BadInputError(f"{where} holds numbers beyond {LARGEST:.3g}, expected smaller ones; scale them first")
+        raise BadInputError(
+            f"{where} has {bad} voxels that are NaN or infinite, expected numbers; fill them first"
+        )
+    if (
+        pixels.dtype.kind == "f"
+        and pixels.dtype.itemsize > 4
+        and pixels.size
+        and np.abs(pixels).max() > LARGEST
+    ):
+        raise BadInputError(
+            f"{where} holds numbers beyond {LARGEST:.3g}, expected smaller ones; scale them first"
+        )
 
 
 def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> Normalisation:
@@ -98,7 +109,11 @@ def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> 
         boxes = [(z, slice(None), slice(None)) for z in zs]
     else:
         boxes = _seeded_boxes(zs, height, width, seed)
-    count, mean, squares = 0, 0.0, 0.0  # squares: sum of squared distances from the mean, merged block by block
+    count, mean, squares = (
+        0,
+        0.0,
+        0.0,
+    )  # squares: sum of squared distances from the mean, merged block by block
     low, high = np.inf, -np.inf
     for z, y, x in boxes:
         block = volume.read((slice(z, z + 1), y, x))
@@ -115,7 +130,9 @@ def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> 
     return Normalisation((float(mean),), (float(np.sqrt(squares / count)),), "volume")
 
 
-def _seeded_boxes(zs: Sequence[int], height: int, width: int, seed: int) -> list[tuple[int, slice, slice]]:
+def _seeded_boxes(
+    zs: Sequence[int], height: int, width: int, seed: int
+) -> list[tuple[int, slice, slice]]:
     rng = np.random.default_rng(seed)
     tall, wide = min(BLOCK_SIDE, height), min(BLOCK_SIDE, width)
     boxes = []

@@ -9,7 +9,7 @@ import numpy as np
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, VoxelSize, sizes
 from evenslice.volume.cache import ChunkedPixels
-from evenslice.volume.units import UNIT_NM, checked
+from evenslice.volume.voxel_size import UNIT_NM, checked
 
 _TYPES = {
     "uint8": "uint8 unsignedchar uchar unsignedbyte byte u8 8bit 8bitunsigned unsigned8bit",
@@ -51,21 +51,39 @@ def open_raw(path: Path) -> Volume:
             f"{info} does not state whole numbers for NUM_X, NUM_Y and NUM_Z, expected a line each such as NUM_X = 1300; correct it"
         ) from error
     size, voxels = path.stat().st_size, math.prod(shape)
-    stated = next((values[k] for k in ("datatype", "type", "dtype", "pixeltype", "voxeltype") if k in values), None)
-    name = _BY_SIZE.get(size // voxels) if stated is None and min(shape) > 0 else _KNOWN.get(_bare(stated or ""))
+    stated = next(
+        (values[k] for k in ("datatype", "type", "dtype", "pixeltype", "voxeltype") if k in values),
+        None,
+    )
+    name = (
+        _BY_SIZE.get(size // voxels)
+        if stated is None and min(shape) > 0
+        else _KNOWN.get(_bare(stated or ""))
+    )
     if stated is not None and name is None:
         raise BadInputError(
             f"{info} states the data type {stated[:60]!r}, expected one of {', '.join(_TYPES)}; correct it"
         )
     if name is None or min(shape) < 1 or voxels * np.dtype(name).itemsize != size:
-        wanted = "1, 2 or 4 bytes a voxel" if stated is None else f"{voxels * np.dtype(name).itemsize} bytes of {name}"
+        wanted = (
+            "1, 2 or 4 bytes a voxel"
+            if stated is None
+            else f"{voxels * np.dtype(name).itemsize} bytes of {name}"
+        )
         raise BadInputError(
             f"{path} has {size} bytes but {info.name} states {sizes(shape)} voxels, expected {wanted}; correct it or copy the file again"
         )
-    dtype = np.dtype(name).newbyteorder(">" if _bare(values.get("byteorder", "")).startswith("high") else "<")
+    dtype = np.dtype(name).newbyteorder(
+        ">" if _bare(values.get("byteorder", "")).startswith("high") else "<"
+    )
     pixels = np.memmap(path, dtype, "r", 0, shape)
     lazy = ChunkedPixels(shape, dtype, None, lambda *box: np.array(pixels[box]))
-    return Volume(lazy, _voxel_size(values), str(path), facts={"format": "raw with .info", "compression": "none"})
+    return Volume(
+        lazy,
+        _voxel_size(values),
+        str(path),
+        facts={"format": "raw with .info", "compression": "none"},
+    )
 
 
 def _bare(text: str) -> str:
@@ -86,7 +104,11 @@ def _values(info: Path) -> dict[str, str]:
             f"{info} has {info.stat().st_size} bytes, expected a text of a few lines such as NUM_X = 1300; check the file"
         )
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    pairs = (line.partition("=")[::2] for line in lines if "=" in line and not line.lstrip().startswith(("!", "#")))
+    pairs = (
+        line.partition("=")[::2]
+        for line in lines
+        if "=" in line and not line.lstrip().startswith(("!", "#"))
+    )
     return {_bare(key): value.strip() for key, value in pairs}
 
 

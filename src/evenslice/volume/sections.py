@@ -60,16 +60,22 @@ class Sections:
         low, high = group * GROUP, min(self.volume.shape[0], (group + 1) * GROUP)
         rows = [top + int(part * (bottom - top)) for part in PROBES]
         some = slice(left, min(right, left + PROBED))
-        found = np.concatenate([self.volume.read((slice(low, high), slice(y, y + 1), some)) for y in rows], axis=1)
+        found = np.concatenate(
+            [self.volume.read((slice(low, high), slice(y, y + 1), some)) for y in rows], axis=1
+        )
         flat = found.reshape(high - low, -1)
         suspects = np.flatnonzero((flat == flat[:, :1]).all(1))
-        return frozenset(low + int(n) for n in suspects if self._one_value(low + int(n), flat[n, 0]))
+        return frozenset(
+            low + int(n) for n in suspects if self._one_value(low + int(n), flat[n, 0])
+        )
 
     def _one_value(self, z: int, value: object) -> bool:
         y, x = self._area
         step = max(1, 2**24 // (x.stop - x.start))
         spans = (slice(start, min(y.stop, start + step)) for start in range(y.start, y.stop, step))
-        return all(bool((self.volume.read((slice(z, z + 1), rows, x)) == value).all()) for rows in spans)
+        return all(
+            bool((self.volume.read((slice(z, z + 1), rows, x)) == value).all()) for rows in spans
+        )
 
 
 class Feed:
@@ -101,10 +107,18 @@ class Feed:
         """
         zs = block.core[0]
         for first in range(zs.start, zs.stop, batch):
-            numbers = [self._sections.seen(z, self._slices) for z in range(first, min(zs.stop, first + batch))]
+            numbers = [
+                self._sections.seen(z, self._slices)
+                for z in range(first, min(zs.stop, first + batch))
+            ]
             self._hold(block.read, numbers)
             stacks = np.stack([np.stack([self._held[n] for n in row]) for row in numbers])
-            yield first, stacks.astype(np.float32, copy=False) if self._once else self._normalisation.apply(stacks)
+            yield (
+                first,
+                stacks.astype(np.float32, copy=False)
+                if self._once
+                else self._normalisation.apply(stacks),
+            )
 
     @property
     def _once(self) -> bool:
@@ -125,5 +139,7 @@ class Feed:
         check_finite(raw, f"{volume.source} slice {z}")
         if not self._once:
             return np.asarray(raw[0])
-        scalar = Normalisation(self._normalisation.mean[:1], self._normalisation.std[:1], self._normalisation.source)
+        scalar = Normalisation(
+            self._normalisation.mean[:1], self._normalisation.std[:1], self._normalisation.source
+        )
         return np.asarray(scalar.apply(raw)[0])

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, VoxelSize, read_planes, sizes, spans
+from evenslice.volume.atomic import written_beside
 from evenslice.volume.cache import LastUsed
-from evenslice.volume.units import UNIT_NM
-from evenslice.volume.writing import written_beside
+from evenslice.volume.voxel_size import UNIT_NM
 
 LARGE_PAGE_BYTES = 64 * 2**20
 LARGEST_PIECE = 2**32
@@ -27,7 +27,9 @@ BIG = 2**32 - 2**25
 IMAGEJ_CHANNELS = 7
 WRITABLE = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 MEANINGS = ("intensity", "labels", "probabilities")
-_TYPE_BYTES = np.array([0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8, 0])  # by TIFF type; 0: unknown
+_TYPE_BYTES = np.array(
+    [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8, 0]
+)  # by TIFF type; 0: unknown
 
 
 def open_tiff(path: Path) -> Volume:
@@ -42,7 +44,13 @@ def open_tiff(path: Path) -> Volume:
         note = _note(file)
         _check_stack(file, series, path, flat=note is not None)
         meaning = note if note in MEANINGS else "intensity"
-        return Volume(_TiffPixels(file, series, path), _voxel_size(file), str(path), meaning, _facts(file, series))
+        return Volume(
+            _TiffPixels(file, series, path),
+            _voxel_size(file),
+            str(path),
+            meaning,
+            _facts(file, series),
+        )
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -56,7 +64,9 @@ def read_image(path: Path) -> NDArray[Any]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
     """Give a whole TIFF file and its one series; it is closed on any error, and every error is one of ours."""
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would only log is checked here
+    logging.getLogger("tifffile").setLevel(
+        logging.CRITICAL
+    )  # what it would only log is checked here
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(tifffile.TiffFile(path))
@@ -74,7 +84,9 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
         stack.pop_all()
 
 
-def _check_stack(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path, flat: bool) -> None:
+def _check_stack(
+    file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path, flat: bool
+) -> None:
     """Raise unless a series is one greyscale stack; ``flat``: it is ours, so a single slice is a volume too."""
     axes, shape = series.axes, series.shape
     sizes = dict(zip(axes, shape, strict=True))
@@ -86,7 +98,9 @@ def _check_stack(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
             f"{path} is a colour image (axes {axes}, shape {shape}), expected greyscale; convert it to 8-bit grey"
         )
     # ImageJ shows at most 7 channels as such: more of them, all grey, are slices saved without the name of their axis.
-    unnamed = (file.imagej_metadata or {}).get("mode") == "grayscale" and sizes.get("C", 1) > IMAGEJ_CHANNELS
+    unnamed = (file.imagej_metadata or {}).get("mode") == "grayscale" and sizes.get(
+        "C", 1
+    ) > IMAGEJ_CHANNELS
     if sizes.get("C", 1) > 1 and not unnamed:
         raise BadInputError(
             f"{path} has {sizes['C']} channels (axes {axes}, shape {shape}), expected one stack z, y, x; "
@@ -111,7 +125,12 @@ def _check_pages(file: tifffile.TiffFile, path: Path) -> None:
     tiff, handle, seen = file.tiff, file.filehandle, set[int]()
     number = f"{file.byteorder}u{8 if tiff.tagsize == 20 else 4}"
     order = np.dtype(
-        [("code", f"{file.byteorder}u2"), ("type", f"{file.byteorder}u2"), ("count", number), ("at", number)]
+        [
+            ("code", f"{file.byteorder}u2"),
+            ("type", f"{file.byteorder}u2"),
+            ("count", number),
+            ("at", number),
+        ]
     )
 
     def read(form: str, size: int) -> int:
@@ -123,8 +142,12 @@ def _check_pages(file: tifffile.TiffFile, path: Path) -> None:
         while where and where not in seen:
             seen.add(where)
             handle.seek(where)
-            tags = np.frombuffer(handle.read(read(tiff.tagnoformat, tiff.tagnosize) * tiff.tagsize), order)
-            sizes = _TYPE_BYTES[np.minimum(tags["type"], len(_TYPE_BYTES) - 1)] * tags["count"].astype(np.float64)
+            tags = np.frombuffer(
+                handle.read(read(tiff.tagnoformat, tiff.tagnosize) * tiff.tagsize), order
+            )
+            sizes = _TYPE_BYTES[np.minimum(tags["type"], len(_TYPE_BYTES) - 1)] * tags[
+                "count"
+            ].astype(np.float64)
             outside = (sizes > order["at"].itemsize) & (tags["at"] + sizes > handle.size)
             where = -1 if outside.any() else read(tiff.offsetformat, tiff.offsetsize)
     except (struct.error, ValueError, OSError):
@@ -138,7 +161,9 @@ def _check_pages(file: tifffile.TiffFile, path: Path) -> None:
 def _check_first(file: tifffile.TiffFile, path: Path) -> None:
     """Raise unless there is a page, it has pixels, and it is packed in pieces that can be held."""
     if not len(file.pages):
-        raise BadInputError(f"{path} is a TIFF of no images, expected a stack of slices; copy or export it again")
+        raise BadInputError(
+            f"{path} is a TIFF of no images, expected a stack of slices; copy or export it again"
+        )
     page: Any = file.pages.first
     if 0 in page.shape:
         raise BadInputError(
@@ -159,7 +184,10 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
     if series.dataoffset is not None:
         end = series.dataoffset + series.nbytes
     else:
-        end = max((o + n for p in pages for o, n in zip(p.dataoffsets, p.databytecounts, strict=True)), default=0)
+        end = max(
+            (o + n for p in pages for o, n in zip(p.dataoffsets, p.databytecounts, strict=True)),
+            default=0,
+        )
         plain: Any = pages[0].keyframe
         if plain.compression == 1:  # as many bytes as pixels need
             need = -(-math.prod(plain.shape) * plain.bitspersample // 8)
@@ -173,7 +201,9 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
     held = planes if series.dataoffset is not None else len(pages)
     stated = max(_stated_planes(file, area), planes)
     if held < stated:
-        raise BadInputError(f"{path} is cut off: it holds {held} slices, expected {stated}; copy or download it again")
+        raise BadInputError(
+            f"{path} is cut off: it holds {held} slices, expected {stated}; copy or download it again"
+        )
     others = [other for other in file.series[1:] if not other.keyframe.is_reduced]
     if others:
         raise BadInputError(
@@ -186,7 +216,10 @@ def _stated_planes(file: tifffile.TiffFile, area: int) -> int:
     """Return how many planes the description of a file promises, 0 when it does not say."""
     if file.imagej_metadata:
         grey = file.pages.first.samplesperpixel == 1
-        return math.prod(int(file.imagej_metadata.get(n, 1)) for n in ("slices", "frames", "channels")[: 2 + grey])
+        return math.prod(
+            int(file.imagej_metadata.get(n, 1))
+            for n in ("slices", "frames", "channels")[: 2 + grey]
+        )
     if file.shaped_metadata:
         return int(math.prod(file.shaped_metadata[0]["shape"])) // area
     return 0
@@ -195,7 +228,9 @@ def _stated_planes(file: tifffile.TiffFile, area: int) -> int:
 class _TiffPixels:
     """The slices of a TIFF series; decoded ones, or the parts of large ones, are kept while they fit in a small cache."""
 
-    def __init__(self, file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
+    def __init__(
+        self, file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path
+    ) -> None:
         height, width = (series.shape[series.axes.index(n)] for n in "YX")
         self.shape = (math.prod(series.shape) // (height * width), height, width)
         self.dtype = np.dtype(series.dtype)
@@ -237,16 +272,19 @@ class _TiffPixels:
         box = np.empty((z.stop - z.start, y.stop - y.start, x.stop - x.start), self.dtype)
         if not box.size:
             return box
-        rows, columns = range(y.start // high, -(-y.stop // high)), range(x.start // wide, -(-x.stop // wide))
+        rows, columns = (
+            range(y.start // high, -(-y.stop // high)),
+            range(x.start // wide, -(-x.stop // wide)),
+        )
         for number in range(z.start, z.stop):
             for row, column in itertools.product(rows, columns):
                 part = self._cache.get((number, row * across + column))
                 top, left = row * high, column * wide
                 y0, y1 = max(top, y.start), min(top + high, y.stop)
                 x0, x1 = max(left, x.start), min(left + wide, x.stop)
-                box[number - z.start, y0 - y.start : y1 - y.start, x0 - x.start : x1 - x.start] = part[
-                    y0 - top : y1 - top, x0 - left : x1 - left
-                ]
+                box[number - z.start, y0 - y.start : y1 - y.start, x0 - x.start : x1 - x.start] = (
+                    part[y0 - top : y1 - top, x0 - left : x1 - left]
+                )
         return box
 
     def _decoded(self, key: tuple[int, int | None]) -> NDArray[Any]:
@@ -305,14 +343,24 @@ def _note(file: tifffile.TiffFile) -> str | None:
 
 def noted_provenance(path: Path) -> dict[str, Any]:
     """Return how a TIFF was made as ``write_tiff`` noted it; empty for a file that does not say."""
-    broken = (tifffile.TiffFileError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
+    broken = (
+        tifffile.TiffFileError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+    )
     with contextlib.suppress(*broken):
         with tifffile.TiffFile(path) as file:
             if file.imagej_metadata:
                 text = file.imagej_metadata["provenance"]
             else:
                 lines = str(_ome_image(file.ome_metadata or "")["Description"]).splitlines()
-                text = next(line for line in lines if line.startswith("provenance=")).partition("=")[2]
+                text = next(line for line in lines if line.startswith("provenance=")).partition(
+                    "="
+                )[2]
         found = json.loads(text)
         return found if isinstance(found, dict) else {}
     return {}
@@ -341,7 +389,8 @@ def _ome_image(xml: str) -> dict[str, Any]:
 def _ome_voxel_size(xml: str) -> VoxelSize:
     pixels = _ome_image(xml)["Pixels"]
     z, y, x = (
-        float(pixels[f"PhysicalSize{n}"]) * UNIT_NM[str(pixels.get(f"PhysicalSize{n}Unit", "µm")).lower()]
+        float(pixels[f"PhysicalSize{n}"])
+        * UNIT_NM[str(pixels.get(f"PhysicalSize{n}Unit", "µm")).lower()]
         for n in "ZYX"
     )
     return z, y, x
@@ -382,8 +431,14 @@ def write_tiff(
     elif voxel_nm:
         for name, value in zip("ZYX", voxel_nm, strict=True):
             metadata |= {f"PhysicalSize{name}": value, f"PhysicalSize{name}Unit": "nm"}
-    notes = {"evenslice": meaning} | ({} if provenance is None else {"provenance": json.dumps(provenance)})
-    metadata |= notes if imagej else {"Description": "\n".join(f"{key}={value}" for key, value in notes.items())}
+    notes = {"evenslice": meaning} | (
+        {} if provenance is None else {"provenance": json.dumps(provenance)}
+    )
+    metadata |= (
+        notes
+        if imagej
+        else {"Description": "\n".join(f"{key}={value}" for key, value in notes.items())}
+    )
     with written_beside(path) as part, tifffile.TiffWriter(part, **options) as writer:
         writer.write(
             (np.ascontiguousarray(s, dtype) for s in slices),

@@ -98,7 +98,9 @@ def within(inner: Area, outer: Area) -> Area:
     return y, x
 
 
-def plan_blocks(shape: tuple[int, int, int], roi: Roi, cut: Cut, depth: int, side: int) -> list[Block]:
+def plan_blocks(
+    shape: tuple[int, int, int], roi: Roi, cut: Cut, depth: int, side: int
+) -> list[Block]:
     """Cut a box of a volume into blocks, and each into tiles, in reading order.
 
     Parameters
@@ -120,9 +122,14 @@ def plan_blocks(shape: tuple[int, int, int], roi: Roi, cut: Cut, depth: int, sid
         Their starts are multiples of ``depth`` and of ``block_side`` from the start of the box.
     """
     z, y, x = roi
-    axes = [_axis(size, part, cut, n, side) for size, part, n in zip(shape[1:], (y, x), cut.tile, strict=True)]
+    axes = [
+        _axis(size, part, cut, n, side)
+        for size, part, n in zip(shape[1:], (y, x), cut.tile, strict=True)
+    ]
     areas = [
-        ((cy, cx), tuple(_tile(a, b) for a in row for b in column)) for cy, row in axes[0] for cx, column in axes[1]
+        ((cy, cx), tuple(_tile(a, b) for a in row for b in column))
+        for cy, row in axes[0]
+        for cx, column in axes[1]
     ]
     return [
         Block((slice(start, min(z.stop, start + depth)), *core), tiles)
@@ -175,7 +182,9 @@ def _chunks_along(step: int) -> int:
 Piece = tuple[slice, slice, NDArray[np.float32] | None]  # core, read, weights along one axis
 
 
-def _axis(size: int, span: slice, cut: Cut, tile: int, side: int) -> list[tuple[slice, list[Piece]]]:
+def _axis(
+    size: int, span: slice, cut: Cut, tile: int, side: int
+) -> list[tuple[slice, list[Piece]]]:
     """Cut one axis into the spans of blocks, each with the pieces that it is computed from."""
     cores = _steps(span, block_side(size, span, cut, tile, side))
     if not cut.overlap:
@@ -189,13 +198,17 @@ def _axis(size: int, span: slice, cut: Cut, tile: int, side: int) -> list[tuple[
         for read, weight in zip(reads, weights, strict=True):
             low, high = max(read.start, core.start), min(read.stop, core.stop)
             if low < high:
-                pieces.append((slice(low, high), read, weight[low - read.start : high - read.start]))
+                pieces.append(
+                    (slice(low, high), read, weight[low - read.start : high - read.start])
+                )
         blocks.append((core, pieces))
     return blocks
 
 
 def _steps(span: slice, step: int) -> list[slice]:
-    return [slice(start, min(span.stop, start + step)) for start in range(span.start, span.stop, step)]
+    return [
+        slice(start, min(span.stop, start + step)) for start in range(span.start, span.stop, step)
+    ]
 
 
 def _around(core: slice, size: int, cut: Cut) -> slice:
@@ -222,7 +235,9 @@ def _tile(row: Piece, column: Piece) -> Tile:
     (cy, ry, wy), (cx, rx, wx) = row, column
     if wy is None and wx is None:
         return Tile((cy, cx), (ry, rx))
-    ones = [np.ones(c.stop - c.start, np.float32) if w is None else w for c, w in ((cy, wy), (cx, wx))]
+    ones = [
+        np.ones(c.stop - c.start, np.float32) if w is None else w for c, w in ((cy, wy), (cx, wx))
+    ]
     return Tile((cy, cx), (ry, rx), (ones[0], ones[1]))
 
 

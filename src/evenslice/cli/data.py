@@ -1,0 +1,73 @@
+"""The commands ``evenslice data list`` and ``evenslice data fetch``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evenslice.cli import options
+from evenslice.cli.output import check_json, warn, write_json
+
+data_app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Public data sets by name: what there is, and fetching it.",
+)
+
+
+@data_app.command(name="list")
+def list_(
+    json: options.Json = None, force: options.Force = False, traceback: options.Traceback = False
+) -> None:
+    """List the data sets, their terms, and which of them are there."""
+    from evenslice.data.placing import facts
+    from evenslice.data.registry import DATASETS, default_folder
+    from evenslice.report.datasets import print_datasets
+
+    check_json(json, force)
+    parent = default_folder()
+    listed = [facts(one, parent / one.folder) for one in DATASETS]
+    write_json(
+        json, {"schema": "evenslice.datasets/1", "folder": str(parent), "datasets": listed}, force
+    )
+    if json != "-":
+        print_datasets(DATASETS, parent)
+
+
+@data_app.command()
+def fetch(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="As list names it; case, spaces and signs do not matter."
+        ),
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the data set; if not given, one in $EVENSLICE_DATA or ./data.",
+        ),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="URL|FILE", help="A mirror, or the archive as you have it already."
+        ),
+    ] = None,
+    json: options.Json = None,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Fetch a data set, unpack it, look whether it is as described; an interrupted fetch goes on."""
+    from evenslice.data.placing import fetch as run
+    from evenslice.progress import bar
+    from evenslice.report.datasets import print_placed
+
+    check_json(json, force)
+    placed = run(name, to=to, source=from_, force=force, progress=bar)
+    for note in placed.notes:
+        warn(note)
+    write_json(json, placed.to_dict(), force)
+    if json != "-":
+        print_placed(placed)

@@ -1,0 +1,77 @@
+"""The command ``evenslice study``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evenslice.cli import options
+from evenslice.cli.output import check_json, write_json
+
+OWN = ("study.json", "rows.csv", "report.html", "name.txt")
+
+
+def study(
+    file: Annotated[
+        Path, typer.Argument(metavar="STUDY.toml", help="Grids of what varies, and what all share.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the study; an unfinished one is gone on with, by several processes too."
+        ),
+    ],
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Resolve every cell, and print sizes, a time estimate and missing data.",
+        ),
+    ] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Run the cells that failed again.")
+    ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run the cells on the workers of a Dask cluster."),
+    ] = None,
+    device: options.Device = options.DeviceName.auto,
+    json: options.Json = None,
+    force: options.Force = False,
+    traceback: options.Traceback = False,
+) -> None:
+    """Train, audit and score every cell of a grid, and compare them: the paper's experiment."""
+    from evenslice.model.provenance import command_line
+    from evenslice.progress import lines
+    from evenslice.report.study_page import write_study_page
+    from evenslice.report.tables import print_study
+    from evenslice.report.terminal import say
+    from evenslice.study.run import Study
+    from evenslice.study.run import study as run
+
+    check_json(json, force, file, out, *(out / name for name in OWN))
+    if dry_run:
+        _dry(file, out, device.value, json, force)
+        return
+
+    def write(found: Study) -> None:
+        """Write the page, while no other process writes one."""
+        write_study_page(out / "report.html", found.to_dict(), command_line())
+
+    result = run(
+        file, out, device=device.value, retry=retry, scheduler=scheduler, told=write, progress=lines
+    ).to_dict()
+    write_json(json, result, force)
+    if json != "-":
+        print_study(result)
+        say(f"The page: {out / 'report.html'}")
+
+
+def _dry(file: Path, out: Path, device: str, json: str | None, force: bool) -> None:
+    from evenslice.report.study_estimate import print_estimate
+    from evenslice.study.estimate import estimate_study
+
+    result = estimate_study(file, out, device)
+    write_json(json, result.to_dict(), force)
+    if json != "-":
+        print_estimate(result)

@@ -1,0 +1,152 @@
+"""Boxes of bounded size that cover a volume: whole slices together while they fit, else bands of rows of one slice."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from evenslice.volume.array import Roi
+
+Box = Roi
+Shape = tuple[int, int, int]
+
+
+def grid_of(shape: Shape, block: Shape) -> list[Box]:
+    """Cut a volume into boxes of ``block`` voxels (z, y, x), the last ones smaller, in raster order.
+
+    Raises
+    ------
+    ValueError
+        If a side of the block is below 1.
+    """
+    if min(block) < 1:
+        raise ValueError(f"blocks of {block} voxels, expected at least 1 a side")
+    zs, ys, xs = (
+        [slice(start, min(start + step, size)) for start in range(0, size, step)]
+        for size, step in zip(shape, block, strict=True)
+    )
+    return [(z, y, x) for z in zs for y in ys for x in xs]
+
+
+def with_halo(box: Box, halo: Shape, shape: Shape) -> tuple[Box, Box]:
+    """Widen a box by ``halo`` voxels (z, y, x) on each side, cut at the edges of the volume.
+
+    Returns
+    -------
+    read, inside
+        What to read, in the volume, and where the box lies in what was read.
+    """
+    z, y, x = (
+        slice(max(0, span.start - wide), min(size, span.stop + wide))
+        for span, wide, size in zip(box, halo, shape, strict=True)
+    )
+    read = (z, y, x)
+    z, y, x = (
+        slice(span.start - wide.start, span.stop - wide.start)
+        for span, wide in zip(box, read, strict=True)
+    )
+    return read, (z, y, x)
+
+
+@dataclass(frozen=True)
+class Face:
+    """Two boxes side by side.
+
+    Attributes
+    ----------
+    box, other
+        Their places in the list of boxes; ``other`` follows along one axis.
+    plane, facing
+        The last plane of the one and the first of the other, as boxes of the volume.
+    """
+
+    box: int
+    other: int
+    plane: Box
+    facing: Box
+
+
+def faces_of(boxes: Sequence[Box]) -> list[Face]:
+    """List every face between two boxes of a regular grid once."""
+    at = {tuple(span.start for span in box): i for i, box in enumerate(boxes)}
+    faces = []
+    for i, box in enumerate(boxes):
+        for axis, span in enumerate(box):
+            other = at.get(
+                tuple(span.stop if k == axis else part.start for k, part in enumerate(box))
+            )
+            if other is not None:
+                last, first = slice(span.stop - 1, span.stop), slice(span.stop, span.stop + 1)
+                faces.append(Face(i, other, _with(box, axis, last), _with(box, axis, first)))
+    return faces
+
+
+def _with(box: Box, axis: int, span: slice) -> Box:
+    z, y, x = (span if k == axis else part for k, part in enumerate(box))
+    return z, y, x
+
+
+MOST_VOXELS = 2**24
+
+
+@dataclass(frozen=True)
+class Band:
+    """A box of a volume: some slices, some rows, all columns.
+
+    Attributes
+    ----------
+    z
+        Slices; several only where whole slices fit.
+    rows
+        What this box is responsible for along y; the boxes of a plan cover every voxel once.
+    read
+        Rows to read: ``rows`` and the halo, cut at the edges of the volume.
+    """
+
+    z: slice
+    rows: slice
+    read: slice
+
+    @property
+    def box(self) -> Roi:
+        """What to read of the volume (z, y, x)."""
+        return self.z, self.read, slice(None)
+
+    @property
+    def inside(self) -> slice:
+        """Where ``rows`` lie in what was read."""
+        return slice(self.rows.start - self.read.start, self.rows.stop - self.read.start)
+
+
+def bands(shape: tuple[int, int, int], halo: int = 0, most: int = MOST_VOXELS) -> Iterator[Band]:
+    """Cut a volume into boxes of at most ``most`` voxels (at least one row), slice after slice.
+
+    Parameters
+    ----------
+    shape
+        Sizes along z, y, x.
+    halo
+        Rows to read above and below each band.
+    most
+        Voxels of a box, the halo not counted.
+    """
+    depth, height, _ = shape
+    thick, rows = _sides(shape, most)
+    for z in range(0, depth, thick):
+        for y in range(0, height, rows):
+            yield Band(
+                slice(z, min(depth, z + thick)),
+                slice(y, min(height, y + rows)),
+                slice(max(0, y - halo), min(height, y + rows + halo)),
+            )
+
+
+def count_bands(shape: tuple[int, int, int], most: int = MOST_VOXELS) -> int:
+    """Return how many boxes ``bands`` makes of a volume."""
+    thick, rows = _sides(shape, most)
+    return -(-shape[0] // thick) * -(-shape[1] // rows)
+
+
+def _sides(shape: tuple[int, int, int], most: int) -> tuple[int, int]:
+    """Return how many slices and rows a box has at most."""
+    _, height, width = shape
+    rows = min(height, max(1, most // width))
+    return max(1, most // (height * width)) if rows == height else 1, rows

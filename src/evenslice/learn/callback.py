@@ -1,0 +1,262 @@
+"""A Lightning callback that logs how much each slot counts while a model trains, and leaves the training as it is."""
+
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from evenslice.errors import BadInputError
+from evenslice.evidence.gradients import explaining
+from evenslice.evidence.measure import Question, examine
+from evenslice.evidence.methods import check_methods
+from evenslice.evidence.network import Raw, Scene, read_sites
+from evenslice.evidence.result import MethodResult
+from evenslice.evidence.sampling import Site, plan_sites
+from evenslice.evidence.summary import method_result
+from evenslice.model.external import adopt
+from evenslice.model.logits import Wrapper
+from evenslice.model.predict import device_of
+from evenslice.volume.array import Volume, as_volume
+from evenslice.volume.files import open_volume
+from evenslice.volume.normalisation import Normalisation, estimate
+
+Numbers = float | Sequence[float] | None
+MARGIN = 0.05  # of a verdict, which is not logged
+SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
+
+
+class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
+    """Log the mirror index and the share of every slot before the first step, then every so often, and in the end.
+
+    Logged to every logger of the trainer: ``mirror_index``, ``mirror_low``, ``mirror_high`` (its interval, from 6 blocks
+    of volume), ``share_0``, ``share_1``, ...; for more than three slices ``mirror_pair_1``, ... too. ``history`` holds
+    the same with ``step`` and ``epoch``. Always on the same windows, each together with its reversal.
+
+    A look costs ``windows`` windows and their reversals forward and backward once (12 of 128 x 128 as a rule: about that
+    of a few training steps), on the first device only; the other ones wait. Modes, gradients and random states are put
+    back, so the weights come out as without it, bit for bit.
+
+    Parameters
+    ----------
+    volume
+        A path, an array (z, y, x) or a Volume to look at, raw.
+    slices
+        S; None for the first of 3, 5, 7, 9 that the network takes.
+    mean, std
+        What the training normalises by, in raw intensity units, one number or S; None for those of the volume.
+    every_n_steps
+        Optimiser steps between two looks; None for a look at the end of every epoch.
+    windows, tile
+        How many windows, and their side in pixels.
+    method
+        One family of evidence, see ``evenslice.audit``.
+    module
+        What to explain: given the LightningModule, returns the network, which takes (B, S, y, x); None for the
+        LightningModule itself.
+    prefix
+        Put before every name that is logged, for example ``"slices/"``.
+    at_once
+        Windows and reversals that go through the network together.
+    confidence
+        Of the interval.
+    seed
+        Of the windows and the bootstrap.
+
+    Raises
+    ------
+    BadInputError
+        When training starts: if something given cannot be used, or the weights are spread over devices (FSDP, DeepSpeed).
+    """
+
+    def __init__(
+        self,
+        volume: Volume | NDArray[Any] | str | Path,
+        *,
+        slices: int | None = None,
+        mean: Numbers = None,
+        std: Numbers = None,
+        every_n_steps: int | None = None,
+        windows: int = 12,
+        tile: int = 128,
+        method: str = "gradient",
+        module: Callable[[Any], nn.Module] | None = None,
+        prefix: str = "",
+        at_once: int = 8,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if every_n_steps is not None and every_n_steps < 1:
+            raise BadInputError(
+                f"every_n_steps is {every_n_steps}, expected 1 or more, or None for once an epoch"
+            )
+        self.volume, self.slices, self.norm = volume, slices, _given(mean, std)
+        self.every_n_steps, self.windows, self.tile, self.method = (
+            every_n_steps,
+            windows,
+            tile,
+            method,
+        )
+        self.module, self.prefix, self.at_once = module, prefix, at_once
+        self.confidence, self.seed = confidence, seed
+        self.history: list[dict[str, float]] = []
+        self._scene: Scene | None = None
+        self._parts: list[tuple[Site, Raw]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history, for the checkpoint."""
+        return {"history": [dict(row) for row in self.history]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the history of a checkpoint."""
+        self.history = [dict(row) for row in state["history"]]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the windows, and look before the first step."""
+        name = type(trainer.strategy).__name__
+        if any(kind in name for kind in SHARDED):
+            raise BadInputError(
+                f"the weights are spread over devices ({name}), expected a strategy that keeps them whole, such as ddp; leave the "
+                "callback out"
+            )
+        if trainer.is_global_zero:
+            network = pl_module if self.module is None else self.module(pl_module)
+            with _undisturbed(network):
+                self._scene, self._parts = self._prepared(network)
+            self._look(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Look every ``every_n_steps`` steps."""
+        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Look, unless it is done by steps."""
+        if self.every_n_steps is None:
+            self._look(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Look a last time, and let go of the network."""
+        self._look(trainer)
+        self._scene, self._parts = None, []
+
+    def _prepared(self, network: nn.Module) -> tuple[Scene, list[tuple[Site, Raw]]]:
+        """Find out how the network is called, and read the windows."""
+        given = self.volume
+        volume = open_volume(given) if isinstance(given, (str, Path)) else as_volume(given)
+        model = adopt(network, "callable", type(network).__name__, self.slices)
+        if model.spec.classes == 0 or model.slices == 1:
+            why = (
+                "sees one slice"
+                if model.spec.classes
+                else "returns no prediction (B, classes, y, x)"
+            )
+            raise BadInputError(
+                f"{type(network).__name__} {why}, expected a network that segments stacks; return it from module=..."
+            )
+        check_methods((self.method,), model.slices, True)
+        sites = plan_sites(
+            volume.shape, model.slices, self.tile, self.windows, self.seed, model.stride, model.size
+        )
+        scene = Scene(
+            module=_AsFloat(model.module),
+            stride=model.stride,
+            slices=model.slices,
+            volume=volume,
+            normalisation=self.norm or estimate(volume, self.seed),
+            baseline=estimate(volume, self.seed).mean[0],
+            device=device_of(network),
+            at_once=self.at_once,
+        )
+        return scene, list(read_sites(volume, model.slices, sites))
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        """Measure, note and log; once a step, and on the first device only."""
+        step = int(trainer.global_step)
+        if self._scene is None or (self.history and self.history[-1]["step"] == step):
+            return
+        try:
+            found = self._measured(self._scene)
+        except (
+            BadInputError
+        ) as error:  # a network that does not answer yet is no reason to end the training
+            warnings.warn(
+                f"the mirror index was not measured at step {step}: {error}", stacklevel=2
+            )
+            return
+        values = _row(found)
+        self.history.append({"step": step, "epoch": int(trainer.current_epoch), **values})
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {f"{self.prefix}{name}": value for name, value in values.items()}, step=step
+            )
+
+    def _measured(self, scene: Scene) -> MethodResult:
+        question = Question((self.method,), seed=self.seed)
+        group, importance = max(1, scene.at_once // 2), []
+        with _undisturbed(scene.module):
+            for start in range(0, len(self._parts), group):
+                for found in examine(scene, question, self._parts[start : start + group]):
+                    importance.append(found.importance[self.method][:2])
+        clusters = np.array([site.cluster for site, _ in self._parts], np.intp)
+        return method_result(np.stack(importance), clusters, MARGIN, self.confidence, self.seed)
+
+
+class _AsFloat(Wrapper):
+    """Let a network compute in the type of its weights, and give and take float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        example = next((p for p in self.network.parameters() if p.is_floating_point()), x)
+        out: Tensor = self.network(x.to(example.dtype))
+        return out.float()
+
+
+def _given(mean: Numbers, std: Numbers) -> Normalisation | None:
+    if (mean is None) != (std is None):
+        raise BadInputError(
+            "only one of mean and std was given, expected both or neither; give both"
+        )
+    if mean is None or std is None:
+        return None
+    one, other = (tuple(float(v) for v in np.atleast_1d(values)) for values in (mean, std))
+    return Normalisation(one, other, "option")
+
+
+def _row(found: MethodResult) -> dict[str, float]:
+    """Return what is logged; an interval that could not be had is left out."""
+    assert found.index is not None
+    row = {
+        "mirror_index": found.index.value,
+        "mirror_low": found.index.low,
+        "mirror_high": found.index.high,
+    }
+    if len(found.pairs) > 1:
+        row |= {f"mirror_pair_{number}": pair.value for number, pair in enumerate(found.pairs, 1)}
+    row |= {f"share_{slot}": share.value for slot, share in enumerate(found.shares)}
+    return {name: float(value) for name, value in row.items() if np.isfinite(value)}
+
+
+@contextmanager
+def _undisturbed(module: nn.Module) -> Iterator[None]:
+    """Work with a network in eval mode, its parameters frozen; put modes and every random state back afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    try:
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            explaining(module),
+        ):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

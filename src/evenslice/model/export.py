@@ -1,0 +1,206 @@
+"""Writing a network for other programs: one trace by torch.export, kept as ``.pt2`` or turned into an ONNX graph."""
+
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from evenslice.errors import BadInputError
+from evenslice.model.exported import NOTE, image_shape, quietly
+from evenslice.model.logits import Answer
+from evenslice.model.onnx_file import KEY
+from evenslice.model.onnx_graph import SCOPES
+from evenslice.model.onnxproto import serialised
+from evenslice.model.spec import Model
+
+AXES = ("batch", "channel", "y", "x")
+OPSET, OPSETS = 18, (16, 23)  # what torch writes by itself; what may be asked for
+SMALLEST = 64
+IMAGE, ANSWER = "slices", "logits"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A network as torch.export traced it.
+
+    Attributes
+    ----------
+    program
+        From normalised slices (B, S, y, x) to logits (B, classes, y, x), both float32.
+    dynamic
+        The axes whose length may differ: of ``batch``, ``y``, ``x``, or none.
+    shapes
+        Shapes (B, S, y, x) it has to run on: the tile, and the smallest window where sizes may differ.
+    step
+        Height and width are multiples of it where they may differ.
+    """
+
+    program: ExportedProgram
+    dynamic: tuple[str, ...]
+    shapes: tuple[tuple[int, int, int, int], ...]
+    step: int
+
+
+def traces(model: Model, tile: int) -> Iterator[Trace]:
+    """Yield traces of a network, from the one that leaves the most axes free to the one that leaves none.
+
+    Parameters
+    ----------
+    model
+        The model; what it answers with, the mean over the reversal included, is what is traced.
+    tile
+        Height and width where they are fixed, rounded up to what the network takes.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be traced even with all sizes fixed.
+    """
+    module = copy.deepcopy(model.module).float().cpu().eval()
+    stated = image_shape(model.network)
+    one_batch = (
+        isinstance(module, Answer) and module.batch is not None
+    )  # it fills up and cuts off by itself
+    step = model.stride
+    full = -(-tile // step) * step
+    size = model.size or (full, full)
+    least = max(2 * step, -(-SMALLEST // step) * step)
+    free: list[tuple[str, ...]] = [()]
+    if not one_batch and stated[0] is None:
+        free.insert(0, ("batch",))
+        if model.size is None and stated[2] is None and stated[3] is None:
+            free.insert(0, ("batch", "y", "x"))
+    reason = ""
+    for dynamic in free:
+        shapes = [(2 if dynamic else 1, model.slices, *size)]
+        if "y" in dynamic:
+            shapes.append((1, model.slices, least, least + step))
+        elif dynamic:
+            shapes.append((1, model.slices, *size))
+        try:
+            program = _traced(module, dynamic, shapes[0], step)
+        except Exception as error:  # networks refuse to be traced in ways of their own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            continue
+        yield Trace(program, dynamic, tuple(shapes), step)
+    if reason:
+        raise BadInputError(
+            f"torch.export cannot trace the network ({reason}), expected one without branches on the pixels; give a plain network"
+        )
+
+
+def _traced(
+    module: nn.Module, dynamic: tuple[str, ...], shape: tuple[int, ...], step: int
+) -> ExportedProgram:
+    sides: dict[int, Any] = {0: Dim("batch", min=1)} if dynamic else {}
+    if (
+        "y" in dynamic
+    ):  # an example that is not square, or the trace would take height and width for one number
+        shape = (*shape[:2], 4 * step, 5 * step) if step > 8 else (*shape[:2], 64, 80)
+        for axis, name in ((2, "height"), (3, "width")):
+            sides[axis] = Dim(name, min=1) if step == 1 else step * Dim(name, min=1)
+    with torch.no_grad(), quietly():
+        program = torch.export.export(
+            module, (torch.zeros(shape),), dynamic_shapes=(sides,) if sides else None
+        )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names files of this machine
+    return program
+
+
+def archive_of(program: ExportedProgram, about: Mapping[str, Any] | None = None) -> bytes:
+    """Return a ``.pt2`` archive of a trace, with what evenslice notes in it."""
+    note = {} if about is None else {NOTE.removeprefix("extra/"): json.dumps(about)}
+    buffer = io.BytesIO()
+    with quietly():
+        torch.export.save(program, buffer, extra_files=note)
+    return buffer.getvalue()
+
+
+def graph_of(trace: Trace, opset: int, path: Path) -> bytes:
+    """Return an ONNX model of a trace, its axes named, without what it would tell of this machine.
+
+    Raises
+    ------
+    BadInputError
+        If torch cannot write it, not in this opset, or it is larger than a file of that kind can be.
+    """
+    try:
+        with _silently():
+            model = torch.onnx.export(  # type: ignore[union-attr]
+                trace.program,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                opset_version=opset,
+                input_names=[IMAGE],
+                output_names=[ANSWER],
+            ).model_proto
+    except Exception as error:  # the exporter fails in ways of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise BadInputError(
+            f"torch cannot write the network as ONNX ({reason}), expected operations that ONNX has; use --format torch-export"
+        ) from error
+    written = next(
+        (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0
+    )
+    if written != opset:
+        raise BadInputError(
+            f"torch wrote the network in opset {written}, expected {opset} as asked for; leave --opset out, or give {OPSET} or more"
+        )
+    _tidied(model, trace.dynamic)
+    return serialised(model, path)
+
+
+def _tidied(model: Any, dynamic: tuple[str, ...]) -> None:
+    """Name the axes that may differ, and leave out notes on nodes but the parts of the network that they come from."""
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, side in zip(AXES, value.type.tensor_type.shape.dim, strict=True):
+            if axis in dynamic:
+                side.dim_param = axis
+    del model.graph.value_info[:]
+    for node in [
+        *model.graph.node,
+        *(node for function in model.functions for node in function.node),
+    ]:
+        for note in [note for note in node.metadata_props if note.key != SCOPES]:
+            node.metadata_props.remove(note)
+        node.doc_string = ""
+
+
+def noted_graph(data: bytes, about: Mapping[str, Any], path: Path) -> bytes:
+    """Return an ONNX model with what evenslice notes in it."""
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    model.metadata_props.add(key=KEY, value=json.dumps(about))
+    return serialised(model, path)
+
+
+def example(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Draw normalised slices of a shape: noise of mean 0 and std 1."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """Keep what the ONNX exporter prints, logs and warns of to itself; what it writes is checked."""
+    nowhere = io.StringIO()
+    before = logging.root.manager.disable
+    try:
+        logging.disable(logging.CRITICAL)
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

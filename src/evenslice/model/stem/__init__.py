@@ -1,0 +1,1 @@
+"""The stem: found, adapted, tied. The only place that touches slot weights."""

@@ -1,0 +1,1 @@
+"""Whole volumes: plan, blocks, objects, cluster."""

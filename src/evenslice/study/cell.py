@@ -1,0 +1,205 @@
+"""One cell of a study: train, audit before, during and after, segment the test slices, score them; one row."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evenslice.errors import BadInputError
+from evenslice.evidence.result import Audit
+from evenslice.labels.targets import resolve_target
+from evenslice.model.checkpoint import load_model
+from evenslice.model.inputs import check_same_shape, device_of
+from evenslice.model.spec import Model
+from evenslice.study.data import Data
+from evenslice.study.plan import Cell
+from evenslice.verbs.audit import audit
+from evenslice.verbs.train import score_slices, train
+from evenslice.volume.array import Volume
+from evenslice.volume.atomic import DISK, written_beside
+from evenslice.volume.files import open_volume
+from evenslice.volume.run_state import stored_rows, stored_table
+
+HEADLINE = "gradient"
+Row = dict[str, Any]
+
+
+def run_cell(cell: Cell, data: Data, folder: Path, device: str) -> Row:
+    """Run one cell to its row, going on with what an earlier, killed process left in its folder.
+
+    Parameters
+    ----------
+    cell, data
+        What to do, on what.
+    folder
+        Of this cell alone; exists.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    dict
+        One row, see ``facts_of`` and ``measured``. A failure is a row with its reason.
+
+    Raises
+    ------
+    OSError, BadInputError
+        If the disk is full or fails.
+    """
+    began = time.monotonic()
+    try:
+        found = _run(cell, data, folder, device)
+        failure = ""
+    except (
+        Exception
+    ) as error:  # whatever a network or a file raises is a row, and the study goes on
+        if _is_of_the_disk(error):
+            raise  # that is no finding: every other cell would fail too
+        found, failure = {}, _reason(error)
+    return (
+        facts_of(cell, data)
+        | found
+        | {"seconds": round(time.monotonic() - began, 1), "failure": failure}
+    )
+
+
+def _is_of_the_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what it was made from, is that the disk is full or fails."""
+    if isinstance(error, OSError) and error.errno in DISK:
+        return True
+    return error is not None and _is_of_the_disk(error.__cause__)
+
+
+def drop_models(folder: Path) -> None:
+    """Remove the models of a cell whose row is kept."""
+    for file in folder.glob("model*.safetensors"):
+        file.unlink()
+
+
+def facts_of(cell: Cell, data: Data) -> Row:
+    """Return what identifies a cell, and what is known of it before it runs."""
+    recipe = cell.recipe
+    return {
+        "cell": cell.name,
+        "arch": recipe.arch,
+        "encoder": recipe.encoder,
+        "weights": cell.weights,
+        "init": recipe.init,
+        "tie": recipe.tie,
+        "dataset": cell.dataset,
+        "target": recipe.target if recipe.target != "auto" else data.target,
+        "seed": recipe.seed,
+        "reverse_z": recipe.reverse_z,
+        "slices": recipe.slices,
+        "steps": recipe.steps,
+        "treatment": cell.treatment,
+        "network": cell.network,
+        **{key: getattr(recipe, key) for key in cell.varied},
+    } | {"weights": cell.weights, "context": cell.context}
+
+
+def _run(cell: Cell, data: Data, folder: Path, device: str) -> Row:
+    volume, labels = open_volume(data.raw), open_volume(data.labels)
+    out, looks_file = folder / "model.safetensors", folder / "looks.json"
+    if out.exists() and looks_file.exists():  # trained by a process that was killed later
+        model, looks = load_model(out), stored_rows(looks_file, "steps")
+    else:
+        going_on = (folder / "model.safetensors.run" / "state.ckpt").exists() and not out.exists()
+        trained = train(
+            volume,
+            labels,
+            out,
+            cell.recipe.model_copy(update=_told(data)),
+            device=device,
+            resume=going_on,
+            force=not going_on,
+            watch=_watching(cell, volume, folder, device),
+        )
+        model, looks = trained.model, list(trained.looks)
+        _write(looks_file, looks)
+    after = _audit(cell, model, volume, device)
+    _write(folder / "after.json", after.to_dict())
+    before = stored_table(folder / "before.json")
+    scores = model.scores["validation"] if data.test_raw is None else _scored(model, data, device)
+    kind = {"target": model.training["target"], "dice": scores["dice"], "iou": scores["iou"]}
+    _write(folder / "curve.json", [*looks[:-1], looks[-1] | measured(after.to_dict())])
+    return kind | measured(after.to_dict()) | measured(before, "_before")
+
+
+def _told(data: Data) -> dict[str, Any]:
+    told: dict[str, Any] = {"validation": data.test, "ignore_label": data.ignore_label}
+    return told if data.target == "auto" else told | {"target": data.target}
+
+
+def measured(found: dict[str, Any], end: str = "") -> Row:
+    """Return what a row holds of an audit: shares, index and verdict of its first method, gradient where there is one."""
+    methods = found["methods"]
+    method = methods.get(HEADLINE) or next(iter(methods.values()))
+    row = {f"share_{slot}{end}": share for slot, share in enumerate(method["shares"])}
+    row |= {f"{key}{end}": method[key] for key in ("mirror_index", "mirror_low", "mirror_high")}
+    row[f"verdict{end}"] = found["verdict"]
+    row[f"probability_change{end}"] = found["reversal"]["probability_change"]
+    for name, other in methods.items():
+        if other is not method:
+            row[f"mirror_index_{name}{end}"] = other["mirror_index"]
+    return row
+
+
+def _watching(cell: Cell, volume: Volume, folder: Path, device: str) -> Callable[[Model, int], Row]:
+    """Audit before the first step, and at each look if that was asked for, on the same windows as in the end."""
+
+    def watch(model: Model, steps: int) -> Row:
+        if steps == 0:
+            found = _audit(cell, model, volume, device).to_dict()
+            _write(folder / "before.json", found)
+            return measured(found)
+        if cell.audit.watch_windows == 0 or steps >= cell.recipe.steps:
+            return {}
+        return measured(_audit(cell, model, volume, device, cell.audit.watch_windows).to_dict())
+
+    return watch
+
+
+def _audit(
+    cell: Cell, model: Model, volume: Volume, device: str, windows: int | None = None
+) -> Audit:
+    table = cell.audit
+    return audit(
+        model,
+        volume,
+        methods=table.methods,
+        windows=windows or table.windows,
+        tile=table.tile,
+        margin=table.margin,
+        seed=cell.recipe.seed,
+        device=device,
+    )
+
+
+def _scored(model: Model, data: Data, device: str) -> dict[str, Any]:
+    """Segment and score a test volume of its own."""
+    assert data.test_raw is not None
+    assert data.test_labels is not None
+    volume, labels = open_volume(data.test_raw), open_volume(data.test_labels)
+    check_same_shape(volume, labels)
+    target = resolve_target(labels, model.training["target"], data.ignore_label)
+    where = device_of(device)
+    model.module.to(where)
+    return score_slices(
+        model, volume, labels, target, range(volume.shape[0]), where, data.ignore_label
+    ).to_dict()
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        text = "out of GPU memory; use a smaller batch or crop"
+    return (text if isinstance(error, BadInputError) else f"{type(error).__name__}: {text}")[:500]
+
+
+def _write(path: Path, values: Any) -> None:
+    with written_beside(path) as part:
+        part.write_text(json.dumps(values) + "\n")

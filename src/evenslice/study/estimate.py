@@ -1,0 +1,210 @@
+"""What a study will take, without running it: whether every cell resolves, sizes, missing data, and time measured here."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evenslice.data.registry import dataset
+from evenslice.errors import BadInputError
+from evenslice.learn.losses import segmentation_loss
+from evenslice.learn.recipe import Recipe
+from evenslice.model.build import build_model
+from evenslice.model.inputs import device_of
+from evenslice.model.predict import logits_of
+from evenslice.progress import Progress, silent
+from evenslice.study.data import SHAPE as PHANTOM_SHAPE
+from evenslice.study.data import Data, advice, data_of, is_made
+from evenslice.study.plan import Cell, Plan, read_study
+
+SIDE, BATCH, ROUNDS = 128, 2, 2
+FORWARD = 1 / 3  # of a training step
+KNOWN = ("imagenet", "none", "bundled")
+
+
+@dataclass(frozen=True)
+class NetworkEstimate:
+    """A network of a study: its size, and how long a training step takes on this machine.
+
+    ``weights`` says where they come from; ``problem`` is the reason why it cannot be built, or empty.
+    """
+
+    network: str
+    cells: int
+    parameters: int
+    step_seconds: float
+    weights: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class DataEstimate:
+    """A data set of a study: shapes (z, y, x) of its volumes, and what of it is missing, with how to get it."""
+
+    name: str
+    cells: int
+    shapes: tuple[tuple[int, int, int], ...]
+    missing: tuple[str, ...]
+    advice: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study will take: ``seconds`` of one process on ``device``, for all cells."""
+
+    name: str
+    cells: int
+    device: str
+    seconds: float
+    networks: tuple[NetworkEstimate, ...]
+    data: tuple[DataEstimate, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return asdict(self)
+
+
+def estimate_study(
+    file: str | Path, out: str | Path, device: str = "auto", progress: Progress = silent
+) -> Estimate:
+    """Resolve every cell of a study, and estimate what it takes.
+
+    Each network is built without weights and takes two training steps of 2 x 128 x 128, scaled to the pixels of its batches.
+    To the training come two audits and the scored slices.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be used, or a cell cannot be resolved; missing data are no error here.
+    """
+    plan = read_study(file)
+    where = device_of(device)
+    data = {
+        name: data_of(plan, name, Path(out))
+        for name in dict.fromkeys(cell.dataset for cell in plan.cells)
+    }
+    groups: dict[str, list[Cell]] = {}
+    for cell in plan.cells:
+        groups.setdefault(cell.network, []).append(cell)
+    networks = []
+    with progress(f"study {plan.table.name}", len(groups)) as step:
+        for name, cells in groups.items():
+            networks.append(_network(name, cells, where))
+            step(name)
+    problem = next((one for one in networks if one.problem), None)
+    if problem is not None:
+        raise BadInputError(
+            f"the network {problem.network} of {file} does not resolve: {problem.problem}"
+        )
+    known = tuple(_data(plan, name, found) for name, found in data.items())
+    slices = {
+        one.name: _scored_pixels(found, one)
+        for one, found in zip(known, data.values(), strict=True)
+    }
+    per_step = {one.network: one.step_seconds for one in networks}
+    seconds = sum(
+        _seconds(cell, per_step[cell.network], slices[cell.dataset]) for cell in plan.cells
+    )
+    return Estimate(plan.table.name, len(plan.cells), where.type, seconds, tuple(networks), known)
+
+
+def _network(name: str, cells: Sequence[Cell], where: torch.device) -> NetworkEstimate:
+    """Build a network for all slices and inits that the cells ask for, and time it once."""
+    recipe = cells[0].recipe
+    weights = sorted({cell.recipe.weights for cell in cells})
+    try:
+        for one in weights:
+            _check_weights(recipe.encoder, one)
+        for kind in {
+            (cell.recipe.slices, cell.recipe.init, cell.recipe.tie): cell for cell in cells
+        }.values():
+            network, stride = _built(kind.recipe)
+        seconds = _timed(network.to(where), stride, recipe, where)
+    except Exception as error:  # networks raise kinds of their own
+        told = (
+            str(error) if isinstance(error, BadInputError) else f"{type(error).__name__}: {error}"
+        )
+        return NetworkEstimate(name, len(cells), 0, 0.0, ", ".join(weights), told)
+    parameters = sum(p.numel() for p in network.parameters())
+    return NetworkEstimate(
+        name, len(cells), parameters, seconds, ", ".join(Path(w).name for w in weights)
+    )
+
+
+def _built(recipe: Recipe) -> tuple[torch.nn.Module, int]:
+    model = build_model(
+        recipe.arch,
+        recipe.encoder,
+        slices=recipe.slices,
+        weights="none",
+        init=recipe.init,
+        tie=recipe.tie,
+        encoder_depth=recipe.encoder_depth,
+    )
+    return model.module, model.stride
+
+
+def _check_weights(encoder: str, weights: str) -> None:
+    if weights == "imagenet" and ":" not in encoder:
+        import timm
+
+        if not timm.is_model_pretrained(encoder.removeprefix("tu-")):
+            raise BadInputError(
+                f"{encoder} has no imagenet weights in timm, expected some; use 'none' or a file"
+            )
+    elif weights not in KNOWN and not weights.startswith("hf-hub:") and not Path(weights).is_file():
+        raise BadInputError(
+            f"the weights {weights} do not exist, expected a file, imagenet, bundled or none; check the path"
+        )
+
+
+def _timed(network: torch.nn.Module, stride: int, recipe: Recipe, where: torch.device) -> float:
+    """Return the seconds of a training step, scaled from a small one."""
+    x = torch.zeros(BATCH, recipe.slices, SIDE, SIDE, device=where)
+    truth = torch.zeros(BATCH, SIDE, SIDE, dtype=torch.int64, device=where)
+    best = float("inf")
+    half = torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision in ("bf16", "fp16"))
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        with half:
+            loss = segmentation_loss(logits_of(network, x, stride).float(), truth)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if where.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return best * recipe.batch * recipe.crop**2 / (BATCH * SIDE**2)
+
+
+def _data(plan: Plan, name: str, found: Data) -> DataEstimate:
+    missing = () if is_made(plan, name) else tuple(found.missing())
+    shapes = (
+        (PHANTOM_SHAPE,) if is_made(plan, name) else tuple(found.shapes()) if not missing else ()
+    )
+    if missing and name not in plan.table.datasets:
+        shapes = (dataset(name).shape,)
+    cells = sum(cell.dataset == name for cell in plan.cells)
+    return DataEstimate(name, cells, shapes, missing, advice(plan, name) if missing else "")
+
+
+def _scored_pixels(found: Data, known: DataEstimate) -> int:
+    """Return the pixels that are scored once a cell."""
+    if not known.shapes:
+        return 0
+    depth, height, width = known.shapes[-1]
+    part = 1.0 if found.test_raw is not None else 0.2
+    if found.test is not None:
+        start, _, stop = found.test.partition(":")
+        part = (int(stop or depth) - int(start or 0)) / depth
+    return round(part * depth) * height * width
+
+
+def _seconds(cell: Cell, step: float, pixels: int) -> float:
+    recipe, table = cell.recipe, cell.audit
+    per_pixel = step / (recipe.batch * recipe.crop**2)
+    audits = 2 * table.windows + recipe.looks * table.watch_windows
+    return recipe.steps * step + per_pixel * (
+        2 * audits * table.tile**2 + FORWARD * (recipe.looks + 1) * pixels
+    )

@@ -1,0 +1,281 @@
+"""What a study is to do: a TOML file of grids, expanded into cells; nothing is opened or built here."""
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from evenslice.errors import BadInputError
+from evenslice.labels.targets import TargetKind
+from evenslice.learn.recipe import Precision, Recipe
+from evenslice.learn.settings import Settings, checked, read_toml
+
+DATASET = "dataset"
+OWN = (
+    "validation",
+    "target",
+    "ignore_label",
+    "keep",
+    "patience",
+)  # what a study or its data sets decide
+MOST_CELLS = 10_000
+MOST_NAMED = 8
+Positive = Annotated[int, Field(ge=1)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DatasetTable(Settings):
+    """A data set of the user's own.
+
+    Attributes
+    ----------
+    raw, labels
+        Training volume and its labels.
+    test
+        ``Z0:Z1``, slices of that volume that are scored and not trained on; the last 20 % when None.
+    test_raw, test_labels
+        A volume of its own to score instead, the whole of it.
+    target, ignore_label
+        As in ``Recipe``.
+    """
+
+    raw: str
+    labels: str
+    test: str | None = None
+    test_raw: str | None = None
+    test_labels: str | None = None
+    target: TargetKind = "auto"
+    ignore_label: int | None = None
+
+
+class AuditTable(Settings):
+    """How every network is audited, before and after training, on the same windows."""
+
+    methods: list[str] = Field(default_factory=lambda: ["gradient"])
+    windows: Positive = 40
+    tile: Annotated[int, Field(ge=16)] = 256
+    margin: Part = 0.05
+    watch_windows: Annotated[int, Field(ge=0)] = 0
+    """Windows that are looked at during training too, at every look at the validation slices; 0 for none."""
+
+
+class StudyTable(Settings):
+    """A study file. ``train`` holds what all cells share, each ``grid`` lists of what varies; keys are those of ``Recipe``."""
+
+    name: str
+    title: str = ""
+    control: str = "rgb"
+    data: str | None = None
+    dice_margin: Part = 0.01
+    confidence: Part = 0.95
+    keep_models: bool = False
+    precision: Precision = "auto"
+    train: dict[str, Any] = Field(default_factory=dict)
+    audit: AuditTable = AuditTable()
+    datasets: dict[str, DatasetTable] = Field(default_factory=dict)
+    grid: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a study.
+
+    Attributes
+    ----------
+    recipe
+        How the network is built and trained.
+    dataset
+        Name of the data set.
+    audit
+        How it is audited.
+    varied
+        Names of the fields of the recipe that are not the same in all cells of the study.
+    several
+        Whether the study compares several pretrained weights of this network.
+    """
+
+    recipe: Recipe
+    dataset: str
+    audit: AuditTable
+    varied: tuple[str, ...] = field(default=(), compare=False)
+    several: bool = field(default=False, compare=False)
+
+    @property
+    def weights(self) -> str:
+        """The weights by name; of a file its name without folders."""
+        return (
+            Path(self.recipe.weights).name if _is_file(self.recipe.weights) else self.recipe.weights
+        )
+
+    @property
+    def treatment(self) -> str:
+        """What is done about the lean, in a few words: the init, and what differs from plain training."""
+        recipe = self.recipe
+        words: list[str] = ["random weights" if recipe.weights == "none" else recipe.init]
+        words += [f"{recipe.tie} tie"] if recipe.tie != "none" else []
+        words += ["reverse-z"] if recipe.reverse_z else []
+        words += (
+            [f"augment {recipe.augment}"]
+            if recipe.augment != "flips" and "augment" in self.varied
+            else []
+        )
+        return ", ".join(words)
+
+    @property
+    def network(self) -> str:
+        """Architecture and encoder, with the weights where a study compares several."""
+        name = f"{self.recipe.arch} {self.recipe.encoder}"
+        return (
+            f"{name} ({self.weights})" if self.several and self.recipe.weights != "none" else name
+        )
+
+    @property
+    def context(self) -> str:
+        """What two cells share that are compared with each other, all but the treatment, as a short name."""
+        treated = {"init", "tie", "reverse_z", "weights", "augment"}
+        rest = self.recipe.model_dump(exclude=treated | set(OWN), exclude_defaults=True)
+        text = json.dumps([self.network, self.dataset, rest], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def name(self) -> str:
+        """A name for its folder: readable, and no two cells of any study share it; what is left to defaults does not count."""
+        asked = self.recipe.model_dump(exclude={"weights"}, exclude_defaults=True) | {
+            "weights": self.weights
+        }
+        audit = self.audit.model_dump(exclude_defaults=True)
+        text = json.dumps([asked, self.dataset, audit], sort_keys=True, default=str)
+        words = [
+            self.recipe.arch,
+            self.recipe.encoder,
+            self.treatment,
+            self.dataset,
+            f"seed{self.recipe.seed}",
+        ]
+        plain = "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words)
+        return f"{plain[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study, ready to be run.
+
+    Attributes
+    ----------
+    table
+        The file as it was read.
+    folder
+        Where the file lies: paths in it are relative to that.
+    cells
+        All trainings, in the order of the file.
+    """
+
+    table: StudyTable
+    folder: Path
+    cells: tuple[Cell, ...]
+
+    def path(self, text: str) -> str:
+        """Return a path of the file as seen from here."""
+        return text if Path(text).is_absolute() else str(self.folder / text)
+
+
+def read_study(path: str | Path) -> Plan:
+    """Read a study file and expand its grids.
+
+    Parameters
+    ----------
+    path
+        The TOML file.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be read, or a key is unknown or holds what it cannot; the key is named.
+    """
+    path = Path(path)
+    table = checked(StudyTable, read_toml(path), str(path))
+    _check_count(table.grid, path)
+    cells: dict[str, Cell] = {}
+    for number, grid in enumerate(table.grid):
+        for values in _combinations(grid, f"{path}: grid.{number}"):
+            cell = _cell(table, values, path, number)
+            cells.setdefault(cell.name, cell)
+    treatments = {cell.treatment for cell in cells.values()}
+    if "control" in table.model_fields_set and table.control not in treatments:
+        raise BadInputError(
+            f"{path}: control is {table.control!r}, expected a treatment of the grids ({', '.join(sorted(treatments)[:MOST_NAMED])}); choose one"
+        )
+    return Plan(table, path.resolve().parent, _with_varied(tuple(cells.values())))
+
+
+def _check_count(grids: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raise if the grids make more cells than anybody could train; they are counted, not made."""
+    count = sum(
+        math.prod(len(value) for value in grid.values() if isinstance(value, list))
+        for grid in grids
+    )
+    if count > MOST_CELLS:
+        raise BadInputError(
+            f"{path}: the grids make {count} cells, expected at most {MOST_CELLS} trainings; make the lists shorter"
+        )
+
+
+def _combinations(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Return every combination of the lists of a grid; what is no list is the same in all."""
+    for key, value in grid.items():
+        if value == []:
+            raise BadInputError(
+                f"{where}.{key} is an empty list, expected at least one value; add one or take it out"
+            )
+    axes = [
+        [(key, one) for one in (value if isinstance(value, list) else [value])]
+        for key, value in grid.items()
+    ]
+    return [dict(values) for values in itertools.product(*axes)]
+
+
+def _cell(table: StudyTable, values: dict[str, Any], path: Path, number: int) -> Cell:
+    where = f"{path}: grid.{number}"
+    if not isinstance(values.get(DATASET), str):
+        raise BadInputError(
+            f"{where}.dataset is {values.get(DATASET)!r}, expected a name or a list of names; add it"
+        )
+    dataset = values.pop(DATASET)
+    tile = values.pop("tile", table.audit.tile)
+    for key in OWN:
+        if key in values or key in table.train:
+            raise BadInputError(
+                f"{where}.{key} is given, expected none: the data set says what is scored, and the last state is kept; take it out"
+            )
+    chosen = {"precision": table.precision} | table.train | values
+    weights = chosen.get("weights", "imagenet")
+    if isinstance(weights, str) and _is_file(weights) and not Path(weights).is_absolute():
+        chosen["weights"] = str((path.resolve().parent / weights).resolve())
+    own = table.datasets.get(dataset)
+    told = {} if own is None else {"target": own.target, "ignore_label": own.ignore_label}
+    recipe = Recipe(f"{where}: ", **chosen, **told, keep="last")
+    audit = checked(AuditTable, table.audit.model_dump() | {"tile": tile}, where)
+    return Cell(recipe, dataset, audit)
+
+
+def _with_varied(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Tell each cell what varies in the study."""
+    dumps = [cell.recipe.model_dump() for cell in cells]
+    varied = tuple(
+        key for key in dumps[0] if len({json.dumps(one[key], default=str) for one in dumps}) > 1
+    )
+    weights: dict[str, set[str]] = {}
+    for cell in cells:
+        weights.setdefault(cell.network, set()).add(cell.recipe.weights)
+    several = {name: len(found - {"none"}) > 1 for name, found in weights.items()}
+    return tuple(replace(cell, varied=varied, several=several[cell.network]) for cell in cells)
+
+
+def _is_file(weights: str) -> bool:
+    return weights not in ("imagenet", "none", "bundled") and not weights.startswith("hf-hub:")

@@ -1,0 +1,91 @@
+"""Voxel sizes as files state them, in nanometres, and numbers as people write them."""
+
+import contextlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evenslice.errors import BadInputError
+from evenslice.volume.array import VoxelSize
+
+UNIT_NM = {
+    "nm": 1.0,
+    "nanometer": 1.0,
+    "nanometers": 1.0,
+    "nanometre": 1.0,
+    "um": 1e3,
+    "µm": 1e3,
+    "μm": 1e3,
+    "\\u00b5m": 1e3,
+    "micron": 1e3,
+    "microns": 1e3,
+    "micrometer": 1e3,
+    "micrometers": 1e3,
+    "micrometre": 1e3,
+    "mm": 1e6,
+    "millimeter": 1e6,
+    "millimetre": 1e6,
+    "m": 1e9,
+    "meter": 1e9,
+    "pm": 1e-3,
+    "picometer": 1e-3,
+    "å": 0.1,
+    "angstrom": 0.1,
+}
+_ATTRIBUTES = {"resolution": 1.0, "voxel_size": 1.0, "element_size_um": 1e3}
+
+
+def checked(size: Any) -> VoxelSize | None:
+    """Return three finite numbers above 0 as a voxel size (z, y, x), None for anything else."""
+    with contextlib.suppress(TypeError, ValueError):
+        z, y, x = (float(side) for side in size)
+        if all(0 < side < math.inf for side in (z, y, x)):
+            return z, y, x
+    return None
+
+
+def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
+    """Return the voxel size (z, y, x) in nm that the attributes of a dataset state, None if they do not.
+
+    ``resolution`` (CREMI) and ``voxel_size`` (funlib) are in nm unless ``units`` says otherwise; ``element_size_um``
+    is in micrometres.
+    """
+    for name, factor in _ATTRIBUTES.items():
+        if name not in attributes:
+            continue
+        factors = [factor] * 3
+        units = attributes.get("units")
+        if name != "element_size_um" and units is not None:
+            words = [
+                w.decode(errors="replace") if isinstance(w, bytes) else str(w)
+                for w in np.atleast_1d(units)
+            ]
+            factors = [
+                UNIT_NM.get(word.strip().lower(), math.nan)
+                for word in (words * 3 if len(words) == 1 else words)
+            ]
+        with contextlib.suppress(TypeError, ValueError):
+            size = checked(
+                [float(s) * f for s, f in zip(np.ravel(attributes[name]), factors, strict=True)]
+            )
+            if size is not None:
+                return size
+    return None
+
+
+def numbers_of(text: str, name: str) -> list[float]:
+    """Read one number or several, separated by commas.
+
+    Raises
+    ------
+    BadInputError
+        If it is something else; ``name`` says what was read.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadInputError(
+            f"{name} is {text!r}, expected one number or one a slot, separated by commas; write it so"
+        ) from error

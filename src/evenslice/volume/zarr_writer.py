@@ -1,0 +1,356 @@
+"""Writing OME-Zarr 0.5 images and labels (https://ngff.openmicroscopy.org/0.5)."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenslice.volume.array import Volume, VoxelSize
+from evenslice.volume.atomic import store_written_beside
+
+SMALL = 256
+ANISOTROPY = 1.5
+THREADS = 2
+Box = tuple[slice, ...]
+
+
+def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = None) -> None:
+    """Make levels 1, 2, ... of an OME-Zarr 0.5 image from its level 0, until y and x are at most 256.
+
+    Each level halves y and x, and z once the voxel is no more than 1.5 times as deep as it is wide. Images are averaged
+    (in float32 or better, rounded for whole numbers); of labels, every second voxel is taken. A chunk and what it is made from are
+    held at a time, for each of two threads. Levels that are there are made anew, so running it again after a kill gives
+    the same store.
+
+    Parameters
+    ----------
+    group
+        Folder of the image; its axes end with z, y, x or y, x.
+    labels
+        Whether voxels are labels.
+    step
+        Called after each chunk; ``count_chunks`` says how many there are.
+    """
+    import zarr
+
+    made = zarr.open_group(str(group), mode="a")
+    ome: dict[str, Any] = dict(made.attrs["ome"])  # type: ignore[arg-type]
+    scale = ome["multiscales"][0]
+    axes = "".join(axis["name"] for axis in scale["axes"])
+    first = scale["datasets"][0]
+    source: Any = made[first["path"]]
+    voxel = [float(v) for v in first["coordinateTransformations"][0]["scale"]]
+    datasets = [first]
+    totals = [1] * len(axes)
+    for number, factors in enumerate(plan(source.shape, voxel, axes), 1):
+        shutil.rmtree(group / str(number), ignore_errors=True)
+        target = made.create_array(
+            str(number),
+            shape=_halved(source.shape, factors),
+            dtype=source.dtype,
+            chunks=source.chunks,
+            shards=source.shards,
+            compressors=source.compressors,
+            dimension_names=list(axes),
+        )
+        _fill(target, source, factors, labels, step)
+        totals = [total * factor for total, factor in zip(totals, factors, strict=True)]
+        datasets.append(
+            {"path": str(number), "coordinateTransformations": _place(voxel, totals, labels)}
+        )
+        source = target
+    made.attrs["ome"] = ome | {
+        "multiscales": [scale | {"datasets": datasets}, *ome["multiscales"][1:]]
+    }
+
+
+def count_chunks(
+    shape: tuple[int, ...], chunks: tuple[int, ...], voxel: list[float], axes: str
+) -> int:
+    """Return how many chunks ``build_pyramid`` writes for an image without shards."""
+    total = 0
+    for factors in plan(shape, voxel, axes):
+        shape = _halved(shape, factors)
+        total += math.prod(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True))
+    return total
+
+
+def plan(shape: tuple[int, ...], voxel: list[float], axes: str) -> list[tuple[int, ...]]:
+    """Return by how much each level shrinks each axis of the one before: 1 or 2."""
+    voxel, plans = list(voxel), []
+    at = {name: axes.index(name) for name in axes}
+    while max(shape[at["y"]], shape[at["x"]]) > SMALL:
+        factors = [1] * len(shape)
+        for name in "yx":
+            factors[at[name]] = 2 if shape[at[name]] > 1 else 1
+        if (
+            "z" in at
+            and shape[at["z"]] > 1
+            and voxel[at["z"]] <= ANISOTROPY * min(voxel[at["y"]], voxel[at["x"]])
+        ):
+            factors[at["z"]] = 2
+        plans.append(tuple(factors))
+        shape = _halved(shape, plans[-1])
+        voxel = [size * factor for size, factor in zip(voxel, factors, strict=True)]
+    return plans
+
+
+def _halved(shape: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(-(-size // factor) for size, factor in zip(shape, factors, strict=True))
+
+
+def _place(voxel: list[float], totals: list[int], labels: bool) -> list[dict[str, Any]]:
+    """Return the transformations of a level: a mean lies in the middle of its voxels, a label where it was taken."""
+    scale = [v * f for v, f in zip(voxel, totals, strict=True)]
+    changes: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+    if not labels:
+        shift = [(f - 1) / 2 * v for v, f in zip(voxel, totals, strict=True)]
+        changes.append({"type": "translation", "translation": shift})
+    return changes
+
+
+def _fill(
+    target: Any,
+    source: Any,
+    factors: tuple[int, ...],
+    labels: bool,
+    step: Callable[[], None] | None,
+) -> None:
+    """Write every chunk (or shard) of a level from the level before it."""
+
+    def make(box: Box) -> None:
+        made = np.empty([part.stop - part.start for part in box], target.dtype)
+        pieces = tuple(
+            max(1, chunk // factor) for chunk, factor in zip(source.chunks, factors, strict=True)
+        )
+        for piece in _boxes(box, pieces):
+            whole = tuple(
+                slice(part.start * factor, min(part.stop * factor, size))
+                for part, factor, size in zip(piece, factors, source.shape, strict=True)
+            )
+            inside = tuple(
+                slice(p.start - b.start, p.stop - b.start) for p, b in zip(piece, box, strict=True)
+            )
+            made[inside] = shrink(np.asarray(source[whole]), factors, labels)
+        target[box] = made
+
+    boxes = _boxes(tuple(slice(0, size) for size in target.shape), target.shards or target.chunks)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while batch := list(islice(boxes, THREADS)):
+            for _ in pool.map(make, batch):
+                if step is not None:
+                    step()
+
+
+def _boxes(whole: Box, sides: tuple[int, ...]) -> Iterator[Box]:
+    """Cut a box into boxes of the given sides, from its start on."""
+    starts = (range(part.start, part.stop, side) for part, side in zip(whole, sides, strict=True))
+    for corner in product(*starts):
+        yield tuple(
+            slice(c, min(c + side, part.stop))
+            for c, side, part in zip(corner, sides, whole, strict=True)
+        )
+
+
+def shrink(block: NDArray[Any], factors: tuple[int, ...], labels: bool) -> NDArray[Any]:
+    """Shrink a block by 1 or 2 along each axis: the mean of what is there, or for labels the first of each pair."""
+    if labels:
+        return block[tuple(slice(None, None, factor) for factor in factors)]
+    exact: Any = np.float32 if block.dtype.itemsize < 4 or block.dtype == np.float32 else np.float64
+    mean: NDArray[Any] = block.astype(exact)
+    for axis, factor in enumerate(factors):
+        if factor == 2:
+            size = mean.shape[axis]
+            odd = np.take(mean, [size - 1], axis) if size % 2 else None
+            first = mean[(slice(None),) * axis + (slice(0, size - 1, 2),)]
+            second = mean[(slice(None),) * axis + (slice(1, size, 2),)]
+            mean = (first + second) / exact(2)
+            mean = mean if odd is None else np.concatenate([mean, odd], axis)
+    return (np.rint(mean) if block.dtype.kind in "iu" else mean).astype(block.dtype)
+
+
+__all__ = ["CHUNK", "build_pyramid", "create_image", "create_labels", "write_image"]
+
+CHUNK = (16, 256, 256)
+STRIP_BYTES = 256 * 2**20
+_KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+
+
+def create_image(
+    group: Path,
+    shape: Sequence[int],
+    dtype: str,
+    axes: str,
+    voxel_nm: VoxelSize | None,
+    name: str,
+    channels: Sequence[str] = (),
+    attributes: dict[str, Any] | None = None,
+    chunks: Sequence[int] | None = None,
+    compressors: Any = None,
+) -> Any:
+    """Create an OME-Zarr image of one resolution, and return its array to be filled.
+
+    Parameters
+    ----------
+    group
+        Folder of the image; made if need be.
+    shape, dtype
+        Of the array.
+    axes
+        One letter an axis, of ``tczyx`` in this order.
+    voxel_nm
+        (z, y, x) in nm, written as the scale with the unit; None writes a scale of 1 without unit.
+    name
+        Of the image.
+    channels
+        Labels of the channels, shown by viewers.
+    attributes
+        More to note in the group, under ``evenslice``; ``meaning`` is read again by ``open_volume``.
+    chunks
+        Sizes of a chunk, one an axis; None: one plane (the last two axes).
+    compressors
+        What zarr takes; None: ``default_compressor``.
+
+    Returns
+    -------
+    zarr.Array
+        Zero where nothing is written.
+    """
+    from yaozarrs import v05
+
+    image = _image(axes, voxel_nm, name)
+    if channels:
+        window = {"start": 0.0, "end": 1.0, "min": 0.0, "max": 1.0}
+        image["omero"] = {
+            "channels": [
+                {"label": c, "color": "FFFFFF", "active": True, "window": window} for c in channels
+            ]
+        }
+    v05.Image.model_validate(image)
+    planes = (1,) * (len(shape) - 2) + tuple(shape[-2:])
+    return _create(group, image, attributes, shape, dtype, axes, chunks or planes, compressors)
+
+
+def create_labels(
+    image_group: Path,
+    shape: Sequence[int],
+    dtype: str,
+    voxel_nm: VoxelSize | None,
+    chunks: Sequence[int] = CHUNK,
+    name: str = "segmentation",
+    attributes: dict[str, Any] | None = None,
+    compressors: Any = None,
+) -> Any:
+    """Create the labels ``labels/NAME`` (z, y, x) inside an image, and return their array to be filled.
+
+    Parameters
+    ----------
+    image_group
+        Folder of the image they belong to.
+    shape, dtype
+        Of the labels; whole numbers.
+    voxel_nm, chunks, compressors
+        As of an image.
+    name
+        Of these labels; other labels of the image stay.
+    attributes
+        More to note in the group, under ``evenslice``, beside the meaning.
+
+    Returns
+    -------
+    zarr.Array
+        Zero where nothing is written.
+    """
+    import zarr
+    from yaozarrs import v05
+
+    image = _image("zyx", voxel_nm, name) | {"image-label": {"source": {"image": "../../"}}}
+    v05.LabelImage.model_validate(image)
+    folder = image_group / "labels"
+    group = zarr.open_group(str(folder), mode="a", zarr_format=3)
+    known: Any = group.attrs.get("ome", {})
+    group.attrs["ome"] = {"version": "0.5", "labels": sorted({*known.get("labels", ()), name})}
+    noted = {"meaning": "labels"} | (attributes or {})
+    return _create(folder / name, image, noted, shape, dtype, "zyx", chunks, compressors)
+
+
+def default_compressor(dtype: Any) -> Any:
+    """Return the compressor of what we write: Blosc, LZ4 for real numbers and Zstandard at level 1 for whole ones.
+
+    Probabilities in float32 hardly shrink whatever the effort, so speed decides; labels shrink twice as much with Zstandard.
+    """
+    from zarr.codecs import BloscCodec
+
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return BloscCodec(typesize=dtype.itemsize, cname="lz4", clevel=5, shuffle="shuffle")
+    return BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
+
+
+def write_image(path: Path, volume: Volume, dtype: np.dtype[Any]) -> None:
+    """Write a volume as a store with its pyramid; it appears under its name only when it is complete."""
+    with store_written_beside(path, force=True) as part:
+        noted = {"meaning": volume.meaning}
+        array = create_image(
+            part,
+            volume.shape,
+            dtype.name,
+            "zyx",
+            volume.voxel_nm,
+            path.stem,
+            attributes=noted,
+            chunks=CHUNK,
+        )
+        deep, high, _ = CHUNK
+        depth, height, width = volume.shape
+        rows = max(1, STRIP_BYTES // (deep * high * width * dtype.itemsize)) * high
+        for z, y in product(range(0, depth, deep), range(0, height, rows)):
+            box = slice(z, min(z + deep, depth)), slice(y, min(y + rows, height)), slice(0, width)
+            array[box] = volume.read(box).astype(dtype, copy=False)
+        build_pyramid(part, labels=volume.meaning == "labels")
+
+
+def _image(axes: str, voxel_nm: VoxelSize | None, name: str) -> dict[str, Any]:
+    """Describe an image of one resolution, as OME-Zarr does."""
+    size = dict(zip("zyx", voxel_nm or (1.0, 1.0, 1.0), strict=True))
+    unit = None if voxel_nm is None else "nanometer"
+    kinds = [
+        {"name": a, "type": _KINDS[a]} | ({"unit": unit} if unit and a in size else {})
+        for a in axes
+    ]
+    scale = [{"type": "scale", "scale": [float(size.get(axis, 1.0)) for axis in axes]}]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    return {"version": "0.5", "multiscales": [{"name": name, "axes": kinds, "datasets": datasets}]}
+
+
+def _create(
+    group: Path,
+    image: dict[str, Any],
+    attributes: dict[str, Any] | None,
+    shape: Sequence[int],
+    dtype: str,
+    axes: str,
+    chunks: Sequence[int],
+    compressors: Any,
+) -> Any:
+    import zarr
+
+    made = zarr.open_group(str(group), mode="a", zarr_format=3)
+    made.attrs.update(
+        {"ome": json.loads(json.dumps(image))} | ({"evenslice": attributes} if attributes else {})
+    )
+    return made.create_array(
+        "0",
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=tuple(min(chunk, max(1, size)) for chunk, size in zip(chunks, shape, strict=True)),
+        compressors=default_compressor(dtype) if compressors is None else compressors,
+        dimension_names=list(axes),
+    )
