@@ -20,9 +20,9 @@ from evenslice import build_model
 from evenslice.data.phantom import phantom
 from evenslice.evidence.gradients import explaining, integrated_gradients
 from evenslice.evidence.measure import Question, examine
-from evenslice.evidence.network import Scene, at_once_for
-from evenslice.evidence.perturbation import take_away
-from evenslice.evidence.sampling import Site, orders_of
+from evenslice.evidence.network import ModelOnVolume, at_once_for
+from evenslice.evidence.perturbation import ablate_slots
+from evenslice.evidence.sampling import SampledWindow, slice_orders
 from evenslice.evidence.target import decision
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
@@ -38,7 +38,7 @@ def scene_of(slices, side, windows, device):
     model = build_model(weights="none", init="rgb", slices=slices)
     module = model.module.eval().to(device)
     at_once = at_once_for(module, device, (slices, side, side), model.stride)
-    scene = Scene(module, model.stride, slices, volume, norm, norm.mean[0], device, at_once)
+    scene = ModelOnVolume(module, model.stride, slices, volume, norm, norm.mean[0], device, at_once)
     return scene, [raw[z : z + slices] for z in range(windows)]
 
 
@@ -60,7 +60,7 @@ def ours(name, scene, raw, pair, coefficients):
     """Return the shares of one pair by this package."""
     with explaining(scene.module):
         if name == "gradient":
-            site = Site(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
+            site = SampledWindow(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
             (found,) = examine(scene, Question(("gradient",)), [(site, raw)])
             return shares(torch.from_numpy(found.importance["gradient"]))
         full = margins(scene, pair, coefficients)
@@ -71,7 +71,7 @@ def ours(name, scene, raw, pair, coefficients):
                 .sum((2, 3))
             )
         return shares(
-            torch.from_numpy(take_away(scene, pair, coefficients, full, exact=True).shapley)
+            torch.from_numpy(ablate_slots(scene, pair, coefficients, full, exact=True).shapley)
         )
 
 
@@ -79,7 +79,7 @@ def captums(name, scene, raw, pair, coefficients, steps=50):
     """Return what captum's default call finds for one pair: shares, for Shapley those of the sum over pixels."""
     network = scene.module
     if name == "gradient":
-        pair = scene.normalised(raw[orders_of(scene.slices)])
+        pair = scene.normalised(raw[slice_orders(scene.slices)])
         with torch.no_grad():
             coefficients = decision(network(pair).mean(0, keepdim=True))
     one = coefficients[:1]
@@ -156,7 +156,7 @@ def compare(name, slices, given):
     """Print one line: time and memory of both, alternating."""
     device = torch.device(given.device)
     scene, raws = scene_of(slices, given.side, given.windows, device)
-    pairs = [scene.normalised(raw[orders_of(slices)]) for raw in raws]
+    pairs = [scene.normalised(raw[slice_orders(slices)]) for raw in raws]
     calls = {"captum": captums, "evenslice": ours} | ({"bare": bare} if name == "gradient" else {})
     times, memory, found = ({key: [] for key in calls} for _ in range(3))
     fixed = [coefficients_of(scene, pair) for pair in pairs]

@@ -57,15 +57,18 @@ def turned_figure(window: np.ndarray, folder: Path, out: Path) -> None:
         models = {name: load_model(file) for name, file in files.items()}
     figure, axes = picture(4, len(models))
     for row, (name, model) in enumerate(models.items()):
-        there, turned = (probability(model, one) for one in (window, window[::-1]))
-        differs = (there > CUT) != (turned > CUT)
+        there, reversed_output = (probability(model, one) for one in (window, window[::-1]))
+        differs = (there > CUT) != (reversed_output > CUT)
         for axis, image, title in zip(
-            axes[row], (there, turned), ("stack in order", "stack turned over"), strict=False
+            axes[row],
+            (there, reversed_output),
+            ("stack in order", "stack turned over"),
+            strict=False,
         ):
             axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
             axis.set_title(title)
-        axes[row, 2].imshow(np.abs(there - turned), cmap="magma", vmin=0, vmax=0.5)
-        axes[row, 2].set_title(f"change, {np.abs(there - turned).mean():.3f} on average")
+        axes[row, 2].imshow(np.abs(there - reversed_output), cmap="magma", vmin=0, vmax=0.5)
+        axes[row, 2].set_title(f"change, {np.abs(there - reversed_output).mean():.3f} on average")
         axes[row, 3].imshow(window[1], cmap="gray")
         axes[row, 3].imshow(np.ma.masked_equal(differs, False), cmap="autumn", vmin=0, vmax=1)
         axes[row, 3].set_title(f"{100 * differs.mean():.1f} % of pixels flip")

@@ -23,7 +23,7 @@ ORDER = [
     "cli",
     "napari",
 ]
-GROUND = {"errors", "printable", "progress", "__version__"}  # below everything
+GROUND = {"errors", "options", "progress", "__version__"}  # below everything
 SHOWN = {
     "evidence/result.py",
     "labels/metrics.py",

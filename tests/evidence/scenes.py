@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from evenslice.evidence.network import Scene
+from evenslice.evidence.network import ModelOnVolume
 from evenslice.evidence.target import decision
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
@@ -30,7 +30,7 @@ def bent(slices=3, classes=1, seed=0):
 def scene_of(module, slices=3, norm=None, baseline=0.0, at_once=3, volume=None):
     """Put a network into a scene."""
     empty = torch.zeros(9, 32, 32).numpy()
-    return Scene(
+    return ModelOnVolume(
         module.eval().requires_grad_(False),
         1,
         slices,

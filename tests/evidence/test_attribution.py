@@ -14,7 +14,7 @@ from evenslice.evidence.gradients import (
     integrated_gradients,
     smoothgrad,
 )
-from evenslice.evidence.sampling import orders_of
+from evenslice.evidence.sampling import slice_orders
 
 
 @pytest.fixture(autouse=True)
@@ -119,13 +119,13 @@ def test_smoothgrad_turns_its_noise_with_the_slices():
     scene, x = scene_of(bent(seed=1)), torch.randn(1, 3, 8, 8)
     pair = torch.cat([x, x.flip(1)])
     coefficients = asked(scene, pair)[0][:1].expand(2, -1, -1, -1)
-    one = smoothgrad(scene, pair, coefficients, orders_of(3), 0)
-    back = smoothgrad(scene, pair.flip(0), coefficients, orders_of(3), 0)
+    one = smoothgrad(scene, pair, coefficients, slice_orders(3), 0)
+    back = smoothgrad(scene, pair.flip(0), coefficients, slice_orders(3), 0)
     torch.testing.assert_close(one, back.flip(0), rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(one, smoothgrad(scene, pair, coefficients, orders_of(3), 1))
+    assert not torch.allclose(one, smoothgrad(scene, pair, coefficients, slice_orders(3), 1))
     flat = scene_of(linear([1.0, -2.0, 0.5]))
     torch.testing.assert_close(
-        smoothgrad(flat, pair, coefficients, orders_of(3), 0).mean((2, 3)),
+        smoothgrad(flat, pair, coefficients, slice_orders(3), 0).mean((2, 3)),
         torch.tensor([[1.0, 2.0, 0.5]] * 2),
     )
 

@@ -70,7 +70,7 @@ def test_one_slice_has_nothing_to_compare():
 def test_everything_but_the_stem_is_drawn_anew():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 1, 3))
-    stirred = randomised(network, 3)
-    assert torch.equal(stirred[0].weight, network[0].weight)
-    assert not torch.equal(stirred[2].weight, network[2].weight)
-    assert [s.name for s in find_stems(stirred)] == ["0"]
+    shuffled = randomised(network, 3)
+    assert torch.equal(shuffled[0].weight, network[0].weight)
+    assert not torch.equal(shuffled[2].weight, network[2].weight)
+    assert [s.name for s in find_stems(shuffled)] == ["0"]

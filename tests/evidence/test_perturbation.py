@@ -9,7 +9,12 @@ from captum.attr import FeatureAblation, ShapleyValues
 from scenes import asked, bent, linear, scene_of
 from torch import nn
 
-from evenslice.evidence.perturbation import centre_copies, runs_needed, shapley_weights, take_away
+from evenslice.evidence.perturbation import (
+    ablate_slots,
+    centre_copies,
+    runs_needed,
+    shapley_weights,
+)
 from evenslice.volume.normalisation import Normalisation
 
 
@@ -25,7 +30,7 @@ def test_a_linear_model_loses_weight_times_distance(weights):
         scene_of(linear(weights, bias=0.3), slices, baseline=0.25),
         torch.randn(3, slices, 8, 9),
     )
-    found = take_away(scene, x, *asked(scene, x), exact=True)
+    found = ablate_slots(scene, x, *asked(scene, x), exact=True)
     expected = ((x - 0.25) * torch.tensor(weights)[:, None, None]).abs().double().sum((2, 3))
     np.testing.assert_allclose(found.ablation, expected, rtol=1e-4)
     np.testing.assert_allclose(found.shapley, expected, rtol=1e-4)
@@ -39,7 +44,7 @@ def test_a_slot_that_moves_half_of_the_pixels_up_and_half_down_counts():
     x[0, 2, 0] = torch.tensor([1.0, -1.0])
     coefficients, full = asked(scene, x)
     assert float(full.sum()) == 10.0  # as without the slot
-    found = take_away(scene, x, coefficients, full, exact=True)
+    found = ablate_slots(scene, x, coefficients, full, exact=True)
     np.testing.assert_allclose(found.ablation, [[0.0, 0.0, 2.0]], atol=1e-9)
     np.testing.assert_allclose(found.shapley, [[0.0, 0.0, 2.0]], atol=1e-9)
 
@@ -50,7 +55,7 @@ def test_a_product_is_divided_between_its_factors():
             return x[:, :1] * x[:, 2:] + 0 * x[:, 1:2]
 
     scene, x = scene_of(Product()), torch.tensor([3.0, 7.0, 2.0]).view(1, 3, 1, 1)
-    found = take_away(scene, x, *asked(scene, x), exact=True)
+    found = ablate_slots(scene, x, *asked(scene, x), exact=True)
     assert found.shapley.tolist() == [[3.0, 0.0, 3.0]]
     assert found.ablation.tolist() == [[6.0, 0.0, 6.0]]
 
@@ -79,7 +84,7 @@ def test_captum_finds_the_same_at_a_pixel(classes):
     one = torch.zeros_like(coefficients)
     one[..., 2, 4] = coefficients[..., 2, 4]
     full = (one * network(x)).sum(1)
-    found = take_away(scene, x, one, full, exact=True)
+    found = ablate_slots(scene, x, one, full, exact=True)
     mask = torch.arange(3)[None, :, None, None].repeat(1, 1, 6, 6)
 
     def explained(inputs):

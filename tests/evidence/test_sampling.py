@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from evenslice.evidence.measure import lag_parts
-from evenslice.evidence.sampling import orders_of
+from evenslice.evidence.sampling import slice_orders
 from evenslice.evidence.stats import LOOKS, confidence_each, is_decided, planned_looks
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5, 9])
 def test_in_a_latin_design_every_slice_stands_in_every_slot_equally_often(slices):
-    orders = orders_of(slices, "latin")
+    orders = slice_orders(slices, "latin")
     assert orders.shape == (2 * slices, slices)
     for slot in range(slices):
         assert np.bincount(orders[:, slot], minlength=slices).tolist() == [2] * slices
-    np.testing.assert_array_equal(orders[:2], orders_of(slices))
+    np.testing.assert_array_equal(orders[:2], slice_orders(slices))
     np.testing.assert_array_equal(orders[1::2], orders[::2, ::-1])
     assert orders[0].tolist() == list(range(slices))
 

@@ -8,7 +8,7 @@ from evenslice.evidence.checks import agreement_check
 from evenslice.evidence.methods import METHODS, check_methods
 from evenslice.evidence.result import MethodResult
 from evenslice.evidence.stats import Interval
-from evenslice.evidence.summary import lag_result, latin_result, method_result, settled
+from evenslice.evidence.summary import apply_abstention, lag_result, latin_result, method_result
 
 MARGIN, CONFIDENCE = 0.05, 0.95
 
@@ -111,16 +111,16 @@ def test_the_copy_abstains_where_all_who_see_the_centre_do():
         "gradient": said("abstained"),
         "ablation-copy": said("asymmetric"),
     }
-    found = settled(methods)
+    found = apply_abstention(methods)
     assert {name: method.verdict for name, method in found.items()} == dict.fromkeys(
         methods, "abstained"
     )
     assert found["ablation-copy"].pairs == methods["ablation-copy"].pairs
     for others in ({"gradient": said("symmetric")}, {}):
         kept = methods | others if others else {"ablation-copy": methods["ablation-copy"]}
-        assert settled(kept) == kept
+        assert apply_abstention(kept) == kept
     without = {"gradient": said("abstained")}
-    assert settled(without) == without
+    assert apply_abstention(without) == without
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def _bytes_written():
 
 def _exit_of(words):
     from evenslice.cli import app as cli
-    from evenslice.cli.output import complain, reason_of
+    from evenslice.cli.output import print_error, reason_of
 
     try:
         if callable(words):
@@ -137,7 +137,7 @@ def _exit_of(words):
             return 0
         cli.main([str(word) for word in words])
     except Exception as error:
-        complain(reason_of(error))
+        print_error(reason_of(error))
         return 2
     except SystemExit as stop:
         return stop.code

@@ -22,7 +22,7 @@ from evenslice.model.external import form_of
 from evenslice.model.inputs import model_of
 from evenslice.model.metadata import MOST_SLICES, as_note, parsed_note
 from evenslice.model.pretrained import facts_as_options
-from evenslice.model.spec import Foreign, Spec
+from evenslice.model.spec import ExternalSpec, Spec
 from evenslice.model.weights import read_weights
 from evenslice.volume.normalisation import Normalisation
 
@@ -54,7 +54,7 @@ def sound(model):
     """What holds for every model that was read."""
     spec, norm = model.spec, model.normalisation
     assert (
-        isinstance(spec, Spec | Foreign)
+        isinstance(spec, Spec | ExternalSpec)
         and spec.slices in (1, 3, 5, 7, 9)
         and 0 <= spec.classes <= 2**16
     )

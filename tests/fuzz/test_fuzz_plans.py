@@ -6,8 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evenslice.model.inputs import parse_roi, parse_span
-from evenslice.volume.array import Volume, along, crop
-from evenslice.volume.tiles import Cut, block_side, chunk_side, plan_blocks
+from evenslice.volume.array import Volume, crop, swap_axis
+from evenslice.volume.tiles import TileLayout, block_side, chunk_side, plan_blocks
 from evenslice.volume.voxel_size import checked, numbers_of, stated_size
 from evenslice.volume.windows import check_slices, inner_centres, neighbours, read_window, reverse
 
@@ -69,7 +69,7 @@ def test_tiles(executions, asked):
         np.testing.assert_array_equal(times, inside)  # every voxel is written once
         np.testing.assert_allclose(weights, inside, atol=1e-5)
 
-    executions(lambda: plan_blocks(shape, roi, Cut(*numbers), depth, side), laws)
+    executions(lambda: plan_blocks(shape, roi, TileLayout(*numbers), depth, side), laws)
 
 
 @fuzz(25)
@@ -83,7 +83,7 @@ def test_no_two_blocks_share_a_chunk(executions, asked):
             assert step >= 1 and chunk >= 1 and step % chunk == 0
 
     def steps():
-        cut = Cut(*numbers)
+        cut = TileLayout(*numbers)
         return [
             (block_side(n, s, cut, t, side), s)
             for n, s, t in zip(shape[1:], roi[1:], cut.tile, strict=True)
@@ -201,11 +201,13 @@ def test_axes(executions, axis, shape, data):
     def laws(volume):
         order = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 0, 1)}[axis]
         assert sorted(volume.shape) == sorted(shape)
-        turned = volume.read((slice(None),) * 3)
-        assert turned.shape == volume.shape and sorted(turned.ravel()) == sorted(voxels.ravel())
-        assert turned.shape[0] == shape["zyx".index(axis)] and order
+        reorder_axes = volume.read((slice(None),) * 3)
+        assert reorder_axes.shape == volume.shape and sorted(reorder_axes.ravel()) == sorted(
+            voxels.ravel()
+        )
+        assert reorder_axes.shape[0] == shape["zyx".index(axis)] and order
 
-    executions(lambda: along(Volume(voxels), axis), laws)
+    executions(lambda: swap_axis(Volume(voxels), axis), laws)
     executions(
         lambda: crop(Volume(voxels), box),
         lambda v: np.testing.assert_array_equal(v.read((slice(None),) * 3), voxels[box]),

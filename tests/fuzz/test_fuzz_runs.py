@@ -17,7 +17,7 @@ from evenslice.data.unpack import unpack
 from evenslice.segmentation.predictions import trained_spans, training_warning
 from evenslice.segmentation.run import segment
 from evenslice.study.folder import as_csv
-from evenslice.volume.run_state import Ledger, stored_rows, stored_table
+from evenslice.volume.run_state import RunState, stored_rows, stored_table
 from verbs.scenes import blurring
 
 GREY = torch.arange(4 * 20 * 24, dtype=torch.uint8).reshape(4, 20, 24).numpy()
@@ -38,7 +38,7 @@ def test_manifests(executions, tmp_path, run, data):
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(run[0], place)
     (place / "manifest.json").write_text(json.dumps(document(data.draw, run[1])))
-    executions(lambda: Ledger(place), lambda ledger: ledger.left("predict", range(3)))
+    executions(lambda: RunState(place), lambda run_state: run_state.left("predict", range(3)))
     executions(lambda: segment(blurring(), GREY, tmp_path / "o.zarr", shard="1/2"))
 
 

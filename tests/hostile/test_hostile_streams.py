@@ -9,7 +9,7 @@ from checking import ERROR, check_told, code_of, listing, the_error
 
 from evenslice.cli import app as cli
 from evenslice.cli import signals as cli_ending
-from evenslice.cli.output import complain, reason_of
+from evenslice.cli.output import print_error, reason_of
 from evenslice.verbs import evaluate
 
 COMMAND = [sys.executable, "-m", "evenslice"]
@@ -85,7 +85,7 @@ class Full:
 
 def test_an_error_that_cannot_be_said_is_no_second_error(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Full())
-    complain("anything")
+    print_error("anything")
     assert code_of(["data", "fetch", "nothing"]) == 2
 
 
@@ -128,7 +128,7 @@ def test_what_runs_out_is_one_line(place, capfd, monkeypatch, error, said):
 
 
 def test_an_endless_line_is_cut(capfd):
-    complain("begin " + "x" * 10**6 + " end")
+    print_error("begin " + "x" * 10**6 + " end")
     line = capfd.readouterr().err
     assert len(line) < 2000
     assert line.startswith(f"{ERROR}begin x")

@@ -79,12 +79,12 @@ def test_nothing_to_learn_from_is_0_and_can_be_differentiated(classes):
 @given(st.integers(0, 1000), st.sampled_from([1, 2, 5]), st.integers(0, 3))
 def test_the_loss_does_not_depend_on_how_patches_lie(seed, classes, quarters):
     logits, target = draw(classes, seed)
-    turned = segmentation_loss(
+    reorder_axes = segmentation_loss(
         torch.rot90(logits, quarters, (2, 3)), torch.rot90(target, quarters, (1, 2))
     )
-    assert turned.item() == pytest.approx(segmentation_loss(logits, target).item(), rel=1e-12)
+    assert reorder_axes.item() == pytest.approx(segmentation_loss(logits, target).item(), rel=1e-12)
     swapped = segmentation_loss(logits.flip(0), target.flip(0))
-    assert swapped.item() == pytest.approx(turned.item(), rel=1e-12)
+    assert swapped.item() == pytest.approx(reorder_axes.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("classes", [1, 3])

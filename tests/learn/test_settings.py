@@ -4,7 +4,7 @@ import pytest
 
 from evenslice.errors import BadInputError
 from evenslice.learn.recipe import Recipe
-from evenslice.learn.settings import read_toml
+from evenslice.options import read_toml
 
 
 @pytest.mark.parametrize(

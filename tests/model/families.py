@@ -203,8 +203,8 @@ def noise(slices: int, side: int, dtype: torch.dtype, seed: int = 0, batch: int 
 def orders(slices: int) -> list[list[int]]:
     """Return a turn and a swap, of which every permutation is made, the reversal, and one of no pattern."""
     line = list(range(slices))
-    stirred = torch.randperm(slices, generator=torch.Generator().manual_seed(5)).tolist()
-    return [[*line[1:], 0], [1, 0, *line[2:]], line[::-1], stirred]
+    randomised = torch.randperm(slices, generator=torch.Generator().manual_seed(5)).tolist()
+    return [[*line[1:], 0], [1, 0, *line[2:]], line[::-1], randomised]
 
 
 def order_change(

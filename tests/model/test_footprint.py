@@ -8,7 +8,7 @@ from evenslice.errors import BadInputError
 from evenslice.model import memory_estimate as footprint
 from evenslice.model.memory_estimate import SLACK, UNSEEN, bytes_per_pixel, free_memory, resident
 from evenslice.model.spec import Model, Spec
-from evenslice.segmentation.plan import Wishes, make_plan
+from evenslice.segmentation.plan import PlanRequest, make_plan
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 
@@ -88,7 +88,7 @@ def plan_with(monkeypatch):
     def plan(mb, model=net):
         everything = tuple(slice(0, n) for n in volume.shape)
         return make_plan(
-            model, volume, everything, NORM, Wishes(memory=(mb * 1e6 + 3 * 64 * 2**20) / 1e9)
+            model, volume, everything, NORM, PlanRequest(memory=(mb * 1e6 + 3 * 64 * 2**20) / 1e9)
         )
 
     return plan

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.external import adopt, form_of, load_callable
-from evenslice.model.logits import Answer
+from evenslice.model.external import form_of, load_callable, wrap_external
+from evenslice.model.logits import LogitsAdapter
 
 MODULE = """
 import sys
@@ -113,11 +113,11 @@ def test_what_only_looks_like_probabilities_is_taken_as_logits():
     timid = nn.Conv2d(3, 1, 1)
     nn.init.constant_(timid.weight, 0.05)
     nn.init.constant_(timid.bias, 0.5)
-    assert adopt(timid.eval(), "callable", "x:y").spec.answers == "logits"
+    assert wrap_external(timid.eval(), "callable", "x:y").spec.answers == "logits"
     several = nn.Sequential(
         nn.Conv2d(3, 2, 1), nn.Sigmoid()
     )  # each class for itself: they do not sum to 1
-    assert adopt(several.eval(), "callable", "x:y").spec.answers == "logits"
+    assert wrap_external(several.eval(), "callable", "x:y").spec.answers == "logits"
 
 
 def test_a_network_of_one_size_is_known_as_such():
@@ -130,7 +130,7 @@ def test_a_network_of_one_size_is_known_as_such():
             assert x.shape[-2:] == (224, 224)
             return self.first(x)
 
-    model = adopt(Fixed().eval(), "callable", "x:y")
+    model = wrap_external(Fixed().eval(), "callable", "x:y")
     assert (model.size, model.spec.classes) == ((224, 224), 2)
 
 
@@ -140,8 +140,10 @@ def test_a_network_without_a_prediction_has_no_classes(module):
 
 
 def test_a_static_batch_is_kept_to():
-    model = adopt(nn.Conv2d(3, 1, 3, padding=1), "torch-export", "x.pt2", shape=(2, 3, None, None))
-    assert isinstance(model.module, Answer)
+    model = wrap_external(
+        nn.Conv2d(3, 1, 3, padding=1), "torch-export", "x.pt2", shape=(2, 3, None, None)
+    )
+    assert isinstance(model.module, LogitsAdapter)
     assert model.module.batch == 2
 
 
@@ -178,7 +180,7 @@ def test_a_wrong_number_of_slices_is_said(module):
     ):
         load_callable(f"{module}:make", 5)
     with pytest.raises(BadInputError, match="tried 3, 5, 7, 9, 1 slices; give --slices"):
-        adopt(torch.nn.Conv2d(2, 1, 3), "callable", "x:y")
+        wrap_external(torch.nn.Conv2d(2, 1, 3), "callable", "x:y")
 
 
 def test_what_their_code_prints_stays_out_of_standard_output(module, capsys):
@@ -209,7 +211,7 @@ def test_half_precision_becomes_float32(module):
 
 
 def test_a_network_without_a_prediction_keeps_to_its_batch(module):
-    model = adopt(
+    model = wrap_external(
         load_callable(f"{module}:scores")[0].network,
         "torch-export",
         "x.pt2",

@@ -14,8 +14,8 @@ from evenslice.model.spec import Model, Spec
 from evenslice.model.streaming import normalisation_of, predict_blocks, predict_slices
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
-from evenslice.volume.sections import Feed, Sections
-from evenslice.volume.tiles import Cut, plan_blocks
+from evenslice.volume.sections import SectionReader, Sections
+from evenslice.volume.tiles import TileLayout, plan_blocks
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def predicted(model, volume, cut, roi=None, batch=1, depth=2, side=48):
     out = np.full(
         (model.spec.classes, *(part.stop - part.start for part in roi)), np.nan, np.float32
     )
-    feed = Feed(Sections(volume), normalisation_of(model), model.slices)
+    feed = SectionReader(Sections(volume), normalisation_of(model), model.slices)
     blocks = plan_blocks(volume.shape, roi, cut, depth, side)
     for block, found in predict_blocks(Runner(model, Settings(batch=batch)), feed, blocks):
         out[
@@ -57,7 +57,7 @@ def predicted(model, volume, cut, roi=None, batch=1, depth=2, side=48):
 
 
 def whole(model, volume):
-    return predicted(model, volume, Cut(volume.shape[1:], 0, 0, model.stride))
+    return predicted(model, volume, TileLayout(volume.shape[1:], 0, 0, model.stride))
 
 
 @pytest.fixture
@@ -89,14 +89,15 @@ def test_a_large_slice_is_predicted_in_tiles_that_blend(volume, answer, monkeypa
 @pytest.mark.parametrize("batch", [1, 2])
 def test_tiles_with_the_halo_equal_the_whole(volume, tile, batch):
     model = centre_model()
-    tiled = predicted(model, volume, Cut((tile, tile), 3, 0, 1), batch=batch)
+    tiled = predicted(model, volume, TileLayout((tile, tile), 3, 0, 1), batch=batch)
     np.testing.assert_allclose(tiled, whole(model, volume), atol=1e-6)
 
 
 def test_tiles_with_less_than_the_halo_do_not(volume):
     model = centre_model()
     assert (
-        np.abs(predicted(model, volume, Cut((32, 32), 2, 0, 1)) - whole(model, volume)).max() > 1e-4
+        np.abs(predicted(model, volume, TileLayout((32, 32), 2, 0, 1)) - whole(model, volume)).max()
+        > 1e-4
     )
 
 
@@ -111,21 +112,21 @@ def test_tiles_of_a_unet_with_the_halo_found_equal_the_whole(make_model):
         np.random.default_rng(0).normal(size=(3, side + 75, side + 3)).astype(np.float32)
     )
     one = (slice(1, 2), *(slice(0, n) for n in volume.shape[1:]))
-    cut = Cut((side, side), halo, 0, model.stride)
-    exact = predicted(model, volume, Cut(volume.shape[1:], 0, 0, model.stride), one)
+    cut = TileLayout((side, side), halo, 0, model.stride)
+    exact = predicted(model, volume, TileLayout(volume.shape[1:], 0, 0, model.stride), one)
     np.testing.assert_allclose(predicted(model, volume, cut, one), exact, atol=1e-6)
     box = (slice(1, 2), slice(37, side + 60), slice(101, 200))
     crop = exact[:, :, 37 : side + 60, 101:200]
     np.testing.assert_allclose(predicted(model, volume, cut, box), crop, atol=1e-6)
     if halo > model.stride:
-        less = predicted(model, volume, Cut((side, side), 0, 0, model.stride), one)
+        less = predicted(model, volume, TileLayout((side, side), 0, 0, model.stride), one)
         assert np.abs(less - exact).max() > 1e-3
 
 
 @pytest.mark.parametrize("batch", [2, 3, 7])
 def test_batches_agree(volume, make_model, batch):
     model = make_model(classes=3)
-    cut = Cut((70, 90), 0, 0, 32)
+    cut = TileLayout((70, 90), 0, 0, 32)
     one = predicted(model, Volume(volume.pixels * 255), cut, depth=5)
     np.testing.assert_allclose(
         predicted(model, Volume(volume.pixels * 255), cut, depth=5, batch=batch), one, atol=1e-6
@@ -137,7 +138,7 @@ def test_batches_agree(volume, make_model, batch):
 )
 @pytest.mark.parametrize("side", [17, 48, 4096])
 def test_tiles_that_blend_add_up_to_the_identity(volume, answer, tile, overlap, side):
-    cut = Cut(tile, 0, overlap, 1)
+    cut = TileLayout(tile, 0, overlap, 1)
     found = predicted(centre_model(reach=0), volume, cut, side=side)
     np.testing.assert_allclose(found[0], answer, atol=1e-6)
     box = (slice(1, 3), slice(5, 60), slice(20, 85))
@@ -148,13 +149,13 @@ def test_tiles_that_blend_add_up_to_the_identity(volume, answer, tile, overlap, 
 
 def test_blended_tiles_lie_between_their_answers(volume):
     model = centre_model()
-    found = predicted(model, volume, Cut((40, 40), 0, 16, 1))
+    found = predicted(model, volume, TileLayout((40, 40), 0, 16, 1))
     apart = np.abs(found - whole(model, volume))
     assert 0 < apart.max() < 0.2
     assert (apart < 1e-6).mean() > 0.5
 
 
-@pytest.mark.parametrize("cut", [Cut((200, 200), 3, 0, 1), Cut((32, 40), 3, 0, 1)])
+@pytest.mark.parametrize("cut", [TileLayout((200, 200), 3, 0, 1), TileLayout((32, 40), 3, 0, 1)])
 def test_a_box_equals_the_same_part_of_the_whole(volume, cut):
     model = centre_model()
     model.module.weight.data[:, 0] = -0.01

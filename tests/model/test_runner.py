@@ -7,13 +7,13 @@ from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.runner import Runner, Settings, resolve_precision
-from evenslice.model.spec import Foreign, Model, Spec
+from evenslice.model.spec import ExternalSpec, Model, Spec
 
 CPU = torch.device("cpu")
 
 
 def foreign(form):
-    return Model(nn.Conv2d(3, 1, 1), Foreign(form, "a.b:c", 3, 1, 3), stride=1)
+    return Model(nn.Conv2d(3, 1, 1), ExternalSpec(form, "a.b:c", 3, 1, 3), stride=1)
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def of_transformers(hub):
     hub.repositories["lab/a"] = {"config.json": b'{"architectures": ["ViTModel"]}'}
 
 
-def damaged(hub):
+def corrupt_metadata(hub):
     hub.repositories["lab/a"] = {"config.json": b"{"}
 
 
@@ -197,7 +197,7 @@ def damaged(hub):
             {"weights": "hf-hub:lab/a"},
             "holds no weights, expected model.safetensors or pytorch_model.bin",
         ),
-        (damaged, {"weights": "hf-hub:lab/a"}, "has a damaged config.json"),
+        (corrupt_metadata, {"weights": "hf-hub:lab/a"}, "has a damaged config.json"),
         (None, {"weights": "hf-hub:a/b/c"}, "names no repository and revision of the hub"),
     ],
 )

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.logits import Answer, Ensemble, Tensors, picture_in, plain, resized, tensors_of
+from evenslice.model.logits import (
+    Ensemble,
+    LogitsAdapter,
+    Tensors,
+    picture_in,
+    plain,
+    resized,
+    tensors_of,
+)
 from evenslice.volume.normalisation import Normalisation
 
 
@@ -67,15 +75,15 @@ def test_a_coarse_answer_is_laid_over_the_input():
 def test_probabilities_become_log_odds():
     network = nn.Sequential(Weighted([0.2, -0.4, 1.0]), nn.Sigmoid())
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    assert torch.allclose(Answer(network, probabilities=True)(x), network[0](x), atol=1e-12)
+    assert torch.allclose(LogitsAdapter(network, probabilities=True)(x), network[0](x), atol=1e-12)
     several = nn.Sequential(Weighted([0.2, -0.4, 1.0], [1.0, 1.0, 0.0]), nn.Softmax(1))
-    found = Answer(several, probabilities=True)(x)
+    found = LogitsAdapter(several, probabilities=True)(x)
     assert torch.allclose(found.softmax(1), several(x), atol=1e-12)
 
 
 def test_certain_probabilities_become_large_but_finite():
     for classes in (1, 3):
-        certain = Answer(nn.Identity(), probabilities=True)(
+        certain = LogitsAdapter(nn.Identity(), probabilities=True)(
             torch.eye(4).reshape(1, 1, 4, 4).expand(1, classes, 4, 4)
         )
         assert bool(certain.isfinite().all())
@@ -91,7 +99,7 @@ def test_a_fixed_batch_is_filled_and_cut():
             return x[:, :1]
 
     x = torch.randn(5, 3, 4, 4)
-    assert torch.equal(Answer(Two(), batch=2)(x), x[:, :1])
+    assert torch.equal(LogitsAdapter(Two(), batch=2)(x), x[:, :1])
     assert seen == [2, 2, 2]
 
 
@@ -126,7 +134,7 @@ def test_the_ensemble_reverses_raw_slices_where_slots_are_normalised_differently
 
 def test_plain_is_the_network_inside():
     network = Weighted([1.0])
-    assert plain(Ensemble(Answer(network))) is network
+    assert plain(Ensemble(LogitsAdapter(network))) is network
     assert plain(network) is network
 
 

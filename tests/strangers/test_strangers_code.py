@@ -22,7 +22,7 @@ from evenslice.segmentation.run import segment
 from evenslice.study.folder import StudyFolder
 from evenslice.study.plan import read_study
 from evenslice.verbs.inspect import inspect
-from evenslice.volume.run_state import Ledger, stored
+from evenslice.volume.run_state import RunState, stored
 from verbs.scenes import blurring
 
 GOOD = "import torch\n\n\ndef make():\n    return torch.nn.Conv2d(3, 1, 3, padding=1)\n"
@@ -272,12 +272,12 @@ def test_workers_open_only_what_is_named_now(guarded, tmp_path, part):
     put(tmp_path / "run" / "manifest.json", json.dumps(manifest).encode())
     guarded()
     with pytest.raises(BadInputError, match="holds a run of other files"):
-        check_sources(Ledger(tmp_path / "run"), sources)
+        check_sources(RunState(tmp_path / "run"), sources)
     saved = str(tmp_path / "run" / "model.safetensors")
     manifest["chosen"]["sources"] = sources | {"model": saved}
-    ledger = Ledger(tmp_path / "run")
-    ledger.manifest = manifest
-    check_sources(ledger, sources | {"model": None})
+    run_state = RunState(tmp_path / "run")
+    run_state.manifest = manifest
+    check_sources(run_state, sources | {"model": None})
 
 
 STATES = {

@@ -293,7 +293,7 @@ def encrypted(path):
     return put(path, bytes(body))
 
 
-def damaged(path, what):
+def corrupt_metadata(path, what):
     archived(path, ["a/byteorder"])
     body = path.read_bytes()
     return put(path, what(body))
@@ -310,19 +310,19 @@ ARCHIVES = {
     "name: absolute": (lambda p: archived(p, ["/etc/passwd"]), "a zip without one folder"),
     "name: absolute, within": (lambda p: archived(p, ["a//etc/passwd"]), "a record that torch.export does not write"),
     "name: backslashes": (lambda p: archived(p, ["a/extra/..\\..\\evil"]), "a record that torch.export does not write"),
-    "name: NUL": (lambda p: damaged(archived(p, []), lambda b: b.replace(b"byteorder", b"byte\0rder")), "a record that"),
+    "name: NUL": (lambda p: corrupt_metadata(archived(p, []), lambda b: b.replace(b"byteorder", b"byte\0rder")), "a record that"),
     "name: escape sequence": (lambda p: archived(p, ["a/models/\x1b[2J"]), "a record that torch.export does not write"),
     "name: a newline": (lambda p: archived(p, ["a/extra/x\ny"]), "a record that torch.export does not write"),
     "name: another folder": (lambda p: archived(p, ["b/version"]), "a zip without one folder"),
     "name: twice": (twice, "names a file twice"),
     "kind: a link": (linked, "a link or device"),
     "kind: encrypted": (encrypted, "cannot be read as a zip"),
-    "kind: wrong checksum": (lambda p: damaged(p, lambda b: b.replace(b"pt2PK", b"ptXPK")), "cannot be read as a zip"),
-    "kind: cut off": (lambda p: damaged(p, lambda b: b[: len(b) // 2]), "cannot be read as a zip"),
+    "kind: wrong checksum": (lambda p: corrupt_metadata(p, lambda b: b.replace(b"pt2PK", b"ptXPK")), "cannot be read as a zip"),
+    "kind: cut off": (lambda p: corrupt_metadata(p, lambda b: b[: len(b) // 2]), "cannot be read as a zip"),
     "kind: no zip": (lambda p: put(p, b"PK\x03\x04" + bytes(100)), "cannot be read as a zip"),
     "size: a bomb": (lambda p: bomb(p, "a/archive_format"), "far more than its own size"),
     "size: a bomb in a list of weights": (
-        lambda p: damaged(p, lambda b: b) and nested_bomb(p), "far more than its own size",
+        lambda p: corrupt_metadata(p, lambda b: b) and nested_bomb(p), "far more than its own size",
     ),
     "code: a shared library": (lambda p: archived(p, ["a/data/aotinductor/model/m.so"]), "native code"),
     "code: python": (lambda p: archived(p, ["a/code/evil.py"]), "a record that torch.export does not write"),

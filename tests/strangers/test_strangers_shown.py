@@ -10,10 +10,10 @@ import pytest
 from offers import put
 
 from evenslice.cli import app as cli
-from evenslice.cli.output import complain, warn
+from evenslice.cli.output import print_error, warn
+from evenslice.errors import escape_control_chars, one_line
 from evenslice.evidence.window_view import Look
 from evenslice.labels.metrics import scores_of
-from evenslice.printable import one_line, printable
 from evenslice.report.page import Page, Row, render
 from evenslice.report.segmentation_page import write_segmentation_page
 from evenslice.report.study_page import write_study_page
@@ -100,7 +100,9 @@ def check_page(html, text, scripts=1):
                 r"#|data:image/png;|https://arxiv\.org/abs/2505\.14105$|$",
                 attributes.get(name) or "",
             )
-    assert " ".join(printable(text).split()) in " ".join(read.text.split())  # shown as what it is
+    assert " ".join(escape_control_chars(text).split()) in " ".join(
+        read.text.split()
+    )  # shown as what it is
 
 
 def look_of(label):
@@ -203,7 +205,7 @@ def test_the_page_of_a_study(tmp_path, case):
 
 def check_terminal(out, text):
     assert UNFIT.search(out) is None
-    plain = "".join(printable(text).split())
+    plain = "".join(escape_control_chars(text).split())
     assert plain in "".join(re.sub(r"[\u2500-\u257f]", "", out).split())
 
 
@@ -218,7 +220,7 @@ def test_tables_and_lines(monkeypatch, capsys, case):
         (lambda: print_segmented(Segmented(Path(text), True, 1)), str(Path(text))),
         (lambda: print_study(study_of(text)), text),
         (lambda: say(text), text),
-        (lambda: complain(text), one_line(text)),
+        (lambda: print_error(text), one_line(text)),
         (lambda: warn(text), one_line(text)),
     ):
         show()
@@ -280,4 +282,4 @@ def test_the_readme_of_a_package(case):
 
 def test_what_is_fit_to_be_read_stays():
     for text in ("Zürich 5 µm – naïve “quotes” 日本語 ‍👩‍🔬 العربية\tx\ny", "a" * 10**5):
-        assert printable(text) == text
+        assert escape_control_chars(text) == text

@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript")
 from evenslice import audit, mirror_stem, save_model
 from evenslice.errors import BadInputError
 from evenslice.model.inputs import model_of
-from evenslice.model.spec import Foreign, Model, Spec
+from evenslice.model.spec import ExternalSpec, Model, Spec
 from evenslice.model.stem.adapt import bake_stem
 from evenslice.verbs.export import export
 from evenslice.volume.normalisation import Normalisation
@@ -170,7 +170,7 @@ def test_logits_that_look_like_probabilities_stay_logits(tmp_path):
     given = model(network=Timid().eval(), stride=1)
     export(given, tmp_path / "m.pt2", tile=32)
     again = model_of(tmp_path / "m.pt2")
-    assert isinstance(again.spec, Foreign) and again.spec.answers == "logits"
+    assert isinstance(again.spec, ExternalSpec) and again.spec.answers == "logits"
     assert torch.allclose(again.module(noise(1, 3, 32, 32)), given.module(noise(1, 3, 32, 32)))
 
 

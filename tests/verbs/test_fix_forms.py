@@ -49,9 +49,12 @@ def test_the_ensemble_is_recorded_and_used_by_everything(tmp_path, grey, make_mo
     )
     assert after.probability_change < 1e-6 < before.probability_change
     assert certify(loaded).symmetric
-    for name, turned in (("one", False), ("back", True)):
+    for name, reorder_axes in (("one", False), ("back", True)):
         segment(
-            out, grey[::-1] if turned else grey, tmp_path / f"{name}.tif", output="probabilities"
+            out,
+            grey[::-1] if reorder_axes else grey,
+            tmp_path / f"{name}.tif",
+            output="probabilities",
         )
     one, back = (
         open_volume(tmp_path / f"{n}.tif").read((slice(None),) * 3) for n in ("one", "back")

@@ -20,8 +20,8 @@ from evenslice.errors import BadInputError
 from evenslice.segmentation import finish as segment_finish
 from evenslice.segmentation.blocks import Work
 from evenslice.segmentation.objects import Objects
-from evenslice.volume.run_state import Ledger
-from evenslice.volume.temp_names import part_of
+from evenslice.volume.run_state import RunState
+from evenslice.volume.temp_names import temp_path
 from verbs.scenes import arrays_of, assert_same, blurring, manifest_of, run, started
 
 segment = partial(segment_as_ever, precision="fp32")
@@ -76,7 +76,7 @@ PLACES = [
     (segment_finish, "build_pyramid", 2, True),
     (segment_finish, "_give_name", 1, False),
     (segment_finish, "_give_name", 1, True),
-    (Ledger, "remove", 1, False),
+    (RunState, "remove", 1, False),
 ]
 
 
@@ -250,7 +250,7 @@ def test_another_error_of_a_long_run_keeps_what_is_done(tmp_path, grey, monkeypa
         match=r"slice 7 has 1 voxels that are NaN .* what is done is kept in .*s\.tif\.run",
     ):
         segment(blurring(), broken, tmp_path / "s.tif")
-    assert Ledger(tmp_path / "s.tif.run").is_done("predict", 0)
+    assert RunState(tmp_path / "s.tif.run").is_done("predict", 0)
     shard = {"shard": "2/2"}
     monkeypatch.undo()
     with pytest.raises(BadInputError, match="kept in"):  # others may take part in it
@@ -288,7 +288,7 @@ def test_going_on_with_what_is_complete_keeps_what_was_told_and_removes_what_a_d
     assert run(*place, "s.zarr", *WORDS, "--json", "told.json") == 0
     told = Path("told.json").read_text()
     assert json.loads(told)["objects"] > 0
-    dead = part_of(Path("s.zarr"), ending=".zarr")
+    dead = temp_path(Path("s.zarr"), ending=".zarr")
     dead.touch()
     dead = dead.rename(dead.with_name(dead.name.replace(f"-{os.getpid()}-", "-4194303-")))
     assert run(*place, "s.zarr", *WORDS, "--json", "told.json", "--resume") == 0

@@ -13,7 +13,7 @@ import pytest
 
 from evenslice import save_volume
 from evenslice.errors import BadInputError
-from evenslice.learn.settings import checked
+from evenslice.options import checked
 from evenslice.study.findings import findings_of
 from evenslice.study.folder import as_csv
 from evenslice.study.plan import StudyTable

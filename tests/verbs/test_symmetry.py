@@ -10,7 +10,7 @@ from torch import nn
 from evenslice import assert_symmetric, save_model, save_volume
 from evenslice.evidence.result import Audit, Check, MethodResult
 from evenslice.evidence.stats import Interval
-from evenslice.verbs.assert_symmetric import complaint_of
+from evenslice.verbs.assert_symmetric import failure_message
 from evenslice.volume.normalisation import Normalisation
 
 ONE = Normalisation((0.0,), (1.0,))
@@ -110,7 +110,7 @@ def made(verdict, low, high, passed=True, norm=ONE):
         {"twin": check},
         verdict,
     )
-    return complaint_of(audit)
+    return failure_message(audit)
 
 
 def test_the_words_for_each_way_to_fail():

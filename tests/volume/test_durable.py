@@ -147,4 +147,4 @@ def test_another_error_at_the_last_step_is_told_as_it_is(tmp_path, monkeypatch):
         renaming.name_folder(tmp_path / "never made", tmp_path / "s.zarr", force=False)
     monkeypatch.setattr(os, "link", link)
     with pytest.raises(OSError, match="broken"):
-        renaming.name_file(tmp_path / "a", tmp_path / "b", force=False)
+        renaming.rename_into_place(tmp_path / "a", tmp_path / "b", force=False)

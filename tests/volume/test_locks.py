@@ -15,7 +15,7 @@ import pytest
 from evenslice.errors import BadInputError
 from evenslice.volume import locks
 from evenslice.volume import locks as softlock
-from evenslice.volume.locks import held, held_briefly, held_if_free, told_of
+from evenslice.volume.locks import held, held_briefly, holder_message, try_lock
 from evenslice.volume.temp_names import this_process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has locks of its own")
@@ -43,7 +43,7 @@ def another(code):
 
 def holding(path):
     def hold(ready):
-        with held_if_free(path) as free:
+        with try_lock(path) as free:
             assert free
             ready()
             time.sleep(300)
@@ -52,7 +52,7 @@ def holding(path):
 
 
 def is_free(path):
-    with held_if_free(path) as free:
+    with try_lock(path) as free:
         return free
 
 
@@ -71,7 +71,7 @@ def path(request, tmp_path, monkeypatch):
 
 
 def test_it_is_held_by_one_at_a_time_and_free_afterwards(path):
-    with held_if_free(path) as first, held_if_free(path) as second:
+    with try_lock(path) as first, try_lock(path) as second:
         assert (first, second) == (True, False)
         assert not is_free(path)
     assert is_free(path)
@@ -98,7 +98,7 @@ def test_another_process_holds_it_also_while_it_is_stopped_and_not_when_it_was_k
 
 def test_it_is_waited_for(path):
     def briefly(ready):
-        with held_if_free(path):
+        with try_lock(path):
             ready()
             time.sleep(0.3)
 
@@ -172,7 +172,7 @@ class TestFiles:
         self.by(host="00000000", pid=1)
         assert not is_free(self.path)
         assert all_in(
-            told_of(self.path),
+            holder_message(self.path),
             "process 1 on node7",
             "run.lock.held",
             "10 minutes",
@@ -187,7 +187,7 @@ class TestFiles:
     def test_one_that_says_nothing_counts_as_long(self):
         self.file.write_text("{")
         assert not is_free(self.path)
-        assert told_of(self.path) == ""
+        assert holder_message(self.path) == ""
         os.utime(self.file, (0, 0))
         assert is_free(self.path)
 
@@ -207,7 +207,7 @@ class TestFiles:
 
     def test_without_hard_links_the_file_is_made_at_once(self, monkeypatch):
         refuse(monkeypatch, os, "link", errno.EPERM)
-        with held_if_free(self.path) as first, held_if_free(self.path) as second:
+        with try_lock(self.path) as first, try_lock(self.path) as second:
             assert (first, second) == (True, False)
         assert is_free(self.path)
 

@@ -7,8 +7,8 @@ from counting import Counting
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
-from evenslice.volume.sections import Feed, Sections
-from evenslice.volume.tiles import Cut, plan_blocks
+from evenslice.volume.sections import SectionReader, Sections
+from evenslice.volume.tiles import TileLayout, plan_blocks
 from evenslice.volume.windows import neighbours, read_window
 
 ONCE = Normalisation((3.7,), (0.3,), "file")
@@ -90,7 +90,9 @@ def test_a_section_stays_where_nothing_good_is_near():
 
 def blocks_of(volume, depth, tile=None, roi=None):
     _, height, width = volume.shape
-    cut = Cut((height, width), 0, 0, 1) if tile is None else Cut((tile, tile), 1, 0, 1)
+    cut = (
+        TileLayout((height, width), 0, 0, 1) if tile is None else TileLayout((tile, tile), 1, 0, 1)
+    )
     return plan_blocks(
         volume.shape, roi or tuple(slice(0, n) for n in volume.shape), cut, depth, 4096
     )
@@ -101,7 +103,7 @@ def blocks_of(volume, depth, tile=None, roi=None):
 def test_each_section_is_read_once_while_the_area_is_the_same(batch, depth):
     counting = Counting(noise(9))
     volume = Volume(counting)
-    feed = Feed(Sections(volume), ONCE, 5)
+    feed = SectionReader(Sections(volume), ONCE, 5)
     for block in blocks_of(volume, depth):
         for _ in feed.windows(block, batch):
             pass
@@ -116,7 +118,7 @@ def test_each_section_is_read_once_while_the_area_is_the_same(batch, depth):
 @pytest.mark.parametrize("tile", [None, 7])
 def test_windows_are_those_read_and_normalised_one_by_one(norm, batch, tile):
     volume = Volume(noise(7))
-    feed = Feed(Sections(volume), norm, 3)
+    feed = SectionReader(Sections(volume), norm, 3)
     seen = 0
     for block in blocks_of(volume, 3, tile):
         for first, windows in feed.windows(block, batch):
@@ -131,7 +133,7 @@ def test_windows_are_those_read_and_normalised_one_by_one(norm, batch, tile):
 
 def test_stand_ins_are_in_the_windows():
     pixels = noise(7, (3,))
-    feed = Feed(Sections(Volume(pixels)), ONCE, 3)
+    feed = SectionReader(Sections(Volume(pixels)), ONCE, 3)
     (block,) = blocks_of(Volume(pixels), 7)
     found = {first: windows[0] for first, windows in feed.windows(block, 1)}
     np.testing.assert_array_equal(found[2], ONCE.apply(pixels[[1, 2, 4]]))
@@ -146,7 +148,7 @@ def test_not_a_number_is_refused_with_its_slice(norm, value):
     pixels = noise(6).astype(np.float32)
     pixels[4, 3, 2] = value
     volume = Volume(pixels, source="v.tif")
-    feed = Feed(Sections(volume), norm, 3)
+    feed = SectionReader(Sections(volume), norm, 3)
     windows = feed.windows(blocks_of(volume, 6)[0], 1)
     for _ in range(3):  # those of 0, 1 and 2 do not show it
         next(windows)

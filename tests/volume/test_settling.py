@@ -37,7 +37,7 @@ def test_nothing_is_written_after_the_error_of_a_store_was_raised(tmp_path, late
 
 def test_what_succeeds_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(settling, "settle", lambda: pytest.fail("waited"))
-    with settling.settled():
+    with settling.wait_for_zarr_writes():
         pass
 
 

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evenslice.errors import BadInputError
-from evenslice.volume.tiles import Cut, block_side, chunk_side, plan_blocks, within
+from evenslice.volume.tiles import TileLayout, block_side, chunk_side, plan_blocks, within
 
 law = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -31,7 +31,7 @@ def plans(draw):
     return (
         shape,
         roi,
-        Cut(tile, halo, overlap, stride),
+        TileLayout(tile, halo, overlap, stride),
         draw(st.integers(1, 4)),
         draw(st.integers(8, 64)),
     )
@@ -99,7 +99,7 @@ def test_writing_what_was_read_with_its_weights_gives_the_slice_back(plan):
 
 def test_weights_fade_linearly_over_the_overlap():
     everything = (slice(0, 1), slice(0, 4), slice(0, 10))
-    (block,) = plan_blocks((1, 4, 10), everything, Cut((6, 6), 0, 2, 1), 1, 64)
+    (block,) = plan_blocks((1, 4, 10), everything, TileLayout((6, 6), 0, 2, 1), 1, 64)
     one, two = block.tiles
     assert (one.read[1], two.read[1]) == (slice(0, 6), slice(4, 10))
     np.testing.assert_allclose(one.weights[1], [1, 1, 1, 1, 0.75, 0.25])
@@ -124,7 +124,7 @@ def test_no_two_blocks_share_a_chunk(plan):
 @given(st.integers(1, 4096), st.integers(0, 24), st.sampled_from([1, 8, 16, 32]))
 def test_blocks_are_whole_chunks_whatever_the_tile(tile, halo, stride):
     assume(tile > 2 * halo * stride)
-    cut = Cut((tile, tile), halo * stride, 0, stride)
+    cut = TileLayout((tile, tile), halo * stride, 0, stride)
     step = block_side(10000, slice(0, 10000), cut, tile, 4096)
     assert 0 < step <= tile - 2 * cut.halo
     assert step % chunk_side(step) == 0
@@ -148,7 +148,7 @@ def test_chunks_by_hand():
 
 def test_a_plan_by_hand():
     blocks = plan_blocks(
-        (3, 40, 6), (slice(1, 3), slice(0, 40), slice(0, 6)), Cut((20, 20), 2, 0, 2), 1, 4096
+        (3, 40, 6), (slice(1, 3), slice(0, 40), slice(0, 6)), TileLayout((20, 20), 2, 0, 2), 1, 4096
     )
     assert [(block.core[0], block.core[1], block.read[0]) for block in blocks] == [
         (slice(z, z + 1), core, read)
@@ -175,13 +175,17 @@ def test_a_tile_lost_in_its_surroundings_is_refused(tile, halo, overlap):
     with pytest.raises(
         BadInputError, match=f"nothing left inside its {'halo' if halo else 'overlap'}"
     ):
-        Cut((50, tile), halo, overlap, 1)
+        TileLayout((50, tile), halo, overlap, 1)
 
 
 @pytest.mark.parametrize(("halo", "overlap"), [(4, 0), (0, 3), (0, 0)])
 def test_a_small_slice_is_one_tile(halo, overlap):
     (block,) = plan_blocks(
-        (1, 8, 9), (slice(0, 1), slice(0, 8), slice(0, 9)), Cut((9, 9), halo, overlap, 1), 1, 64
+        (1, 8, 9),
+        (slice(0, 1), slice(0, 8), slice(0, 9)),
+        TileLayout((9, 9), halo, overlap, 1),
+        1,
+        64,
     )
     (tile,) = block.tiles
     assert tile.core == tile.read == block.read == (slice(0, 8), slice(0, 9))

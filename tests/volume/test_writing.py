@@ -15,7 +15,7 @@ from evenslice.volume.atomic import (
     store_written_beside,
     written_beside,
 )
-from evenslice.volume.temp_names import host, part_of
+from evenslice.volume.temp_names import host, temp_path
 
 
 def tree(folder) -> dict[str, str]:
@@ -145,7 +145,7 @@ def dead(path, kind, ending=""):
     """A hidden name that a process chose that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    mine = part_of(path, kind, ending)
+    mine = temp_path(path, kind, ending)
     return mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
 
 
@@ -178,7 +178,7 @@ def test_what_a_killed_run_left_behind_is_not_in_the_way_and_goes(tmp_path):
 
 
 def test_what_a_living_process_or_one_elsewhere_writes_stays_for_a_week(tmp_path):
-    living, elsewhere, old = (part_of(tmp_path / "a.txt", ending=".txt") for _ in range(3))
+    living, elsewhere, old = (temp_path(tmp_path / "a.txt", ending=".txt") for _ in range(3))
     there = [
         part.with_name(part.name.replace(f".{host()}-", ".00000000-")) for part in (elsewhere, old)
     ]

@@ -15,10 +15,10 @@ from evenslice.cli.evaluate import evaluate
 from evenslice.cli.export import export
 from evenslice.cli.output import (
     check_json,
-    complain,
     files_of,
+    print_error,
     reason_of,
-    their_prints_aside,
+    stdout_to_stderr,
     warn,
     warn_of_code,
     write_json,
@@ -28,7 +28,7 @@ from evenslice.cli.segment import segment
 from evenslice.cli.signals import (
     Terminated,
     can_be_flushed,
-    let_go,
+    discard_stream,
     open_closed_streams,
     reader_is_gone,
     signals_raised,
@@ -64,10 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
         with signals_raised():
             code = _run(words)
     except Terminated:
-        complain("terminated")
+        print_error("terminated")
         code = TERMINATED
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         code = INTERRUPTED
     sys.exit(code)
 
@@ -103,16 +103,16 @@ def _failed(error: Exception, words: list[str]) -> int:
     ):  # so the parser answers the end of a file
         error = error.__cause__
     if isinstance(error, BrokenPipeError) and error.filename is None and reader_is_gone():
-        let_go(1)
+        discard_stream(1)
         return READER_GONE
     if "--traceback" in words:
         raise error
     if isinstance(error, OSError) and error.filename is None and not can_be_flushed():
-        let_go(1)
+        discard_stream(1)
         error = BadInputError(
             f"standard output cannot be written ({error.strerror}), expected one that can; redirect it"
         )
-    complain(reason_of(error))
+    print_error(reason_of(error))
     return BAD_INPUT
 
 
@@ -181,7 +181,7 @@ def inspect(
 
     check_json(json, force, *files_of(source))
     warn_of_code(source)
-    with their_prints_aside():
+    with stdout_to_stderr():
         result = run(
             source,
             verify=verify,
@@ -243,7 +243,7 @@ def fix(
 
     check_json(json, force, *files_of(model), out, audit, labels)
     warn_of_code(model)
-    with their_prints_aside():
+    with stdout_to_stderr():
         result = run(
             model,
             out,

@@ -9,7 +9,7 @@ from evenslice.cli import options
 from evenslice.cli.output import (
     check_json,
     files_of,
-    their_prints_aside,
+    stdout_to_stderr,
     warn,
     warn_of_code,
     write_json,
@@ -89,7 +89,7 @@ def audit(
             f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05"
         )
     warn_of_code(model)
-    with their_prints_aside():
+    with stdout_to_stderr():
         loaded = model_of(
             model, slices, options.numbers(mean, "--mean"), options.numbers(std, "--std")
         )
@@ -103,7 +103,7 @@ def audit(
         warn(
             f"exact Shapley values of {loaded.slices} slices take {runs} runs of the network for every window and direction"
         )
-    with their_prints_aside():
+    with stdout_to_stderr():
         result = run(
             loaded,
             volume,

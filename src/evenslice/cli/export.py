@@ -10,7 +10,7 @@ from evenslice.cli import options
 from evenslice.cli.output import (
     check_json,
     files_of,
-    their_prints_aside,
+    stdout_to_stderr,
     warn,
     warn_of_code,
     write_json,
@@ -70,7 +70,7 @@ def export(
 
     check_json(json, force, *files_of(model), out)
     warn_of_code(model)
-    with their_prints_aside():
+    with stdout_to_stderr():
         result = run(
             model,
             out,

@@ -8,9 +8,8 @@ from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from evenslice.cli.signals import let_go, was_closed
-from evenslice.errors import BadInputError
-from evenslice.printable import one_line
+from evenslice.cli.signals import discard_stream, was_closed
+from evenslice.errors import BadInputError, one_line
 
 MOST_SAID, KEPT = 1500, 700
 _PART = re.compile(r"\.(.+)\.[0-9a-f]{8}-\d+-\d+-[0-9a-f]{8}\.[a-z]+(\.\w+)?$")  # of volume.parts
@@ -65,7 +64,7 @@ def _is_memory(error: Exception) -> bool:
     )
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print an error as one line on stderr."""
     _print_line(f"evenslice: error: {one_line(message)}")
 
@@ -77,7 +76,7 @@ def _print_line(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):
-        let_go(2)
+        discard_stream(2)
 
 
 def warn(message: str) -> None:
@@ -98,7 +97,7 @@ def files_of(source: str) -> list[Path]:
     return [Path(part) for part in (source, source.partition("@")[2]) if part]
 
 
-def their_prints_aside() -> AbstractContextManager[Any]:
+def stdout_to_stderr() -> AbstractContextManager[Any]:
     """Send what code of the user's prints to stderr, so that standard output holds the result alone."""
     return redirect_stdout(sys.stderr)
 
@@ -142,11 +141,11 @@ def write_json(target: str | None, result: dict[str, Any], force: bool) -> None:
 def is_told(target: str | None, **known: Any) -> bool:
     """Whether a JSON file holds these values already: who made a result tells more of it than is found of it later."""
     from evenslice.volume.run_state import stored_table
-    from evenslice.volume.temp_names import sweep
+    from evenslice.volume.temp_names import remove_stale
 
     if target is None or not Path(target).exists():
         return False
-    sweep(Path(target))
+    remove_stale(Path(target))
     try:
         told = stored_table(Path(target), *known)
     except BadInputError:

@@ -10,7 +10,7 @@ from evenslice.cli.output import (
     check_json,
     files_of,
     is_told,
-    their_prints_aside,
+    stdout_to_stderr,
     warn,
     warn_of_code,
     write_json,
@@ -120,7 +120,7 @@ def segment(
             write_json(json, result.to_dict(), again)
 
     warn_of_code(model)
-    with their_prints_aside():
+    with stdout_to_stderr():
         result = run(
             model,
             volume,

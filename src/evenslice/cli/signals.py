@@ -160,7 +160,7 @@ def can_be_flushed() -> bool:
     return True
 
 
-def let_go(number: int) -> None:
+def discard_stream(number: int) -> None:
     """Send what is left in a stream's buffer nowhere: it could not be written, and would fail again at the very end."""
     stream = sys.stdout if number == 1 else sys.stderr
     with suppress(OSError, ValueError, AttributeError):

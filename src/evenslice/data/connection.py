@@ -37,7 +37,7 @@ class UnreachableError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class LogitsAdapter:
     """What a server sends.
 
     Attributes
@@ -118,7 +118,7 @@ def digest_of(headers: Message) -> tuple[str, str] | None:
 
 
 @contextmanager
-def ask(url: str, start: int = 0, etag: str | None = None) -> Iterator[Answer]:
+def ask(url: str, start: int = 0, etag: str | None = None) -> Iterator[LogitsAdapter]:
     """Ask for a file from byte ``start`` on, if it is still the one of that ``etag``.
 
     Raises
@@ -159,7 +159,7 @@ def _opener(redirects: _Redirects) -> urllib.request.OpenerDirector:
     return opener
 
 
-def _answer(response: Any, digest: tuple[str, str] | None) -> Answer:
+def _answer(response: Any, digest: tuple[str, str] | None) -> LogitsAdapter:
     headers, status = response.headers, response.status
     if 300 <= status < 400:
         raise UnreachableError(
@@ -176,7 +176,9 @@ def _answer(response: Any, digest: tuple[str, str] | None) -> Answer:
         if found is None or (status == 206 and found[1] is None):
             raise UnreachableError(f"{status} without a range that can be read", True)
         start, total = int(found[1] or 0), None if found[2] == "*" else int(found[2])
-    return Answer(status, start, total, _tag(headers), digest_of(headers) or digest, response)
+    return LogitsAdapter(
+        status, start, total, _tag(headers), digest_of(headers) or digest, response
+    )
 
 
 def _tag(headers: Message) -> str | None:
@@ -201,7 +203,7 @@ def _reason(error: Exception) -> UnreachableError:
     return UnreachableError(" ".join(str(cause).split()) or type(cause).__name__, passing)
 
 
-def read(answer: Answer, size: int) -> bytes:
+def read(answer: LogitsAdapter, size: int) -> bytes:
     """Read up to ``size`` bytes of the body, empty at its end.
 
     Raises

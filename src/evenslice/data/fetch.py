@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from evenslice.data.connection import Answer, UnreachableError, ask, check_address, read, shown
+from evenslice.data.connection import (
+    LogitsAdapter,
+    UnreachableError,
+    ask,
+    check_address,
+    read,
+    shown,
+)
 from evenslice.errors import BadInputError
 from evenslice.progress import Progress, Step, silent
 from evenslice.volume.atomic import flush_file, named, written_beside
@@ -196,7 +203,7 @@ def _receive(place: _Place, meter: _Meter) -> None:
         _write(place.part, answer, meter)
 
 
-def _write(part: Path, answer: Answer, meter: _Meter) -> None:
+def _write(part: Path, answer: LogitsAdapter, meter: _Meter) -> None:
     size = answer.start
     with named(part), part.open("ab" if size else "wb") as file:
         while piece := read(answer, PIECE):

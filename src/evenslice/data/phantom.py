@@ -438,7 +438,7 @@ class _Tissue:
         """Depth in the mitochondrion of the pixel's own cell, and the coordinate across its cristae."""
         size, angle = self.size[half][cell], self.angle[half][cell]
         away = places - self.middle[half][cell]
-        along = away[..., 0] * np.cos(angle) + away[..., 1] * np.sin(angle)
+        swap_axis = away[..., 0] * np.cos(angle) + away[..., 1] * np.sin(angle)
         across = away[..., 1] * np.cos(angle) - away[..., 0] * np.sin(angle)
-        depth = size - np.hypot(along / self.stretch[cell], across)
-        return np.minimum(depth, gap - 24.0) - 1e3 * (size < 15.0), across + 0.15 * along
+        depth = size - np.hypot(swap_axis / self.stretch[cell], across)
+        return np.minimum(depth, gap - 24.0) - 1e3 * (size < 15.0), across + 0.15 * swap_axis

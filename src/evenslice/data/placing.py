@@ -22,7 +22,7 @@ from evenslice.progress import Progress, silent
 from evenslice.volume.array import sizes
 from evenslice.volume.atomic import flush_folder, flush_tree, named
 from evenslice.volume.files import open_volume
-from evenslice.volume.locks import held_if_free, told_of
+from evenslice.volume.locks import holder_message, try_lock
 
 RECORD = "evenslice-source.json"
 SCHEMA = "evenslice.source/1"
@@ -207,10 +207,10 @@ def _held(folder: Path) -> Iterator[None]:
     """Make the folder if need be and hold its lock; leave nothing if nothing was received."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with held_if_free(folder / LOCK) as free:
+    with try_lock(folder / LOCK) as free:
         if not free:
             raise BadInputError(
-                f"another process is fetching into {folder}, expected none{told_of(folder / LOCK)}; wait for it, or choose another folder "
+                f"another process is fetching into {folder}, expected none{holder_message(folder / LOCK)}; wait for it, or choose another folder "
                 "with --to"
             )
         try:

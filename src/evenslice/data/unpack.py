@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from evenslice.data.fetch import MB, check_room
-from evenslice.errors import BadInputError
-from evenslice.printable import printable
+from evenslice.errors import BadInputError, escape_control_chars
 from evenslice.progress import Progress, silent
 
 PIECE = 2**20
@@ -219,7 +218,7 @@ def _parts(name: str, archive: Path) -> tuple[str, ...]:
     parts = tuple(part for part in plain.split("/") if part not in ("", "."))
     if plain.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", plain) or "\0" in plain:
         raise _unsafe(archive, name, "a path that leaves its folder")
-    if printable(plain) != plain or any(
+    if escape_control_chars(plain) != plain or any(
         len(part.encode()) > LONGEST_PART or part[-1] in ". " for part in parts
     ):
         raise _unsafe(archive, name[:80], "a name that not every folder can hold")

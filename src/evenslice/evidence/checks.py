@@ -12,9 +12,9 @@ from torch import nn
 from evenslice.errors import BadInputError
 from evenslice.evidence.gradients import explaining
 from evenslice.evidence.measure import Question, examine
-from evenslice.evidence.network import Raw, Scene
+from evenslice.evidence.network import ModelOnVolume, Raw
 from evenslice.evidence.result import Check, MethodResult
-from evenslice.evidence.sampling import Site
+from evenslice.evidence.sampling import SampledWindow
 from evenslice.evidence.shares import index_parts, pair_parts, ratio, shares_of
 from evenslice.model.logits import plain
 from evenslice.model.stem.adapt import mirror_stem, norms_per_slot
@@ -26,7 +26,7 @@ INCOMPLETE = {"shapley": 1e-6, "integrated-gradients": 0.01}
 Windows = Sequence[Raw]
 
 
-def run_checks(scene: Scene, windows: Windows) -> dict[str, Check]:
+def run_checks(scene: ModelOnVolume, windows: Windows) -> dict[str, Check]:
     """Run every control on a few raw windows (S, y, x); the even twins get one mean and std for all slots."""
     norm = scene.normalisation
     return {
@@ -81,7 +81,7 @@ def agreement_check(methods: Mapping[str, MethodResult]) -> Check:
     return Check(max(values) - min(values), None, not opposed, reason)
 
 
-def _twins(scene: Scene, windows: Windows) -> dict[str, Check]:
+def _twins(scene: ModelOnVolume, windows: Windows) -> dict[str, Check]:
     """Check the model's two even twins; a stem that cannot be made even leaves both unmeasured, with the reason."""
     names = ("mirror_twin", "random_weights")
     try:
@@ -101,45 +101,45 @@ def _twins(scene: Scene, windows: Windows) -> dict[str, Check]:
             "the weights behind the stem of an .onnx file cannot be drawn anew",
         )
         return checks
-    stirred = replace(even, module=randomised(twin, scene.slices))
+    shuffled = replace(even, module=randomised(twin, scene.slices))
     checks[names[1]] = _even_check(
-        stirred, windows, "a mirror-averaged stem before random weights must come out even"
+        shuffled, windows, "a mirror-averaged stem before random weights must come out even"
     )
     return checks
 
 
 def randomised(module: nn.Module, slices: int, seed: int = 0) -> nn.Module:
     """Return a copy whose weights behind the stem are drawn anew, each tensor with the spread it had."""
-    stirred = copy.deepcopy(module)
+    randomised = copy.deepcopy(module)
     stems = {
         id(parameter)
-        for stem in find_stems(plain(stirred), slices)
+        for stem in find_stems(plain(randomised), slices)
         for parameter in stem.layer.parameters()
     }
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in stirred.parameters():
+        for parameter in randomised.parameters():
             if id(parameter) not in stems and parameter.ndim > 1:
                 parameter.copy_(
                     torch.randn(parameter.shape, generator=draw) * parameter.std().cpu()
                 )
-    return stirred
+    return randomised
 
 
-def _shares(scene: Scene, windows: Windows) -> NDArray[np.float64]:
+def _shares(scene: ModelOnVolume, windows: Windows) -> NDArray[np.float64]:
     """Measure shares (windows, S) by gradient, or by ablation where there is none; those without importance are left out."""
     method = "gradient" if scene.differentiable else "ablation"
     found = []
     with explaining(scene.module):
         for raw in windows:
-            site = Site(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
+            site = SampledWindow(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
             (one,) = examine(scene, Question((method,)), [(site, raw)])
             found.append(one.importance[method])
     shares = shares_of(np.stack(found))
     return np.asarray(shares[np.isfinite(shares).all(axis=1)])
 
 
-def _even_check(scene: Scene, windows: Windows, reason: str) -> Check:
+def _even_check(scene: ModelOnVolume, windows: Windows, reason: str) -> Check:
     if scene.slices == 1:
         return Check(None, TOLERANCE, None, "one slice has no pairs")
     shares = _shares(scene, windows)
@@ -150,7 +150,7 @@ def _even_check(scene: Scene, windows: Windows, reason: str) -> Check:
     return Check(worst, TOLERANCE, worst <= TOLERANCE, reason)
 
 
-def _identical(scene: Scene, windows: Windows) -> Check:
+def _identical(scene: ModelOnVolume, windows: Windows) -> Check:
     if scene.slices == 1:
         return Check(None, None, None, "one slice has no pairs")
     shares = _shares(
@@ -163,7 +163,7 @@ def _identical(scene: Scene, windows: Windows) -> Check:
     return Check(float(ratio(top.sum(), bottom.sum())), None, None, reason)
 
 
-def _norms(scene: Scene) -> Check:
+def _norms(scene: ModelOnVolume) -> Check:
     reason = "spread of the stem's norms over the slots, relative to their mean (for comparison)"
     try:
         norms = np.array(

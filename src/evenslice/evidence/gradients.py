@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evenslice.evidence.network import Scene
+from evenslice.evidence.network import ModelOnVolume
 from evenslice.model.stem.probe import evaluating
 
 CLOSE = 0.002
@@ -39,12 +39,12 @@ class Integrated:
     incompleteness: NDArray[np.float64]
 
 
-def gradient(scene: Scene, x: Tensor, coefficients: Tensor) -> Tensor:
+def gradient(scene: ModelOnVolume, x: Tensor, coefficients: Tensor) -> Tensor:
     """Return the absolute gradient of the number explained: windows (N, S, y, x), coefficients (N, C, y, x)."""
     return torch.cat([found.abs() for found, _ in scene.gradients(x, coefficients)])
 
 
-def input_x_gradient(scene: Scene, x: Tensor, coefficients: Tensor) -> Tensor:
+def input_x_gradient(scene: ModelOnVolume, x: Tensor, coefficients: Tensor) -> Tensor:
     """Return (x - baseline) times the gradient, signed (N, S, y, x); the baseline is the volume's mean."""
     return (x - scene.absent(x)) * torch.cat(
         [found for found, _ in scene.gradients(x, coefficients)]
@@ -52,7 +52,7 @@ def input_x_gradient(scene: Scene, x: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def smoothgrad(
-    scene: Scene, x: Tensor, coefficients: Tensor, orders: NDArray[np.intp], seed: int
+    scene: ModelOnVolume, x: Tensor, coefficients: Tensor, orders: NDArray[np.intp], seed: int
 ) -> Tensor:
     """Return the absolute mean gradient over noisy copies (N, S, y, x) (Smilkov et al., arXiv 1706.03825).
 
@@ -84,7 +84,7 @@ def smoothgrad(
 
 
 def integrated_gradients(
-    scene: Scene, x: Tensor, coefficients: Tensor, group: int, full: Tensor
+    scene: ModelOnVolume, x: Tensor, coefficients: Tensor, group: int, full: Tensor
 ) -> Integrated:
     """Integrate the gradient along the straight path from the baseline (Sundararajan et al., arXiv 1703.01365).
 
@@ -123,7 +123,7 @@ def integrated_gradients(
 
 
 def _path_sum(
-    scene: Scene, x: Tensor, base: Tensor, coefficients: Tensor, places: list[float]
+    scene: ModelOnVolume, x: Tensor, base: Tensor, coefficients: Tensor, places: list[float]
 ) -> Tensor:
     """Sum the gradients at some places of the path, 0 the baseline and 1 the window: (N, S, y, x)."""
     total = torch.zeros_like(x)

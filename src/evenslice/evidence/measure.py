@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evenslice.evidence.methods import gather
-from evenslice.evidence.network import Raw, Scene, read_sites
-from evenslice.evidence.sampling import Design, Site, orders_of
+from evenslice.evidence.network import ModelOnVolume, Raw, read_sites
+from evenslice.evidence.sampling import Design, SampledWindow, slice_orders
 from evenslice.evidence.target import Region, decision
 from evenslice.evidence.window_view import Look
 from evenslice.labels.metrics import confusion, scores_of
@@ -113,9 +113,9 @@ class Found:
 
 
 def measure(
-    scene: Scene,
+    scene: ModelOnVolume,
     question: Question,
-    sites: Sequence[Site],
+    sites: Sequence[SampledWindow],
     step: Step,
     keep: Callable[[Look], None] | None = None,
 ) -> Iterator[Found]:
@@ -133,9 +133,11 @@ def measure(
             step()
 
 
-def examine(scene: Scene, question: Question, part: list[tuple[Site, Raw]]) -> Iterator[Found]:
+def examine(
+    scene: ModelOnVolume, question: Question, part: list[tuple[SampledWindow, Raw]]
+) -> Iterator[Found]:
     """Measure some raw windows (S, y, x) of one size together."""
-    orders = orders_of(scene.slices, question.design)
+    orders = slice_orders(scene.slices, question.design)
     arranged = np.concatenate([raw[orders] for _, raw in part])  # (windows * arrangements, S, y, x)
     x, many = scene.normalised(arranged), len(orders)
     truths = [_truths(scene, question, site) for site, _ in part]
@@ -169,7 +171,10 @@ def examine(scene: Scene, question: Question, part: list[tuple[Site, Raw]]) -> I
 
 
 def _first_look(
-    scene: Scene, question: Question, pairs: Tensor, truths: Sequence[NDArray[np.uint8] | None]
+    scene: ModelOnVolume,
+    question: Question,
+    pairs: Tensor,
+    truths: Sequence[NDArray[np.uint8] | None],
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Run windows and their reversals (2W, S, y, x): coefficients (W, C, y, x), logits, and absolute gradients if wanted.
 
@@ -192,7 +197,7 @@ def _first_look(
 
 
 def _complete(
-    scene: Scene,
+    scene: ModelOnVolume,
     question: Question,
     x: Tensor,
     coefficients: Tensor,
@@ -240,7 +245,9 @@ def reversal_response(logits: Tensor) -> tuple[float, float]:
     return float(change.mean()), float((one != other).double().mean())
 
 
-def _truths(scene: Scene, question: Question, site: Site) -> NDArray[np.uint8] | None:
+def _truths(
+    scene: ModelOnVolume, question: Question, site: SampledWindow
+) -> NDArray[np.uint8] | None:
     """Read the classes of the slices before, at and after the centre, (3, y, x); beyond the ends the centre's."""
     if question.truth is None or question.target is None:
         return None
@@ -262,9 +269,9 @@ def _lag(
 
 
 def _look(
-    scene: Scene,
+    scene: ModelOnVolume,
     question: Question,
-    site: Site,
+    site: SampledWindow,
     raw: Raw,
     slots: Tensor | None,
     logits: Tensor,

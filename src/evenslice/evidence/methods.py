@@ -10,8 +10,8 @@ from torch import Tensor
 
 from evenslice.errors import BadInputError
 from evenslice.evidence.gradients import input_x_gradient, integrated_gradients, smoothgrad
-from evenslice.evidence.network import Raw, Scene
-from evenslice.evidence.perturbation import centre_copies, take_away
+from evenslice.evidence.network import ModelOnVolume, Raw
+from evenslice.evidence.perturbation import ablate_slots, centre_copies
 
 Floats = NDArray[np.float64]
 PERTURBATION = ("ablation", "ablation-copy", "shapley")
@@ -74,7 +74,7 @@ class Evidence:
 
 
 def gather(
-    scene: Scene,
+    scene: ModelOnVolume,
     methods: Sequence[str],
     arranged: Raw,
     x: Tensor,
@@ -124,7 +124,7 @@ def gather(
 
 
 def _perturb(
-    scene: Scene,
+    scene: ModelOnVolume,
     methods: Sequence[str],
     arranged: Raw,
     x: Tensor,
@@ -135,7 +135,7 @@ def _perturb(
 ) -> None:
     """Add what ablation, Shapley and copies find; ablation and Shapley share their runs of the network."""
     if "ablation" in methods or "shapley" in methods:
-        taken = take_away(scene, x, coefficients, full, exact="shapley" in methods)
+        taken = ablate_slots(scene, x, coefficients, full, exact="shapley" in methods)
         importance["ablation"] = taken.ablation
         if taken.shapley is not None and taken.incompleteness is not None:
             importance["shapley"], missed["shapley"] = taken.shapley, taken.incompleteness

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evenslice.evidence.sampling import Site
+from evenslice.evidence.sampling import SampledWindow
 from evenslice.model.logits import plain
 from evenslice.model.predict import logits_of
 from evenslice.volume.array import Volume
@@ -22,7 +22,7 @@ SHARE_OF_FREE = 0.5
 
 
 @dataclass(frozen=True)
-class Scene:
+class ModelOnVolume:
     """A network on a volume.
 
     Attributes
@@ -107,7 +107,9 @@ class Scene:
             yield found, logits.detach()
 
 
-def read_sites(volume: Volume, slices: int, sites: Sequence[Site]) -> Iterator[tuple[Site, Raw]]:
+def read_sites(
+    volume: Volume, slices: int, sites: Sequence[SampledWindow]
+) -> Iterator[tuple[SampledWindow, Raw]]:
     """Read the raw windows (S, y, x) of some sites, one after the other."""
     for site in sites:
         raw = read_window(volume, site.z, slices, site.y, site.x)

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evenslice.evidence.network import Raw, Scene
+from evenslice.evidence.network import ModelOnVolume, Raw
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Taken:
+class AblationResult:
     """What taking slices away did.
 
     Attributes
@@ -37,7 +37,9 @@ class Taken:
     incompleteness: Floats | None
 
 
-def take_away(scene: Scene, x: Tensor, coefficients: Tensor, full: Tensor, exact: bool) -> Taken:
+def ablate_slots(
+    scene: ModelOnVolume, x: Tensor, coefficients: Tensor, full: Tensor, exact: bool
+) -> AblationResult:
     """Run windows with the mean of the volume in place of some slices; in all 2^S ways if ``exact``.
 
     Shapley values (Shapley 1953, doi:10.1515/9781400881970-018): phi_s = sum over coalitions M without s of
@@ -84,11 +86,11 @@ def take_away(scene: Scene, x: Tensor, coefficients: Tensor, full: Tensor, exact
         if missing.bit_count() == 1:
             effect[:, missing.bit_length() - 1] = _summed((full - margins).abs())
     if phi is None:
-        return Taken(effect, None, None)
+        return AblationResult(effect, None, None)
     change = _summed(full - empty)
     sizes: Floats = phi.abs().sum(dim=(2, 3)).cpu().numpy()
     missed = np.abs(_summed(phi.sum(dim=1)) - change) / np.maximum(sizes.sum(axis=1), 1e-30)
-    return Taken(effect, sizes, missed)
+    return AblationResult(effect, sizes, missed)
 
 
 def shapley_weights(members: int, slices: int) -> list[float]:
@@ -104,7 +106,9 @@ def _summed(margins: Tensor) -> Floats:
     return sums
 
 
-def centre_copies(scene: Scene, arranged: Raw, coefficients: Tensor, full: Tensor) -> Floats:
+def centre_copies(
+    scene: ModelOnVolume, arranged: Raw, coefficients: Tensor, full: Tensor
+) -> Floats:
     """Return the sum over pixels of |margin - margin with the centre's slice in slot s|: 0 for the centre itself.
 
     Parameters

@@ -18,7 +18,7 @@ Design = Literal["reversal", "latin"]
 DESIGNS: tuple[Design, ...] = ("reversal", "latin")
 
 
-def orders_of(slices: int, design: Design = "reversal") -> NDArray[np.intp]:
+def slice_orders(slices: int, design: Design = "reversal") -> NDArray[np.intp]:
     """Return the orders in which a window's slices are arranged, the window itself and its reversal first.
 
     Parameters
@@ -44,7 +44,7 @@ CANDIDATES = 4
 
 
 @dataclass(frozen=True)
-class Site:
+class SampledWindow:
     """One window of an audit.
 
     Attributes
@@ -100,14 +100,14 @@ class Grid:
         first = self.start + block // (self.ys[2] * self.xs[2]) * self.slices
         return range(max(first, self.centres.start), min(first + self.slices, self.centres.stop))
 
-    def site(self, block: int, z: int) -> Site:
+    def site(self, block: int, z: int) -> SampledWindow:
         """Return the window of a block that is centred on slice z."""
         row, column = block // self.xs[2] % self.ys[2], block % self.xs[2]
         y, x = (
             start + number * side
             for (start, side, _), number in ((self.ys, row), (self.xs, column))
         )
-        return Site(z, slice(y, y + self.ys[1]), slice(x, x + self.xs[1]), block)
+        return SampledWindow(z, slice(y, y + self.ys[1]), slice(x, x + self.xs[1]), block)
 
 
 def plan_sites(
@@ -119,9 +119,9 @@ def plan_sites(
     multiple: int = 1,
     size: tuple[int, int] | None = None,
     roi: Roi | None = None,
-    richness: Callable[[Site], float] | None = None,
+    richness: Callable[[SampledWindow], float] | None = None,
     source: str = "the volume",
-) -> list[Site]:
+) -> list[SampledWindow]:
     """Draw windows wholly inside a volume, spread over as many blocks as there are.
 
     Blocks of S x tile x tile cover the volume; they are drawn in a seeded order, one window each, then a round for each
@@ -179,7 +179,7 @@ def plan_sites(
     return turns[:windows]
 
 
-def _middle(grid: Grid, block: int) -> Site:
+def _middle(grid: Grid, block: int) -> SampledWindow:
     inside = grid.inside(block)
     return grid.site(block, inside[len(inside) // 2])
 

@@ -45,7 +45,7 @@ def method_result(
     return MethodResult(by_slot, pairs, index, verdict)
 
 
-def settled(methods: Mapping[str, MethodResult]) -> dict[str, MethodResult]:
+def apply_abstention(methods: Mapping[str, MethodResult]) -> dict[str, MethodResult]:
     """Let ``ablation-copy`` abstain where every family that sees the centre does: it cannot tell how little the neighbours count."""
     others = [method.verdict for name, method in methods.items() if name != COPY]
     if COPY not in methods or not others or set(others) != {"abstained"}:

@@ -17,11 +17,11 @@ from evenslice.errors import BadInputError
 from evenslice.evidence.gradients import explaining
 from evenslice.evidence.measure import Question, examine
 from evenslice.evidence.methods import check_methods
-from evenslice.evidence.network import Raw, Scene, read_sites
+from evenslice.evidence.network import ModelOnVolume, Raw, read_sites
 from evenslice.evidence.result import MethodResult
-from evenslice.evidence.sampling import Site, plan_sites
+from evenslice.evidence.sampling import SampledWindow, plan_sites
 from evenslice.evidence.summary import method_result
-from evenslice.model.external import adopt
+from evenslice.model.external import wrap_external
 from evenslice.model.logits import Wrapper
 from evenslice.model.predict import device_of
 from evenslice.volume.array import Volume, as_volume
@@ -108,8 +108,8 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         self.module, self.prefix, self.at_once = module, prefix, at_once
         self.confidence, self.seed = confidence, seed
         self.history: list[dict[str, float]] = []
-        self._scene: Scene | None = None
-        self._parts: list[tuple[Site, Raw]] = []
+        self._scene: ModelOnVolume | None = None
+        self._parts: list[tuple[SampledWindow, Raw]] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history, for the checkpoint."""
@@ -148,11 +148,13 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         self._look(trainer)
         self._scene, self._parts = None, []
 
-    def _prepared(self, network: nn.Module) -> tuple[Scene, list[tuple[Site, Raw]]]:
+    def _prepared(
+        self, network: nn.Module
+    ) -> tuple[ModelOnVolume, list[tuple[SampledWindow, Raw]]]:
         """Find out how the network is called, and read the windows."""
         given = self.volume
         volume = open_volume(given) if isinstance(given, (str, Path)) else as_volume(given)
-        model = adopt(network, "callable", type(network).__name__, self.slices)
+        model = wrap_external(network, "callable", type(network).__name__, self.slices)
         if model.spec.classes == 0 or model.slices == 1:
             why = (
                 "sees one slice"
@@ -166,7 +168,7 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         sites = plan_sites(
             volume.shape, model.slices, self.tile, self.windows, self.seed, model.stride, model.size
         )
-        scene = Scene(
+        scene = ModelOnVolume(
             module=_AsFloat(model.module),
             stride=model.stride,
             slices=model.slices,
@@ -199,7 +201,7 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
                 {f"{self.prefix}{name}": value for name, value in values.items()}, step=step
             )
 
-    def _measured(self, scene: Scene) -> MethodResult:
+    def _measured(self, scene: ModelOnVolume) -> MethodResult:
         question = Question((self.method,), seed=self.seed)
         group, importance = max(1, scene.at_once // 2), []
         with _undisturbed(scene.module):

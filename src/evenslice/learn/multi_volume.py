@@ -127,7 +127,7 @@ class Mixture:
     """
 
     sources: tuple[PatchSource, ...]
-    occurrences: Occurrences | None = None
+    class_locations: Occurrences | None = None
     balance: float = 0.0
 
     @property
@@ -137,8 +137,8 @@ class Mixture:
 
     def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Draw one patch: window (S, y, x) normalised, target (y, x) with -1 where no loss is taken."""
-        if self.occurrences is not None and rng.random() < self.balance:
-            number, z, y, x = self.occurrences.draw(rng)
+        if self.class_locations is not None and rng.random() < self.balance:
+            number, z, y, x = self.class_locations.draw(rng)
             return self.sources[number].draw_around(rng, z, y, x)
         if len(self.sources) == 1:
             return self.sources[0].draw(rng)

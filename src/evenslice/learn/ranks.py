@@ -20,8 +20,7 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 import evenslice
-from evenslice.errors import BadInputError
-from evenslice.printable import one_line
+from evenslice.errors import BadInputError, one_line
 
 HOST = "127.0.0.1"
 GRACE_S = 60.0

@@ -7,52 +7,52 @@ from pydantic import Field, ValidationError
 
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import TargetKind
-from evenslice.learn.settings import OPTIONS, Settings, explained, read_toml
 from evenslice.model.stem.adapt import Init, Tie
+from evenslice.options import OPTIONS, Settings, explained, read_toml
 
-Part = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Deviations = Annotated[float, Field(ge=0, le=5)]
 
 
 class Brightness(Settings):
     """A constant is added to a section: up to ``size`` standard deviations, either way."""
 
-    probability: Part = 0.5
+    probability: Fraction = 0.5
     size: Deviations = 0.3
 
 
 class Contrast(Settings):
     """The distance of a section from the mean grey value is multiplied by a factor of 1 - ``size`` to 1 + ``size``."""
 
-    probability: Part = 0.5
+    probability: Fraction = 0.5
     size: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
 
 class Blur(Settings):
     """A section is out of focus: blurred by a Gaussian whose sigma is up to ``size`` pixels."""
 
-    probability: Part = 0.1
+    probability: Fraction = 0.1
     size: Annotated[float, Field(ge=0, le=10)] = 1.5
 
 
 class Noise(Settings):
     """Gaussian noise is added to a section, its deviation up to ``size`` of that of the volume."""
 
-    probability: Part = 0.3
+    probability: Fraction = 0.3
     size: Deviations = 0.3
 
 
 class Missing(Settings):
     """A neighbour slice is lost: a ``blank`` part of those is the mean grey value, the others are a copy of the centre."""
 
-    probability: Part = 0.05
-    blank: Part = 0.5
+    probability: Fraction = 0.05
+    blank: Fraction = 0.5
 
 
 class Shift(Settings):
     """A neighbour slice is badly aligned: shifted by up to ``size`` whole pixels along y and x."""
 
-    probability: Part = 0.1
+    probability: Fraction = 0.1
     size: Annotated[int, Field(ge=0, le=64)] = 4
 
 
@@ -135,12 +135,12 @@ class Recipe(Settings):
     crop: Annotated[int, Field(ge=SMALLEST_CROP, le=LARGEST_CROP)] = 256
     lr: Positive = 1e-3
     schedule: Schedule = "one-cycle"
-    warmup: Part = 0.1
+    warmup: Fraction = 0.1
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     clip: Positive | None = None
     loss: Loss = "ce+dice"
     class_weights: list[Positive] | None = None
-    balance: Part = 0.0
+    balance: Fraction = 0.0
     augment: Augment = "flips"
     em: EM = EM()
     precision: Precision = "auto"

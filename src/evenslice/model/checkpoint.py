@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.build import check_room, rebuild, size_of, stride_of
-from evenslice.model.external import adopt, slot_pattern
+from evenslice.model.external import slot_pattern, wrap_external
 from evenslice.model.metadata import (
     as_note,
     certificate_in,
-    damaged,
+    corrupt_metadata,
     numbers_in,
     parsed_note,
     scores_in,
     training_in,
 )
 from evenslice.model.pickles import check_not_pickled
-from evenslice.model.spec import Foreign, Model, Spec
+from evenslice.model.spec import ExternalSpec, Model, Spec
 from evenslice.model.stem.adapt import uniform_stem
 from evenslice.model.stem.find import find_stems
 from evenslice.model.stem.slots import distances, norms_per_slot
@@ -151,7 +151,7 @@ def read_about(path: Path) -> dict[str, Any]:
             f"{path} is not a model file ({error}), expected .safetensors of evenslice; check or copy it again"
         ) from error
     if not isinstance(about, dict):
-        raise damaged(path, "it is no table")
+        raise corrupt_metadata(path, "it is no table")
     if about.get("schema") != SCHEMA:
         raise BadInputError(
             f"{path} has the schema {about.get('schema')!r}, expected {SCHEMA!r}; use the evenslice that wrote it"
@@ -188,7 +188,7 @@ def facts_of(about: dict[str, Any], source: object) -> dict[str, Any]:
             "provenance": dict(about.get("provenance") or {}),
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(source, repr(error)) from error
+        raise corrupt_metadata(source, repr(error)) from error
 
 
 def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
@@ -211,13 +211,13 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
     about = read_about(path)
     facts, fields = facts_of(about, path), about.get("spec")
     if not isinstance(fields, dict):
-        raise damaged(path, "it has no spec")
+        raise corrupt_metadata(path, "it has no spec")
     try:
         model = _foreign(path, fields, network) if "form" in fields else _ours(path, fields)
         model.module.eval()
         norm = facts["normalisation"]
         if norm is not None and len(norm.mean) not in (1, model.slices):
-            raise damaged(path, f"{len(norm.mean)} means for {model.slices} slices")
+            raise corrupt_metadata(path, f"{len(norm.mean)} means for {model.slices} slices")
         return model.with_facts(**facts, file=path).with_tta(about.get("tta", "none"))
     except BadInputError as error:
         if str(path) in str(error):
@@ -229,7 +229,7 @@ def _ours(path: Path, fields: dict[str, Any]) -> Model:
     try:
         spec = Spec(**fields)
     except TypeError as error:
-        raise damaged(path, error) from error
+        raise corrupt_metadata(path, error) from error
     check_room(spec, path)
     network = rebuild(spec)
     load_state(network, path)
@@ -238,11 +238,11 @@ def _ours(path: Path, fields: dict[str, Any]) -> Model:
 
 def _foreign(path: Path, fields: dict[str, Any], network: nn.Module | None) -> Model:
     try:
-        spec = Foreign(**fields)
+        spec = ExternalSpec(**fields)
     except TypeError as error:
-        raise damaged(path, error) from error
+        raise corrupt_metadata(path, error) from error
     if spec.form != "callable":
-        raise damaged(path, f"a network of the form {spec.form!r} in a .safetensors file")
+        raise corrupt_metadata(path, f"a network of the form {spec.form!r} in a .safetensors file")
     if network is None:
         raise BadInputError(
             f"{path} holds weights for {spec.source}, whose code is not run unless you name it, expected both; give "
@@ -251,7 +251,7 @@ def _foreign(path: Path, fields: dict[str, Any], network: nn.Module | None) -> M
     if spec.slices != spec.built:
         uniform_stem(network, spec.slices, "random")
     load_state(network, path)  # before it is run: what it answers may depend on its weights
-    model = adopt(network.float().cpu().eval(), "callable", spec.source, spec.slices)
+    model = wrap_external(network.float().cpu().eval(), "callable", spec.source, spec.slices)
     return model.with_facts(spec=spec)
 
 

@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from evenslice.errors import BadInputError
 from evenslice.model.exported import NOTE, image_shape, quietly
-from evenslice.model.logits import Answer
+from evenslice.model.logits import LogitsAdapter
 from evenslice.model.onnx_file import KEY
 from evenslice.model.onnx_graph import SCOPES
 from evenslice.model.onnxproto import serialised
@@ -69,7 +69,7 @@ def traces(model: Model, tile: int) -> Iterator[Trace]:
     module = copy.deepcopy(model.module).float().cpu().eval()
     stated = image_shape(model.network)
     one_batch = (
-        isinstance(module, Answer) and module.batch is not None
+        isinstance(module, LogitsAdapter) and module.batch is not None
     )  # it fills up and cuts off by itself
     step = model.stride
     full = -(-tile // step) * step

@@ -22,7 +22,7 @@ from evenslice.model.archive import (
     view_of,
     without_traces,
 )
-from evenslice.model.metadata import as_note, damaged, parsed_note
+from evenslice.model.metadata import as_note, corrupt_metadata, parsed_note
 from evenslice.volume.atomic import written_beside
 
 NOTE = "extra/evenslice.json"
@@ -167,7 +167,7 @@ def _noted(records: Records, path: Path) -> dict[str, Any]:
     try:
         about = parsed_note(records.get(NOTE, b"{}"))
     except ValueError as error:
-        raise damaged(f"the evenslice.json in {path.name}", error) from error
+        raise corrupt_metadata(f"the evenslice.json in {path.name}", error) from error
     return about if isinstance(about, dict) else {}
 
 

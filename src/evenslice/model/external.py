@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.limits import check_image
-from evenslice.model.logits import Answer, Tensors, picture_in, resized, tensors_of
+from evenslice.model.logits import LogitsAdapter, Tensors, picture_in, resized, tensors_of
 from evenslice.model.pickles import check_no_pickle
-from evenslice.model.spec import Foreign, Model, Spec
+from evenslice.model.spec import ExternalSpec, Model, Spec
 from evenslice.model.stem.find import Stem, check_kind
 from evenslice.model.stem.probe import Call, call_of
 from evenslice.volume.windows import check_slices
@@ -24,7 +24,7 @@ from evenslice.volume.windows import check_slices
 ALIKE = 1e-5
 
 
-def library_call(model: Model) -> str | None:
+def guess_library_call(model: Model) -> str | None:
     """Return the library call that makes a network like this one, or None if nothing in it tells."""
     spec = model.spec
     if isinstance(spec, Spec):
@@ -158,7 +158,7 @@ def load_callable(source: str, slices: int | None = None) -> tuple[Model, Path |
         check_no_pickle(file)
     with redirect_stdout(sys.stderr):  # what their code prints would spoil JSON on standard output
         network = _network(_imported(found["module"], found["name"]), name)
-        return adopt(network.float().cpu().eval(), "callable", name, slices), Path(
+        return wrap_external(network.float().cpu().eval(), "callable", name, slices), Path(
             file
         ) if file else None
 
@@ -220,7 +220,7 @@ def _imported(module: str, name: str) -> Any:
     return thing
 
 
-def adopt(
+def wrap_external(
     network: nn.Module,
     form: Literal["callable", "torch-export", "onnx"],
     source: str,
@@ -266,7 +266,7 @@ def adopt(
     try:
         out = resized(picture_in(answer), call.shape[-2:])
     except BadInputError:
-        spec = Foreign(form, source, seen, 0, seen, "no prediction")
+        spec = ExternalSpec(form, source, seen, 0, seen, "no prediction")
         return Model(
             Tensors(network, batch).eval(), spec, stride=1, size=(call.shape[-2], call.shape[-1])
         )
@@ -277,8 +277,8 @@ def adopt(
     module = network
     graph = form == "torch-export"  # torch refuses to switch the mode of a bare graph
     if graph or probabilities or spoilt or batch is not None or not _is_plain(network, call):
-        module = Answer(network, probabilities, batch, spoilt).eval()
-    spec = Foreign(
+        module = LogitsAdapter(network, probabilities, batch, spoilt).eval()
+    spec = ExternalSpec(
         form, source, seen, out.shape[1], seen, "probabilities" if probabilities else "logits"
     )
     return Model(module, spec, stride=stride or 1, size=size)

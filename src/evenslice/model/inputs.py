@@ -23,10 +23,10 @@ from evenslice.model.checkpoint import (
     read_about,
     save_model,
 )
-from evenslice.model.external import adopt, form_of, load_callable
-from evenslice.model.logits import Answer
-from evenslice.model.metadata import damaged
-from evenslice.model.spec import Foreign, Model, Spec
+from evenslice.model.external import form_of, load_callable, wrap_external
+from evenslice.model.logits import LogitsAdapter
+from evenslice.model.metadata import corrupt_metadata
+from evenslice.model.spec import ExternalSpec, Model, Spec
 from evenslice.model.stem.find import check_kind
 from evenslice.volume.array import Roi, Volume, as_volume
 from evenslice.volume.files import open_volume, split_container
@@ -202,7 +202,7 @@ def model_of(
     return model if given is None else model.with_facts(normalisation=given).with_tta(model.tta)
 
 
-def adopted(module: nn.Module, slices: int | None = None) -> Model:
+def wrapped_module(module: nn.Module, slices: int | None = None) -> Model:
     """Take a network that the user holds: a float32 copy of it on the CPU, in eval mode, and how it is called.
 
     Raises
@@ -211,7 +211,7 @@ def adopted(module: nn.Module, slices: int | None = None) -> Model:
         If it is no network that can be run and watched.
     """
     check_kind(module)
-    return adopt(
+    return wrap_external(
         copy.deepcopy(module).float().cpu().eval(), "callable", type(module).__name__, slices
     )
 
@@ -248,7 +248,7 @@ def normalised_by(model: Model, volume: Volume, seed: int) -> Model:
 def check_segments(model: Model) -> None:
     """Raise ``BadInputError`` unless a model predicts something for every pixel."""
     if model.spec.classes == 0:
-        assert isinstance(model.spec, Foreign)
+        assert isinstance(model.spec, ExternalSpec)
         raise BadInputError(
             f"{model.spec.source} returns no prediction (B, classes, y, x) that lies on its input, expected a network that "
             "segments; name one that does (inspect and fix without a volume take any network)"
@@ -260,7 +260,7 @@ def check_name(model: Model, out: Path) -> None:
     endings = {"torch-export": ".pt2", "onnx": ".onnx"}
     ending = (
         endings.get(model.spec.form, ".safetensors")
-        if isinstance(model.spec, Foreign)
+        if isinstance(model.spec, ExternalSpec)
         else ".safetensors"
     )
     if out.suffix != ending:
@@ -271,8 +271,8 @@ def check_name(model: Model, out: Path) -> None:
 
 def save(out: Path, model: Model, force: bool) -> None:
     """Write a model in the form it came in: an exported file stays one, with what we note added to it; ``force``: replace one."""
-    form = model.spec.form if isinstance(model.spec, Foreign) else "evenslice"
-    if isinstance(model.spec, Foreign) and form == "torch-export":
+    form = model.spec.form if isinstance(model.spec, ExternalSpec) else "evenslice"
+    if isinstance(model.spec, ExternalSpec) and form == "torch-export":
         from evenslice.model.exported import write_exported
 
         write_exported(out, model.network, Path(model.spec.source), about_of(model), force)
@@ -309,9 +309,9 @@ def _loaded(source: str, slices: int | None) -> Model:
         from evenslice.model.onnx_file import read_onnx
 
         module, about = read_onnx(path)
-    return _noted(adopt(module, form, source, slices, image_shape(module)), about).with_facts(
-        file=path
-    )
+    return _noted(
+        wrap_external(module, form, source, slices, image_shape(module)), about
+    ).with_facts(file=path)
 
 
 def _made(source: str, slices: int | None) -> Model:
@@ -320,7 +320,9 @@ def _made(source: str, slices: int | None) -> Model:
         return model
     if weights.is_file() and not has_record(weights):  # plain weights of the user's own
         load_state(model.network, weights)
-        return adopt(model.network, "callable", model.spec.to_dict()["source"], model.slices)
+        return wrap_external(
+            model.network, "callable", model.spec.to_dict()["source"], model.slices
+        )
     about = read_about(weights)
     spec = about.get("spec")
     if isinstance(spec, dict) and spec.get("built") not in (None, model.slices):
@@ -338,9 +340,13 @@ def _noted(model: Model, about: dict[str, Any]) -> Model:
     source = model.spec.to_dict()["source"]
     facts = facts_of(about, source)
     if "tta" not in about:
-        raise damaged(source, "it has no tta")
+        raise corrupt_metadata(source, "it has no tta")
     spec = _with_stem(model.spec, about.get("stem"), source)
-    if about.get("export") and isinstance(model.module, Answer) and isinstance(spec, Foreign):
+    if (
+        about.get("export")
+        and isinstance(model.module, LogitsAdapter)
+        and isinstance(spec, ExternalSpec)
+    ):
         model.module.probabilities = (
             False  # export writes logits, also where they all happen to lie in 0..1
         )
@@ -348,11 +354,11 @@ def _noted(model: Model, about: dict[str, Any]) -> Model:
     return model.with_facts(spec=spec, **facts).with_tta(about["tta"])
 
 
-def _with_stem(spec: Spec | Foreign, noted: Any, source: str) -> Spec | Foreign:
+def _with_stem(spec: Spec | ExternalSpec, noted: Any, source: str) -> Spec | ExternalSpec:
     """Add to a foreign spec how its stem was made and tied, where the file says so."""
     if not isinstance(noted, dict):
         return spec
     try:
         return replace(spec, init=noted.get("init", "unknown"), tie=noted.get("tie", "none"))
     except (TypeError, BadInputError) as error:
-        raise damaged(source, error) from error
+        raise corrupt_metadata(source, error) from error

@@ -36,7 +36,7 @@ def plain(module: nn.Module) -> nn.Module:
     return module
 
 
-class Answer(Wrapper):
+class LogitsAdapter(Wrapper):
     """Turn what a foreign network returns into logits (B, C, y, x) of the input's size.
 
     Parameters

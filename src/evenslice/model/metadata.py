@@ -15,7 +15,7 @@ MOST_SLICES = 10_000_000  # of a volume that was trained on
 TARGETS = ("foreground", "boundary", "classes")
 
 
-def damaged(source: object, reason: object) -> BadInputError:
+def corrupt_metadata(source: object, reason: object) -> BadInputError:
     """Return the error for a record of ours that is not as we write it."""
     return BadInputError(
         f"{source} holds a damaged record of evenslice ({str(reason)[:200]}), expected one as evenslice writes it; write it again"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.metadata import as_note, damaged, parsed_note
+from evenslice.model.metadata import as_note, corrupt_metadata, parsed_note
 from evenslice.model.onnx_graph import (
     PRODUCTS,
     Entry,
@@ -23,7 +23,7 @@ from evenslice.model.onnx_graph import (
     tensors_of,
 )
 from evenslice.model.onnxproto import libraries, parsed, serialised
-from evenslice.model.stem.layer_input import Sight, looked_at, medians
+from evenslice.model.stem.layer_input import LayerInput, looked_at, medians
 from evenslice.volume.atomic import written_beside
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class OnnxNetwork(nn.Module):
         outputs = [out.float() if out.is_floating_point() else out for out in outputs]
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def watch(self, call: "Call", probes: Tensor) -> list[Sight]:
+    def watch(self, call: "Call", probes: Tensor) -> list[LayerInput]:
         """Run the network once for each row of ``probes`` (runs, S); return what its first operations receive.
 
         Raises
@@ -119,7 +119,7 @@ class OnnxNetwork(nn.Module):
             ]
             if axes:
                 layer = self if entry.refused else self.layers[turn]
-                sights.append(Sight(name, layer, entry.refused, tuple(axes)))
+                sights.append(LayerInput(name, layer, entry.refused, tuple(axes)))
         return sights
 
     def _run(self, kind: str, x: Tensor) -> list[Any]:
@@ -151,7 +151,7 @@ class OnnxNetwork(nn.Module):
 
     def _value(self, entry: Entry) -> Any:
         weight: Tensor = self.layers[self.roots[entry.root]].get_parameter("weight").detach().cpu()
-        return (weight.T if entry.turned else weight).numpy()
+        return (weight.T if entry.reorder_axes else weight).numpy()
 
 
 class _Watcher(nn.Module):
@@ -226,7 +226,7 @@ def _layer(node: Any, entry: Entry, held: Mapping[str, Any]) -> nn.Module:
         values = values.astype(np.float32)
     if node.op_type != "Conv":
         weight = (
-            torch.from_numpy(values.T.copy() if entry.turned else values)
+            torch.from_numpy(values.T.copy() if entry.reorder_axes else values)
             if values is not None
             else torch.zeros(1, 1)
         )
@@ -272,7 +272,7 @@ def read_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any]]:
     try:
         about = parsed_note(noted)
     except ValueError as error:
-        raise damaged(path.name, error) from error
+        raise corrupt_metadata(path.name, error) from error
     try:
         for graph in (model.graph, *model.functions):
             check_steps(graph)

@@ -45,7 +45,7 @@ class Entry:
     data: int
     weight: int
     root: str
-    turned: bool
+    reorder_axes: bool
     flipped: bool
     refused: str
 
@@ -172,10 +172,10 @@ def _entry(
         or (flipped and axes != 2)
     ):
         refused = node.op_type
-    turned = (
+    reorder_axes = (
         node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
     ) != flipped
-    return Entry(place, data, weight, root, turned, flipped, refused)
+    return Entry(place, data, weight, root, reorder_axes, flipped, refused)
 
 
 def name_of(graph: Any, entry: Entry) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evenslice.errors import BadInputError
 from evenslice.model.predict import logits_of, probabilities_of
-from evenslice.model.spec import Foreign, Model
+from evenslice.model.spec import ExternalSpec, Model
 
 Precision = Literal["auto", "fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16")
@@ -108,7 +108,7 @@ class Pending:
 
 def form_takes_layout(model: Model) -> bool:
     """Whether a network is run by torch layer by layer, so that layout and precision are ours to choose."""
-    return not isinstance(model.spec, Foreign) or model.spec.form == "callable"
+    return not isinstance(model.spec, ExternalSpec) or model.spec.form == "callable"
 
 
 def resolve_precision(asked: str, model: Model, device: torch.device) -> Literal["fp32", "bf16"]:

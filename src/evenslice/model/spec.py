@@ -72,7 +72,7 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ExternalSpec:
     """Where a network came from that was not built here.
 
     Attributes
@@ -160,7 +160,7 @@ class Model:
     """
 
     module: nn.Module
-    spec: Spec | Foreign
+    spec: Spec | ExternalSpec
     normalisation: Normalisation | None = None
     stride: int = 32
     training: dict[str, Any] = field(default_factory=dict)

@@ -14,8 +14,8 @@ from evenslice.model.runner import Pending, Runner, Settings
 from evenslice.model.spec import Model
 from evenslice.volume.array import Roi, Volume
 from evenslice.volume.normalisation import Normalisation
-from evenslice.volume.sections import Feed, Sections
-from evenslice.volume.tiles import Block, Cut, Tile, plan_blocks, within
+from evenslice.volume.sections import SectionReader, Sections
+from evenslice.volume.tiles import Block, Tile, TileLayout, plan_blocks, within
 
 T = TypeVar("T")
 WHOLE = 2048
@@ -25,7 +25,7 @@ IN_FLIGHT = {"cpu": 0, "cuda": 2}
 
 
 def predict_blocks(
-    runner: Runner, feed: Feed, blocks: Iterable[Block]
+    runner: Runner, feed: SectionReader, blocks: Iterable[Block]
 ) -> Iterator[tuple[Block, NDArray[np.float32]]]:
     """Predict blocks, one after the other.
 
@@ -83,7 +83,7 @@ def _put(out: NDArray[np.float32], block: Block, first: int, tile: Tile, pending
 Job = tuple[Block, int, NDArray[np.float32]]
 
 
-def _jobs(feed: Feed, blocks: Iterable[Block], batch: int) -> Iterator[Job]:
+def _jobs(feed: SectionReader, blocks: Iterable[Block], batch: int) -> Iterator[Job]:
     for block in blocks:
         for first, windows in feed.windows(block, batch):
             yield block, first, windows
@@ -120,11 +120,11 @@ def predict_slices(
     """Predict some whole slices of a volume, one after the other, in float32: probabilities (C, y, x) each."""
     _, height, width = volume.shape
     side = WHOLE if max(height, width) <= WHOLE else TILE
-    cut = Cut(
+    cut = TileLayout(
         (min(side, height), min(side, width)), 0, 0 if side == WHOLE else TILE // 4, model.stride
     )
     runner = Runner(model, Settings(device.type, threads=torch.get_num_threads()))
-    feed = Feed(Sections(volume), normalisation_of(model), model.slices)
+    feed = SectionReader(Sections(volume), normalisation_of(model), model.slices)
     blocks = [
         block
         for z in zs

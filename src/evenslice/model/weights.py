@@ -37,7 +37,7 @@ FAMILIES = {
 }
 
 
-def likeness(state: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+def guess_architecture(state: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
     """Return what weights seem to be for, ``""`` if nothing tells.
 
     Parameters
@@ -244,7 +244,7 @@ def load_encoder(
             loaded, problem, state = again, "", dict(converted)
     problem = problem or _too_much(state, wanted, whole)
     if problem:
-        like = likeness(state, facts or {})
+        like = guess_architecture(state, facts or {})
         seem = f"they seem to be for {like}; " if like else ""
         raise BadInputError(f"the weights {source} {problem}; {seem}{_advice(problem)}")
     encoder.load_state_dict(loaded)

@@ -107,7 +107,7 @@ class AuditPanel(Panel):
             volume = volume_of_layer(layer)
             truth = None if labels is None else volume_of_layer(labels)
         except BadInputError as error:
-            self.complain(str(error))
+            self.print_error(str(error))
             return
         model = self.asked_model()
         if model is None:

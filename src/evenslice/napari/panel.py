@@ -17,11 +17,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, one_line
 from evenslice.napari.fields import LayerField, PathField, ask, choose_model, plain
 from evenslice.napari.loading import load_verbs
 from evenslice.napari.work import Control, Outcome, attempt, numbers
-from evenslice.printable import one_line
 
 
 class _Teller(QObject):
@@ -117,7 +116,7 @@ class Panel(QWidget):
                 "std": numbers(self.std.text(), "the std"),
             }
         except BadInputError as error:
-            self.complain(str(error))
+            self.print_error(str(error))
             return None
 
     def start(self, task: Callable[[Control], Any], ended: Callable[[Any], None]) -> None:
@@ -143,7 +142,7 @@ class Panel(QWidget):
         """Show one line of news."""
         self.news.setText(one_line(text))
 
-    def complain(self, text: str) -> None:
+    def print_error(self, text: str) -> None:
         """Show an error here and where napari shows errors, which may take tags for markup: there are none left."""
         self.say(text)
         show_error("evenslice: " + one_line(text).replace("<", "‹").replace(">", "›"))
@@ -161,7 +160,7 @@ class Panel(QWidget):
         ended, self.control, self._ended = self._ended, None, None
         self._busy(False)
         if outcome.error is not None:
-            self.complain(outcome.error)
+            self.print_error(outcome.error)
         elif outcome.stopped:
             self.say(self.stopped())
         elif ended is not None:

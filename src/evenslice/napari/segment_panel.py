@@ -53,7 +53,7 @@ class SegmentPanel(Panel):
             volume = volume_of_layer(layer)
             going = self._going_on()
         except BadInputError as error:
-            self.complain(str(error))
+            self.print_error(str(error))
             return
         model = None if going is None else self.asked_model()
         if going is None or model is None:

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from evenslice.errors import BadInputError
-from evenslice.printable import one_line
+from evenslice.errors import BadInputError, one_line
 from evenslice.progress import Step
 from evenslice.volume.voxel_size import numbers_of
 

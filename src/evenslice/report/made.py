@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def made_with(provenance: Mapping[str, Any]) -> dict[str, str]:
+def provenance_rows(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Return what a result was made with as rows {what: words}: each input with its hash, the seed, the versions."""
     rows = {
         f"{role} read": _words(record) for role, record in (provenance.get("inputs") or {}).items()

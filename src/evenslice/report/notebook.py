@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape as escaped
 from typing import TYPE_CHECKING
 
-from evenslice.printable import printable
+from evenslice.errors import escape_control_chars
 from evenslice.report.audit_figures import audit_figure, scores_figure
 from evenslice.report.score_rows import score_rows
 from evenslice.report.verdict import sentence, slot_names
@@ -63,7 +63,7 @@ def _small(notes: Iterable[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return escaped(printable(text))
+    return escaped(escape_control_chars(text))
 
 
 def _interval(interval: "Interval | None") -> str:

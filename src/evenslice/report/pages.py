@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evenslice.evidence.result import Audit
-from evenslice.report.made import made_with
+from evenslice.report.made import provenance_rows
 from evenslice.report.page import Page, Row, write_page
 from evenslice.verbs.demo import Demo
 
@@ -22,7 +22,7 @@ def write_demo_page(path: Path, demo: Demo, command: str) -> None:
             Row(row.init, row.audit.to_dict(), row.scores.dice, row.scores.iou) for row in demo.rows
         ],
         looks=[look for row in demo.rows for look in row.audit.looks],
-        facts=demo.facts | made_with(demo.provenance),
+        facts=demo.facts | provenance_rows(demo.provenance),
         command=command,
         intro="Two networks, alike but for their first layer, were trained on the same phantom. "
         "rgb keeps the stem as photographs left it; green gives every slice the green filters.",
@@ -38,7 +38,7 @@ def write_audit_page(
         title=f"Audit of {label}",
         rows=[Row(label, audit.to_dict())],
         looks=audit.looks,
-        facts={**facts, **made_with(audit.provenance)},
+        facts={**facts, **provenance_rows(audit.provenance)},
         command=command,
     )
     write_page(page, path)

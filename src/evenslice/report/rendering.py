@@ -11,7 +11,7 @@ from jinja2 import ChainableUndefined, Environment, FunctionLoader
 from markupsafe import Markup
 
 from evenslice import __version__
-from evenslice.printable import printable
+from evenslice.errors import escape_control_chars
 from evenslice.report.verdict import fixed, interval, short
 from evenslice.volume.atomic import written_beside
 
@@ -72,7 +72,11 @@ def write_html(path: Path, text: str) -> None:
 
 def _fit(value: Any) -> Any:
     """Make a text that came from outside fit to be read; what the page draws itself stays."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return (
+        escape_control_chars(value)
+        if isinstance(value, str) and not isinstance(value, Markup)
+        else value
+    )
 
 
 def _file(name: str) -> str:

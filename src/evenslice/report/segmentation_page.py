@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evenslice.evidence.window_view import Look
-from evenslice.report.made import made_with
+from evenslice.report.made import provenance_rows
 from evenslice.report.rendering import render_html, write_html
 from evenslice.report.verdict import Badge, short
 from evenslice.report.viewer import viewer_of
@@ -35,7 +35,7 @@ def write_segmentation_page(
         "title": f"Segmentation {result.path.name}",
         "verdicts": [_written(result), *(_warned(words) for words in result.warnings)],
         "contents": [*([("looks", "Slices")] if viewer else []), ("notes", "What to know")],
-        "facts": {**facts, **_facts(result), **made_with(result.provenance)},
+        "facts": {**facts, **_facts(result), **provenance_rows(result.provenance)},
         "command": command,
         "viewer": viewer,
         "blank": result.blank,

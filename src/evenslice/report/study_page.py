@@ -9,7 +9,7 @@ from markupsafe import Markup
 from evenslice.report import study_cells as cells
 from evenslice.report import study_words as told
 from evenslice.report import svg
-from evenslice.report.made import made_with
+from evenslice.report.made import provenance_rows
 from evenslice.report.rendering import render_html, write_html
 from evenslice.report.study_cells import ALL, Look, Row
 from evenslice.report.study_curves import curve_chart, index_limits, panels_of
@@ -254,7 +254,7 @@ def _settings(study: Mapping[str, Any]) -> dict[str, str]:
         "margin of the mirror index": short(study.get("margin")),
         "margin of Dice": short(study.get("dice_margin")),
     }
-    made = made_with(study.get("provenance") or {"versions": study.get("versions")})
+    made = provenance_rows(study.get("provenance") or {"versions": study.get("versions")})
     return (
         counts
         | {str(name): str(value) for name, value in (study.get("settings") or {}).items()}

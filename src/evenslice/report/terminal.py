@@ -7,7 +7,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from evenslice.printable import printable
+from evenslice.errors import escape_control_chars
 
 
 class Terminal(Console):
@@ -18,16 +18,16 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Turn words into a text with styles, before its width is measured."""
-        return super().render_str(printable(text), **options)
+        return super().render_str(escape_control_chars(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
         """Turn a text or table into pieces of text with a style."""
         for piece in super().render(renderable, options):
-            yield piece if piece.control else Segment(printable(piece.text), piece.style)
+            yield piece if piece.control else Segment(escape_control_chars(piece.text), piece.style)
 
 
 def say(text: object) -> None:
     """Print a line."""
-    print(printable(str(text)))
+    print(escape_control_chars(str(text)))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evenslice.report.made import made_with
+from evenslice.report.made import provenance_rows
 from evenslice.report.rendering import render_html, write_html
 from evenslice.report.training_curves import training_chart
 from evenslice.report.verdict import Badge, fixed, short
@@ -117,5 +117,5 @@ def _facts(trained: Trained) -> dict[str, str]:
         {"target": str(training.get("target"))}
         | spans
         | found
-        | made_with(trained.model.provenance)
+        | provenance_rows(trained.model.provenance)
     )

@@ -19,10 +19,10 @@ from evenslice.model.streaming import predict_blocks
 from evenslice.progress import Step
 from evenslice.segmentation.options import Job
 from evenslice.segmentation.plan import Plan
-from evenslice.volume.array import Roi, Volume, along, turned
+from evenslice.volume.array import Roi, Volume, reorder_axes, swap_axis
 from evenslice.volume.atomic import flush_box, flush_tree, named
-from evenslice.volume.run_state import Ledger
-from evenslice.volume.sections import Feed, Sections
+from evenslice.volume.run_state import RunState
+from evenslice.volume.sections import SectionReader, Sections
 from evenslice.volume.tiles import Block
 from evenslice.volume.zarr_writer import create_image, create_labels
 
@@ -42,23 +42,25 @@ class Work:
         As opened, axes (z, y, x).
     """
 
-    def __init__(self, ledger: Ledger, model: Model, volume: Volume) -> None:
-        self.ledger = ledger
+    def __init__(self, run_state: RunState, model: Model, volume: Volume) -> None:
+        self.run_state = run_state
         self.job, self.plan = (
-            Job.from_dict(ledger.manifest["asked"]),
-            Plan.from_dict(ledger.manifest["chosen"]["plan"]),
+            Job.from_dict(run_state.manifest["asked"]),
+            Plan.from_dict(run_state.manifest["chosen"]["plan"]),
         )
         self.model = fused(
             model.with_facts(normalisation=self.plan.normalisation).with_tta(self.job.tta)
         )
         self.volume = replace(volume, voxel_nm=self.job.voxel_nm)
-        self.store = store_of(ledger.folder)
+        self.store = store_of(run_state.folder)
 
     @cached_property
     def blocks(self) -> list[Block]:
         """The blocks to predict, in the coordinates of the volume as it is sliced."""
         axis = self.job.axis
-        return self.plan.blocks(turned(self.volume.shape, axis), turned(self.job.box, axis))
+        return self.plan.blocks(
+            reorder_axes(self.volume.shape, axis), reorder_axes(self.job.box, axis)
+        )
 
     def predict(self, indices: Sequence[int], step: Step) -> None:
         """Predict and write some blocks; the next one is computed while the last one is written.
@@ -68,9 +70,9 @@ class Work:
         BadInputError
             If a section cannot be read or holds NaN; what was written before stays.
         """
-        box = turned(self.job.box, self.job.axis)
-        sections = Sections(along(self.volume, self.job.axis), (box[1], box[2]))
-        feed = Feed(sections, self.plan.normalisation, self.model.slices)
+        box = reorder_axes(self.job.box, self.job.axis)
+        sections = Sections(swap_axis(self.volume, self.job.axis), (box[1], box[2]))
+        feed = SectionReader(sections, self.plan.normalisation, self.model.slices)
         runner = Runner(self.model, self.plan.settings)
         chosen = [self.blocks[index] for index in indices]
         with ThreadPoolExecutor(1, "writing") as pool:
@@ -90,17 +92,17 @@ class Work:
         self, index: int, block: Block, found: NDArray[np.float32], sections: Sections
     ) -> None:
         place = self.place_of(block)
-        order = [0, *(1 + n for n in turned((0, 1, 2), self.job.axis))]
+        order = [0, *(1 + n for n in reorder_axes((0, 1, 2), self.job.axis))]
         if self.job.keeps_probabilities:
             write_box(self.probabilities, (slice(0, len(found)), *place), found.transpose(order))
         if self.job.keeps_labels and self.job.instances == "none":
             classes = classes_of(torch.from_numpy(found.swapaxes(0, 1)), self.job.threshold).numpy()
-            write_box(self.labels, place, classes.transpose(turned((0, 1, 2), self.job.axis)))
-        self.ledger.done(PREDICT, index, {"blank": _blank(block, sections, self.model.slices)})
+            write_box(self.labels, place, classes.transpose(reorder_axes((0, 1, 2), self.job.axis)))
+        self.run_state.done(PREDICT, index, {"blank": _blank(block, sections, self.model.slices)})
 
     def place_of(self, block: Block) -> Roi:
         """Return where a block lies in what is written."""
-        core = turned(block.core, self.job.axis)
+        core = reorder_axes(block.core, self.job.axis)
         z, y, x = (
             slice(c.start - b.start, c.stop - b.start)
             for c, b in zip(core, self.job.box, strict=True)
@@ -131,14 +133,16 @@ class Work:
                 yield from np.rint(self.probabilities[0, span] * np.float32(255)).astype(np.uint8)
 
     def _turned_box(self) -> tuple[tuple[int, int, int], Roi]:
-        return turned(self.volume.shape, self.job.axis), turned(self.job.box, self.job.axis)
+        return reorder_axes(self.volume.shape, self.job.axis), reorder_axes(
+            self.job.box, self.job.axis
+        )
 
 
 def prepare(folder: Path, job: Job, plan: Plan, volume: Volume, classes: int) -> None:
     """Create the arrays that the blocks are written into."""
     store = store_of(folder)
-    chunks = turned(
-        plan.chunks(turned(volume.shape, job.axis), turned(job.box, job.axis)), job.axis
+    chunks = reorder_axes(
+        plan.chunks(reorder_axes(volume.shape, job.axis), reorder_axes(job.box, job.axis)), job.axis
     )
     store.mkdir()
     create_image(

@@ -14,7 +14,7 @@ from evenslice.segmentation.blocks import PREDICT, Work
 from evenslice.segmentation.finish import Run
 from evenslice.segmentation.objects import Objects
 from evenslice.volume.files import open_volume
-from evenslice.volume.run_state import Ledger
+from evenslice.volume.run_state import RunState
 
 TIMEOUT_S = 10
 WAITING = 2  # tasks a thread that are handed out ahead
@@ -45,10 +45,10 @@ def _opened(folder: Path) -> Work:
     key = (str(folder), (folder / "manifest.json").stat().st_mtime_ns)
     if key not in _OPEN:
         _OPEN.clear()
-        ledger = Ledger(folder)
-        sources = ledger.manifest["chosen"]["sources"]
+        run_state = RunState(folder)
+        sources = run_state.manifest["chosen"]["sources"]
         model = model_of(sources["model"], sources["slices"])
-        _OPEN[key] = Work(ledger, model, open_volume(sources["volume"]))
+        _OPEN[key] = Work(run_state, model, open_volume(sources["volume"]))
     return _OPEN[key]
 
 

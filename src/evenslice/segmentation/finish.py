@@ -47,7 +47,7 @@ def finish(work: Work, out: Path, attributes: dict[str, Any], run: Run, progress
             )
     else:
         _make_pyramids(work, attributes, progress)
-    work.ledger.done(
+    work.run_state.done(
         FINISH, 0, found
     )  # before the store has its name: a kill in between loses nothing
     if work.job.to == "zarr":
@@ -59,10 +59,10 @@ def make_objects(work: Work, run: Run) -> int | None:
     objects = Objects(work)
     every = range(len(objects.boxes)) if objects.stages else range(0)
     for number, stage in enumerate(objects.stages):
-        if not work.ledger.is_done("begin", number):
+        if not work.run_state.is_done("begin", number):
             objects.begin(stage)
-            work.ledger.done("begin", number)
-        left = work.ledger.left(stage, every)
+            work.run_state.done("begin", number)
+        left = work.run_state.left(stage, every)
         if left:
             run(stage, left, f"objects: {stage}")
     return objects.count() if objects.stages else None
@@ -91,7 +91,7 @@ def _give_name(store: Path, out: Path) -> None:
 
 def _blanks(work: Work) -> dict[str, list[int]]:
     found: dict[int, set[int]] = {}
-    for record in work.ledger.records(PREDICT, len(work.blocks)):
+    for record in work.run_state.records(PREDICT, len(work.blocks)):
         for n, used in record["blank"].items():
             found.setdefault(int(n), set()).update(used)
     return {str(n): sorted(found[n]) for n in sorted(found)}

@@ -6,10 +6,10 @@ from evenslice.errors import BadInputError
 from evenslice.model.spec import Model
 from evenslice.segmentation.blocks import Work
 from evenslice.volume.array import Volume
-from evenslice.volume.run_state import Ledger
+from evenslice.volume.run_state import RunState
 
 
-def work_of(ledger: Ledger, model: Model, volume: Volume) -> Work:
+def work_of(run_state: RunState, model: Model, volume: Volume) -> Work:
     """Make ready to work on a run.
 
     Raises
@@ -18,7 +18,7 @@ def work_of(ledger: Ledger, model: Model, volume: Volume) -> Work:
         If its manifest holds no plan.
     """
     try:
-        work = Work(ledger, model, volume)
+        work = Work(run_state, model, volume)
         plan, cut = work.plan, work.plan.cut
         sizes, margins = (*cut.tile, cut.stride, plan.depth, plan.side), (cut.halo, cut.overlap)
         if len(cut.tile) != 2 or not all(type(n) is int for n in (*sizes, *margins)):
@@ -38,11 +38,11 @@ def work_of(ledger: Ledger, model: Model, volume: Volume) -> Work:
         MemoryError,
     ) as error:
         raise BadInputError(
-            f"{ledger.folder} holds a damaged plan ({error!r}), expected what this run wrote; start over with --force"
+            f"{run_state.folder} holds a damaged plan ({error!r}), expected what this run wrote; start over with --force"
         ) from error
 
 
-def check_sources(ledger: Ledger, sources: dict[str, Any]) -> None:
+def check_sources(run_state: RunState, sources: dict[str, Any]) -> None:
     """Refuse a run whose workers would open another model or volume than those named now: a model may be code, which is run.
 
     Parameters
@@ -57,11 +57,11 @@ def check_sources(ledger: Ledger, sources: dict[str, Any]) -> None:
     BadInputError
         If they differ.
     """
-    noted = ledger.manifest["chosen"].get("sources")
-    saved = str((ledger.folder / "model.safetensors").resolve())
+    noted = run_state.manifest["chosen"].get("sources")
+    saved = str((run_state.folder / "model.safetensors").resolve())
     wanted = sources | {"model": sources["model"] or saved}
     if noted != wanted:
         raise BadInputError(
-            f"{ledger.folder} holds a run of other files ({str(noted)[:200]}), expected {wanted} as given now; name the same, or start "
+            f"{run_state.folder} holds a run of other files ({str(noted)[:200]}), expected {wanted} as given now; name the same, or start "
             "over with --force"
         )

@@ -47,7 +47,7 @@ class Objects:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._shape = work.job.shape
-        self._folder = work.ledger.folder / "objects"
+        self._folder = work.run_state.folder / "objects"
         self._voxel = work.volume.voxel_nm
         self._numberings: dict[str, Numbering] = {}
 
@@ -101,7 +101,7 @@ class Objects:
             numbering = self._numbering("label" if stage == "place" else self.stages[-2])
             target = self._array("seeds") if stage == "place" else self._work.labels
             write_box(target, box, numbering.numbers_of(index)[self._array("local")[box]])
-        self._work.ledger.done(stage, index)
+        self._work.run_state.done(stage, index)
 
     def count(self) -> int:
         """Return how many objects there are, when all stages are done."""

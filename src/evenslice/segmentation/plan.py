@@ -17,8 +17,15 @@ from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_blocks
 from evenslice.volume.array import Roi, Volume
 from evenslice.volume.normalisation import Normalisation
-from evenslice.volume.sections import Feed, Sections
-from evenslice.volume.tiles import Block, Cut, block_side, chunk_side, count_blocks, plan_blocks
+from evenslice.volume.sections import SectionReader, Sections
+from evenslice.volume.tiles import (
+    Block,
+    TileLayout,
+    block_side,
+    chunk_side,
+    count_blocks,
+    plan_blocks,
+)
 
 SMALLEST_TILE = 32
 LARGEST_TILE = 4096
@@ -52,7 +59,7 @@ class Plan:
         Side of the smallest tile that is exact, where smaller ones were asked for, which are blended; else None.
     """
 
-    cut: Cut
+    cut: TileLayout
     depth: int
     side: int
     settings: Settings
@@ -80,7 +87,7 @@ class Plan:
     @staticmethod
     def from_dict(found: dict[str, Any]) -> "Plan":
         """Return the plan that a manifest holds."""
-        cut = Cut(**(found["cut"] | {"tile": tuple(found["cut"]["tile"])}))
+        cut = TileLayout(**(found["cut"] | {"tile": tuple(found["cut"]["tile"])}))
         norm = found["normalisation"]
         return Plan(
             **(
@@ -97,7 +104,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PlanRequest:
     """What was asked for and bears on the plan; None leaves it to us."""
 
     tile: int | None = None
@@ -107,7 +114,7 @@ class Wishes:
 
 
 def make_plan(
-    model: Model, volume: Volume, roi: Roi, normalisation: Normalisation, wishes: Wishes
+    model: Model, volume: Volume, roi: Roi, normalisation: Normalisation, wishes: PlanRequest
 ) -> Plan:
     """Decide how to segment a box of a volume.
 
@@ -174,7 +181,7 @@ def identity_of(model: Model) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check(model: Model, wishes: Wishes) -> None:
+def _check(model: Model, wishes: PlanRequest) -> None:
     if wishes.tile is not None and wishes.tile < SMALLEST_TILE:
         raise BadInputError(
             f"--tile is {wishes.tile}, expected {SMALLEST_TILE} pixels or more; leave it out for whole slices"
@@ -189,7 +196,7 @@ def _check(model: Model, wishes: Wishes) -> None:
         )
 
 
-def _budget(wishes: Wishes) -> float:
+def _budget(wishes: PlanRequest) -> float:
     """Return how many bytes the network may take for its own work."""
     if wishes.device.type == "cuda":
         return torch.cuda.mem_get_info()[0] * 0.7
@@ -199,24 +206,24 @@ def _budget(wishes: Wishes) -> float:
 
 
 def _cut(
-    model: Model, exact: Runner, volume: Volume, roi: Roi, wishes: Wishes, pixels: float
-) -> tuple[Cut, int | None]:
+    model: Model, exact: Runner, volume: Volume, roi: Roi, wishes: PlanRequest, pixels: float
+) -> tuple[TileLayout, int | None]:
     """Choose whole slices where they fit, else tiles: with a halo where that is exact, else blended; see ``Plan.exact_from``."""
     _, height, width = volume.shape
     whole = all(
         part.stop - part.start == n for part, n in zip(roi[1:], (height, width), strict=True)
     )
     if model.size is not None:
-        return Cut(model.size, 0, min(model.size) // 4, 1), None
+        return TileLayout(model.size, 0, min(model.size) // 4, 1), None
     if whole and (max(height, width) <= wishes.tile if wishes.tile else height * width <= pixels):
-        return Cut((height, width), 0, 0, model.stride), None
+        return TileLayout((height, width), 0, 0, model.stride), None
     halo = find_halo(exact.logits, model.slices, model.stride, largest=int(pixels**0.5))
     tile = wishes.tile or _tile(pixels, halo, model.stride)
     if halo is None or tile <= 2 * halo + model.stride:
-        return Cut(
+        return TileLayout(
             (tile, tile), 0, tile // 4, model.stride
         ), None if halo is None else 2 * halo + 2 * model.stride
-    return Cut((tile, tile), halo, 0, model.stride), None
+    return TileLayout((tile, tile), halo, 0, model.stride), None
 
 
 def _tile(pixels: float, halo: int | None, stride: int) -> int:
@@ -229,7 +236,7 @@ def _tile(pixels: float, halo: int | None, stride: int) -> int:
     return side
 
 
-def _depth(model: Model, volume: Volume, roi: Roi, cut: Cut) -> int:
+def _depth(model: Model, volume: Volume, roi: Roi, cut: TileLayout) -> int:
     """Choose how many slices a block has: few enough to be held, and to make a few blocks."""
     sides = [
         block_side(n, part, cut, tile, BLEND_SIDE)
@@ -262,7 +269,7 @@ def _measured(
     picture = _middle(volume, roi, model.slices, side)
     _, height, width = picture.shape
     everything = Plan(
-        Cut((height, width), 0, 0, plan.cut.stride),
+        TileLayout((height, width), 0, 0, plan.cut.stride),
         1,
         BLEND_SIDE,
         exact.settings,
@@ -296,7 +303,7 @@ def _answer(runner: Runner, plan: Plan, picture: Volume) -> NDArray[np.float32]:
     depth, height, width = picture.shape
     roi = (slice(depth // 2, depth // 2 + 1), slice(0, height), slice(0, width))
     out = np.zeros((runner.model.spec.classes, height, width), np.float32)
-    feed = Feed(Sections(picture), plan.normalisation, runner.model.slices)
+    feed = SectionReader(Sections(picture), plan.normalisation, runner.model.slices)
     for block, found in predict_blocks(runner, feed, plan.blocks(picture.shape, roi)):
         out[(slice(None), *block.core[1:])] = found[:, 0]
     return out

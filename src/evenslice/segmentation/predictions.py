@@ -7,7 +7,7 @@ from typing import Any
 
 from evenslice.labels.metrics import ScoresAs
 from evenslice.model.inputs import VolumeLike, volume_of
-from evenslice.model.metadata import damaged, spans_in
+from evenslice.model.metadata import corrupt_metadata, spans_in
 from evenslice.volume.array import Volume
 
 SEGMENTATION = Path("labels", "segmentation")
@@ -35,7 +35,7 @@ def trained_spans(source: VolumeLike) -> list[tuple[int, int]]:
             try:
                 return spans_in(noted.get("trained_slices") or [])
             except ValueError as error:
-                raise damaged(folder, error) from error
+                raise corrupt_metadata(folder, error) from error
     return []
 
 

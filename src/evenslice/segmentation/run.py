@@ -26,7 +26,7 @@ from evenslice.model.inputs import (
     volume_of,
 )
 from evenslice.model.provenance import provenance_of
-from evenslice.model.spec import Foreign, Model
+from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.streaming import normalisation_of
 from evenslice.progress import Progress, silent
 from evenslice.segmentation.blocks import PREDICT, Work, prepare
@@ -46,12 +46,12 @@ from evenslice.segmentation.options import (
     voxel_size_of,
     work_folder,
 )
-from evenslice.segmentation.plan import Plan, Wishes, identity_of, make_plan
-from evenslice.volume.array import Volume, along, check_bounded, turned
-from evenslice.volume.atomic import DISK, named, settled
+from evenslice.segmentation.plan import Plan, PlanRequest, identity_of, make_plan
+from evenslice.volume.array import Volume, check_bounded, reorder_axes, swap_axis
+from evenslice.volume.atomic import DISK, named, wait_for_zarr_writes
 from evenslice.volume.normalisation import estimate
-from evenslice.volume.run_state import Ledger, open_ledger
-from evenslice.volume.temp_names import sweep
+from evenslice.volume.run_state import RunState, open_run_state
+from evenslice.volume.temp_names import remove_stale
 
 VOXEL_TOLERANCE = 0.02
 WORTH_KEEPING_S = 60.0
@@ -240,7 +240,7 @@ def segment(
     model = model.with_tta(model.tta if tta is None else tta)
     job = _job(model, volume, out, roi, job_options)
     for place in (out, work_folder(out)):
-        sweep(place)
+        remove_stale(place)
     if is_complete(out, job) and (resume or part) and not work_folder(out).exists():
         return Segmented(out, True, 0, provenance=made)
     if not work_folder(out).exists():
@@ -248,32 +248,34 @@ def segment(
 
     def choose(folder: Path) -> dict[str, Any]:
         plan = _plan(model, volume, job, mean is not None, seed, device_of(device))
-        with named(out, folder), settled():
+        with named(out, folder), wait_for_zarr_writes():
             prepare(folder, job, plan, volume, model.spec.classes)
         if scheduler is not None and sources["model"] is None:
             sources["model"] = str((folder / "model.safetensors").resolve())
             save_model(folder / "model.safetensors", model)
         return {"plan": plan.to_dict(), "sources": sources}
 
-    ledger = open_ledger(work_folder(out), job.to_dict(), choose, resume or part is not None, force)
+    run_state = open_run_state(
+        work_folder(out), job.to_dict(), choose, resume or part is not None, force
+    )
     if scheduler is not None:
-        check_sources(ledger, sources)
-    work = work_of(ledger, model, volume)
+        check_sources(run_state, sources)
+    work = work_of(run_state, model, volume)
     warnings = _warnings(model, volume, job, normalisation, mean is not None)
     name = "run" if part is None else f"shard-{part[0]}-of-{part[1]}"
     with (
-        ledger.holding(name, out),
-        _kept(ledger, job, out, part is not None),
+        run_state.holding(name, out),
+        _kept(run_state, job, out, part is not None),
         _runs(work, scheduler, progress) as run,
     ):
         result = Segmented(
             out, True, len(work.blocks), 0, work.plan, warnings=warnings, provenance=made
         )
-        left = ledger.left(PREDICT, blocks_of_shard(len(work.blocks), part))
-        if left and ledger.folder.exists():
+        left = run_state.left(PREDICT, blocks_of_shard(len(work.blocks), part))
+        if left and run_state.folder.exists():
             run(PREDICT, left, "segmenting")
-        others = len(ledger.left(PREDICT, range(len(work.blocks))))
-        if not ledger.folder.exists():  # another shard has completed it in the meantime
+        others = len(run_state.left(PREDICT, range(len(work.blocks))))
+        if not run_state.folder.exists():  # another shard has completed it in the meantime
             return result
         if others and part is None:
             raise BadInputError(
@@ -298,17 +300,17 @@ def _finished(
         "asked": work.job.to_dict(),
         "provenance": result.provenance,
     }
-    with work.ledger.trying("finish") as held:
+    with work.run_state.trying("finish") as held:
         if not held:
-            return replace(result, complete=not work.ledger.folder.exists())
-        if work.store.exists() and not (work.job.to == "tif" and work.ledger.is_done(FINISH, 0)):
+            return replace(result, complete=not work.run_state.folder.exists())
+        if work.store.exists() and not (work.job.to == "tif" and work.run_state.is_done(FINISH, 0)):
             finish(work, result.path, noted, run, progress)
-        found = next(work.ledger.records(FINISH, 1))
+        found = next(work.run_state.records(FINISH, 1))
         facts = {"objects": found["objects"], "blank": found["blank"], "trained_slices": trained}
         result = replace(result, slices=work.model.slices, **facts)
         if told is not None:
             told(result)
-        work.ledger.remove()
+        work.run_state.remove()
     return result
 
 
@@ -316,7 +318,7 @@ def _finished(
 def _runs(work: Work, scheduler: str | None, progress: Progress) -> Iterator[Run]:
     """Give what does pieces of work: this process, or a cluster."""
     if scheduler is not None:
-        with cluster_run(scheduler, work.ledger.folder, progress) as run:
+        with cluster_run(scheduler, work.run_state.folder, progress) as run:
             yield run
         return
 
@@ -328,19 +330,19 @@ def _runs(work: Work, scheduler: str | None, progress: Progress) -> Iterator[Run
 
 
 @contextmanager
-def _kept(ledger: Ledger, job: Job, out: Path, shared: bool) -> Iterator[None]:
+def _kept(run_state: RunState, job: Job, out: Path, shared: bool) -> Iterator[None]:
     """Keep what is done when something fails, and say so; a run that has only begun is removed, unless others take part."""
     try:
-        with settled():
+        with wait_for_zarr_writes():
             yield
     except Exception as error:
         what = _failure(error, out)
-        there = ledger.folder.exists() and not shared and not ledger.is_done(FINISH, 0)
-        if there and not is_complete(out, job) and ledger.age_s() < WORTH_KEEPING_S:
+        there = run_state.folder.exists() and not shared and not run_state.is_done(FINISH, 0)
+        if there and not is_complete(out, job) and run_state.age_s() < WORTH_KEEPING_S:
             with suppress(OSError):  # what is wrong is said below
-                ledger.remove()
-        if what is not None and ledger.folder.exists():
-            what += f"; what is done is kept in {ledger.folder}: then go on with --resume"
+                run_state.remove()
+        if what is not None and run_state.folder.exists():
+            what += f"; what is done is kept in {run_state.folder}: then go on with --resume"
         elif what is None or isinstance(error, BadInputError):
             raise
         raise BadInputError(what) from error
@@ -361,7 +363,7 @@ def _job(model: Model, volume: Volume, out: Path, roi: str | None, options: dict
     job = Job(identity_of(model), fingerprint(volume), to, (z, y, x), tta=model.tta, **options)
     job.check_model(model)
     check_bounded(job.shape, volume.source, "choose parts of it with --roi")
-    along(volume, job.axis)
+    swap_axis(volume, job.axis)
     return job
 
 
@@ -370,11 +372,15 @@ def _plan(
 ) -> Plan:
     if job.normalisation == "volume" and not given:
         model = model.with_facts(normalisation=estimate(volume, seed)).with_tta(job.tta)
-    elif isinstance(model.spec, Foreign):
+    elif isinstance(model.spec, ExternalSpec):
         model = normalised_by(model, volume, seed)
-    wishes = Wishes(job.tile, job.precision, job.memory, device)
+    wishes = PlanRequest(job.tile, job.precision, job.memory, device)
     return make_plan(
-        model, along(volume, job.axis), turned(job.box, job.axis), normalisation_of(model), wishes
+        model,
+        swap_axis(volume, job.axis),
+        reorder_axes(job.box, job.axis),
+        normalisation_of(model),
+        wishes,
     )
 
 
@@ -396,7 +402,7 @@ def _warnings(
     found = []
     trained, here = (
         model.training.get("voxel_nm"),
-        turned(volume.voxel_nm, job.axis) if volume.voxel_nm else None,
+        reorder_axes(volume.voxel_nm, job.axis) if volume.voxel_nm else None,
     )
     if (
         trained
@@ -408,7 +414,11 @@ def _warnings(
             f"the voxels of {volume.source} are {sizes[0]} nm (z, y, x as sliced), the model was trained on {sizes[1]} nm: "
             "resample one of them if this is more than a detail"
         )
-    if isinstance(model.spec, Foreign) and model.normalisation is None and normalisation == "model":
+    if (
+        isinstance(model.spec, ExternalSpec)
+        and model.normalisation is None
+        and normalisation == "model"
+    ):
         found.append(
             "the model has no normalisation, so the mean and std of the volume were used; give --mean and --std if you know them"
         )

@@ -8,7 +8,7 @@ from evenslice.evidence.window_view import Look
 from evenslice.model.inputs import VolumeLike, parse_roi, volume_of
 from evenslice.segmentation.predictions import open_prediction
 from evenslice.segmentation.run import Segmented
-from evenslice.volume.array import along, turned
+from evenslice.volume.array import reorder_axes, swap_axis
 from evenslice.volume.windows import read_window
 
 
@@ -40,9 +40,9 @@ def segmentation_looks(
         Predictions are objects where there are any, else probabilities of the foreground, else class numbers.
     """
     source = volume_of(volume)
-    box = turned(parse_roi(roi, source.shape), axis)
+    box = reorder_axes(parse_roi(roi, source.shape), axis)
     written = open_prediction(result.path, "semantic" if result.objects is None else "instances")
-    raw, made = along(source, axis), along(written, axis)
+    raw, made = swap_axis(source, axis), swap_axis(written, axis)
     scale = 255.0 if made.meaning == "probabilities" and made.dtype.kind == "u" else 1.0
     span, depth = box[0], box[0].stop - box[0].start
     shown = min(count, depth)

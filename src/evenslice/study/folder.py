@@ -14,9 +14,9 @@ from typing import Any
 from evenslice.errors import BadInputError
 from evenslice.study.plan import Cell, Plan
 from evenslice.volume.atomic import written_beside
-from evenslice.volume.locks import held, held_if_free
+from evenslice.volume.locks import held, try_lock
 from evenslice.volume.run_state import stored_rows, stored_table
-from evenslice.volume.temp_names import sweep
+from evenslice.volume.temp_names import remove_stale
 
 FIRST = ("arch", "encoder", "weights", "init", "tie", "dataset", "target", "seed", "dice", "iou")
 MEASURED = ("mirror_index", "mirror_low", "mirror_high")
@@ -60,7 +60,7 @@ class StudyFolder:
                 f"{path} is not empty and holds no study, expected a new folder for --out; choose another"
             )
         path.mkdir(exist_ok=True)
-        sweep(name)
+        remove_stale(name)
         if (
             not name.exists()
         ):  # the first thing that is in it, so that it is known as a study whatever happens
@@ -100,7 +100,7 @@ class StudyFolder:
     def claiming(self, cell: Cell) -> Iterator[bool]:
         """Try to be the one that works on a cell; give whether that succeeded. A killed process gives it up."""
         self.of(cell).mkdir(exist_ok=True)
-        with held_if_free(self.path / "cells" / f"{cell.name}.lock") as mine:
+        with try_lock(self.path / "cells" / f"{cell.name}.lock") as mine:
             yield mine
 
     def keep(self, cell: Cell, row: Row) -> None:

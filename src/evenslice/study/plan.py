@@ -14,7 +14,7 @@ from pydantic import Field
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import TargetKind
 from evenslice.learn.recipe import Precision, Recipe
-from evenslice.learn.settings import Settings, checked, read_toml
+from evenslice.options import Settings, checked, read_toml
 
 DATASET = "dataset"
 OWN = (

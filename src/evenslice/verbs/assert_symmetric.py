@@ -69,13 +69,13 @@ def assert_symmetric(
         seed=seed,
         device=device,
     )
-    complaint = complaint_of(found)
+    complaint = failure_message(found)
     if complaint is not None and not (allow_inconclusive and found.verdict != "asymmetric"):
         raise AssertionError(complaint)
     return found
 
 
-def complaint_of(found: Audit) -> str | None:
+def failure_message(found: Audit) -> str | None:
     """Say why an audit does not show a symmetric model, and what to do; None if it does."""
     failed = ", ".join(found.believed["failed"])
     if found.verdict == "symmetric":

@@ -17,9 +17,9 @@ from evenslice.evidence.gradients import explaining
 from evenslice.evidence.maps import writing_maps
 from evenslice.evidence.measure import Found, Question, measure
 from evenslice.evidence.methods import check_methods, default_methods
-from evenslice.evidence.network import Scene, at_once_for, read_sites
+from evenslice.evidence.network import ModelOnVolume, at_once_for, read_sites
 from evenslice.evidence.result import Audit, Check, Latin, MethodResult, Sampling
-from evenslice.evidence.sampling import DESIGNS, Design, Site, plan_sites
+from evenslice.evidence.sampling import DESIGNS, Design, SampledWindow, plan_sites
 from evenslice.evidence.stats import (
     MOST_WINDOWS,
     confidence_each,
@@ -27,7 +27,7 @@ from evenslice.evidence.stats import (
     overall_verdict,
     planned_looks,
 )
-from evenslice.evidence.summary import lag_result, latin_result, method_result, settled
+from evenslice.evidence.summary import apply_abstention, lag_result, latin_result, method_result
 from evenslice.evidence.target import REGIONS, Region
 from evenslice.evidence.window_view import Look
 from evenslice.labels.targets import Target, whole
@@ -35,7 +35,6 @@ from evenslice.model.checkpoint import stem_record
 from evenslice.model.inputs import (
     ModelLike,
     VolumeLike,
-    adopted,
     check_same_shape,
     check_segments,
     device_of,
@@ -45,6 +44,7 @@ from evenslice.model.inputs import (
     trained_slices,
     volume_of,
     voxel_warning,
+    wrapped_module,
 )
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
@@ -137,7 +137,7 @@ def audit(
     BadInputError
         If something given cannot be used.
     """
-    known = adopted(model, slices) if isinstance(model, nn.Module) else model
+    known = wrapped_module(model, slices) if isinstance(model, nn.Module) else model
     model, volume = model_of(known, slices, mean, std), volume_of(volume)
     given = model
     check_segments(model)
@@ -183,7 +183,7 @@ def audit(
 class _Gathered:
     """What has been measured so far, and the results of the last look at it."""
 
-    sites: list[Site] = field(default_factory=list)
+    sites: list[SampledWindow] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
     shown: list[Look] = field(default_factory=list)
     methods: dict[str, MethodResult] = field(default_factory=dict)
@@ -197,9 +197,9 @@ class _Gathered:
 
 
 def _gather(
-    scene: Scene,
+    scene: ModelOnVolume,
     question: Question,
-    sites: Sequence[Site],
+    sites: Sequence[SampledWindow],
     plan: Sequence[int],
     margin: float,
     confidence: float,
@@ -216,7 +216,7 @@ def _gather(
                 gathered.shown.append(found.look)
             gathered.found.append(replace(found, look=None))
         gathered.sites.extend(part)
-        gathered.methods = settled(
+        gathered.methods = apply_abstention(
             {
                 name: method_result(
                     gathered.importance(name)[:, :2], gathered.clusters, margin, each, question.seed
@@ -231,7 +231,7 @@ def _gather(
 
 def _result(
     model: Model,
-    scene: Scene,
+    scene: ModelOnVolume,
     question: Question,
     gathered: _Gathered,
     checks: dict[str, Check],
@@ -317,10 +317,10 @@ def _sites(
     windows: int | str,
     roi: Roi | None,
     seed: int,
-) -> list[Site]:
+) -> list[SampledWindow]:
     truth, target = question.truth, question.target
 
-    def richness(site: Site) -> float:
+    def richness(site: SampledWindow) -> float:
         assert truth is not None
         assert target is not None
         return float(
@@ -341,13 +341,15 @@ def _sites(
     )
 
 
-def _scene(model: Model, volume: Volume, site: Site, device: str, seed: int) -> Scene:
+def _scene(
+    model: Model, volume: Volume, site: SampledWindow, device: str, seed: int
+) -> ModelOnVolume:
     where = device_of(device)
     module = copy.deepcopy(model.module).float().to(where)
     shape = (model.slices, site.y.stop - site.y.start, site.x.stop - site.x.start)
     with explaining(module):
         at_once = at_once_for(module, where, shape, model.stride)
-    return Scene(
+    return ModelOnVolume(
         module=module,
         stride=model.stride,
         slices=model.slices,

@@ -17,7 +17,7 @@ from evenslice.model.checkpoint import about_of, normalisation_record, stem_reco
 from evenslice.model.export import AXES, OPSET, Trace, archive_of, graph_of, noted_graph, traces
 from evenslice.model.inputs import ModelLike, check_apart, check_segments, model_of
 from evenslice.model.provenance import provenance_of
-from evenslice.model.spec import Foreign, Model
+from evenslice.model.spec import ExternalSpec, Model
 from evenslice.verbs.export_options import (
     TOLERANCE,
     Format,
@@ -187,7 +187,7 @@ def export(
             )
         else:
             shutil.copyfile(file, part)
-    assert isinstance(read.spec, Foreign)
+    assert isinstance(read.spec, ExternalSpec)
     read = read.with_facts(
         spec=replace(read.spec, source=str(out)), file=out, provenance=about["provenance"]
     )
@@ -226,7 +226,7 @@ def _about(
 ) -> dict[str, Any]:
     """Return what the file says of itself, as JSON has it: what model files say, and how it was exported."""
     about = about_of(model)
-    if isinstance(model.spec, Foreign):
+    if isinstance(model.spec, ExternalSpec):
         about["spec"]["source"] = Path(model.spec.source).name
     exported = {
         "format": format,

@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from evenslice.data.phantom import phantom
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, one_line
 from evenslice.model.export import Trace
 from evenslice.model.predict import probabilities_of
 from evenslice.model.spec import Model
-from evenslice.printable import one_line
 from evenslice.verbs.export_options import TOLERANCE, Label
 from evenslice.volume.normalisation import Normalisation
 

@@ -11,10 +11,10 @@ import numpy as np
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import stem_record
-from evenslice.model.external import form_of, library_call
+from evenslice.model.external import form_of, guess_library_call
 from evenslice.model.inputs import model_of
 from evenslice.model.provenance import provenance_of
-from evenslice.model.spec import Foreign, Model
+from evenslice.model.spec import ExternalSpec, Model
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
@@ -68,9 +68,9 @@ class Inspected:
                 "kind": "model",
                 "slices": self.model.slices,
                 "form": self.model.spec.form
-                if isinstance(self.model.spec, Foreign)
+                if isinstance(self.model.spec, ExternalSpec)
                 else "evenslice",
-                "library_call": library_call(self.model),
+                "library_call": guess_library_call(self.model),
                 "spec": self.model.spec.to_dict(),
                 "tta": self.model.tta,
                 "size": self.model.size,

@@ -22,7 +22,7 @@ from evenslice.progress import Progress, silent
 from evenslice.verbs.train_plan import Plan, origin, plan_training, provenance
 from evenslice.verbs.train_run import Keeper, Run, Watch, check_outputs, is_made
 from evenslice.verbs.train_score import looks_at, score_slices, validate
-from evenslice.volume.temp_names import sweep
+from evenslice.volume.temp_names import remove_stale
 
 __all__ = ["Trained", "score_slices", "train", "validate"]
 LAST, LOG = ".last.safetensors", ".log.csv"
@@ -126,7 +126,7 @@ def train(
     )
     model = _built(plan, recipe)
     for place in (out, last, log):
-        sweep(place)
+        remove_stale(place)
     if resume and is_made(out, model.training):
         kept = load_model(out)
         return Trained(kept, validate(kept, plan.validating(plan.mixture), where), out, last, log)

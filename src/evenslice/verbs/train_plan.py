@@ -102,9 +102,10 @@ def plan_training(volumes: Sequence[Volume], labels: Sequence[Volume], recipe: R
         )
         for volume, truth, (train, _) in zip(volumes, labels, splits, strict=True)
     )
-    occurrences = find_occurrences(sources, recipe.seed) if recipe.balance else None
+    class_locations = find_occurrences(sources, recipe.seed) if recipe.balance else None
     return Plan(
-        Mixture(sources, occurrences, recipe.balance), tuple(tuple(check) for _, check in splits)
+        Mixture(sources, class_locations, recipe.balance),
+        tuple(tuple(check) for _, check in splits),
     )
 
 

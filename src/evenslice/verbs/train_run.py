@@ -16,9 +16,9 @@ from evenslice.model.checkpoint import read_about, save_model
 from evenslice.model.spec import Model
 from evenslice.verbs.train_score import Validation, validate
 from evenslice.volume.atomic import check_writable, written_beside
-from evenslice.volume.locks import held_if_free
+from evenslice.volume.locks import try_lock
 from evenslice.volume.run_state import begun, busy, remove_run, stored_rows
-from evenslice.volume.temp_names import sweep
+from evenslice.volume.temp_names import remove_stale
 
 LOOK_SLICES = 8
 STATE, PLAN, FORCED, PLACING = "state.ckpt", "plan.json", "forced", "placing"
@@ -49,7 +49,7 @@ class Run:
         data = {key: training[key] for key in ("fingerprint", "labels")}
         others = [[one["fingerprint"], one["labels"]] for one in training.get("volumes", [])[1:]]
         self._plan = json.dumps(recipe.model_dump() | data | {"more": others}, indent=2)
-        self._lock = held_if_free(self.folder / LOCK)
+        self._lock = try_lock(self.folder / LOCK)
 
     def __enter__(self) -> "Run":
         if self._resume and not self.folder.exists():
@@ -134,7 +134,7 @@ def check_outputs(out: Path, others: Sequence[Path], resume: bool, force: bool) 
 
 def is_made(out: Path, training: dict[str, Any]) -> bool:
     """Whether a model is there that was trained in just this way, and no run is on its way."""
-    sweep(run_folder(out))
+    remove_stale(run_folder(out))
     if run_folder(out).exists() or not out.is_file():
         return False
     try:

@@ -202,7 +202,7 @@ SLAB_BYTES = 64 * 2**20
 ORDERS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0)}
 
 
-def along(volume: Volume, axis: str) -> Volume:
+def swap_axis(volume: Volume, axis: str) -> Volume:
     """Return the volume with ``axis`` in the place of z, still lazy; done twice, it is the volume again.
 
     Parameters
@@ -230,7 +230,7 @@ def along(volume: Volume, axis: str) -> Volume:
     return Volume(_Turned(volume.pixels, order), voxel, volume.source, volume.meaning)
 
 
-def turned(values: tuple[T, T, T], axis: str) -> tuple[T, T, T]:
+def reorder_axes(values: tuple[T, T, T], axis: str) -> tuple[T, T, T]:
     """Reorder a (z, y, x) triple for a volume sliced along ``axis``, or back: it is its own inverse."""
     a, b, c = ORDERS[axis]
     return values[a], values[b], values[c]

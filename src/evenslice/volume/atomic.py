@@ -14,7 +14,7 @@ from typing import Any
 
 from evenslice.errors import BadInputError
 from evenslice.volume.locks import WITHOUT_LINKS, held_briefly
-from evenslice.volume.temp_names import left_behind, part_of, sweep, throw_away
+from evenslice.volume.temp_names import remove_stale, stale_temp_files, temp_path, throw_away
 
 MANY = 2000
 _UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR}
@@ -111,7 +111,7 @@ _AT_FDCWD, _EXCHANGE = -100, 2
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
 
 
-def name_file(part: Path, path: Path, force: bool) -> None:
+def rename_into_place(part: Path, path: Path, force: bool) -> None:
     """Give a complete file its name; the old file is there until then.
 
     Raises
@@ -157,7 +157,7 @@ def name_folder(part: Path, path: Path, force: bool) -> None:
     if swap(part, path):
         throw_away(part)
         return
-    old = part_of(path, "old")
+    old = temp_path(path, "old")
     path.rename(old)
     try:
         part.rename(path)
@@ -169,7 +169,7 @@ def name_folder(part: Path, path: Path, force: bool) -> None:
 
 def recover(path: Path) -> None:
     """Give an old folder its name back if a process ended just before it gave that to the new one."""
-    for old in reversed(left_behind(path, "old")):
+    for old in reversed(stale_temp_files(path, "old")):
         if path.exists():
             throw_away(old)
         else:
@@ -199,7 +199,7 @@ LONGEST_S = 10.0
 
 
 @contextmanager
-def settled() -> Iterator[None]:
+def wait_for_zarr_writes() -> Iterator[None]:
     """If what is done within fails, let the error pass only when zarr has stopped writing, so that nothing appears after it."""
     try:
         yield
@@ -249,7 +249,7 @@ def check_writable(path: Path, force: bool) -> None:
 
 def _check_takes_files(path: Path) -> None:
     """Raise ``BadInputError`` if nothing can be made beside ``path``: to find that out after the work would be late."""
-    part = part_of(path, ending=path.suffix)
+    part = temp_path(path, ending=path.suffix)
     try:
         part.touch()
         part.unlink()
@@ -280,13 +280,13 @@ def written_beside(path: Path, force: bool = True) -> Iterator[Path]:
     BadInputError
         If ``path`` is there in the end, unless ``force``.
     """
-    sweep(path)
-    part = part_of(path, ending=path.suffix)
+    remove_stale(path)
+    part = temp_path(path, ending=path.suffix)
     try:
         with named(path, part):
             yield part
             flush_file(part)
-            name_file(part, path, force)
+            rename_into_place(part, path, force)
             flush_folder(path.parent)
     except BaseException:
         throw_away(part)
@@ -323,12 +323,12 @@ def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
         If ``path`` exists, unless ``force`` is given and it is a Zarr store.
     """
     check_store_writable(path, force)
-    sweep(path)
-    part = part_of(path)
+    remove_stale(path)
+    part = temp_path(path)
     try:
         with named(path, part):
             part.mkdir()
-            with settled():
+            with wait_for_zarr_writes():
                 yield part
             flush_tree(part)
             name_folder(part, path, force)
@@ -371,8 +371,8 @@ def folder_written_beside(path: Path, force: bool, beside: bool = False) -> Iter
         raise BadInputError(
             f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
         )
-    sweep(path)
-    part = part_of(path)
+    remove_stale(path)
+    part = temp_path(path)
     try:
         with named(path, part):
             part.mkdir()
@@ -399,20 +399,20 @@ def _placed(part: Path, path: Path, force: bool) -> None:
         ]
         if there and not force:
             raise appeared(there[0])
-        moving = part_of(path, "moving")
+        moving = temp_path(path, "moving")
         part.rename(moving)  # from here on it is complete, whoever moves the files
         _move(moving, path)
 
 
 def complete_moves(path: Path) -> None:
     """Give those files their names in a folder that a process had completed and not named before it ended."""
-    if left_behind(path, "moving"):
+    if stale_temp_files(path, "moving"):
         with held_briefly(_lock_of(path)):
             _complete(path)
 
 
 def _complete(path: Path) -> None:
-    for moving in left_behind(path, "moving"):
+    for moving in stale_temp_files(path, "moving"):
         _move(moving, path)
 
 

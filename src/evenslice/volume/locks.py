@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evenslice.errors import BadInputError
-from evenslice.volume.temp_names import Process, part_of, sweep, this_process
+from evenslice.volume.temp_names import Process, remove_stale, temp_path, this_process
 
 BEAT_S = 15.0
 SILENT_S = 600.0
@@ -57,8 +57,8 @@ def take_file(path: Path) -> Callable[[], None] | None:
     A process on this machine holds it until it ends, also while it is stopped; when it has ended, the next one takes over. One on
     another machine, which cannot be asked, gives a sign of life every 15 s; without any for ten minutes, the next one takes over.
     """
-    sweep(path)
-    mine = part_of(path)
+    remove_stale(path)
+    mine = temp_path(path)
     me = this_process()
     told = {
         "host": me.host,
@@ -120,7 +120,7 @@ def _is_stale(path: Path, mine: Path) -> bool:
 
 def _take_away(path: Path) -> bool:
     """Take away the file of a holder that is gone; return False if another process was faster."""
-    holder, gone = holder_of(path), part_of(path, "gone")
+    holder, gone = holder_of(path), temp_path(path, "gone")
     try:
         path.replace(gone)
     except FileNotFoundError:
@@ -167,7 +167,7 @@ Release = Callable[[], None]
 
 
 @contextmanager
-def held_if_free(path: Path) -> Iterator[bool]:
+def try_lock(path: Path) -> Iterator[bool]:
     """Try to hold a lock file; give whether that succeeded. A process that has ended holds none, a stopped one does.
 
     On a file system without locks a file ``NAME.held`` beside it tells who holds it; see ``take_file``.
@@ -225,13 +225,13 @@ def waited_for(take: Callable[[], Release | None], path: Path, patience_s: float
     while (release := take()) is None:
         if time.monotonic() > until:
             raise BadInputError(
-                f"another process has held {path} for {patience_s:g} s, expected less{told_of(path)}; wait for it, or end it"
+                f"another process has held {path} for {patience_s:g} s, expected less{holder_message(path)}; wait for it, or end it"
             )
         time.sleep(PAUSE_S)
     return release
 
 
-def told_of(path: Path) -> str:
+def holder_message(path: Path) -> str:
     """Say which process holds a lock, where only a file tells so, and what to do if that process is gone."""
     file = path if path.suffix == ".held" else _file_of(path)
     holder = holder_of(file)

@@ -10,8 +10,8 @@ from typing import Any
 
 from evenslice.errors import BadInputError
 from evenslice.volume.atomic import flush_file, named, written_beside
-from evenslice.volume.locks import held, held_if_free, told_of
-from evenslice.volume.temp_names import part_of, sweep, throw_away
+from evenslice.volume.locks import held, holder_message, try_lock
+from evenslice.volume.temp_names import remove_stale, temp_path, throw_away
 
 MOST_BYTES = 256 * 2**20
 
@@ -27,21 +27,21 @@ def stored(file: Path) -> Any:
         If there is no such file.
     """
     if file.stat().st_size > MOST_BYTES:
-        raise damaged(file, f"more than {MOST_BYTES} bytes")
+        raise corrupt_metadata(file, f"more than {MOST_BYTES} bytes")
     try:
         return json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise damaged(file, error) from error
+        raise corrupt_metadata(file, error) from error
 
 
 def stored_table(file: Path, *needed: str) -> dict[str, Any]:
     """Read a JSON file that holds a table with some keys; raises as ``stored``, also if it holds something else."""
     found = stored(file)
     if not isinstance(found, dict):
-        raise damaged(file, "it is no table")
+        raise corrupt_metadata(file, "it is no table")
     missing = [key for key in needed if key not in found]
     if missing:
-        raise damaged(file, f"it lacks {', '.join(missing)}")
+        raise corrupt_metadata(file, f"it lacks {', '.join(missing)}")
     return found
 
 
@@ -51,11 +51,11 @@ def stored_rows(file: Path, *needed: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(
         isinstance(row, dict) and row.keys() >= set(needed) for row in found
     ):
-        raise damaged(file, f"it is no list of tables with {', '.join(needed)}")
+        raise corrupt_metadata(file, f"it is no list of tables with {', '.join(needed)}")
     return found
 
 
-def damaged(file: Path, reason: object) -> BadInputError:
+def corrupt_metadata(file: Path, reason: object) -> BadInputError:
     """Return the error for a file that is not as it was written."""
     return BadInputError(
         f"{file} is damaged ({str(reason)[:100]}), expected what this run wrote; start over with --force, or remove its folder"
@@ -69,7 +69,7 @@ WORK = {"done", "objects", "store.zarr"}
 TRIES = 20
 
 
-class Ledger:
+class RunState:
     """A run's folder: its manifest, and a record for each piece of work that is done.
 
     Locks are the operating system's where it has some: those of a killed process are gone with it. Whoever takes part holds one, taken
@@ -87,7 +87,7 @@ class Ledger:
         self.folder = folder
         self.manifest: dict[str, Any] = stored_table(folder / MANIFEST, "asked", "chosen")
         if not all(isinstance(self.manifest[part], dict) for part in ("asked", "chosen")):
-            raise damaged(folder / MANIFEST, "what was asked or chosen is no table")
+            raise corrupt_metadata(folder / MANIFEST, "what was asked or chosen is no table")
 
     def is_done(self, stage: str, index: int) -> bool:
         """Whether a piece of work is done."""
@@ -96,7 +96,7 @@ class Ledger:
     def done(self, stage: str, index: int, record: dict[str, Any] | None = None) -> None:
         """Note that a piece of work is done and written."""
         place = self._place(stage, index)
-        part = part_of(place)
+        part = temp_path(place)
         try:
             with named(place, part):
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class Ledger:
     @contextmanager
     def trying(self, name: str) -> Iterator[bool]:
         """Try to hold a lock of the run; give whether that succeeded."""
-        with held_if_free(self.folder / f"{name}.lock") as free:
+        with try_lock(self.folder / f"{name}.lock") as free:
             yield free
 
     @contextmanager
@@ -177,7 +177,7 @@ class Ledger:
 
 def remove_run(folder: Path) -> None:
     """Remove the folder of a run in one step, and then what was in it."""
-    gone = part_of(folder, "gone")
+    gone = temp_path(folder, "gone")
     folder.rename(gone)
     shutil.rmtree(gone)
 
@@ -185,7 +185,7 @@ def remove_run(folder: Path) -> None:
 def busy(out: Path, lock: Path) -> BadInputError:
     """Return the error for a result that another process works on."""
     return BadInputError(
-        f"another process works on {out} ({lock.name.removesuffix('.lock')}), expected none{told_of(lock)}; wait for it, or choose another name"
+        f"another process works on {out} ({lock.name.removesuffix('.lock')}), expected none{holder_message(lock)}; wait for it, or choose another name"
     )
 
 
@@ -193,19 +193,19 @@ def is_busy(folder: Path) -> Path | None:
     """Return a lock in the folder of a run that some process holds, None if nobody works there."""
     for lock in sorted(folder.glob("*.lock")):
         if lock.name not in (PLAN, "finish.lock"):  # who finishes holds another one, too
-            with held_if_free(lock) as free:
+            with try_lock(lock) as free:
                 if not free:
                     return lock
     return None
 
 
-def open_ledger(
+def open_run_state(
     folder: Path,
     asked: dict[str, Any],
     choose: Callable[[Path], dict[str, Any]],
     join: bool,
     force: bool,
-) -> Ledger:
+) -> RunState:
     """Begin a run, or take part in the one that is there.
 
     Parameters
@@ -238,7 +238,7 @@ def open_ledger(
         except BaseException:
             remove_run(folder)
             raise
-        return Ledger(folder)
+        return RunState(folder)
 
 
 @contextmanager
@@ -259,7 +259,7 @@ def begun(folder: Path, ours: set[str], lock: str) -> Iterator[None]:
     BadInputError
         If something else is there, or other processes come and go all the time.
     """
-    sweep(folder)
+    remove_stale(folder)
     for _ in range(TRIES):
         if folder.exists() and not folder.is_dir():
             raise BadInputError(
@@ -302,8 +302,8 @@ def _made(folder: Path) -> bool:
     return True
 
 
-def _joined(folder: Path, asked: dict[str, Any], join: bool) -> Ledger:
-    ledger = Ledger(folder)
+def _joined(folder: Path, asked: dict[str, Any], join: bool) -> RunState:
+    run_state = RunState(folder)
     if not join:
         lock = is_busy(folder)
         if lock is not None:
@@ -311,7 +311,7 @@ def _joined(folder: Path, asked: dict[str, Any], join: bool) -> Ledger:
         raise BadInputError(
             f"{folder} holds an unfinished run, expected none; go on with --resume, or start over with --force"
         )
-    theirs = ledger.manifest["asked"]
+    theirs = run_state.manifest["asked"]
     other = [key for key in sorted({*theirs, *asked}) if theirs.get(key) != asked.get(key)]
     if other:
         name = other[0]
@@ -319,7 +319,7 @@ def _joined(folder: Path, asked: dict[str, Any], join: bool) -> Ledger:
             f"{folder} holds a run with another {name} ({_short(theirs.get(name))}), expected {_short(asked.get(name))} as asked "
             "now; repeat its options, or start over with --force"
         )
-    return ledger
+    return run_state
 
 
 def _short(value: Any) -> str:

@@ -78,7 +78,7 @@ class Sections:
         )
 
 
-class Feed:
+class SectionReader:
     """Reads the windows of blocks: each section once, as long as the blocks after each other look at the same area.
 
     Parameters

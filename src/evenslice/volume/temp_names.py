@@ -87,14 +87,14 @@ def _lives(pid: int, since: int) -> bool:
     )  # Z: it ended, and nobody has asked how
 
 
-def part_of(path: Path, kind: str = "part", ending: str = "") -> Path:
+def temp_path(path: Path, kind: str = "part", ending: str = "") -> Path:
     """Return a hidden name beside ``path`` that no other process and no other call takes."""
     me = this_process()
     who = f"{me.host}-{me.pid}-{me.began}-{uuid.uuid4().hex[:8]}"
     return path.with_name(f".{_label(path)}.{who}.{kind}{ending}")
 
 
-def left_behind(path: Path, kind: str) -> list[Path]:
+def stale_temp_files(path: Path, kind: str) -> list[Path]:
     """Return what processes that have ended left under hidden names of this kind beside ``path``, the last one last.
 
     Of processes on other machines nothing is known: what they left counts after a week.
@@ -119,10 +119,10 @@ def left_behind(path: Path, kind: str) -> list[Path]:
     return [place for _, place in sorted(found)]
 
 
-def sweep(path: Path) -> None:
+def remove_stale(path: Path) -> None:
     """Remove what processes that have ended did not complete beside ``path``, and what they did not remove."""
     for kind in ("part", "gone"):
-        for place in left_behind(path, kind):
+        for place in stale_temp_files(path, kind):
             throw_away(place)
 
 

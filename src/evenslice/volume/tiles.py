@@ -61,7 +61,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Cut:
+class TileLayout:
     """How slices are cut: chosen once for a run.
 
     Attributes
@@ -99,7 +99,7 @@ def within(inner: Area, outer: Area) -> Area:
 
 
 def plan_blocks(
-    shape: tuple[int, int, int], roi: Roi, cut: Cut, depth: int, side: int
+    shape: tuple[int, int, int], roi: Roi, cut: TileLayout, depth: int, side: int
 ) -> list[Block]:
     """Cut a box of a volume into blocks, and each into tiles, in reading order.
 
@@ -138,7 +138,9 @@ def plan_blocks(
     ]
 
 
-def count_blocks(shape: tuple[int, int, int], roi: Roi, cut: Cut, depth: int, side: int) -> int:
+def count_blocks(
+    shape: tuple[int, int, int], roi: Roi, cut: TileLayout, depth: int, side: int
+) -> int:
     """Return how many blocks ``plan_blocks`` would make, without making them."""
     z, *plane = roi
     layers = -(-(z.stop - z.start) // depth)
@@ -147,7 +149,7 @@ def count_blocks(shape: tuple[int, int, int], roi: Roi, cut: Cut, depth: int, si
     return int(layers)
 
 
-def block_side(size: int, span: slice, cut: Cut, tile: int, side: int) -> int:
+def block_side(size: int, span: slice, cut: TileLayout, tile: int, side: int) -> int:
     """Return the step between blocks along y or x, pixels; all of the span where one block is enough.
 
     Parameters
@@ -183,7 +185,7 @@ Piece = tuple[slice, slice, NDArray[np.float32] | None]  # core, read, weights a
 
 
 def _axis(
-    size: int, span: slice, cut: Cut, tile: int, side: int
+    size: int, span: slice, cut: TileLayout, tile: int, side: int
 ) -> list[tuple[slice, list[Piece]]]:
     """Cut one axis into the spans of blocks, each with the pieces that it is computed from."""
     cores = _steps(span, block_side(size, span, cut, tile, side))
@@ -211,7 +213,7 @@ def _steps(span: slice, step: int) -> list[slice]:
     ]
 
 
-def _around(core: slice, size: int, cut: Cut) -> slice:
+def _around(core: slice, size: int, cut: TileLayout) -> slice:
     """Return a core with its halo, from one multiple of the stride to another, cut at the edges of the volume."""
     low = max(0, core.start - cut.halo) // cut.stride * cut.stride
     high = -(-(core.stop + cut.halo) // cut.stride) * cut.stride

@@ -23,7 +23,7 @@ from evenslice.model.stem.slots import (
     Init,
     norms_per_slot,
     slot_weights,
-    updated_records,
+    update_input_channels,
     widened,
 )
 from evenslice.model.stem.tie import TIES, EvenWeight, Tie, bake_stem, tie_of
@@ -98,7 +98,7 @@ def uniform_stem(
             _check_input(module, stem, [(0, 1), (0, 2)])
     plans = [widened(stem, slices, init) for stem in stems]
     uniform = init != "rgb" or slices != 3
-    records = updated_records(module, [stem.name for stem in stems], slices, uniform)
+    records = update_input_channels(module, [stem.name for stem in stems], slices, uniform)
     with _undone_on_error(stems), records:
         _replace_all(stems, [weight for weight, _ in plans])
         wide = call.widened(slices)

@@ -18,13 +18,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 from evenslice.errors import BadInputError
 from evenslice.model.exported import is_exported
 from evenslice.model.stem.graphs import watch_graph
-from evenslice.model.stem.layer_input import Sight, looked_at, medians, noise_like
+from evenslice.model.stem.layer_input import LayerInput, looked_at, medians, noise_like
 from evenslice.model.stem.probe import Call, Probe, call_of
 
 JOINING = {torch.cat, torch.concat, torch.concatenate, torch.stack}
 
 
-def watch(module: nn.Module, call: Call, probes: Tensor) -> list[Sight]:
+def watch(module: nn.Module, call: Call, probes: Tensor) -> list[LayerInput]:
     """Run the network once for each row of ``probes`` (runs, S), slots that are constants; return what met parameters.
 
     Returns
@@ -34,7 +34,7 @@ def watch(module: nn.Module, call: Call, probes: Tensor) -> list[Sight]:
     """
     own = getattr(module, "watch", None)
     if callable(own):  # a network that runs outside of torch
-        found: list[Sight] = own(call, probes)
+        found: list[LayerInput] = own(call, probes)
         return found
     once = watch_graph if is_exported(module) else _watch_once
     runs = [once(module, call, constants) for constants in probes]
@@ -47,7 +47,7 @@ def watch(module: nn.Module, call: Call, probes: Tensor) -> list[Sight]:
             axes = tuple(
                 torch.stack([other[axis] for other in same]) for axis in range(len(values))
             )
-            sights.append(Sight(name, layer, operation, axes))
+            sights.append(LayerInput(name, layer, operation, axes))
     return sights
 
 
@@ -303,13 +303,13 @@ def _separation(table: Tensor) -> float:
     return float(torch.minimum(apart.clamp_min(0).sqrt().min(), sent.norm(dim=0).min()))
 
 
-def _stem(sight: Sight, probes: Tensor) -> Stem | None:
+def _stem(sight: LayerInput, probes: Tensor) -> Stem | None:
     """Return the stem that was seen, if the sight shows slots; raise if it is of a kind that cannot be handled."""
     layer = sight.layer
     near = 1e-4 + 4 * _precision(layer)
     matches = [_owners(values, probes, near) for values in sight.values]
-    along = [any(owner >= 0 for owner in owners) for owners, _ in matches]
-    if not any(along):
+    swap_axis = [any(owner >= 0 for owner in owners) for owners, _ in matches]
+    if not any(swap_axis):
         return None
     name = sight.name or "the network itself"
     if sight.operation:
@@ -322,7 +322,7 @@ def _stem(sight: Sight, probes: Tensor) -> Stem | None:
             f"the slices enter {name!r}, a {type(layer).__name__}, expected Conv2d or a linear patch embedding; {_advice(layer)}"
         )
     axis = len(matches) - (1 if isinstance(layer, nn.Linear) else 3)
-    if not along[axis]:
+    if not swap_axis[axis]:
         raise _apart(sight.name, "takes the slices one by one")
     if isinstance(layer, nn.Conv2d) and layer.groups != 1:
         raise BadInputError(
@@ -363,7 +363,7 @@ def _apart(name: str, what: str) -> BadInputError:
     )
 
 
-def _same_layout(sight: Sight, stem: Stem, probes: Tensor) -> bool:
+def _same_layout(sight: LayerInput, stem: Stem, probes: Tensor) -> bool:
     axis = len(sight.values) - (1 if stem.kind == "linear" else 3)
     return _owners(sight.values[axis], probes, 1e-4 + 4 * _precision(stem.layer))[0] == stem.slot_of
 

@@ -159,9 +159,9 @@ def _stand_in(watcher: _Watcher, n: fx.Node, weight: fx.Node) -> nn.Module | Non
     source, turns = _plain(weight)
     value = watcher.env[weight]
     product = _schema(n) in PRODUCTS
-    turned = _schema(n) != "aten::linear" and product
+    reorder_axes = _schema(n) != "aten::linear" and product
     if product and value.ndim == 2:
-        outputs, inputs = value.shape[::-1] if turned else value.shape
+        outputs, inputs = value.shape[::-1] if reorder_axes else value.shape
         layer: nn.Module = nn.Linear(inputs, outputs, bias=False, device="meta")
     elif (
         not product
@@ -172,9 +172,9 @@ def _stand_in(watcher: _Watcher, n: fx.Node, weight: fx.Node) -> nn.Module | Non
     else:
         return None
     parameter = watcher.fetch_attr(str(source.target)) if source.op == "get_attr" else None
-    if isinstance(parameter, nn.Parameter) and turns == turned:
+    if isinstance(parameter, nn.Parameter) and turns == reorder_axes:
         layer.weight = parameter
-    elif turned and turns == 0 and source.op == "get_attr":
+    elif reorder_axes and turns == 0 and source.op == "get_attr":
         return None  # (in, out): no weight of a Linear
     else:
         del layer.weight

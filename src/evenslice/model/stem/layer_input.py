@@ -9,7 +9,7 @@ LARGE, SAMPLE = 4096, 1023
 
 
 @dataclass(frozen=True)
-class Sight:
+class LayerInput:
     """One tensor that met parameters.
 
     Attributes

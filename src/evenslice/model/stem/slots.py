@@ -120,7 +120,7 @@ Record = tuple[nn.Module, str, Any]
 
 
 @contextmanager
-def updated_records(
+def update_input_channels(
     module: nn.Module, stems: Iterable[str], slices: int, uniform: bool
 ) -> Iterator[None]:
     """Tell the modules around the stems how many channels they take now; take it back when something fails.

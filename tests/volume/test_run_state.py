@@ -9,21 +9,21 @@ from contextlib import contextmanager
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.volume.run_state import Ledger, open_ledger
+from evenslice.volume.run_state import RunState, open_run_state
 
 ASKED = {"model": "abc", "roi": [[0, 3], [0, 4]], "threshold": 0.5}
 HOLDER = """
 import sys
 from pathlib import Path
-from evenslice.volume.run_state import Ledger
-with Ledger(Path(sys.argv[1])).holding(sys.argv[2], Path("out")):
+from evenslice.volume.run_state import RunState
+with RunState(Path(sys.argv[1])).holding(sys.argv[2], Path("out")):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 def begin(folder, asked=ASKED, join=False, force=False, choose=lambda folder: {"n": 1}):
-    return open_ledger(folder, asked, choose, join, force)
+    return open_run_state(folder, asked, choose, join, force)
 
 
 @contextmanager
@@ -46,11 +46,11 @@ def folder(tmp_path):
 
 
 def test_what_is_done_is_known_to_others(folder):
-    ledger = begin(folder)
+    run_state = begin(folder)
     for index in (0, 3, 2000):
-        ledger.done("predict", index, {"index": index})
-    ledger.done("label", 1)
-    other = Ledger(folder)
+        run_state.done("predict", index, {"index": index})
+    run_state.done("label", 1)
+    other = RunState(folder)
     assert other.manifest == {"asked": ASKED, "chosen": {"n": 1}}
     assert other.left("predict", range(5)) == [1, 2, 4]
     assert other.left("predict", range(1999, 2002)) == [1999, 2001]
@@ -63,11 +63,11 @@ def test_what_is_done_is_known_to_others(folder):
 
 
 def test_a_record_that_was_not_written_to_its_end_does_not_count(folder, monkeypatch):
-    ledger = begin(folder)
+    run_state = begin(folder)
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError, match="killed"):
-        ledger.done("predict", 0)
-    assert ledger.left("predict", range(1)) == [0]
+        run_state.done("predict", 0)
+    assert run_state.left("predict", range(1)) == [0]
     assert [file for file in (folder / "done").rglob("*") if file.is_file()] == []
 
 
@@ -88,7 +88,7 @@ def test_a_run_in_the_way_is_refused(folder):
         match=r"holds an unfinished run, expected none; go on with --resume, or start",
     ):
         begin(folder)
-    assert Ledger(folder).is_done("predict", 0)
+    assert RunState(folder).is_done("predict", 0)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_other_options_are_refused_by_name(folder, asked, message):
     begin(folder)
     with pytest.raises(BadInputError, match=message):
         begin(folder, asked, join=True)
-    assert Ledger(folder).manifest["asked"] == ASKED
+    assert RunState(folder).manifest["asked"] == ASKED
 
 
 def test_force_starts_anew(folder):
@@ -117,9 +117,9 @@ def test_force_starts_anew(folder):
         return {}
 
     begin(folder, choose=choose).done("predict", 0)
-    ledger = begin(folder, {**ASKED, "threshold": 0.9}, force=True, choose=choose)
-    assert not ledger.is_done("predict", 0)
-    assert ledger.manifest["asked"]["threshold"] == 0.9
+    run_state = begin(folder, {**ASKED, "threshold": 0.9}, force=True, choose=choose)
+    assert not run_state.is_done("predict", 0)
+    assert run_state.manifest["asked"]["threshold"] == 0.9
 
 
 @pytest.mark.parametrize("error", [BadInputError("no"), OSError("full"), KeyboardInterrupt()])
@@ -167,40 +167,40 @@ def test_a_file_of_that_name_is_left_alone(folder):
 
 
 def test_a_lock_that_another_process_holds_is_refused(folder):
-    ledger = begin(folder)
+    run_state = begin(folder)
     with held_elsewhere(folder):
         with pytest.raises(
             BadInputError, match=r"another process works on .*x\.zarr \(run\), expected none"
         ):
-            ledger.holding("run", folder.parent / "x.zarr").__enter__()
-        with ledger.holding("other", folder):
+            run_state.holding("run", folder.parent / "x.zarr").__enter__()
+        with run_state.holding("other", folder):
             pass
         with pytest.raises(BadInputError, match="another process works on"):
             begin(folder, force=True)
-        assert Ledger(folder).manifest["asked"] == ASKED
+        assert RunState(folder).manifest["asked"] == ASKED
 
 
 def test_the_lock_of_a_killed_process_is_free(folder):
-    ledger = begin(folder)
+    run_state = begin(folder)
     with held_elsewhere(folder) as process:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        with ledger.holding("run", folder):
+        with run_state.holding("run", folder):
             pass
-    with ledger.holding("run", folder), pytest.raises(BadInputError, match="another process"):
-        ledger.holding("run", folder).__enter__()
-    with ledger.holding("run", folder):
+    with run_state.holding("run", folder), pytest.raises(BadInputError, match="another process"):
+        run_state.holding("run", folder).__enter__()
+    with run_state.holding("run", folder):
         pass
 
 
 def test_it_is_removed_as_one(folder, monkeypatch):
-    ledger = begin(folder)
-    ledger.done("predict", 0)
-    ledger.remove()
+    run_state = begin(folder)
+    run_state.done("predict", 0)
+    run_state.remove()
     assert list(folder.parent.iterdir()) == []
-    ledger = begin(folder)
-    ledger.done("predict", 0)
+    run_state = begin(folder)
+    run_state.done("predict", 0)
     monkeypatch.setattr("shutil.rmtree", lambda *_: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError, match="killed"):
-        ledger.remove()
+        run_state.remove()
     assert not folder.exists()
