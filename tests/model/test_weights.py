@@ -11,7 +11,8 @@ from torch.nn.functional import interpolate
 
 from evenslice import build_model
 from evenslice.errors import BadInputError
-from evenslice.model.weights import load_encoder
+from evenslice.model.checkpoint import load_state
+from evenslice.model.weights import load_encoder, load_state_dict
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,32 @@ def test_a_checkpoint_of_training_is_opened(tmp_path, resnet, wrapper):
     state = {f"module.{key}": tensor for key, tensor in resnet.state_dict().items()}
     torch.save({wrapper: state, "epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "w.pth")
     assert held(build(tmp_path / "w.pth"), resnet)
+
+
+STATE = {
+    "a.weight": torch.arange(6.0).reshape(2, 3),
+    "b.c.bias": torch.ones(2, dtype=torch.float16),
+}
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth", "pt", "bin"])
+@pytest.mark.parametrize("prefixes", ["{}", "module.{}", "_orig_mod.{}", "module._orig_mod.{}"])
+def test_a_state_dict_is_read_without_the_prefixes_of_wrappers(tmp_path, ending, prefixes):
+    path, state = tmp_path / f"w.{ending}", {prefixes.format(k): v for k, v in STATE.items()}
+    save_file(state, path) if ending == "safetensors" else torch.save({"state_dict": state}, path)
+    found = load_state_dict(path)
+    assert set(found) == set(STATE)
+    for key, tensor in STATE.items():
+        assert found[key].dtype == torch.float32 and torch.equal(found[key], tensor.float())
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_network_whose_own_names_have_a_prefix_is_filled(tmp_path, prefix):
+    net = torch.nn.DataParallel(torch.nn.Linear(2, 2))
+    state = {"weight": torch.full((2, 2), 3.0), "bias": torch.full((2,), 4.0)}
+    torch.save({prefix + key: tensor for key, tensor in state.items()}, tmp_path / "w.pth")
+    load_state(net, tmp_path / "w.pth")
+    assert all(torch.equal(net.module.state_dict()[key], tensor) for key, tensor in state.items())
 
 
 def test_half_precision_is_widened(tmp_path, vit):

@@ -24,6 +24,7 @@ from evenslice.model.spec import ExternalSpec, Model, Spec
 from evenslice.model.stem.adapt import uniform_stem
 from evenslice.model.stem.find import find_stems
 from evenslice.model.stem.slots import distances, norms_per_slot
+from evenslice.model.weights import load_state_dict, without_wrapper_prefixes
 from evenslice.volume.atomic import written_beside
 from evenslice.volume.normalisation import Normalisation
 
@@ -256,28 +257,21 @@ def _foreign(path: Path, fields: dict[str, Any], network: nn.Module | None) -> M
 
 
 def load_state(network: nn.Module, path: Path) -> None:
-    """Fill a network with the tensors of a safetensors file, all of them and no others.
+    """Fill a network with the tensors of a file of weights, all of them and no others.
 
     Raises
     ------
     BadInputError
         If the file cannot be read or does not fit; the network is then as it was, or partly filled.
     """
+    state = load_state_dict(path)
+    names = without_wrapper_prefixes(network.state_dict())
+    given = {short: name for name, short in names.items()}
     try:
-        with safe_open(path, "pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (
-        Exception
-    ) as error:  # safetensors raises kinds of its own, and torch those of types it does not know
-        check_not_pickled(path)
-        raise BadInputError(
-            f"{path} cannot be read ({error}), expected a .safetensors file; check the path"
-        ) from error
-    try:
-        network.load_state_dict(state)
+        network.load_state_dict({given.get(name, name): tensor for name, tensor in state.items()})
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise BadInputError(
-            f"{path} does not fit the network ({' '.join(lines[1:2] or lines)[:200]}), expected all its tensors and no others; copy it "
-            "again, or name the function that made it"
+            f"{path} does not fit the network ({' '.join(lines[1:2] or lines)[:200]}), expected all "
+            "its tensors and no others; copy it again, or name the function that made it"
         ) from error

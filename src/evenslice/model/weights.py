@@ -5,15 +5,14 @@ import inspect
 import re
 import sys
 import warnings
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
@@ -100,16 +99,19 @@ def _family(state: Mapping[str, Tensor]) -> str:
 BUNDLED = Path(__file__).parent / "bundled" / "resnet18_conv1-layer2.safetensors"
 BUNDLED_DEPTH = 3
 WRAPPERS = ("state_dict", "model", "state_dict_ema", "teacher")
+HALF = (torch.float16, torch.bfloat16)
 COPIES = ("student", "encoder_k", "momentum")  # the lesser of two encoders in one file
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a state dict from a safetensors or torch file, without running anything in it.
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a safetensors file, or from one of ``torch.save``; no code in it is run.
 
     Returns
     -------
-    tuple
-        Tensors by name in float32, and the facts the file states about itself (safetensors metadata).
+    dict
+        Tensors by name, half precision widened to float32. What wraps a state dict in a training checkpoint
+        (``state_dict``, ``model``, ``teacher``) is opened; the prefixes of ``DataParallel`` (``module.``) and
+        ``torch.compile`` (``_orig_mod.``) are removed.
 
     Raises
     ------
@@ -118,71 +120,52 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if not path.is_file():
         raise BadInputError(
-            f"the weights {path} do not exist, expected a file, 'imagenet', 'bundled' or 'none'; check the path"
+            f"the weights {path} do not exist, expected a file, 'imagenet', 'bundled' or 'none'; "
+            "check the path"
         )
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                state: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                facts = dict(file.metadata() or {})
+            found: object = load_file(path)
         else:
-            _check_stored(path)
-            with _settings_allowed():
-                state, facts = torch.load(path, map_location="cpu", weights_only=True), {}
-    except BadInputError:
-        raise
-    except (
-        Exception
-    ) as error:  # safetensors and torch raise kinds of their own, among them of pickle
+            # DINO, MAE and MoCo keep their settings, a namespace, beside the tensors
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors, torch and pickle each raise kinds of their own
         raise _unreadable(path, error) from error
     for wrapper in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
         raise BadInputError(
-            f"the weights {path} hold more than tensors, expected a state dict; save model.state_dict()"
+            f"the weights {path} hold more than tensors, expected a state dict; "
+            "save model.state_dict()"
         )
-    size = path.stat().st_size
-    for key, value in state.items():
-        if (
-            value.layout != torch.strided
-            or value.is_meta
-            or value.is_quantized
-            or value.numel() > 8 * size
-        ):
-            raise BadInputError(
-                f"the weights {path} hold {str(key)[:60]!r} in a form that is not plain numbers of their own, expected such; save "
-                "model.state_dict() of contiguous tensors"
-            )
+    names = without_wrapper_prefixes(found)
     return {
-        str(key): value.float() if value.is_floating_point() else value
-        for key, value in state.items()
-    }, facts
+        names[name]: tensor.float() if tensor.dtype in HALF else tensor
+        for name, tensor in found.items()
+    }
 
 
-def _check_stored(path: Path) -> None:
-    """Raise ``BadInputError`` for a zip that would unpack to far more than its own size; torch writes none that is compressed."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        stated = sum(entry.file_size for entry in archive.infolist())
-    if stated > 2 * path.stat().st_size:
-        raise BadInputError(
-            f"the weights {path} would unpack to {stated} bytes, far more than their own size, expected what torch.save writes; copy "
-            "them again"
-        )
+def without_wrapper_prefixes(names: Iterable[str]) -> dict[str, str]:
+    """Map names of tensors to those without the prefixes of ``DataParallel`` and ``torch.compile``."""
+    plain = {name: name.replace("_orig_mod.", "") for name in names}
+    if all(name.startswith("module.") for name in plain.values()):
+        plain = {name: short.removeprefix("module.") for name, short in plain.items()}
+    return plain
 
 
-def _settings_allowed() -> AbstractContextManager[Any]:
-    """Let torch read a plain namespace of settings beside tensors, as DINO, MAE and MoCo write it."""
-    allowed = getattr(torch.serialization, "safe_globals", None)  # torch 2.5 and later
-    return (
-        nullcontext()
-        if allowed is None
-        else cast(AbstractContextManager[Any], allowed([argparse.Namespace]))
-    )
+def weights_metadata(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says about itself; nothing for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a state dict and what its file says about itself; see ``load_state_dict``."""
+    return load_state_dict(path), weights_metadata(path)
 
 
 def _unreadable(path: Path, error: Exception) -> BadInputError:
@@ -190,11 +173,12 @@ def _unreadable(path: Path, error: Exception) -> BadInputError:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
     if objects:
         return BadInputError(
-            f"the weights {path} cannot be read (they hold {objects[1]}, which is not run), expected tensors only; save "
-            "model.state_dict() in their place"
+            f"the weights {path} cannot be read (they hold {objects[1]}, which is not run), "
+            "expected tensors only; save model.state_dict() in their place"
         )
     return BadInputError(
-        f"the weights {path} cannot be read ({reason}), expected safetensors or a torch state dict; copy them again"
+        f"the weights {path} cannot be read ({reason}), expected safetensors or a torch state dict; "
+        "copy them again"
     )
 
 
