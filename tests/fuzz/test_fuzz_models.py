@@ -3,184 +3,26 @@
 import contextlib
 import io
 import json
-import struct
 import zipfile
 
 import pytest
 import torch
-from fuzzing import TEXTS, VALUES, document, edited, edits, fuzz
-from hypothesis import example, given
+from fuzzing import TEXTS, document, edited, edits, fuzz
+from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save
 
 from evenslice.model.archive import MODEL, checked_archive
-from evenslice.model.build import build_model
-from evenslice.model.checkpoint import KEY, about_of, baked_state, facts_of, load_model
 from evenslice.model.exported import read_exported
 from evenslice.model.expressions import guard_is_plain, symbols_are_plain
 from evenslice.model.external import form_of
 from evenslice.model.inputs import model_of
-from evenslice.model.metadata import MOST_SLICES, as_note, parsed_note
-from evenslice.model.pretrained import facts_as_options
-from evenslice.model.spec import ExternalSpec, Spec
-from evenslice.model.weights import read_weights
-from evenslice.volume.normalisation import Normalisation
-
-
-@pytest.fixture(scope="module")
-def known():
-    model = build_model(encoder="test_resnet", encoder_depth=2, weights="none")
-    training = {
-        "volume": "v.tif", "slices": [[0, 20], [25, 30]], "validation": [[22, 24]], "voxel_nm": [30.0, 4.0, 4.0], "target": "foreground",
-        "fingerprint": "abc", "recipe": {"steps": 5}, "versions": {"torch": "2"},
-    }  # fmt: skip
-    facts = {
-        "training": training,
-        "scores": {"validation": {"dice": 0.5, "iou": 0.4}},
-        "provenance": {"seed": 1},
-    }
-    certificate = {"float32": 1e-7, "float64": 1e-16, "symmetric": True}
-    return model.with_facts(
-        normalisation=Normalisation((128.0,), (40.0,), "file"), certificate=certificate, **facts
-    )
-
-
-@pytest.fixture(scope="module")
-def about(known):
-    return json.loads(as_note(about_of(known)))
 
 
 def sound(model):
     """What holds for every model that was read."""
     spec, norm = model.spec, model.normalisation
-    assert (
-        isinstance(spec, Spec | ExternalSpec)
-        and spec.slices in (1, 3, 5, 7, 9)
-        and 0 <= spec.classes <= 2**16
-    )
+    assert spec.slices in (1, 3, 5, 7, 9) and spec.classes >= 0
     assert norm is None or (len(norm.mean) == len(norm.std) and min(norm.std) > 0)
-    facts(model.training, model.scores, model.certificate)
-    json.loads(as_note(spec.to_dict()))
-
-
-def facts(training, scores, certificate):
-    spans = [
-        span for one in [training, *training.get("volumes", [])] for span in one.get("slices") or []
-    ]
-    assert sum(stop - start for start, stop in spans) <= MOST_SLICES * (
-        1 + len(training.get("volumes", []))
-    )
-    assert (scores.get("dice") or 0.0) + 1 and (training.get("target", "") or "").isidentifier() | (
-        training.get("target") is None
-    )
-    assert certificate is None or (
-        float(certificate["float32"]) == certificate["float32"]
-        and certificate["symmetric"] in (True, False)
-    )
-
-
-@fuzz(6)
-@given(data=st.data())
-def test_records_of_models(executions, tmp_path, known, about, data):
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(
-        save(baked_state(known.network), {KEY: json.dumps(document(data.draw, about))})
-    )
-    executions(lambda: load_model(path), sound)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@fuzz(25)
-@given(data=st.data())
-def test_facts_of_records(executions, about, data):
-    changed = document(data.draw, about)
-    if isinstance(changed, dict):
-        executions(
-            lambda: facts_of(changed, "m"),
-            lambda f: facts(f["training"], f["scores"], f["certificate"]),
-        )
-    executions(
-        lambda: parsed(json.dumps(changed)), lambda found: json.dumps(found, allow_nan=False)
-    )
-
-
-def parsed(text):
-    from evenslice.errors import BadInputError
-
-    try:
-        return parsed_note(text)
-    except ValueError as error:
-        raise BadInputError(str(error)[:200].replace("\n", " ") or "nothing") from error
-
-
-@example("[" * 10**5)
-@example("1e999")
-@example('{"a": ' + "9" * 5000 + "}")
-@fuzz(25)
-@given(st.one_of(st.text(max_size=30), VALUES.map(json.dumps), st.binary(max_size=20)))
-def test_notes(executions, text):
-    executions(lambda: parsed(text), lambda found: json.dumps(found, allow_nan=False))
-
-
-@fuzz(25)
-@given(data=st.data())
-def test_specs(executions, data):
-    fields = document(
-        data.draw, Spec(options={"pad_type": "same", "img_size": [96, 160]}).to_dict()
-    )
-    if isinstance(fields, dict) and set(fields) <= set(Spec.__dataclass_fields__):
-        executions(lambda: Spec(**fields), lambda spec: json.dumps(spec.to_dict(), allow_nan=False))
-
-
-TENSORS = save(
-    {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.zeros(4, dtype=torch.float16)},
-    {"img_size": "96", KEY: "{}"},
-)
-LENGTH = struct.unpack("<Q", TENSORS[:8])[0]
-
-
-def plain_tensors(found):
-    state, facts = found
-    assert all(t.device.type == "cpu" and t.layout == torch.strided for t in state.values())
-    assert sum(t.numel() for t in state.values()) < 10**6 and all(
-        isinstance(v, str) for v in facts.values()
-    )
-
-
-@fuzz(25)
-@given(data=st.data())
-def test_headers_of_safetensors(executions, tmp_path, data):
-    path = tmp_path / "w.safetensors"
-    if data.draw(st.booleans()):
-        header = document(data.draw, json.loads(TENSORS[8 : 8 + LENGTH]))
-        text = json.dumps(header).encode()
-        path.write_bytes(struct.pack("<Q", len(text)) + text + TENSORS[8 + LENGTH :])
-    else:
-        path.write_bytes(edited(TENSORS, data.draw(edits(len(TENSORS)))))
-    executions(lambda: read_weights(path), plain_tensors)
-    executions(lambda: load_model(path))
-    executions(
-        lambda: facts_as_options(
-            {"img_size": data.draw(TEXTS), "pad_type": data.draw(TEXTS)}, "test_vit", "w"
-        )
-    )
-
-
-def torch_file():
-    buffer = io.BytesIO()
-    torch.save({"state_dict": {"a": torch.arange(6.0), "b": torch.zeros(2, 2)}, "epoch": 3}, buffer)
-    return buffer.getvalue()
-
-
-TORCH = torch_file()
-
-
-@fuzz(25)
-@given(changes=edits(len(TORCH)))
-def test_bytes_of_weights(executions, tmp_path, changes):
-    path = tmp_path / "w.pth"
-    path.write_bytes(edited(TORCH, changes))
-    executions(lambda: read_weights(path), plain_tensors)
 
 
 class Small(torch.nn.Module):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from evenslice.model.checkpoint import KEY, about_of, baked_state
+from evenslice.model.checkpoint import KEY, baked_state, model_metadata
 
 RAN = "RAN"
 
@@ -48,7 +48,7 @@ _MADE = {}
 def _parts(model):
     """What a model file holds, worked out once for each model."""
     if id(model) not in _MADE:
-        _MADE[id(model)] = json.dumps(about_of(model)), baked_state(model.network), model
+        _MADE[id(model)] = json.dumps(model_metadata(model)), baked_state(model.network), model
     return _MADE[id(model)][:2]
 
 

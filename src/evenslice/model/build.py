@@ -1,14 +1,11 @@
 """Building networks: always at three channels, as pretrained; then the stem is widened to the slices."""
 
-import json
-import math
 import warnings
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from evenslice.errors import BadInputError
@@ -37,12 +34,10 @@ __all__ = [
     "best_layout",
     "build_model",
     "build_network",
-    "check_room",
     "rebuild",
     "size_of",
     "stride_of",
 ]
-SPARE_NUMBERS = 2**26
 
 
 def build_model(
@@ -111,47 +106,6 @@ def rebuild(spec: Spec) -> nn.Module:
     network = build_network(spec, pretrained=False)
     network = uniform_stem(network, spec.slices, "random")
     return network.to(memory_format=best_layout(network))
-
-
-def check_room(spec: Spec, file: Path) -> None:
-    """Refuse a file that names a network of far more numbers than the file holds, before memory is taken for it.
-
-    Raises
-    ------
-    BadInputError
-        If it does, or cannot be read.
-    """
-    try:
-        with safe_open(file, "pt") as opened:
-            held = sum(math.prod(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise BadInputError(
-            f"{file} cannot be read ({error}), expected a .safetensors file; check the path"
-        ) from error
-    needed, more = _numbers_in(
-        spec.arch, spec.encoder, spec.encoder_depth, spec.classes, json.dumps(spec.options)
-    )
-    if needed > SPARE_NUMBERS + 2 * held or more > SPARE_NUMBERS + 4 * held:
-        raise BadInputError(
-            f"{file} names a network of {max(needed, more)} numbers and holds {held}, expected all of them; copy it again"
-        )
-
-
-@lru_cache(maxsize=64)
-def _numbers_in(
-    arch: str, encoder: str, depth: int | None, classes: int, options: str
-) -> tuple[int, int]:
-    """Count the numbers of a network and those of its buffers without taking memory; 0 where that cannot be done."""
-    spec = Spec(arch, encoder, depth, classes=classes, options=json.loads(options))
-    architecture_of(spec), arch_options(spec), library_name(architecture_of(spec))
-    try:
-        with torch.device("meta"):
-            network = build_network(spec, pretrained=False)
-    except BadInputError:  # some cannot be built without memory, and are small
-        return 0, 0
-    return sum(each.numel() for each in network.state_dict().values()), sum(
-        each.numel() for each in network.buffers()
-    )
 
 
 def build_network(spec: Spec, pretrained: bool) -> nn.Module:

@@ -8,7 +8,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.build import check_room, rebuild, size_of, stride_of
+from evenslice.model.build import rebuild, size_of, stride_of
 from evenslice.model.external import slot_pattern, wrap_external
 from evenslice.model.metadata import (
     as_note,
@@ -19,7 +19,6 @@ from evenslice.model.metadata import (
     scores_in,
     training_in,
 )
-from evenslice.model.pickles import check_not_pickled
 from evenslice.model.spec import ExternalSpec, Model, Spec
 from evenslice.model.stem.adapt import uniform_stem
 from evenslice.model.stem.find import find_stems
@@ -90,11 +89,11 @@ def save_model(path: str | Path, model: Model, force: bool = True) -> None:
     check_model_name(path)
     with written_beside(path, force) as part:
         part.write_bytes(
-            save(baked_state(model.network), {KEY: as_note(about_of(model))})
+            save(baked_state(model.network), {KEY: as_note(model_metadata(model))})
         )  # readable for those whom umask lets
 
 
-def about_of(model: Model) -> dict[str, Any]:
+def model_metadata(model: Model) -> dict[str, Any]:
     """Return all that is written beside the weights."""
     norm = model.normalisation
     return {
@@ -126,7 +125,7 @@ def check_model_name(path: Path) -> None:
         )
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     """Read what a model file says about itself.
 
     Raises
@@ -147,7 +146,6 @@ def read_about(path: Path) -> dict[str, Any]:
             f"{path} holds weights but no evenslice record, expected a model file of evenslice; use it with train --weights, or train a model"
         ) from error
     except (SafetensorError, OSError, ValueError) as error:
-        check_not_pickled(path)
         raise BadInputError(
             f"{path} is not a model file ({error}), expected .safetensors of evenslice; check or copy it again"
         ) from error
@@ -160,7 +158,7 @@ def read_about(path: Path) -> dict[str, Any]:
     return dict(about)
 
 
-def has_record(path: Path) -> bool:
+def has_metadata(path: Path) -> bool:
     """Whether a file of weights holds a record of ours, whole or not; False if it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
@@ -169,7 +167,7 @@ def has_record(path: Path) -> bool:
         return False
 
 
-def facts_of(about: dict[str, Any], source: object) -> dict[str, Any]:
+def model_fields(about: dict[str, Any], source: object) -> dict[str, Any]:
     """Read what a record tells of a model beside its network.
 
     Raises
@@ -209,8 +207,8 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
         If the file is missing, damaged, not one of ours, or does not fit the network.
     """
     path = Path(path)
-    about = read_about(path)
-    facts, fields = facts_of(about, path), about.get("spec")
+    about = read_metadata(path)
+    facts, fields = model_fields(about, path), about.get("spec")
     if not isinstance(fields, dict):
         raise corrupt_metadata(path, "it has no spec")
     try:
@@ -231,7 +229,6 @@ def _ours(path: Path, fields: dict[str, Any]) -> Model:
         spec = Spec(**fields)
     except TypeError as error:
         raise corrupt_metadata(path, error) from error
-    check_room(spec, path)
     network = rebuild(spec)
     load_state(network, path)
     return Model(network, spec, stride=stride_of(network), size=size_of(network))

@@ -15,12 +15,12 @@ from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import (
-    about_of,
-    facts_of,
-    has_record,
+    has_metadata,
     load_model,
     load_state,
-    read_about,
+    model_fields,
+    model_metadata,
+    read_metadata,
     save_model,
 )
 from evenslice.model.external import form_of, load_callable, wrap_external
@@ -275,12 +275,12 @@ def save(out: Path, model: Model, force: bool) -> None:
     if isinstance(model.spec, ExternalSpec) and form == "torch-export":
         from evenslice.model.exported import write_exported
 
-        write_exported(out, model.network, Path(model.spec.source), about_of(model), force)
+        write_exported(out, model.network, Path(model.spec.source), model_metadata(model), force)
     elif form == "onnx":
         from evenslice.model.onnx_file import OnnxNetwork, write_onnx
 
         assert isinstance(model.network, OnnxNetwork)
-        write_onnx(out, model.network, about_of(model), force)
+        write_onnx(out, model.network, model_metadata(model), force)
     else:
         save_model(out, model, force)
 
@@ -318,12 +318,12 @@ def _made(source: str, slices: int | None) -> Model:
     model, weights = load_callable(source, None if "@" in source else slices)
     if weights is None:
         return model
-    if weights.is_file() and not has_record(weights):  # plain weights of the user's own
+    if weights.is_file() and not has_metadata(weights):  # plain weights of the user's own
         load_state(model.network, weights)
         return wrap_external(
             model.network, "callable", model.spec.to_dict()["source"], model.slices
         )
-    about = read_about(weights)
+    about = read_metadata(weights)
     spec = about.get("spec")
     if isinstance(spec, dict) and spec.get("built") not in (None, model.slices):
         raise BadInputError(
@@ -338,7 +338,7 @@ def _noted(model: Model, about: dict[str, Any]) -> Model:
     if not about:
         return model
     source = model.spec.to_dict()["source"]
-    facts = facts_of(about, source)
+    facts = model_fields(about, source)
     if "tta" not in about:
         raise corrupt_metadata(source, "it has no tta")
     spec = _with_stem(model.spec, about.get("stem"), source)

@@ -1,19 +1,21 @@
-"""What a model is: all that is needed to build it again, and the model itself."""
+"""What a model is: all that is needed to rebuild it, and the model itself."""
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.limits import LARGEST_VALUE, LONGEST_PATH, check_network
 from evenslice.model.logits import Ensemble, plain
 from evenslice.model.stem.adapt import INITS, TIES, Init, Tie
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices
 
+Metadata: TypeAlias = dict[str, Any]  # a JSON object, as a model file holds it
+Form = Literal["callable", "torch-export", "onnx"]
 TTAS = ("none", "reversal")
+FORBIDDEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,10 @@ class Spec:
     classes: int = 1
     init: Init = "green"
     tie: Tie = "none"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Metadata = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        check_network(
-            self.arch, self.encoder, self.encoder_depth, self.slices, self.classes, self.options
-        )
+        """Raise ``BadInputError`` for what cannot be built."""
         check_slices(self.slices)
         if self.init not in INITS:
             raise BadInputError(
@@ -63,10 +62,16 @@ class Spec:
             )
         if self.classes < 1:
             raise BadInputError(
-                f"{self.classes} classes were asked for, expected 1 (foreground) or more; use 1"
+                f"the number of classes is {self.classes}, expected 1 (foreground) or more; use 1"
+            )
+        # timm would read the files that these options name
+        if files := [name for name in self.options if name in FORBIDDEN]:
+            raise BadInputError(
+                f"the encoder option {files[0]!r} names a file, expected options of the architecture; "
+                "give weights by --weights FILE"
             )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Metadata:
         """Return the fields as JSON can hold them."""
         return asdict(self)
 
@@ -93,7 +98,7 @@ class ExternalSpec:
         What ``fix`` did to its stem, ``unknown`` before.
     """
 
-    form: Literal["callable", "torch-export", "onnx"]
+    form: Form
     source: str
     slices: int
     classes: int
@@ -103,28 +108,13 @@ class ExternalSpec:
     tie: Tie = "none"
 
     def __post_init__(self) -> None:
-        """Refuse a record that is not one of ours.
-
-        Raises
-        ------
-        TypeError
-            If a field is of another kind.
-        """
+        """Raise ``TypeError`` for metadata of another kind."""
         numbers = (self.slices, self.classes, self.built)
-        named = isinstance(self.source, str) and len(self.source) <= LONGEST_PATH
-        if self.form not in ("callable", "torch-export", "onnx") or not named:
-            raise TypeError(f"a network of the form {self.form!r} from {str(self.source)[:60]!r}")
-        if self.init not in (*INITS, "unknown") or not isinstance(self.answers, str):
-            raise TypeError(
-                f"the init {str(self.init)[:60]!r}, which answers {str(self.answers)[:60]!r}"
-            )
-        if (
-            not all(type(n) is int and 0 <= n <= LARGEST_VALUE for n in numbers)
-            or self.tie not in TIES
-        ):
-            raise TypeError(f"{numbers} slices, classes and slices built, and the tie {self.tie!r}")
+        known = (self.form in get_args(Form), self.tie in TIES, self.init in (*INITS, "unknown"))
+        if not all(known) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise TypeError(f"an external network described by {asdict(self)}")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Metadata:
         """Return the fields as JSON can hold them."""
         return asdict(self)
 
@@ -163,13 +153,13 @@ class Model:
     spec: Spec | ExternalSpec
     normalisation: Normalisation | None = None
     stride: int = 32
-    training: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
-    certificate: dict[str, Any] | None = None
+    training: Metadata = field(default_factory=dict)
+    scores: Metadata = field(default_factory=dict)
+    certificate: Metadata | None = None
     tta: str = "none"
     size: tuple[int, int] | None = None
     file: Path | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Metadata = field(default_factory=dict)
 
     @property
     def network(self) -> nn.Module:

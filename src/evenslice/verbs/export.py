@@ -13,7 +13,7 @@ import torch
 
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
-from evenslice.model.checkpoint import about_of, normalisation_record, stem_record
+from evenslice.model.checkpoint import model_metadata, normalisation_record, stem_record
 from evenslice.model.export import AXES, OPSET, Trace, archive_of, graph_of, noted_graph, traces
 from evenslice.model.inputs import ModelLike, check_apart, check_segments, model_of
 from evenslice.model.provenance import provenance_of
@@ -225,7 +225,7 @@ def _about(
     model: Model, trace: Trace, format: Format, opset: int | None, found: float
 ) -> dict[str, Any]:
     """Return what the file says of itself, as JSON has it: what model files say, and how it was exported."""
-    about = about_of(model)
+    about = model_metadata(model)
     if isinstance(model.spec, ExternalSpec):
         about["spec"]["source"] = Path(model.spec.source).name
     exported = {

@@ -12,7 +12,7 @@ import torch
 
 from evenslice.errors import BadInputError
 from evenslice.learn.recipe import Recipe
-from evenslice.model.checkpoint import read_about, save_model
+from evenslice.model.checkpoint import read_metadata, save_model
 from evenslice.model.spec import Model
 from evenslice.verbs.train_score import Validation, validate
 from evenslice.volume.atomic import check_writable, written_beside
@@ -138,7 +138,7 @@ def is_made(out: Path, training: dict[str, Any]) -> bool:
     if run_folder(out).exists() or not out.is_file():
         return False
     try:
-        found = read_about(out)["training"]
+        found = read_metadata(out)["training"]
     except (BadInputError, KeyError):
         return False
     plain = json.loads(json.dumps(training))
@@ -191,7 +191,7 @@ class Keeper:
         state = model.with_facts(training=model.training | {"steps": steps}, scores={"dice": dice})
         save_model(self._folder / "last.safetensors", state)
         best = self._folder / "best.safetensors"
-        if not best.exists() or (dice or 0.0) >= (read_about(best)["scores"]["dice"] or 0.0):
+        if not best.exists() or (dice or 0.0) >= (read_metadata(best)["scores"]["dice"] or 0.0):
             with written_beside(best) as part:
                 shutil.copyfile(self._folder / "last.safetensors", part)
         return dice, self._patience is not None and looks_since_best(looks) >= self._patience
