@@ -17,8 +17,8 @@ from evenslice import audit, train
 from evenslice.data.phantom import phantom
 from evenslice.evidence.change import predict_windows, window_scores
 from evenslice.labels.targets import Target
-from evenslice.learn.recipe import Recipe
 from evenslice.model.stem.find import find_stems
+from evenslice.options import TrainOptions
 from evenslice.verbs.demo import CROP, RATE, SHAPE, STEPS, TILE
 from evenslice.volume.array import Volume
 
@@ -53,7 +53,7 @@ def main() -> None:
     given = parser.parse_args()
     made = phantom(SHAPE, 0)
     raw, truth = Volume(made.raw, made.voxel_nm), Volume(made.membranes, made.voxel_nm)
-    recipe = Recipe(weights="bundled", init="green", steps=STEPS, crop=CROP, lr=RATE, seed=0)
+    recipe = TrainOptions(weights="bundled", init="green", steps=STEPS, crop=CROP, lr=RATE, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         model = train(raw, truth, Path(folder) / "green.safetensors", recipe).model
     lines = [

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from evenslice import audit, build_model, open_volume, train
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 from evenslice.progress import lines
 from evenslice.volume.normalisation import estimate
 
@@ -56,7 +56,7 @@ def model_of(given, name, init, stage):
         return built.with_facts(normalisation=estimate(raw, given.seed))
     out = given.models / f"{encoder}-{init}-{given.seed}.safetensors"
     if not out.exists():
-        recipe = Recipe(
+        recipe = TrainOptions(
             arch=arch,
             encoder=encoder,
             encoder_depth=depth,

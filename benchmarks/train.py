@@ -27,7 +27,7 @@ from evenslice.learn.module import Training
 from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.patches import PatchSource
 from evenslice.learn.preload import held
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 from evenslice.volume.normalisation import Normalisation
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "vnc"
@@ -53,7 +53,7 @@ def data(folder: Path) -> None:
 def mixture(folder: Path, ending: str, augment: str, lazy: bool) -> Mixture:
     files = [open_volume(folder / f"{name}.{ending}") for name in ("raw", "labels")]
     volume, labels = held(files, 0, 0) if lazy else held(files, 10**12, 10**12)
-    recipe = Recipe(augment=augment)
+    recipe = TrainOptions(augment=augment)
     source = PatchSource(
         volume,
         labels,
@@ -88,7 +88,7 @@ def ours(source: Mixture, precision: str, steps: int, folder: Path) -> Times:
             if self.done in (WARM, steps + WARM - 1):
                 marks.append(now())
 
-    recipe = Recipe(weights="none", steps=steps + WARM, precision=precision)
+    recipe = TrainOptions(weights="none", steps=steps + WARM, precision=precision)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     fit(

@@ -65,7 +65,7 @@ def row(parameter: Any, context: Context) -> str:
         head = [f"`{parameter.metavar or parameter.name.upper()}`"]
     else:
         head = [f"`{parameter.opts[-1]}`", "" if parameter.is_flag else values(parameter, context)]
-    cells = (*head, parameter.help or "", default(parameter))
+    cells = (*head, (parameter.help or "").replace(r"\[", "["), default(parameter))
     return (
         "| "
         + " | ".join(cell.replace("|", "&#124;") if "`" not in cell else cell for cell in cells)

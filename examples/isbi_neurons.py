@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from evenslice import evaluate, segment, train
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 
 HELD_OUT = "24:30"
 
@@ -29,7 +29,7 @@ def main() -> None:
     raw, neurons = given.folder / "raw.tif", given.folder / "neurons.tif"
     with tempfile.TemporaryDirectory() as work:
         model, out = Path(work, "model.safetensors"), Path(work, "neurons.zarr")
-        recipe = Recipe(
+        recipe = TrainOptions(
             weights=given.weights,
             encoder_depth=given.encoder_depth,
             steps=given.steps,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from evenslice import audit, evaluate, save_volume, segment, train
 from evenslice.data.phantom import phantom
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 
 
 def stack(folder: Path, name: str, shape: tuple[int, int, int], seed: int) -> tuple[Path, Path]:
@@ -40,7 +40,7 @@ def main() -> None:
     raw, membranes = stack(given.out, "first", shape, seed=0)
     other, truth = stack(given.out, "second", shape, seed=1)
 
-    recipe = Recipe(
+    recipe = TrainOptions(
         weights=given.weights,
         encoder_depth=3,
         init="green",

@@ -39,7 +39,7 @@ encoder_depth = 3
 steps = 1
 batch = 1
 crop = 32
-looks = 1
+validation_runs = 1
 [audit]
 windows = 6
 methods = ["gradient"]

@@ -15,7 +15,7 @@ from evenslice.cli import app as cli
 from evenslice.cli.train import paired, train
 from evenslice.errors import BadInputError
 from evenslice.labels.metrics import scores_of
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 from evenslice.report import training_page
 from evenslice.verbs import train as verb
 
@@ -54,7 +54,7 @@ def asked(monkeypatch):
 
 def test_the_options_are_the_recipe_with_its_defaults():
     options = inspect.signature(train).parameters
-    for name, field in Recipe.model_fields.items():
+    for name, field in TrainOptions.model_fields.items():
         if name == "em":
             continue
         default = options[name].default
@@ -63,7 +63,7 @@ def test_the_options_are_the_recipe_with_its_defaults():
 
 def test_nothing_said_is_the_default(place, asked):
     assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors") == 2
-    assert asked == [(["raw.tif"], ["raw_labels.tif"], Recipe(), asked[0][3])]
+    assert asked == [(["raw.tif"], ["raw_labels.tif"], TrainOptions(), asked[0][3])]
 
 
 def test_options_win_over_the_file_and_the_file_over_the_defaults(place, asked):
@@ -106,7 +106,7 @@ def test_options_win_over_the_file_and_the_file_over_the_defaults(place, asked):
         "weights": "em/w.safetensors",
         "em": {"noise": {"size": 1}},
     }
-    assert recipe == Recipe(**file, loss="ce", class_weights=[1, 2.5], clip=1, patience=3)
+    assert recipe == TrainOptions(**file, loss="ce", class_weights=[1, 2.5], clip=1, patience=3)
 
 
 BAD = [
@@ -159,9 +159,9 @@ def test_the_example_of_the_docs_trains(place, capfd):
 
 def test_the_docs_name_every_option_and_every_key():
     text = DOC.read_text()
-    for name in Recipe.model_fields:
+    for name in TrainOptions.model_fields:
         assert f"`{name}`" in text, name
-    for name, table in Recipe().em:
+    for name, table in TrainOptions().em:
         assert f"`{name}`" in text, name
         assert all(f"{key}`" in text for key in type(table).model_fields)
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from evenslice import audit, build_model, open_volume, train
-from evenslice.learn.recipe import Recipe
 from evenslice.model.stem.adapt import norms_per_slot
 from evenslice.model.stem.find import find_stems
+from evenslice.options import TrainOptions
 
 ENCODERS = {
     "resnet18": ("unet", 4, "resnet18_conv1-layer3.safetensors", (1.91, 2.17, 1.53)),
@@ -70,7 +70,7 @@ def test_the_lean_outlives_training(shared, tmp_path, init, verdict):
     torch.set_num_threads(2)
     raw, labels = (shared / "data" / "isbi2012" / f"{name}.tif" for name in ("raw", "membranes"))
     weights = shared / "weights" / ENCODERS["resnet18"][2]
-    recipe = Recipe(encoder_depth=4, weights=str(weights), init=init, steps=200)
+    recipe = TrainOptions(encoder_depth=4, weights=str(weights), init=init, steps=200)
     trained = train(raw, labels, tmp_path / "m.safetensors", recipe)
     assert trained.scores.dice > 0.75
     assert audit(trained.model, raw, methods=["gradient"]).verdict == verdict

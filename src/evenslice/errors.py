@@ -1,7 +1,13 @@
-"""The one kind of error that a user sees as a single line."""
+"""Bad input is one line: what was found, what was expected, what to do."""
 
+import difflib
 import re
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+OPTION = "--"  # prefix of an option in a message; a settings file has its path there
 
 # Controls but tab and newline, marks of direction, separators of lines, what has no width, halves of characters, tags.
 _UNFIT = re.compile(
@@ -44,3 +50,106 @@ class BadInputError(ValueError):
 def _shortened(text: str) -> str:
     text = _ENDLESS.sub(lambda found: f"{found[0][:200]}...{found[0][-100:]}", text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1005]} ... {text[-1000:]}"
+
+
+_KINDS = {"str", "int", "float", "bool"}
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "a text in quotes",
+    "bool": "true or false",
+    "list": "a list in [ ]",
+    "dict": "a table",
+    "model": "a table",
+}
+
+
+def explain(error: ValidationError, kind: type[BaseModel], prefix: str) -> str:
+    """Say the first thing that is wrong, and how many more there are; ``prefix`` stands before the key."""
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    others = len({tuple(_place(e)) for e in errors}) - 1
+    more = f" ({others} more after it)" if others else ""
+    return _explain_one(first, kind, prefix) + more
+
+
+def _explain_one(error: ErrorDetails, kind: type[BaseModel], prefix: str) -> str:
+    place = _place(error)
+    if not place:  # two fields that contradict each other
+        return prefix + str(error["ctx"]["error"])
+    names = [
+        str(part) if str(part).isprintable() and str(part).strip() else repr(part) for part in place
+    ]
+    key = prefix + ".".join(names)
+    if prefix == OPTION:
+        key = flag_of(kind, names[0])
+    if error["type"] == "extra_forbidden":
+        known = sorted(_fields(kind, place[:-1]))
+        close = difflib.get_close_matches(str(place[-1]), known, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else "take it out"
+        return f"{key} is unknown, expected one of {', '.join(known)}; {hint}"
+    if error["type"] == "missing":
+        return f"{key} is missing, expected a value for it; add it"
+    if error["type"] == "literal_error":
+        wanted = str(error["ctx"]["expected"])
+        choices = wanted.replace("'", "").replace(" or ", ", ").split(", ")
+        close = difflib.get_close_matches(str(error["input"]), choices, n=1)
+        return f"{key} is {error['input']!r}, expected {wanted}; {f'did you mean {close[0]}?' if close else 'choose one'}"
+    return f"{key} is {error['input']!r}, expected {_expected(error)}; correct it"
+
+
+def flag_of(kind: type[BaseModel], name: str) -> str:
+    """Return the option of the command line for a field of an options model: ``--encoder-depth``."""
+    field = kind.model_fields.get(name)
+    shown = None if field is None else field.json_schema_extra
+    flag = shown.get("flag") if isinstance(shown, dict) else None
+    return str(flag or OPTION + name.replace("_", "-"))
+
+
+def _place(error: ErrorDetails) -> list[Any]:
+    """Return the keys that lead to what is wrong; what pydantic adds for the kinds that a key may hold is left out."""
+    keys = [
+        part
+        for part in error["loc"][:-1]
+        if not (isinstance(part, str) and ("[" in part or part in _KINDS))
+    ]
+    last = error["loc"][-1:]
+    keep = error["type"] == "extra_forbidden" or not any(
+        isinstance(p, str) and ("[" in p or p in _KINDS) for p in last
+    )
+    return [*keys, *last] if keep or not keys else keys
+
+
+def _expected(error: ErrorDetails) -> str:
+    name, context = error["type"], error.get("ctx", {})
+    limits = {
+        "greater_than_equal": "{ge} or more",
+        "greater_than": "a number above {gt}",
+        "less_than_equal": "{le} or less",
+        "less_than": "a number below {lt}",
+        "finite_number": "a finite number",
+        "too_short": "a list of at least {min_length}",
+        "too_long": "a list of at most {max_length}",
+        "value_error": "{error}",
+    }
+    if name in limits:
+        return limits[name].format(**context)
+    return _TYPES.get(name.split("_")[0], str(error["msg"]))
+
+
+def _fields(kind: Any, place: list[Any]) -> set[str]:
+    """Return the keys of the table at a place, or those of the whole where it cannot be told."""
+    for part in place:
+        field = getattr(kind, "model_fields", {}).get(part)
+        inner = (
+            []
+            if field is None
+            else [a for a in _inside(field.annotation) if hasattr(a, "model_fields")]
+        )
+        kind = inner[0] if inner else kind
+    return set(kind.model_fields)
+
+
+def _inside(annotation: Any) -> list[Any]:
+    parts = getattr(annotation, "__args__", ())
+    return [annotation] if not parts else [one for part in parts for one in _inside(part)]

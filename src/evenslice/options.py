@@ -1,37 +1,493 @@
-"""Settings from TOML files and options: checked by pydantic, and every wrong key told in one line."""
+"""What can be asked of each verb: one frozen model per verb, shared by command line, Python and workers.
 
-import difflib
+The defaults, ranges and help texts of all options stand here once. Nothing here imports torch.
+"""
+
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from evenslice.errors import BadInputError
+from evenslice.errors import OPTION, BadInputError, explain
+
+Init = Literal["rgb", "green", "red", "blue", "mean", "green-matched", "random"]
+Tie = Literal["none", "mirror", "uniform"]
+TargetKind = Literal["auto", "foreground", "boundary", "classes"]
+Region = Literal["predicted", "truth", "boundary", "all"]
+Design = Literal["reversal", "latin"]
+ScoresAs = Literal["semantic", "instances"]
+Output = Literal["labels", "probabilities"]
+Instances = Literal["none", "components", "watershed"]
+Axis = Literal["z", "y", "x"]
+Tta = Literal["none", "reversal"]
+Precision = Literal["auto", "fp32", "bf16"]
+TrainPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+Schedule = Literal["one-cycle", "cosine", "constant"]
+Loss = Literal["bce", "ce", "dice", "bce+dice", "ce+dice"]
+Augment = Literal["flips", "none", "em"]
+Device = Literal["auto", "cpu", "cuda"]
+Format = Literal["onnx", "torch-export", "bioimageio"]
+
+SMALLEST_CROP, LARGEST_CROP = 32, 2**14
+LARGEST_TOLERANCE = 100.0  # pixels
+MOST_SHARDS = 10**6
+DEEP = re.compile(
+    r"(?:[\w-]+\s*\.\s*){64}"
+)  # the time to parse it grows with the square of its depth
+DATA, MODEL, TRAINING, AUGMENTATION, OUTPUT = (
+    "Data",
+    "Model",
+    "Optimisation",
+    "Augmentation",
+    "Output",
+)
 
 
-class Settings(BaseModel):
+def _numbers(value: Any) -> Any:
+    """Read one number or several, as a text separated by commas or as a sequence."""
+    if isinstance(value, str):
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError as error:
+            raise ValueError("numbers separated by commas") from error
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (float(value),)
+    return tuple(map(float, value)) if isinstance(value, Sequence) else value
+
+
+def _names(value: Any) -> Any:
+    """Read names, as a text separated by commas or as a sequence."""
+    if isinstance(value, str):
+        return tuple(value.split(","))
+    return tuple(value) if isinstance(value, Sequence) else value
+
+
+def _number_or_word(value: Any) -> Any:
+    """Read a whole number from a text; ``none`` is None, other words stay."""
+    if not isinstance(value, str):
+        return value
+    return int(value) if value.lstrip("-").isdecimal() else None if value == "none" else value
+
+
+def _shard(value: Any) -> Any:
+    """Read ``I/N``."""
+    if not isinstance(value, str):
+        return value
+    index, _, count = value.partition("/")
+    if not (
+        index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= MOST_SHARDS
+    ):
+        raise ValueError("I/N with I from 1 to N, such as 1/4")
+    return int(index), int(count)
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+VoxelSides = Annotated[
+    tuple[float, float, float],
+    BeforeValidator(_numbers),
+    Field(description="Sides (z, y, x) in nm."),
+]
+NumberOrWord = BeforeValidator(_number_or_word)
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Deviations = Annotated[float, Field(ge=0, le=5)]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    panel: str | None = None,
+    metavar: str | None = None,
+    flag: str | None = None,
+    **limits: Any,
+) -> Any:
+    """Declare an option: its default, its help, and how the command line shows it."""
+    shown: dict[str, Any] = {"panel": panel, "metavar": metavar, "flag": flag}
+    return Field(default, description=help, json_schema_extra=shown, **limits)
+
+
+class Table(BaseModel):
     """A table of settings: frozen, of the stated types only, with no other keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-Kind = TypeVar("Kind", bound=Settings)
-LARGEST = 2**20  # bytes
-OPTIONS = "--"  # stands before the names of options, as the place in a file does before keys
-_DEEP = re.compile(r"(?:[\w-]+\s*\.\s*){64}")
-_KINDS = {"str", "int", "float", "bool"}
-_TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "string": "a text in quotes",
-    "bool": "true or false",
-    "list": "a list in [ ]",
-    "dict": "a table",
-    "model": "a table",
-}
+AnyTable = TypeVar("AnyTable", bound=Table)
+
+
+class Options(Table):
+    """The options of a verb, or the settings of a file; wrong ones are a ``BadInputError`` of one line."""
+
+    def __init__(self, source: str = OPTION, /, **values: Any) -> None:
+        """Check the values; ``source`` stands before the name of a field in the error.
+
+        Raises
+        ------
+        BadInputError
+            If a field is unknown or holds what it cannot, or two fields contradict each other.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise BadInputError(explain(error, type(self), source)) from error
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], source: object) -> Self:
+        """Make the options of what a file holds; errors name the ``source``."""
+        return cls(f"{source}: ", **values)
+
+    @classmethod
+    def of(cls, options: Self | None, changes: Mapping[str, Any]) -> Self:
+        """Return ``options`` (None: all defaults) with ``changes``, the keyword arguments of a verb."""
+        given = {} if options is None else options.model_dump(exclude_unset=True)
+        return cls(**(given | dict(changes)))
+
+
+def validated(kind: type[AnyTable], values: Mapping[str, Any], source: str) -> AnyTable:
+    """Make a table of the values found in ``source``, or raise ``BadInputError`` naming the key."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise BadInputError(explain(error, kind, f"{source}: ")) from error
+
+
+class SeedOptions(Options):
+    """Where chance comes from."""
+
+    seed: int = option(0, "Random seed.", ge=0, le=2**32)
+
+
+class DemoOptions(SeedOptions):
+    """What the demo leaves open."""
+
+    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+
+
+class ModelOptions(SeedOptions):
+    """How an external model is to be taken."""
+
+    slices: int | None = option(
+        None, "Number of input slices, if the model file does not record it.", panel=MODEL
+    )
+    mean: Numbers | None = option(
+        None,
+        "Normalisation in raw intensities: one number, or one per slot.",
+        metavar="M",
+        panel=MODEL,
+    )
+    std: Numbers | None = option(
+        None, "Standard deviation, same format as --mean.", metavar="D", panel=MODEL
+    )
+    trust: bool = option(
+        False, "Open a .pt2 file, which can run code when it is opened.", panel=MODEL
+    )
+
+
+class InspectOptions(ModelOptions):
+    """What ``inspect`` does with a model or a volume."""
+
+    verify: bool = option(
+        False, "Measure the response to the reversal; exit 1 if the model is not symmetric."
+    )
+
+
+class AuditOptions(ModelOptions):
+    """How a model is audited."""
+
+    methods: Names | None = option(
+        None,
+        "Attribution methods: ablation, ablation-copy, shapley, gradient, integrated-gradients "
+        "(these are the default), input-x-gradient, smoothgrad. The response to the reversal is "
+        "always measured.",
+        metavar="A,B",
+    )
+    windows: Annotated[int | Literal["auto"], NumberOrWord] = option(
+        "auto", "Number of windows; auto: until decided, at most 64.", metavar="N|auto"
+    )
+    tile: int = option(256, "Side of a window in pixels.", ge=16)
+    region: Region = option(
+        "predicted", "Pixels to explain: those of the predicted class, the true class, ..."
+    )
+    design: Design = option(
+        "reversal", "latin also measures all cyclic shifts: are all slots alike?"
+    )
+    roi: str | None = option(None, "Only this box of the volume.", metavar="Z0:Z1,Y0:Y1,X0:X1")
+    margin: float = option(0.05, "Mirror pairs within +-margin count as symmetric.")
+    confidence: float = option(0.95, "Confidence of the intervals.")
+    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+
+
+class FixOptions(ModelOptions):
+    """How the stem of a trained model is made symmetric."""
+
+    tie: Tie = option("none", "Constraint on the stem, kept in further training.")
+    init: Init | None = option(
+        None, "Replace the stem instead of averaging it; the model then needs retraining."
+    )
+    tta: Tta = option(
+        "none", "reversal: keep the weights; predict as the mean of each window and its reversal."
+    )
+    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+
+
+class StudyOptions(Options):
+    """How a study is run; what it compares stands in its file."""
+
+    retry: bool = option(False, "Run the cells that failed again.")
+    scheduler: str | None = option(
+        None, "Run the cells on the workers of a Dask cluster.", metavar="ADDRESS"
+    )
+    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+
+
+class EvaluateOptions(Options):
+    """How a segmentation is compared with the ground truth."""
+
+    as_: ScoresAs = option(
+        "semantic", "Compare classes (Dice, IoU) or objects (Rand, VOI, matching).", flag="--as"
+    )
+    threshold: Fraction = option(0.5, "Probability above which a voxel is foreground.")
+    ignore: Annotated[int | Literal["auto"] | None, NumberOrWord] = option(
+        "auto",
+        "Ground-truth label to leave out. By default none for classes; for objects 0, which Rand "
+        "and VOI leave out (matching and Dice take it as background). none: 0 is a segment like "
+        "any other; N: N is left out of all scores.",
+        metavar="N|none",
+    )
+    tolerance: float = option(
+        2.0,
+        "How far an outline may lie from the true one, within the slice.",
+        metavar="PIXELS",
+        ge=0,
+        le=LARGEST_TOLERANCE,
+    )
+    roi: str | None = option(None, "Only this box of the volume.", metavar="Z0:Z1,Y0:Y1,X0:X1")
+
+
+class SegmentOptions(ModelOptions):
+    """How a volume is segmented."""
+
+    output: Output = option(
+        "labels",
+        "Content of a TIFF: class numbers or objects, or probabilities as uint8.",
+        panel=OUTPUT,
+    )
+    threshold: Fraction = option(0.5, "Probability above which a voxel is foreground.")
+    tile: int | None = option(
+        None, "Side of a tile with its halo in pixels; by default whole slices where they fit."
+    )
+    precision: Precision = option(
+        "auto", "auto is bf16 where the processor has matrix instructions for it."
+    )
+    memory: float | None = option(
+        None, "Memory to use; by default half of what is free.", metavar="GB"
+    )
+    tta: Tta | None = option(
+        None,
+        "reversal: average over each window and its reversal; by default as the model file says.",
+    )
+    roi: str | None = option(None, "Only this box of the volume.", metavar="Z0:Z1,Y0:Y1,X0:X1")
+    axis: Axis = option("z", "Slice along this axis; for isotropic volumes.")
+    normalisation: Literal["model", "volume"] = option(
+        "model", "Normalise by the model's mean and std, or by the volume's own."
+    )
+    instances: Instances = option(
+        "none",
+        "Make objects: components of each class, or what predicted boundaries enclose.",
+        panel=OUTPUT,
+    )
+    min_size: int = option(1, "Drop objects of fewer voxels.", metavar="VOXELS", panel=OUTPUT, ge=1)
+    voxel_nm: VoxelSides | None = option(
+        None,
+        "Voxel size in nm, where the file does not state it.",
+        metavar="Z,Y,X",
+        flag="--voxel-size",
+    )
+    scheduler: str | None = option(
+        None, "A Dask scheduler whose workers see the same files.", metavar="ADDRESS"
+    )
+    shard: Annotated[tuple[int, int] | None, BeforeValidator(_shard)] = option(
+        None, "Do part I of N; the last shard to finish writes OUT.", metavar="I/N"
+    )
+    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+
+
+class ExportOptions(ModelOptions):
+    """How a model is written for other programs."""
+
+    format: Format | None = option(None, "By default from the ending of OUT.")
+    opset: int | None = option(None, "ONNX opset, 16 to 23; by default 18.", metavar="N")
+    tile: int = option(256, "Height and width, where the network takes only one size.", metavar="N")
+    authors: tuple[str, ...] = option(
+        (), "Author of a bioimage.io package; repeatable.", metavar="NAME", flag="--author"
+    )
+    license: str | None = option(
+        None, "Licence of a bioimage.io package, for example CC-BY-4.0.", metavar="SPDX"
+    )
+
+
+class Brightness(Table):
+    """A constant is added to a section: up to ``size`` standard deviations, either way."""
+
+    probability: Fraction = 0.5
+    size: Deviations = 0.3
+
+
+class Contrast(Table):
+    """A section's distance from its mean is multiplied by 1 - ``size`` to 1 + ``size``."""
+
+    probability: Fraction = 0.5
+    size: Annotated[float, Field(ge=0, lt=1)] = 0.3
+
+
+class Blur(Table):
+    """A section is out of focus: blurred by a Gaussian of sigma up to ``size`` pixels."""
+
+    probability: Fraction = 0.1
+    size: Annotated[float, Field(ge=0, le=10)] = 1.5
+
+
+class Noise(Table):
+    """Gaussian noise, its deviation up to ``size`` of the volume's, is added to a section."""
+
+    probability: Fraction = 0.3
+    size: Deviations = 0.3
+
+
+class Missing(Table):
+    """A neighbour slice is lost: grey in a fraction ``blank`` of cases, else a copy of the centre."""
+
+    probability: Fraction = 0.05
+    blank: Fraction = 0.5
+
+
+class Shift(Table):
+    """A neighbour slice is misaligned by up to ``size`` whole pixels along y and x."""
+
+    probability: Fraction = 0.1
+    size: Annotated[int, Field(ge=0, le=64)] = 4
+
+
+class EM(Table):
+    """EM section artefacts, each with the probability that a section suffers it."""
+
+    brightness: Brightness = Brightness()
+    contrast: Contrast = Contrast()
+    blur: Blur = Blur()
+    noise: Noise = Noise()
+    missing: Missing = Missing()
+    shift: Shift = Shift()
+
+
+class TrainOptions(SeedOptions):
+    """How a 2D+ model is trained; also the keys of the TOML file of ``train --config``."""
+
+    arch: str = option(
+        "unet", "unet, unetplusplus, fpn, deeplabv3plus, segformer, upernet or dpt.", panel=MODEL
+    )
+    encoder: str = option("resnet18", "A timm name, or smp:NAME.", panel=MODEL)
+    encoder_depth: int | None = option(None, "Stages of the encoder.", panel=MODEL, ge=1, le=5)
+    weights: str = option("imagenet", "imagenet, bundled, none, or a file.", panel=MODEL)
+    init: Init = option("green", "First-layer initialisation from the RGB weights.", panel=MODEL)
+    slices: int = option(3, "Consecutive slices the model sees: odd, 1 to 9.", panel=MODEL)
+    tie: Tie = option("none", "Constraint on the stem, kept through training.", panel=MODEL)
+    reverse_z: bool = option(False, "Reverse half of the windows.", panel=AUGMENTATION)
+    target: TargetKind = option("auto", "What the labels mean.", panel=DATA)
+    ignore_label: int | None = option(None, "Label ignored by the loss.", panel=DATA)
+    validation: str | list[str] | None = option(
+        None,
+        "Validation slices of each volume; by default the last 20 %.",
+        metavar="Z0:Z1",
+        panel=DATA,
+    )
+    steps: Count = option(1000, "Training steps.", panel=TRAINING)
+    batch: Count = option(4, "Patches per step, over all devices.", panel=TRAINING)
+    crop: int = option(
+        256, "Side of a patch in pixels.", panel=TRAINING, ge=SMALLEST_CROP, le=LARGEST_CROP
+    )
+    lr: Positive = option(1e-3, "Largest learning rate.", panel=TRAINING)
+    schedule: Schedule = option(
+        "one-cycle",
+        "Learning-rate schedule; cosine: linear warm-up, then cosine decay.",
+        panel=TRAINING,
+    )
+    warmup: Fraction = option(
+        0.1, "Fraction of the steps in which the cosine schedule rises.", panel=TRAINING
+    )
+    weight_decay: float = option(
+        0.01, "AdamW weight decay.", panel=TRAINING, ge=0, allow_inf_nan=False
+    )
+    clip: Positive | None = option(
+        None,
+        "Clip the gradient norm at X; by default it is not clipped.",
+        metavar="X",
+        panel=TRAINING,
+    )
+    loss: Loss = option("ce+dice", "Loss; ce of one class is bce.", panel=TRAINING)
+    class_weights: Annotated[tuple[Positive, ...], BeforeValidator(_numbers)] | None = option(
+        None,
+        "Weight of each class in the cross-entropy, background first.",
+        metavar="A,B",
+        panel=TRAINING,
+    )
+    balance: Fraction = option(
+        0.0, "Fraction of patches centred on a foreground class, classes drawn evenly.", panel=DATA
+    )
+    augment: Augment = option(
+        "flips", "em: flips and EM section artefacts (table [em] of FILE.toml).", panel=AUGMENTATION
+    )
+    em: EM = EM()
+    precision: TrainPrecision = option(
+        "auto",
+        "bf16 and fp16 keep float32 weights; auto is bf16 on a GPU that has it.",
+        panel=TRAINING,
+    )
+    devices: Count = option(
+        1, "GPUs that share each batch; processes with --device cpu.", panel=TRAINING
+    )
+    validation_runs: Count = option(
+        4,
+        "Number of validation runs.",
+        panel=TRAINING,
+        validation_alias=AliasChoices("validation_runs", "looks"),
+    )
+    patience: Count | None = option(
+        None,
+        "Stop after N validation runs without a better Dice; by default never.",
+        metavar="N",
+        panel=TRAINING,
+    )
+    keep: Literal["best", "last"] = option(
+        "best", "Which checkpoint to save as OUT, by validation Dice.", panel=OUTPUT
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.batch % self.devices:
+            raise ValueError(
+                f"batch is {self.batch} for {self.devices} devices, expected a multiple of "
+                f"{self.devices}: each takes the same part; change one"
+            )
+        if self.augment != "em" and self.em != EM():
+            raise ValueError(
+                f"augment is {self.augment!r} with strengths in em, expected 'em' for them; "
+                "change one"
+            )
+        return self
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -46,104 +502,57 @@ def read_toml(path: Path) -> dict[str, Any]:
         found = "is not a file" if path.exists() else "does not exist"
         raise BadInputError(f"{path} {found}, expected a TOML file of settings; check the path")
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"{path.stat().st_size} bytes, at most {LARGEST} are read")
         text = path.read_text(encoding="utf-8")
-        if _DEEP.search(text):  # what the parser takes grows with the square of the depth
+        if DEEP.search(text):
             raise RecursionError
         return tomllib.loads(text)
-    except RecursionError as error:
+    except (ValueError, RecursionError) as error:
+        reason = str(error) or "nested too deep"
         raise BadInputError(
-            f"{path} is nested too deep, expected lines such as key = value; correct it"
-        ) from error
-    except ValueError as error:  # of TOML, of UTF-8, and of endless numbers
-        raise BadInputError(
-            f"{path} is not TOML ({error}), expected lines such as key = value; correct it"
+            f"{path} is not TOML ({reason}), expected lines such as key = value; correct it"
         ) from error
 
 
-def checked(kind: type[Kind], values: dict[str, Any], source: str) -> Kind:
-    """Make settings of a table, or raise ``BadInputError`` that names the key, what it holds and what was expected."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise BadInputError(explained(error, kind, f"{source}: ")) from error
+NAMED_WEIGHTS = ("imagenet", "bundled", "none")
 
 
-def explained(error: ValidationError, kind: type[Settings], prefix: str) -> str:
-    """Say the first thing that is wrong, and how many more there are; ``prefix`` stands before the key."""
-    errors = error.errors()
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    others = len({tuple(_place(e)) for e in errors}) - 1
-    more = f" ({others} more after it)" if others else ""
-    return _said(first, kind, prefix) + more
+class More(Table):
+    """Another volume to train on, with its labels."""
+
+    volume: str
+    labels: str
 
 
-def _said(error: ErrorDetails, kind: type[Settings], prefix: str) -> str:
-    place = _place(error)
-    names = [
-        str(part) if str(part).isprintable() and str(part).strip() else repr(part) for part in place
+class TrainFile(TrainOptions):
+    """A settings file: the fields of ``TrainOptions``, and ``[[more]]``.
+
+    Attributes
+    ----------
+    more
+        Volumes beside the one on the command line.
+    """
+
+    more: list[More] = Field(default_factory=list)
+
+    def options(self, **given: Any) -> TrainOptions:
+        """Return the options of the file, with those ``given`` on the command line in their place."""
+        return TrainOptions(**(self.model_dump(exclude={"more"}, exclude_unset=True) | given))
+
+
+def read_config(path: Path) -> TrainFile:
+    """Read a settings file; relative paths in it are meant from its folder, and come back so.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be read, or a key is unknown or holds what it cannot; the key is named.
+    """
+    found = TrainFile.read(read_toml(path), path)
+    folder = path.parent
+    more = [
+        More(volume=str(folder / one.volume), labels=str(folder / one.labels)) for one in found.more
     ]
-    key = prefix + ".".join(names).replace("_", "-" if prefix == OPTIONS else "_")
-    if error["type"] == "extra_forbidden":
-        known = sorted(_fields(kind, place[:-1]))
-        close = difflib.get_close_matches(str(place[-1]), known, n=2)
-        hint = f"did you mean {' or '.join(close)}?" if close else "take it out"
-        return f"{key} is unknown, expected one of {', '.join(known)}; {hint}"
-    if error["type"] == "missing":
-        return f"{key} is missing, expected a value for it; add it"
-    if error["type"] == "literal_error":
-        wanted = str(error["ctx"]["expected"])
-        choices = wanted.replace("'", "").replace(" or ", ", ").split(", ")
-        close = difflib.get_close_matches(str(error["input"]), choices, n=1)
-        return f"{key} is {error['input']!r}, expected {wanted}; {f'did you mean {close[0]}?' if close else 'choose one'}"
-    return f"{key} is {error['input']!r}, expected {_wanted(error)}; correct it"
-
-
-def _place(error: ErrorDetails) -> list[Any]:
-    """Return the keys that lead to what is wrong; what pydantic adds for the kinds that a key may hold is left out."""
-    keys = [
-        part
-        for part in error["loc"][:-1]
-        if not (isinstance(part, str) and ("[" in part or part in _KINDS))
-    ]
-    last = error["loc"][-1:]
-    told = error["type"] == "extra_forbidden" or not any(
-        isinstance(p, str) and ("[" in p or p in _KINDS) for p in last
-    )
-    return [*keys, *last] if told or not keys else keys
-
-
-def _wanted(error: ErrorDetails) -> str:
-    name, context = error["type"], error.get("ctx", {})
-    limits = {
-        "greater_than_equal": "{ge} or more",
-        "greater_than": "a number above {gt}",
-        "less_than_equal": "{le} or less",
-        "less_than": "a number below {lt}",
-        "finite_number": "a finite number",
-        "too_short": "a list of at least {min_length}",
-        "too_long": "a list of at most {max_length}",
-        "value_error": "{error}",
-    }
-    if name in limits:
-        return limits[name].format(**context)
-    return _TYPES.get(name.split("_")[0], str(error["msg"]))
-
-
-def _fields(kind: Any, place: list[Any]) -> set[str]:
-    """Return the keys of the table at a place, or those of the whole where it cannot be told."""
-    for part in place:
-        field = getattr(kind, "model_fields", {}).get(part)
-        inner = (
-            []
-            if field is None
-            else [a for a in _inside(field.annotation) if hasattr(a, "model_fields")]
-        )
-        kind = inner[0] if inner else kind
-    return set(kind.model_fields)
-
-
-def _inside(annotation: Any) -> list[Any]:
-    parts = getattr(annotation, "__args__", ())
-    return [annotation] if not parts else [one for part in parts for one in _inside(part)]
+    changes: dict[str, Any] = {"more": more} if more else {}
+    if found.weights not in NAMED_WEIGHTS:
+        changes["weights"] = str(folder / found.weights)
+    return found.model_copy(update=changes)

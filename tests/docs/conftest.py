@@ -99,9 +99,9 @@ def in_small(monkeypatch):
 
     @functools.wraps(real_train)
     def train(volume, labels, out, recipe=None, **options):
-        from evenslice.learn.recipe import Recipe
+        from evenslice.options import TrainOptions
 
-        recipe = recipe or Recipe()
+        recipe = recipe or TrainOptions()
         known = "bundled" if recipe.weights == "bundled" and recipe.slices == 3 else "none"
         return real_train(
             volume, labels, out, recipe.model_copy(update={**SMALL, "weights": known}), **options

@@ -39,7 +39,7 @@ encoder_depth = 1
 steps = 2
 batch = 1
 crop = 32
-looks = 1
+validation_runs = 1
 [audit]
 windows = 8
 tile = 32

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evenslice.learn.module import cosine_part
-from evenslice.learn.recipe import Recipe, TrainFile, read_config
+from evenslice.options import TrainFile, TrainOptions, read_config
 from evenslice.study.plan import DatasetTable, StudyTable, read_study
 
 GOOD = {
@@ -33,7 +33,9 @@ TREES = st.recursive(
     max_leaves=5,
 )
 KEYS = st.one_of(
-    st.sampled_from([*Recipe.model_fields, "em", "more", "dataset", "tile", "int", "list[str]"]),
+    st.sampled_from(
+        [*TrainOptions.model_fields, "em", "more", "dataset", "tile", "int", "list[str]"]
+    ),
     TEXTS,
 )
 
@@ -97,7 +99,7 @@ def sound(recipe):
         and 0 <= recipe.balance <= 1
     )
     assert 0 <= cosine_part(0, recipe.steps, recipe.warmup) <= 1 and isinstance(recipe.arch, str)
-    assert Recipe(**recipe.model_dump()) == recipe
+    assert TrainOptions(**recipe.model_dump()) == recipe
     json.dumps(recipe.model_dump(mode="json"), allow_nan=False)
 
 

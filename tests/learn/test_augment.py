@@ -8,7 +8,7 @@ import pytest
 
 from counting import Counting
 from evenslice.learn.augment import Section, apply_sections, draw_sections, read_sections
-from evenslice.learn.recipe import EM
+from evenslice.options import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.windows import read_window
 

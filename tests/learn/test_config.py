@@ -3,7 +3,7 @@
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.learn.recipe import Recipe, read_config
+from evenslice.options import TrainOptions, read_config
 
 WRONG = [
     ("stesp = 3", r"a.toml: stesp is unknown, expected one of .*more.*; did you mean steps\?$"),
@@ -55,16 +55,16 @@ def test_a_wrong_key_is_told(tmp_path, monkeypatch, text, message):
 def test_options_win_over_the_file_and_the_rest_is_default(tmp_path):
     (tmp_path / "a.toml").write_text("steps = 7\nlr = 1\naugment = 'em'\n[em]\nblur = {size = 2}\n")
     file = read_config(tmp_path / "a.toml")
-    assert file.recipe() == Recipe(steps=7, lr=1, augment="em", em={"blur": {"size": 2}})
+    assert file.recipe() == TrainOptions(steps=7, lr=1, augment="em", em={"blur": {"size": 2}})
     assert file.recipe(steps=9, seed=3) == file.recipe().model_copy(update={"steps": 9, "seed": 3})
-    assert file.recipe().em.blur.probability == Recipe().em.blur.probability
+    assert file.recipe().em.blur.probability == TrainOptions().em.blur.probability
     with pytest.raises(BadInputError, match=r"^--batch is 5 for 2 devices"):
         file.recipe(batch=5, devices=2)
 
 
 def test_an_empty_file_is_the_defaults(tmp_path):
     (tmp_path / "a.toml").write_text("")
-    assert read_config(tmp_path / "a.toml").recipe() == Recipe()
+    assert read_config(tmp_path / "a.toml").recipe() == TrainOptions()
 
 
 def test_paths_are_meant_from_the_folder_of_the_file(tmp_path):
@@ -82,7 +82,7 @@ def test_paths_are_meant_from_the_folder_of_the_file(tmp_path):
 
 
 def test_a_recipe_is_what_it_says_of_itself():
-    recipe = Recipe(
+    recipe = TrainOptions(
         augment="em", em={"noise": {"size": 1}}, validation=["0:1", "2:3"], class_weights=[1, 2]
     )
-    assert Recipe(**recipe.model_dump()) == recipe
+    assert TrainOptions(**recipe.model_dump()) == recipe

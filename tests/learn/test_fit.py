@@ -18,7 +18,7 @@ from evenslice.learn.losses import segmentation_loss
 from evenslice.learn.module import Training
 from evenslice.learn.multi_volume import Mixture, find_occurrences
 from evenslice.learn.patches import Patches, PatchSource
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 
@@ -110,7 +110,7 @@ SETTINGS = [
 @pytest.mark.parametrize(("settings", "classes"), SETTINGS)
 @pytest.mark.parametrize("stop_at", [3, 4])
 def test_going_on_equals_never_having_stopped(tmp_path, settings, classes, stop_at):
-    recipe = Recipe(**QUICK | settings)
+    recipe = TrainOptions(**QUICK | settings)
     whole, looks = run(tmp_path / "whole", recipe, classes)
     _, before = run(tmp_path / "cut", recipe, classes, stop_at=stop_at)
     parts, after = run(tmp_path / "cut", recipe, classes)
@@ -133,7 +133,7 @@ def test_mixed_precision_goes_on_with_its_scale(tmp_path, monkeypatch, precision
             return made(**options | {"precision": None, "plugins": plugins})
 
         monkeypatch.setattr(engine.pl, "Trainer", trainer)
-    recipe = Recipe(**QUICK, clip=0.5)
+    recipe = TrainOptions(**QUICK, clip=0.5)
     whole, _ = run(tmp_path / "whole", recipe, precision=precision)
     run(tmp_path / "cut", recipe, precision=precision, stop_at=5)
     scale = torch.load(tmp_path / "cut" / STATE, weights_only=True)["scaling"].get("scale")
@@ -152,7 +152,7 @@ def test_mixed_precision_goes_on_with_its_scale(tmp_path, monkeypatch, precision
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_defaults_train_bit_for_bit_as_this_loop(tmp_path, precision):
     """Seeds keep their meaning: patches, dropout, rates and weights of old runs come out again."""
-    recipe = Recipe(**QUICK, seed=5)
+    recipe = TrainOptions(**QUICK, seed=5)
     made = training(recipe, chunk=3)
     optimiser = torch.optim.AdamW(made.network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=8)
@@ -178,7 +178,7 @@ def test_the_defaults_train_bit_for_bit_as_this_loop(tmp_path, precision):
 
 
 def test_the_defaults_are_the_settings_of_old(tmp_path):
-    plain, _ = run(tmp_path / "a", Recipe(**QUICK))
+    plain, _ = run(tmp_path / "a", TrainOptions(**QUICK))
     named = {
         "schedule": "one-cycle",
         "weight_decay": 0.01,
@@ -187,7 +187,8 @@ def test_the_defaults_are_the_settings_of_old(tmp_path):
         "balance": 0.0,
     }
     spelled, _ = run(
-        tmp_path / "b", Recipe(**QUICK | named, augment="flips", devices=1, class_weights=None)
+        tmp_path / "b",
+        TrainOptions(**QUICK | named, augment="flips", devices=1, class_weights=None),
     )
     assert_same(plain, spelled)
 
@@ -210,7 +211,8 @@ CHANGES = [
 def test_every_setting_matters(tmp_path, change):
     recipe = {**QUICK, "steps": 2}
     assert differ(
-        run(tmp_path / "a", Recipe(**recipe))[0], run(tmp_path / "b", Recipe(**recipe | change))[0]
+        run(tmp_path / "a", TrainOptions(**recipe))[0],
+        run(tmp_path / "b", TrainOptions(**recipe | change))[0],
     )
 
 
@@ -225,15 +227,15 @@ def test_a_clipped_gradient_is_no_longer_than_asked(tmp_path, monkeypatch):
         return step(self, lambda: loss)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
-    run(tmp_path / "free", Recipe(**QUICK, schedule="constant"))
+    run(tmp_path / "free", TrainOptions(**QUICK, schedule="constant"))
     free = norms.copy()
     norms.clear()
-    run(tmp_path / "clipped", Recipe(**QUICK, schedule="constant", clip=min(free) / 2))
+    run(tmp_path / "clipped", TrainOptions(**QUICK, schedule="constant", clip=min(free) / 2))
     assert norms == pytest.approx([min(free) / 2] * 8, rel=1e-3)
 
 
 def test_looks_know_the_rate_and_the_log_every_one(tmp_path):
-    recipe = Recipe(**QUICK, schedule="cosine", warmup=0.5, lr=0.4)
+    recipe = TrainOptions(**QUICK, schedule="cosine", warmup=0.5, lr=0.4)
     _, looks = run(tmp_path / "a", recipe)
     rows = [line.split(",") for line in (tmp_path / "a" / LOG).read_text().splitlines()[1:]]
     rates = [0.1, 0.2, 0.3, 0.4] + [0.2 * (1 + math.cos(math.pi * t / 4)) for t in range(4)]
@@ -245,7 +247,7 @@ def test_looks_know_the_rate_and_the_log_every_one(tmp_path):
 
 
 def test_training_ends_where_a_look_says_so_and_does_not_go_on(tmp_path):
-    recipe = Recipe(**QUICK)
+    recipe = TrainOptions(**QUICK)
     weights, looks = run(tmp_path / "a", recipe, look=lambda steps, *_: Seen(0.1, stop=steps == 4))
     assert [steps for steps, _, _ in looks] == [2, 4]
     again, more = run(tmp_path / "a", recipe)
@@ -256,7 +258,7 @@ def test_training_ends_where_a_look_says_so_and_does_not_go_on(tmp_path):
 
 def test_a_loss_that_is_no_number_is_said_before_anything_is_kept(tmp_path):
     with pytest.raises(BadInputError, match=r"the loss became nan at step \d.*smaller --lr"):
-        run(tmp_path / "a", Recipe(**QUICK | {"lr": 1e30, "schedule": "constant"}))
+        run(tmp_path / "a", TrainOptions(**QUICK | {"lr": 1e30, "schedule": "constant"}))
     assert not (tmp_path / "a" / STATE).exists()
 
 
@@ -272,5 +274,5 @@ def test_what_a_cluster_says_of_its_tasks_is_not_looked_at(tmp_path, monkeypatch
         "SLURM_JOB_NUM_NODES": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    _, looks = run(tmp_path / "a", Recipe(**QUICK))
+    _, looks = run(tmp_path / "a", TrainOptions(**QUICK))
     assert len(looks) == 4

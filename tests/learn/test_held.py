@@ -11,7 +11,7 @@ from evenslice.labels.targets import Target
 from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.patches import Patches, PatchSource
 from evenslice.learn.preload import Guarded, held, held_sources
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 
@@ -81,7 +81,7 @@ def test_patches_are_the_same_from_memory_and_from_files():
         Target("foreground", 1),
         Normalisation((9.0,), (2.0,)),
     )
-    recipe = Recipe(steps=100)
+    recipe = TrainOptions(steps=100)
     made = [held_sources(Mixture((source,)), recipe, free) for free in (0, 10**6)]
     assert [isinstance(m.sources[0].volume.pixels, np.ndarray) for m in made] == [False, True]
     for i in range(5):

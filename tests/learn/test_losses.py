@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from evenslice.errors import BadInputError
 from evenslice.learn.losses import check_loss, dice_loss, segmentation_loss
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 
 
 def draw(classes: int, seed: int = 0, side: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,9 +142,9 @@ def test_entropy_with_weights_by_hand():
 )
 def test_a_loss_that_does_not_fit_the_classes_is_said(classes, settings, message):
     with pytest.raises(BadInputError, match=message):
-        check_loss(Recipe(**settings), classes)
+        check_loss(TrainOptions(**settings), classes)
 
 
 def test_losses_that_fit_pass():
-    check_loss(Recipe(loss="bce", class_weights=[1.0, 2.0]), 1)
-    check_loss(Recipe(class_weights=[1.0, 2.0, 3.0]), 3)
+    check_loss(TrainOptions(loss="bce", class_weights=[1.0, 2.0]), 1)
+    check_loss(TrainOptions(class_weights=[1.0, 2.0, 3.0]), 3)

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from evenslice.labels.targets import Target, boundaries
 from evenslice.learn.patches import Patches, PatchSource, turn
-from evenslice.learn.recipe import EM
+from evenslice.options import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import neighbours

@@ -17,7 +17,7 @@ from evenslice.learn.devices import check_devices
 from evenslice.learn.fit import LOG, Seen
 from evenslice.learn.job import Reopened, abroad
 from evenslice.learn.ranks import Ranks, crew, free_port
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.files import open_volume
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_sent_is_said():
 @pytest.mark.slow
 @pytest.mark.parametrize("augment", ["flips", "em"])
 def test_two_devices_train_as_one_where_nothing_depends_on_the_batch(tmp_path, toys, augment):
-    recipe = Recipe(steps=6, batch=4, crop=32, loss="ce", augment=augment, clip=0.5)
+    recipe = TrainOptions(steps=6, batch=4, crop=32, loss="ce", augment=augment, clip=0.5)
     job = Toy(tmp_path / "two", recipe.model_copy(update={"devices": 2}))
     alone = Toy(tmp_path / "one", recipe)
     for toy in (job, alone):
@@ -83,7 +83,7 @@ def test_two_devices_train_as_one_where_nothing_depends_on_the_batch(tmp_path, t
 
 @pytest.mark.slow
 def test_all_devices_stop_where_the_first_one_says_so(tmp_path, toys):
-    job = Toy(tmp_path, Recipe(steps=9, batch=2, crop=32, devices=2))
+    job = Toy(tmp_path, TrainOptions(steps=9, batch=2, crop=32, devices=2))
     with crew(job, 2) as ranks:
         job.train(ranks, lambda steps, *_: Seen(0.1, stop=steps == 6))
     assert len((tmp_path / LOG).read_text().splitlines()) == 7
@@ -93,7 +93,7 @@ def test_all_devices_stop_where_the_first_one_says_so(tmp_path, toys):
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("when", ["at first", "later"])
 def test_a_process_that_fails_ends_the_run_with_its_reason(tmp_path, toys, when):
-    job = Toy(tmp_path, Recipe(steps=6, batch=2, crop=32, devices=2), when)
+    job = Toy(tmp_path, TrainOptions(steps=6, batch=2, crop=32, devices=2), when)
     with pytest.raises(BadInputError, match="RuntimeError: no memory left"), crew(job, 2) as ranks:
         job.train(ranks)
 
@@ -105,7 +105,7 @@ import os, signal
 from evenslice import train
 from evenslice.learn import fit
 from evenslice.learn.module import Training
-from evenslice.learn.recipe import Recipe
+from evenslice.learn.recipe import TrainOptions
 fit.FEWEST_CHUNK = 2
 step = Training.training_step
 def dying(self, batch, number):
@@ -113,7 +113,7 @@ def dying(self, batch, number):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batch, number)
 Training.training_step = dying
-train("raw.tif", "labels.tif", "killed.safetensors", Recipe(**eval(sys.argv[1])), device="cpu")
+train("raw.tif", "labels.tif", "killed.safetensors", TrainOptions(**eval(sys.argv[1])), device="cpu")
 """
 
 
@@ -139,7 +139,7 @@ def test_a_killed_run_takes_its_processes_along_and_goes_on_as_if_it_was_not(
     while members() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not members()
-    recipe = Recipe(**settings)
+    recipe = TrainOptions(**settings)
     train("raw.tif", "labels.tif", "killed.safetensors", recipe, device="cpu", resume=True)
     train("raw.tif", "labels.tif", "whole.safetensors", recipe, device="cpu")
     one, other = (

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from evenslice.learn.module import cosine_part, schedule_of
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 
 
 def rates(recipe):
@@ -19,7 +19,7 @@ def rates(recipe):
 
 
 def test_cosine_rises_in_a_line_and_falls_along_half_a_cosine():
-    found = rates(Recipe(steps=20, lr=0.4, schedule="cosine", warmup=0.2))
+    found = rates(TrainOptions(steps=20, lr=0.4, schedule="cosine", warmup=0.2))
     assert found[:4] == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert found[4:] == pytest.approx([0.2 * (1 + math.cos(math.pi * t / 16)) for t in range(16)])
     assert found[4 + 8] == pytest.approx(0.2)
@@ -34,9 +34,9 @@ def test_every_step_has_a_rate(steps, warmup):
 
 
 def test_constant_is_constant_and_one_cycle_is_torchs():
-    assert rates(Recipe(steps=5, lr=0.3, schedule="constant")) == [0.3] * 5
+    assert rates(TrainOptions(steps=5, lr=0.3, schedule="constant")) == [0.3] * 5
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.3, total_steps=5)
-    found = rates(Recipe(steps=5, lr=0.3))
+    found = rates(TrainOptions(steps=5, lr=0.3))
     assert found[0] == optimiser.param_groups[0]["lr"]
     assert max(found) == pytest.approx(0.3, rel=0.1)

@@ -3,8 +3,7 @@
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.learn.recipe import Recipe
-from evenslice.options import read_toml
+from evenslice.options import TrainOptions, read_toml
 
 
 @pytest.mark.parametrize(
@@ -24,18 +23,18 @@ from evenslice.options import read_toml
 )
 def test_a_wrong_key_is_told(values, message):
     with pytest.raises(BadInputError, match=message):
-        Recipe("f.toml: ", **values)
+        TrainOptions.read(values, "f.toml")
 
 
 def test_whole_numbers_are_numbers():
-    assert Recipe(lr=1).lr == 1.0
+    assert TrainOptions(lr=1).lr == 1.0
 
 
 def test_a_recipe_names_its_options():
     with pytest.raises(BadInputError, match=r"^--crop is 16, expected 32 or more; correct it$"):
-        Recipe(crop=16)
+        TrainOptions(crop=16)
     with pytest.raises(BadInputError, match=r"^--encoder-depth is 9"):
-        Recipe(encoder_depth=9)
+        TrainOptions(encoder_depth=9)
 
 
 def test_a_file_that_is_not_toml_is_told(tmp_path):

@@ -13,7 +13,7 @@ from evenslice.learn.fit import Seen, fit
 from evenslice.learn.module import Training
 from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.patches import PatchSource
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 
@@ -44,7 +44,7 @@ class Toy:
     """Trains a small network on one of several devices."""
 
     folder: Path
-    recipe: Recipe
+    recipe: TrainOptions
     broken: str = ""
 
     def __call__(self, ranks):

@@ -13,9 +13,9 @@ from evenslice.cli import app as cli
 from evenslice.errors import BadInputError
 from evenslice.learn.fit import _read_state
 from evenslice.learn.module import Training
-from evenslice.learn.recipe import Recipe, read_config
 from evenslice.model.external import form_of
 from evenslice.model.inputs import model_of
+from evenslice.options import TrainOptions, read_config
 from evenslice.segmentation.manifest import check_sources
 from evenslice.segmentation.predictions import open_prediction, trained_spans
 from evenslice.segmentation.run import segment
@@ -295,7 +295,7 @@ STATES = {
 @pytest.mark.parametrize("case", STATES)
 def test_states_of_a_training(guarded, tmp_path, case):
     change, model = STATES[case], blurring()
-    training = Training(model.module, 1, None, Recipe(steps=5), 1)
+    training = Training(model.module, 1, None, TrainOptions(steps=5), 1)
     whole = {
         "done": 1,
         "network": model.module.state_dict(),

@@ -13,7 +13,7 @@ import pytest
 
 from evenslice import save_volume
 from evenslice.errors import BadInputError
-from evenslice.options import checked
+from evenslice.options import validated
 from evenslice.study.findings import findings_of
 from evenslice.study.folder import as_csv
 from evenslice.study.plan import StudyTable
@@ -27,7 +27,7 @@ encoder_depth = 3
 steps = 2
 batch = 2
 crop = 32
-looks = 1
+validation_runs = 1
 [audit]
 windows = 8
 tile = 32
@@ -244,7 +244,7 @@ def row(treatment, seed, index, dice, dataset="a", network="unet"):
 
 def found(rows, **changes):
     text = {"name": "x", "grid": [{"dataset": "a"}]} | changes
-    return findings_of(rows, checked(StudyTable, text, "x"))
+    return findings_of(rows, validated(StudyTable, text, "x"))
 
 
 def test_findings_by_hand():

@@ -13,9 +13,9 @@ import torch
 
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
-from evenslice.learn.recipe import Recipe
 from evenslice.model.stem.adapt import norms_per_slot
 from evenslice.model.stem.find import find_stems
+from evenslice.options import TrainOptions
 
 QUICK = {"weights": "none", "encoder_depth": 3, "steps": 4, "batch": 2, "crop": 32}
 
@@ -30,7 +30,7 @@ def weights_of(path):
 
 
 def test_best_and_last_are_kept_and_nothing_else(tmp_path, grey, labels):
-    result = train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK))
+    result = train(grey, labels, tmp_path / "m.safetensors", TrainOptions(**QUICK))
     assert sorted(f.name for f in tmp_path.iterdir()) == [
         "m.last.safetensors",
         "m.log.csv",
@@ -51,7 +51,7 @@ def test_it_learns(tmp_path, grey, labels):
         grey,
         labels,
         tmp_path / "m.safetensors",
-        Recipe(**QUICK | {"steps": 30, "lr": 3e-3}),
+        TrainOptions(**QUICK | {"steps": 30, "lr": 3e-3}),
         shown=9,
     )
     assert result.scores.dice > 0.85
@@ -69,7 +69,7 @@ def test_it_learns(tmp_path, grey, labels):
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_model(tmp_path, grey, labels):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(grey, labels, tmp_path / f"{name}.safetensors", Recipe(**QUICK, seed=seed))
+        train(grey, labels, tmp_path / f"{name}.safetensors", TrainOptions(**QUICK, seed=seed))
     a, b, c = (weights_of(tmp_path / f"{name}.safetensors") for name in "abc")
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_model(tmp_path, grey, labels):
 
 def test_classes_ties_and_reversal_train_too(tmp_path, grey):
     classes = np.digitize(grey, [100, 150]).astype(np.uint8)
-    recipe = Recipe(**QUICK, slices=5, tie="mirror", reverse_z=True, init="random")
+    recipe = TrainOptions(**QUICK, slices=5, tie="mirror", reverse_z=True, init="random")
     model = train(grey, classes, tmp_path / "m.safetensors", recipe).model
     assert (model.spec.classes, model.spec.tie, model.slices) == (3, "mirror", 5)
     norms = norms_per_slot(find_stems(model.module, 5)[0])
@@ -90,7 +90,7 @@ torch.set_num_threads(1)
 from evenslice import train
 from evenslice.learn import fit
 from evenslice.learn.module import Training
-from evenslice.learn.recipe import Recipe
+from evenslice.learn.recipe import TrainOptions
 fit.FEWEST_CHUNK = 2
 step = Training.training_step
 def dying(self, batch, number):
@@ -99,7 +99,7 @@ def dying(self, batch, number):
     return step(self, batch, number)
 Training.training_step = dying
 raw = np.load(sys.argv[1])
-train(raw, (raw > 128).astype(np.uint8), sys.argv[2], Recipe(**eval(sys.argv[3])))
+train(raw, (raw > 128).astype(np.uint8), sys.argv[2], TrainOptions(**eval(sys.argv[3])))
 """
 MUCH = {
     "schedule": "cosine",
@@ -124,7 +124,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, grey, labels, monkeyp
     assert died.returncode == -signal.SIGKILL
     assert not killed.exists()
     assert (tmp_path / "killed.safetensors.run" / "state.ckpt").exists()
-    recipe = Recipe(**settings)
+    recipe = TrainOptions(**settings)
     with pytest.raises(BadInputError, match="holds an unfinished run"):
         train(grey, labels, killed, recipe)
     parts = train(grey, labels, killed, recipe, resume=True)
@@ -145,13 +145,13 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, grey, labels, monkeyp
 def test_resuming_asks_for_the_same_settings(tmp_path, grey, labels):
     out = tmp_path / "m.safetensors"
     with pytest.raises(BadInputError, match="holds no run to go on with"):
-        train(grey, labels, out, Recipe(**QUICK), resume=True)
+        train(grey, labels, out, TrainOptions(**QUICK), resume=True)
     folder = tmp_path / "m.safetensors.run"
     folder.mkdir()
     (folder / "plan.json").write_text(json.dumps({"steps": 5}))
     with pytest.raises(BadInputError, match="other settings or data"):
-        train(grey, labels, out, Recipe(**QUICK), resume=True)
-    train(grey, labels, out, Recipe(**QUICK), force=True)
+        train(grey, labels, out, TrainOptions(**QUICK), resume=True)
+    train(grey, labels, out, TrainOptions(**QUICK), force=True)
     assert not folder.exists()
 
 
@@ -164,9 +164,9 @@ def test_resuming_asks_for_the_same_labels(tmp_path, grey, labels, monkeypatch):
 
     monkeypatch.setattr(verb, "_fit", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK))
+        train(grey, labels, tmp_path / "m.safetensors", TrainOptions(**QUICK))
     with pytest.raises(BadInputError, match="other settings or data"):
-        train(grey, 1 - labels, tmp_path / "m.safetensors", Recipe(**QUICK), resume=True)
+        train(grey, 1 - labels, tmp_path / "m.safetensors", TrainOptions(**QUICK), resume=True)
 
 
 @pytest.mark.slow
@@ -217,7 +217,7 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_of_a_run_without_state(tmp_path
 )
 def test_what_cannot_be_trained_is_said_and_leaves_nothing(tmp_path, grey, labels, change, message):
     with pytest.raises(BadInputError, match=message):
-        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK | change))
+        train(grey, labels, tmp_path / "m.safetensors", TrainOptions(**QUICK | change))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -229,12 +229,12 @@ def test_labels_must_fit(tmp_path, grey, labels):
         (labels * 0.5, "holds fractions"),
     ]:
         with pytest.raises(BadInputError, match=message):
-            train(grey, wrong, tmp_path / "m.safetensors", Recipe(**QUICK))
+            train(grey, wrong, tmp_path / "m.safetensors", TrainOptions(**QUICK))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_batch_too_small_for_batch_norm_is_said(tmp_path, grey, labels):
-    tiny = Recipe(weights="none", steps=2, batch=1, crop=32)
+    tiny = TrainOptions(weights="none", steps=2, batch=1, crop=32)
     with pytest.raises(BadInputError, match="use a larger --batch or --crop"):
         train(grey[:, :32, :32], labels[:, :32, :32], tmp_path / "m.safetensors", tiny)
     assert list(tmp_path.iterdir()) == []
@@ -242,5 +242,5 @@ def test_a_batch_too_small_for_batch_norm_is_said(tmp_path, grey, labels):
 
 def test_a_loss_that_explodes_is_said_and_leaves_nothing(tmp_path, grey, labels):
     with pytest.raises(BadInputError, match="smaller --lr"):
-        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK | {"lr": 1e30}))
+        train(grey, labels, tmp_path / "m.safetensors", TrainOptions(**QUICK | {"lr": 1e30}))
     assert list(tmp_path.iterdir()) == []

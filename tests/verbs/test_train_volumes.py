@@ -6,8 +6,8 @@ import pytest
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
 from evenslice.learn import fit
-from evenslice.learn.recipe import Recipe
 from evenslice.model.inputs import fingerprint, trained_slices
+from evenslice.options import TrainOptions
 from evenslice.verbs.train_plan import plan_training, provenance
 from evenslice.verbs.train_run import looks_since_best
 from evenslice.volume.array import Volume
@@ -35,7 +35,7 @@ def test_several_volumes_are_trained_on_and_each_is_known_again(tmp_path, grey, 
     save_volume(tmp_path / "b.tif", other)
     marks = (other > 64).astype(np.uint8)
     given = [tmp_path / "a.tif", tmp_path / "b.tif"], [labels, marks]
-    found = train(*given, tmp_path / "m.safetensors", Recipe(**QUICK, balance=0.5))
+    found = train(*given, tmp_path / "m.safetensors", TrainOptions(**QUICK, balance=0.5))
     model = load_model(found.path)
     first, second = model.training["volumes"]
     assert {key: model.training[key] for key in first} == first
@@ -53,7 +53,7 @@ def test_several_volumes_are_trained_on_and_each_is_known_again(tmp_path, grey, 
 
 
 def test_one_volume_is_recorded_as_ever_and_a_list_of_one_is_the_same(grey, labels):
-    recipe = Recipe(**QUICK)
+    recipe = TrainOptions(**QUICK)
     record = provenance(plan_training(volumes(grey), volumes(labels), recipe), recipe)
     assert "volumes" not in record
     assert record["fingerprint"] == fingerprint(Volume(grey))
@@ -63,7 +63,7 @@ def test_what_labels_mean_is_decided_of_all_together(grey, labels, other):
     classes = np.digitize(grey, [100, 150]).astype(np.uint8)
     marks = (other > 64).astype(np.uint8)
     for first, kind, count in [(classes, "classes", 3), (labels, "foreground", 1)]:
-        plan = plan_training(volumes(grey, other), volumes(first, marks), Recipe(**QUICK))
+        plan = plan_training(volumes(grey, other), volumes(first, marks), TrainOptions(**QUICK))
         assert {source.target.kind for source in plan.mixture.sources} == {kind}
         assert plan.first.target.classes == count
 
@@ -73,7 +73,7 @@ def test_what_labels_mean_is_decided_of_all_together(grey, labels, other):
     [(None, [[7, 8], [6]]), ("0:2", [[0, 1], [0, 1]]), (["0:1", "5:7"], [[0], [5, 6]])],
 )
 def test_each_volume_is_split_for_itself(grey, labels, other, validation, expected):
-    recipe = Recipe(**QUICK, validation=validation)
+    recipe = TrainOptions(**QUICK, validation=validation)
     plan = plan_training(
         volumes(grey, other), volumes(labels, (other > 64).astype(np.uint8)), recipe
     )
@@ -86,7 +86,7 @@ def test_patches_fit_the_smallest_volume(grey, labels, other):
     plan = plan_training(
         volumes(grey, other),
         volumes(labels, (other > 64).astype(np.uint8)),
-        Recipe(**QUICK | {"crop": 60}),
+        TrainOptions(**QUICK | {"crop": 60}),
     )
     assert {source.crop for source in plan.mixture.sources} == {(40, 60)}
 
@@ -111,16 +111,16 @@ def test_settings_that_do_not_fit_the_volumes_are_said(grey, other, change, mess
             np.repeat(np.arange(len(m), dtype=np.uint8), m[0].size).reshape(m.shape) for m in marks
         )
     with pytest.raises(BadInputError, match=message):
-        plan_training(volumes(grey, other), volumes(*marks), Recipe(**QUICK | change))
+        plan_training(volumes(grey, other), volumes(*marks), TrainOptions(**QUICK | change))
 
 
 def test_each_volume_needs_its_labels(tmp_path, grey, labels):
     with pytest.raises(BadInputError, match="2 volumes and 1 of labels were given"):
-        train([grey, grey], labels, tmp_path / "m.safetensors", Recipe(**QUICK))
+        train([grey, grey], labels, tmp_path / "m.safetensors", TrainOptions(**QUICK))
     with pytest.raises(
         BadInputError, match=r"1.tif has shape \(9, 64, 96\), expected \(5, 64, 96\) like 1.tif"
     ):
-        plan_training(volumes(grey, grey[:5]), volumes(labels, labels), Recipe(**QUICK))
+        plan_training(volumes(grey, grey[:5]), volumes(labels, labels), TrainOptions(**QUICK))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,7 +133,7 @@ def test_boundaries_are_learnt_of_instances_with_large_numbers(tmp_path, grey, d
         grey,
         instances,
         tmp_path / "m.safetensors",
-        Recipe(**QUICK, target="boundary", ignore_label=71_000),
+        TrainOptions(**QUICK, target="boundary", ignore_label=71_000),
     )
     assert found.model.training["target"] == "boundary"
     assert found.model.spec.classes == 1
@@ -151,7 +151,7 @@ def edge_of_blocks():
 
 def test_training_ends_after_looks_without_a_better_dice(tmp_path, grey, labels, monkeypatch):
     monkeypatch.setattr(fit, "FEWEST_CHUNK", 1)
-    recipe = Recipe(**QUICK | {"steps": 9, "looks": 9, "lr": 1e-30}, patience=1)
+    recipe = TrainOptions(**QUICK | {"steps": 9, "looks": 9, "lr": 1e-30}, patience=1)
     found = train(grey, labels, tmp_path / "m.safetensors", recipe)
     dice = [look["dice"] for look in found.looks]
     assert len(dice) == looks_since_best([*found.looks]) + dice.index(max(dice)) + 1
@@ -179,16 +179,22 @@ def test_looks_since_the_best_are_counted_from_where_it_was_first_seen():
 def test_a_log_is_overwritten_only_if_asked(tmp_path, grey, labels):
     (tmp_path / "m.log.csv").write_text("mine")
     with pytest.raises(BadInputError, match=r"m.log.csv exists.*--force"):
-        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK))
+        train(grey, labels, tmp_path / "m.safetensors", TrainOptions(**QUICK))
     assert (tmp_path / "m.log.csv").read_text() == "mine"
 
 
 def test_more_devices_than_there_are_is_said_at_once(tmp_path, grey, labels, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(BadInputError, match="--devices is 2 and 0 GPUs were found"):
-        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK, devices=2))
+        train(grey, labels, tmp_path / "m.safetensors", TrainOptions(**QUICK, devices=2))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(BadInputError, match="--devices is 2 and 1 GPUs were found"):
-        train(grey, labels, tmp_path / "m.safetensors", Recipe(**QUICK, devices=2), device="cuda")
+        train(
+            grey,
+            labels,
+            tmp_path / "m.safetensors",
+            TrainOptions(**QUICK, devices=2),
+            device="cuda",
+        )
     assert list(tmp_path.iterdir()) == []

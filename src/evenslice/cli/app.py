@@ -1,29 +1,20 @@
 """The command line: parse, call a verb, write, exit code."""
 
-import json as jsonlib
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evenslice.cli import options
+from evenslice import __version__
 from evenslice.cli.audit import audit
 from evenslice.cli.data import data_app
+from evenslice.cli.demo import demo
 from evenslice.cli.evaluate import evaluate
 from evenslice.cli.export import export
-from evenslice.cli.output import (
-    check_json,
-    files_of,
-    print_error,
-    reason_of,
-    stdout_to_stderr,
-    warn,
-    warn_of_code,
-    write_json,
-    write_text,
-)
+from evenslice.cli.fix import fix
+from evenslice.cli.inspect import inspect
+from evenslice.cli.output import print_error, reason_of
 from evenslice.cli.segment import segment
 from evenslice.cli.signals import (
     Terminated,
@@ -116,160 +107,27 @@ def _failed(error: Exception, words: list[str]) -> int:
     return BAD_INPUT
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.")] = Path(
-        "evenslice-demo"
-    ),
-    seed: options.Seed = 0,
-    device: options.Device = options.DeviceName.auto,
-    json: options.Json = None,
-    force: options.Force = False,
-    traceback: options.Traceback = False,
-) -> None:
-    """Train with an rgb and a green stem on bundled data, audit both, write one page; offline."""
-    from evenslice.progress import lines
-    from evenslice.volume.atomic import folder_written_beside
-
-    check_json(json, force)
-    with folder_written_beside(out, force) as folder:
-        print(
-            "evenslice demo: a phantom volume, two networks, one difference between them; about two minutes",
-            file=sys.stderr,
-        )
-        from evenslice.model.provenance import command_line
-        from evenslice.report.pages import write_demo_page
-        from evenslice.report.tables import print_demo
-        from evenslice.report.terminal import say
-        from evenslice.verbs.demo import run_demo
-
-        result = run_demo(folder, seed=seed, device=device.value, progress=lines)
-        write_text(folder / "demo.json", jsonlib.dumps(result.to_dict(), indent=2) + "\n")
-        write_demo_page(folder / "report.html", result, command_line())
-    write_json(json, result.to_dict(), force)
-    if json != "-":
-        print_demo(result)
-        say(f"The page: {out / 'report.html'}")
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"evenslice {__version__}")
+        raise typer.Exit
 
 
-app.command()(audit)
-
-
-@app.command()
-def inspect(
-    source: Annotated[
-        str, typer.Argument(metavar="MODEL|VOLUME", help="A model in any form, or a volume.")
-    ],
-    verify: Annotated[
+@app.callback()
+def version(
+    shown: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Measure the response to the reversal; exit 1 if it is not even."
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
-    slices: options.Slices = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    seed: options.Seed = 0,
-    json: options.Json = None,
-    force: options.Force = False,
-    traceback: options.Traceback = False,
-) -> int:
-    """Show a model's stem, or what was understood of a volume."""
-    from evenslice.progress import bar
-    from evenslice.report.tables import print_inspected
-    from evenslice.verbs.inspect import inspect as run
-
-    check_json(json, force, *files_of(source))
-    warn_of_code(source)
-    with stdout_to_stderr():
-        result = run(
-            source,
-            verify=verify,
-            slices=slices,
-            mean=options.numbers(mean, "--mean"),
-            std=options.numbers(std, "--std"),
-            seed=seed,
-            progress=bar,
-        )
-    write_json(json, result.to_dict(), force)
-    if json != "-":
-        print_inspected(result)
-    return (
-        options.FAILED_CHECK
-        if result.certificate is not None and not result.certificate.symmetric
-        else 0
-    )
-
-
-@app.command()
-def fix(
-    model: options.ModelName,
-    out: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT", help="The fixed model: .safetensors, or .pt2 or .onnx like MODEL."
-        ),
-    ],
-    tie: Annotated[
-        options.TieName, typer.Option(help="Kept when training goes on.")
-    ] = options.TieName.none,
-    init: Annotated[
-        options.InitName | None,
-        typer.Option(help="Replace the stem instead of averaging it; needs retraining."),
-    ] = None,
-    tta: Annotated[
-        options.TtaName,
-        typer.Option(
-            help="Leave the weights alone; answer as the mean over each window and its reversal."
-        ),
-    ] = options.TtaName.none,
-    slices: options.Slices = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    audit: Annotated[
-        Path | None, typer.Option(metavar="VOLUME", help="Audit before and after on this volume.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Truth of that volume.")] = None,
-    seed: options.Seed = 0,
-    device: options.Device = options.DeviceName.auto,
-    json: options.Json = None,
-    force: options.Force = False,
-    traceback: options.Traceback = False,
 ) -> None:
-    """Make the stem of a trained model even, without retraining, and say what changed."""
-    from evenslice.progress import bar
-    from evenslice.report.fixed_table import print_fixed
-    from evenslice.verbs.fix import fix as run
-
-    check_json(json, force, *files_of(model), out, audit, labels)
-    warn_of_code(model)
-    with stdout_to_stderr():
-        result = run(
-            model,
-            out,
-            tie=tie.value,
-            init=None if init is None else init.value,
-            tta=tta.value,
-            slices=slices,
-            mean=options.numbers(mean, "--mean"),
-            std=options.numbers(std, "--std"),
-            volume=audit,
-            labels=labels,
-            seed=seed,
-            device=device.value,
-            force=force,
-            progress=bar,
-        )
-    for note in result.warnings:
-        warn(note)
-    write_json(json, result.to_dict(), force)
-    if json != "-":
-        print_fixed(result, out)
+    """Measure and remove the slice asymmetry of 2D+ electron-microscopy models."""
 
 
+for verb in (demo, audit, inspect, fix):
+    app.command()(verb)
 app.command(cls=TrainCommand)(train)
-app.command()(segment)
-app.command()(evaluate)
-app.command()(study)
-app.command()(export)
+for verb in (segment, evaluate, study, export):
+    app.command()(verb)
 app.add_typer(data_app, name="data")

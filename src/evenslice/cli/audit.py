@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from evenslice.cli import options
+from evenslice.cli.options import FAILED_CHECK, Force, Json, ModelName, Traceback, VolumePath, takes
 from evenslice.cli.output import (
     check_json,
     files_of,
@@ -16,42 +16,23 @@ from evenslice.cli.output import (
     write_text,
 )
 from evenslice.errors import BadInputError
+from evenslice.options import AuditOptions
 
 SHOWN = 6
 
 
+@takes(AuditOptions)
 def audit(
-    model: options.ModelName,
-    volume: options.VolumePath,
+    model: ModelName,
+    volume: VolumePath,
+    options: AuditOptions,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Truth of the same shape: stratifies the windows, measures the lag, is shown."
+            help="Ground truth of the same shape: stratifies the windows, measures the lag, is shown."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for audit.json and report.html.")] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="Families of evidence: ablation, ablation-copy, shapley, gradient, integrated-gradients (these are the default), "
-            "input-x-gradient, smoothgrad. The response to the reversal is always measured.",
-        ),
-    ] = None,
-    windows: Annotated[
-        str,
-        typer.Option(metavar="N|auto", help="How many windows; auto: until decided, at most 64."),
-    ] = "auto",
-    tile: Annotated[int, typer.Option(min=16, help="Side of a window in pixels.")] = 256,
-    region: Annotated[
-        options.RegionName,
-        typer.Option(help="What is explained: the class predicted, the true one, ..."),
-    ] = options.RegionName.predicted,
-    design: Annotated[
-        options.DesignName,
-        typer.Option(help="latin also measures all cyclic shifts: are all slots alike?"),
-    ] = options.DesignName.reversal,
-    margin: Annotated[float, typer.Option(help="Mirror pairs within this count as even.")] = 0.05,
     fail_above: Annotated[
         float | None,
         typer.Option(help="Exit 1 if some pair's interval reaches beyond +-X.", metavar="X"),
@@ -60,15 +41,9 @@ def audit(
         Path | None,
         typer.Option(metavar="STORE", help="Write the attribution of every window as OME-Zarr."),
     ] = None,
-    slices: options.Slices = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    roi: options.Roi = None,
-    seed: options.Seed = 0,
-    device: options.Device = options.DeviceName.auto,
-    json: options.Json = None,
-    force: options.Force = False,
-    traceback: options.Traceback = False,
+    json: Json = None,
+    force: Force = False,
+    traceback: Traceback = False,
 ) -> int:
     """Measure how much each slice counts, whether previous equals next, and how sure that is."""
     from evenslice.evidence.methods import MOST_FOR_SHAPLEY
@@ -78,7 +53,6 @@ def audit(
     from evenslice.progress import bar
     from evenslice.report.pages import write_audit_page
     from evenslice.report.tables import print_audit
-    from evenslice.verbs.audit import AUTO
     from evenslice.verbs.audit import audit as run
     from evenslice.volume.atomic import folder_written_beside
 
@@ -90,38 +64,29 @@ def audit(
         )
     warn_of_code(model)
     with stdout_to_stderr():
-        loaded = model_of(
-            model, slices, options.numbers(mean, "--mean"), options.numbers(std, "--std")
-        )
+        loaded = model_of(model, options.slices, options.mean, options.std)
     if loaded.normalisation is None:
         warn(
-            f"{model} says nothing of its normalisation; the volume's own mean and std are used (give --mean and --std)"
+            f"{model} does not state its normalisation; the mean and std of the volume are used "
+            "(give --mean and --std)"
         )
-    chosen = None if methods is None else methods.split(",")
-    if chosen is not None and loaded.slices > MOST_FOR_SHAPLEY and "shapley" in chosen:
-        runs = runs_needed(chosen, loaded.slices)
+    if loaded.slices > MOST_FOR_SHAPLEY and "shapley" in (options.methods or ()):
+        runs = runs_needed(options.methods or (), loaded.slices)
         warn(
-            f"exact Shapley values of {loaded.slices} slices take {runs} runs of the network for every window and direction"
+            f"exact Shapley values of {loaded.slices} slices take {runs} runs of the network per "
+            "window and direction"
         )
     with stdout_to_stderr():
         result = run(
             loaded,
             volume,
             labels=labels,
-            methods=chosen,
-            windows=AUTO if windows == AUTO else options.whole_number(windows, "--windows"),
-            tile=tile,
-            region=region.value,
-            design=design.value,
-            roi=roi,
-            margin=margin,
-            seed=seed,
-            device=device.value,
             maps=maps,
             force=force,
             looks=SHOWN if out is not None else 1,
             label=name_of(model),
             progress=bar,
+            **options.model_dump(exclude_unset=True, exclude={"slices", "mean", "std", "trust"}),
         )
     if out is not None:
         facts = {"model": model, "volume": str(volume)}
@@ -133,9 +98,8 @@ def audit(
     write_json(json, result.to_dict(), force)
     if json != "-":
         print_audit(result)
-    return (
-        options.FAILED_CHECK if fail_above is not None and result.reaches_beyond(fail_above) else 0
-    )
+    failed = fail_above is not None and result.reaches_beyond(fail_above)
+    return FAILED_CHECK if failed else 0
 
 
 def _pages(out: Path | None) -> list[Path]:

@@ -5,20 +5,16 @@ from typing import Annotated
 
 import typer
 
-from evenslice.cli import options
+from evenslice.cli.options import Force, Json, Traceback
 from evenslice.cli.output import check_json, warn, write_json
 
 data_app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Public data sets by name: what there is, and fetching it.",
+    add_completion=False, pretty_exceptions_enable=False, help="List and download public datasets."
 )
 
 
 @data_app.command(name="list")
-def list_(
-    json: options.Json = None, force: options.Force = False, traceback: options.Traceback = False
-) -> None:
+def list_(json: Json = None, force: Force = False, traceback: Traceback = False) -> None:
     """List the data sets, their terms, and which of them are there."""
     from evenslice.data.placing import facts
     from evenslice.data.registry import DATASETS, default_folder
@@ -55,9 +51,9 @@ def fetch(
             "--from", metavar="URL|FILE", help="A mirror, or the archive as you have it already."
         ),
     ] = None,
-    json: options.Json = None,
-    force: options.Force = False,
-    traceback: options.Traceback = False,
+    json: Json = None,
+    force: Force = False,
+    traceback: Traceback = False,
 ) -> None:
     """Fetch a data set, unpack it, look whether it is as described; an interrupted fetch goes on."""
     from evenslice.data.placing import fetch as run

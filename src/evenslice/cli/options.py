@@ -1,118 +1,18 @@
-"""The options that the command line accepts, each named once."""
+"""Command-line options made from the options models, and those that every command has."""
 
-from enum import StrEnum
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from evenslice.errors import BadInputError
-
-
-class InitName(StrEnum):
-    """How the stem gets its slots from R, G and B."""
-
-    rgb = "rgb"
-    green = "green"
-    red = "red"
-    blue = "blue"
-    mean = "mean"
-    green_matched = "green-matched"
-    random = "random"
-
-
-class TieName(StrEnum):
-    """A constraint kept through training."""
-
-    none = "none"
-    mirror = "mirror"
-    uniform = "uniform"
-
-
-class TargetName(StrEnum):
-    """What the labels mean."""
-
-    auto = "auto"
-    foreground = "foreground"
-    boundary = "boundary"
-    classes = "classes"
-
-
-class DeviceName(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class OutputName(StrEnum):
-    """What segment writes."""
-
-    labels = "labels"
-    probabilities = "probabilities"
-
-
-class InstancesName(StrEnum):
-    """How segment makes objects."""
-
-    none = "none"
-    components = "components"
-    watershed = "watershed"
-
-
-class PrecisionName(StrEnum):
-    """In which numbers the network is run."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-class AxisName(StrEnum):
-    """Along which axis a volume is sliced."""
-
-    z = "z"
-    y = "y"
-    x = "x"
-
-
-class StatisticsName(StrEnum):
-    """Whose mean and std normalise a volume."""
-
-    model = "model"
-    volume = "volume"
-
-
-class AsName(StrEnum):
-    """What evaluate takes labels for."""
-
-    semantic = "semantic"
-    instances = "instances"
-
-
-class TtaName(StrEnum):
-    """Test-time augmentation."""
-
-    none = "none"
-    reversal = "reversal"
-
-
-class RegionName(StrEnum):
-    """What an audit explains."""
-
-    predicted = "predicted"
-    truth = "truth"
-    boundary = "boundary"
-    all = "all"
-
-
-class DesignName(StrEnum):
-    """Which arrangements an audit measures."""
-
-    reversal = "reversal"
-    latin = "latin"
-
+from evenslice.errors import flag_of
+from evenslice.options import Options
 
 FAILED_CHECK = 1
 ModelName = Annotated[
@@ -128,46 +28,90 @@ VolumePath = Annotated[
         help="TIFF, OME-Zarr, Zarr, HDF5, MRC, raw with .info, or a folder of images.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
-Device = Annotated[
-    DeviceName, typer.Option("--device", help="Where to compute; auto is a GPU where there is one.")
-]
 Json = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")]
-Roi = Annotated[
-    str | None,
-    typer.Option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Only this box of the volume."),
-]
-
-Slices = Annotated[
-    int | None,
-    typer.Option("--slices", help="What the model sees at once, where it does not say it."),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        "--mean", metavar="M", help="Normalisation in raw intensities; one number or one a slot."
-    ),
-]
-Std = Annotated[str | None, typer.Option("--std", metavar="D", help="As --mean.")]
+Command = Callable[..., int | None]
 
 
-def numbers(text: str | None, name: str) -> list[float] | None:
-    """Read one number or several, separated by commas."""
-    from evenslice.volume.voxel_size import numbers_of
+def takes(kind: type[Options]) -> Callable[[Command], Command]:
+    """Give a command an option for every field of ``kind``.
 
-    return None if text is None else numbers_of(text, name)
+    The command receives them as its parameter ``options``, an object of ``kind`` in which only
+    those fields are set that were given.
+    """
+
+    def decorate(command: Command) -> Command:
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            one.replace(annotation=hints[one.name], kind=_KEYWORD)
+            for one in inspect.signature(command).parameters.values()
+            if one.name not in ("options", "context")
+        ]
+        names = sorted(kind.model_fields, key=lambda name: name not in kind.__annotations__)
+        fields = [_parameter(name, kind) for name in names if not _is_table(kind, name)]
+        context = inspect.Parameter("context", _KEYWORD, annotation=typer.Context)
+        last = ("json", "force", "traceback")
+        parameters = [
+            context,
+            *(one for one in own if one.name not in last),
+            *fields,
+            *(one for one in own if one.name in last),
+        ]
+
+        @functools.wraps(command)
+        def run(context: typer.Context, **values: Any) -> int | None:
+            given = {one.name: values.pop(one.name) for one in fields}
+            given = {name: value for name, value in given.items() if _was_given(context, name)}
+            return command(**values, options=kind(**given))
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
 
 
-def whole_number(text: str, name: str) -> int:
-    """Read a whole number."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise BadInputError(
-            f"{name} is {text!r}, expected a whole number; write for example 40"
-        ) from error
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _is_table(kind: type[Options], name: str) -> bool:
+    """Whether a field is a table, which only a settings file can hold."""
+    annotation = kind.model_fields[name].annotation
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _parameter(name: str, kind: type[Options]) -> inspect.Parameter:
+    field = kind.model_fields[name]
+    shown: Any = field.json_schema_extra or {}
+    option = typer.Option(
+        flag_of(kind, name),
+        help=(field.description or "").replace("[", r"\["),  # or rich takes [em] for a style
+        metavar=shown.get("metavar"),
+        rich_help_panel=shown.get("panel") or "Options",
+    )
+    kind_of_value: Any = _typed(field)
+    annotation: Any = Annotated[kind_of_value, option]
+    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    return inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)
+
+
+def _typed(field: FieldInfo) -> Any:
+    """Return what the parser reads: a plain type or choices; else a text that the model reads."""
+    kinds = [field.annotation]
+    if get_origin(field.annotation) in (Union, UnionType):
+        kinds = [one for one in get_args(field.annotation) if one is not type(None)]
+    kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
+    if kind == tuple[str, ...] and field.default is not None:
+        return list[str]
+    plain = len(kinds) == 1 and (get_origin(kind) is Literal or kind in (bool, int, float, str))
+    found: Any = kind if plain else str
+    return found | None if field.default is None else found

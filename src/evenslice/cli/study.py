@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from evenslice.cli import options
+from evenslice.cli.options import Force, Json, Traceback, takes
 from evenslice.cli.output import check_json, write_json
+from evenslice.options import StudyOptions
 
 OWN = ("study.json", "rows.csv", "report.html", "name.txt")
 
 
+@takes(StudyOptions)
 def study(
     file: Annotated[
         Path, typer.Argument(metavar="STUDY.toml", help="Grids of what varies, and what all share.")
@@ -18,9 +20,10 @@ def study(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder of the study; an unfinished one is gone on with, by several processes too."
+            help="Folder of the study; an unfinished one is resumed, by several processes too."
         ),
     ],
+    options: StudyOptions,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -28,17 +31,9 @@ def study(
             help="Resolve every cell, and print sizes, a time estimate and missing data.",
         ),
     ] = False,
-    retry: Annotated[
-        bool, typer.Option("--retry", help="Run the cells that failed again.")
-    ] = False,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Run the cells on the workers of a Dask cluster."),
-    ] = None,
-    device: options.Device = options.DeviceName.auto,
-    json: options.Json = None,
-    force: options.Force = False,
-    traceback: options.Traceback = False,
+    json: Json = None,
+    force: Force = False,
+    traceback: Traceback = False,
 ) -> None:
     """Train, audit and score every cell of a grid, and compare them: the paper's experiment."""
     from evenslice.model.provenance import command_line
@@ -51,7 +46,7 @@ def study(
 
     check_json(json, force, file, out, *(out / name for name in OWN))
     if dry_run:
-        _dry(file, out, device.value, json, force)
+        _dry(file, out, options.device, json, force)
         return
 
     def write(found: Study) -> None:
@@ -59,7 +54,7 @@ def study(
         write_study_page(out / "report.html", found.to_dict(), command_line())
 
     result = run(
-        file, out, device=device.value, retry=retry, scheduler=scheduler, told=write, progress=lines
+        file, out, told=write, progress=lines, **options.model_dump(exclude_unset=True)
     ).to_dict()
     write_json(json, result, force)
     if json != "-":

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from evenslice.evidence.methods import gather
 from evenslice.evidence.network import ModelOnVolume, Raw, read_sites
-from evenslice.evidence.sampling import Design, SampledWindow, slice_orders
-from evenslice.evidence.target import Region, decision
+from evenslice.evidence.sampling import SampledWindow, slice_orders
+from evenslice.evidence.target import decision
 from evenslice.evidence.window_view import Look
 from evenslice.labels.metrics import confusion, scores_of
 from evenslice.labels.targets import Target
 from evenslice.model.predict import classes_of, logits_of, probabilities_of
+from evenslice.options import Design, Region
 from evenslice.progress import Step
 from evenslice.volume.array import Volume
 

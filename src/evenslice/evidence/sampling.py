@@ -5,16 +5,15 @@ Blocks are drawn by number without listing them, so the cost does not grow with 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
+from evenslice.options import Design
 from evenslice.volume.array import Roi
 from evenslice.volume.windows import inner_centres
 
-Design = Literal["reversal", "latin"]
 DESIGNS: tuple[Design, ...] = ("reversal", "latin")
 
 

@@ -1,12 +1,11 @@
 """What is explained: one number a window, the sum of a margin over pixels, with coefficients that stay fixed."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Region = Literal["predicted", "truth", "boundary", "all"]
+from evenslice.options import Region
+
 REGIONS: tuple[Region, ...] = ("predicted", "truth", "boundary", "all")
 REACH = 3
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.labels.overlap import NOTHING, Matching, Partition
+from evenslice.options import ScoresAs
 
 MOST_CLASSES = 256
-ScoresAs = Literal["semantic", "instances"]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.labels.blocks import bands
+from evenslice.options import TargetKind
 from evenslice.volume.array import Volume
 
-TargetKind = Literal["auto", "foreground", "boundary", "classes"]
 TARGETS: tuple[TargetKind, ...] = ("auto", "foreground", "boundary", "classes")
 FEWEST_CLASSES, MOST_CLASSES = 3, 8
 MOST_VALUES = 256

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from evenslice.learn.recipe import EM
+from evenslice.options import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.windows import read_window
 

@@ -17,7 +17,7 @@ from evenslice.errors import BadInputError
 from evenslice.learn.log import OFTEN, Log
 from evenslice.learn.module import Training
 from evenslice.learn.ranks import Ranks, strategy_of
-from evenslice.learn.recipe import Precision
+from evenslice.options import TrainPrecision
 from evenslice.progress import Progress, Step, silent
 from evenslice.volume.atomic import written_beside
 
@@ -50,7 +50,7 @@ def chunk_of(steps: int, looks: int = 4) -> int:
     return min(steps, max(FEWEST_CHUNK, math.ceil(steps / looks)))
 
 
-def precision_of(name: Precision, device: torch.device) -> Precision:
+def precision_of(name: TrainPrecision, device: torch.device) -> TrainPrecision:
     """Return what ``auto`` means here: bf16 on a GPU that has it, else fp32.
 
     Raises
@@ -70,7 +70,7 @@ def precision_of(name: Precision, device: torch.device) -> Precision:
 def fit(
     training: Training,
     device: torch.device,
-    precision: Precision,
+    precision: TrainPrecision,
     folder: Path,
     look: Look,
     ranks: Ranks | None = None,

@@ -13,11 +13,11 @@ from evenslice.learn.module import Training
 from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.preload import held_sources
 from evenslice.learn.ranks import Ranks
-from evenslice.learn.recipe import Precision, Recipe
 from evenslice.model.build import rebuild
 from evenslice.model.memory_estimate import free_memory
 from evenslice.model.spec import Spec
 from evenslice.model.stem.adapt import mirror_stem
+from evenslice.options import TrainOptions, TrainPrecision
 from evenslice.volume.array import Pixels, Volume
 from evenslice.volume.files import open_volume
 
@@ -43,10 +43,10 @@ class Job:
     spec: Spec
     stride: int
     mixture: Mixture
-    recipe: Recipe
+    recipe: TrainOptions
     chunk: int
     device: str
-    precision: Precision
+    precision: TrainPrecision
     folder: Path
 
     def __call__(self, ranks: Ranks) -> Callable[[], None]:

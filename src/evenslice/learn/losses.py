@@ -1,14 +1,16 @@
 """Losses for foreground and classes: cross-entropy, soft Dice, and their sum."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from evenslice.errors import BadInputError
-from evenslice.learn.recipe import Loss, Recipe
+from evenslice.options import Loss, TrainOptions
 
 
-def check_loss(recipe: Recipe, classes: int) -> None:
+def check_loss(recipe: TrainOptions, classes: int) -> None:
     """Raise ``BadInputError`` if the loss of a recipe, or its weights of classes, are not for so many output channels."""
     if "bce" in recipe.loss and classes > 1:
         raise BadInputError(
@@ -26,7 +28,7 @@ def check_loss(recipe: Recipe, classes: int) -> None:
 
 
 def segmentation_loss(
-    logits: Tensor, target: Tensor, kind: Loss = "ce+dice", weights: list[float] | None = None
+    logits: Tensor, target: Tensor, kind: Loss = "ce+dice", weights: Sequence[float] | None = None
 ) -> Tensor:
     """Sum of (binary) cross-entropy and 1 - soft Dice (Milletari et al. 2016, doi:10.1109/3DV.2016.79), or one of them.
 

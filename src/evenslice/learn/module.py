@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from evenslice.errors import BadInputError
 from evenslice.learn.losses import segmentation_loss
 from evenslice.learn.patches import Patches, Source
-from evenslice.learn.recipe import Recipe
 from evenslice.model.predict import logits_of
+from evenslice.options import TrainOptions
 
 
-def schedule_of(optimiser: torch.optim.Optimizer, recipe: Recipe) -> Any:
+def schedule_of(optimiser: torch.optim.Optimizer, recipe: TrainOptions) -> Any:
     """Return the schedule of a recipe, to be stepped once a step.
 
     ``one-cycle`` is torch's (Smith & Topin 2018, arXiv:1708.07120); ``cosine`` is ``cosine_part`` of ``recipe.lr``.
@@ -139,7 +139,7 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         network: nn.Module,
         stride: int,
         source: Source,
-        recipe: Recipe,
+        recipe: TrainOptions,
         chunk: int,
         rank: int = 0,
     ) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import Target
 from evenslice.learn.augment import apply_sections, draw_sections, read_sections
-from evenslice.learn.recipe import EM
+from evenslice.options import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, check_finite
 from evenslice.volume.windows import read_window

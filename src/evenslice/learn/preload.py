@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.learn.multi_volume import Mixture
-from evenslice.learn.recipe import Recipe
+from evenslice.options import TrainOptions
 from evenslice.volume.array import Pixels, Volume
 
 PART_OF_FREE = 4
 
 
-def held_sources(mixture: Mixture, recipe: Recipe, free: int) -> Mixture:
+def held_sources(mixture: Mixture, recipe: TrainOptions, free: int) -> Mixture:
     """Return what to draw patches from with volumes and labels in memory, if they fit in a quarter of what is free."""
     wanted = recipe.steps * recipe.batch // recipe.devices * recipe.slices * math.prod(mixture.crop)
     pairs = [volume for source in mixture.sources for volume in (source.volume, source.labels)]

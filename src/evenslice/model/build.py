@@ -26,8 +26,9 @@ from evenslice.model.encoders import (
 )
 from evenslice.model.pretrained import BUNDLED_DEPTH, is_of_the_hub, pretrained, refusal
 from evenslice.model.spec import Model, Spec
-from evenslice.model.stem.adapt import Init, Tie, mirror_stem, uniform_stem
+from evenslice.model.stem.adapt import mirror_stem, uniform_stem
 from evenslice.model.weights import load_encoder
+from evenslice.options import Init, Tie
 
 __all__ = [
     "ARCHS",

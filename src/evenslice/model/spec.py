@@ -8,7 +8,8 @@ from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.logits import Ensemble, plain
-from evenslice.model.stem.adapt import INITS, TIES, Init, Tie
+from evenslice.model.stem.adapt import INITS, TIES
+from evenslice.options import Init, Tie
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices
 

@@ -10,13 +10,12 @@ from typing import Any, Literal
 from evenslice.errors import BadInputError
 from evenslice.model.inputs import check_threshold
 from evenslice.model.spec import Model
+from evenslice.options import Instances, Output
 from evenslice.volume.array import Roi, VoxelSize
 from evenslice.volume.atomic import check_store_writable, check_writable
 from evenslice.volume.files import check_volume_name
 from evenslice.volume.tiff import noted_provenance
 
-Output = Literal["labels", "probabilities"]
-Instances = Literal["none", "components", "watershed"]
 CHOICES = {
     "output": ("labels", "probabilities"),
     "instances": ("none", "components", "watershed"),
@@ -141,7 +140,6 @@ def work_folder(out: Path) -> Path:
     return out.with_name(out.name + ".run")
 
 
-DIGITS = 6
 SMALLEST_NM, LARGEST_NM = 1e-3, 1e9
 
 
@@ -172,21 +170,12 @@ def voxel_size_of(sides: Sequence[float]) -> VoxelSize:
     return float(sides[0]), float(sides[1]), float(sides[2])
 
 
-def shard_of(text: str | None, scheduler: str | None) -> tuple[int, int] | None:
-    """Read ``I/N``."""
-    if text is None:
-        return None
-    if scheduler is not None:
+def check_shard(part: tuple[int, int] | None, scheduler: str | None) -> None:
+    """Refuse a shard beside a scheduler."""
+    if part is not None and scheduler is not None:
         raise BadInputError(
             "--shard and --scheduler were both given, expected one of them; leave one out"
         )
-    index, _, count = text.partition("/")
-    decimal = index.isdecimal() and count.isdecimal() and len(count) <= DIGITS
-    if not (decimal and 1 <= int(index) <= int(count)):
-        raise BadInputError(
-            f"--shard is {text!r}, expected I/N with I from 1 to N and N below 10^{DIGITS}, such as 1/4; write it so"
-        )
-    return int(index), int(count)
 
 
 def blocks_of_shard(count: int, part: tuple[int, int] | None) -> range:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evenslice.labels.metrics import ScoresAs
 from evenslice.model.inputs import VolumeLike, volume_of
 from evenslice.model.metadata import corrupt_metadata, spans_in
+from evenslice.options import ScoresAs
 from evenslice.volume.array import Volume
 
 SEGMENTATION = Path("labels", "segmentation")

@@ -28,21 +28,20 @@ from evenslice.model.inputs import (
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.streaming import normalisation_of
+from evenslice.options import Instances, Output, SegmentOptions
 from evenslice.progress import Progress, silent
 from evenslice.segmentation.blocks import PREDICT, Work, prepare
 from evenslice.segmentation.cluster import cluster_run, do_pieces
 from evenslice.segmentation.finish import FINISH, Run, finish
 from evenslice.segmentation.manifest import check_sources, work_of
 from evenslice.segmentation.options import (
-    Instances,
     Job,
-    Output,
     blocks_of_shard,
     check_out,
+    check_shard,
     check_unlike,
     is_complete,
     name_anywhere,
-    shard_of,
     voxel_size_of,
     work_folder,
 )
@@ -136,7 +135,7 @@ def segment(
     min_size: int = 1,
     voxel_nm: Sequence[float] | None = None,
     scheduler: str | None = None,
-    shard: str | None = None,
+    shard: str | tuple[int, int] | None = None,
     resume: bool = False,
     slices: int | None = None,
     mean: Sequence[float] | None = None,
@@ -185,7 +184,7 @@ def segment(
     scheduler
         Address of a Dask scheduler whose workers see the same files; ``model`` and ``volume`` are names then.
     shard
-        ``I/N``: do the I-th of N parts; whoever finishes last completes the result.
+        ``I/N`` or (I, N): do the I-th of N parts; whoever finishes last completes the result.
     resume
         Go on with a killed run of the same options.
     slices, mean, std
@@ -211,7 +210,8 @@ def segment(
     """
     out = Path(out)
     check_out(out, force, resume or shard is not None)
-    part = shard_of(shard, scheduler)
+    part = SegmentOptions.of(None, {"shard": shard}).shard
+    check_shard(part, scheduler)
     check_apart(out, model, volume)
     sources = {"model": name_anywhere(model), "volume": name_anywhere(volume), "slices": slices}
     if scheduler is not None and sources["volume"] is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from evenslice.data.phantom import phantom
 from evenslice.data.registry import Dataset, dataset, default_folder
 from evenslice.errors import BadInputError
-from evenslice.labels.targets import TargetKind
+from evenslice.options import TargetKind
 from evenslice.study.plan import Plan
 from evenslice.volume.array import Volume
 from evenslice.volume.files import open_volume, save_volume, split_container

@@ -11,10 +11,10 @@ import torch
 from evenslice.data.registry import dataset
 from evenslice.errors import BadInputError
 from evenslice.learn.losses import segmentation_loss
-from evenslice.learn.recipe import Recipe
 from evenslice.model.build import build_model
 from evenslice.model.inputs import device_of
 from evenslice.model.predict import logits_of
+from evenslice.options import TrainOptions
 from evenslice.progress import Progress, silent
 from evenslice.study.data import SHAPE as PHANTOM_SHAPE
 from evenslice.study.data import Data, advice, data_of, is_made
@@ -134,7 +134,7 @@ def _network(name: str, cells: Sequence[Cell], where: torch.device) -> NetworkEs
     )
 
 
-def _built(recipe: Recipe) -> tuple[torch.nn.Module, int]:
+def _built(recipe: TrainOptions) -> tuple[torch.nn.Module, int]:
     model = build_model(
         recipe.arch,
         recipe.encoder,
@@ -161,7 +161,9 @@ def _check_weights(encoder: str, weights: str) -> None:
         )
 
 
-def _timed(network: torch.nn.Module, stride: int, recipe: Recipe, where: torch.device) -> float:
+def _timed(
+    network: torch.nn.Module, stride: int, recipe: TrainOptions, where: torch.device
+) -> float:
     """Return the seconds of a training step, scaled from a small one."""
     x = torch.zeros(BATCH, recipe.slices, SIDE, SIDE, device=where)
     truth = torch.zeros(BATCH, SIDE, SIDE, dtype=torch.int64, device=where)
@@ -204,7 +206,7 @@ def _scored_pixels(found: Data, known: DataEstimate) -> int:
 def _seconds(cell: Cell, step: float, pixels: int) -> float:
     recipe, table = cell.recipe, cell.audit
     per_pixel = step / (recipe.batch * recipe.crop**2)
-    audits = 2 * table.windows + recipe.looks * table.watch_windows
+    audits = 2 * table.windows + recipe.validation_runs * table.watch_windows
     return recipe.steps * step + per_pixel * (
-        2 * audits * table.tile**2 + FORWARD * (recipe.looks + 1) * pixels
+        2 * audits * table.tile**2 + FORWARD * (recipe.validation_runs + 1) * pixels
     )

@@ -12,9 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from evenslice.errors import BadInputError
-from evenslice.labels.targets import TargetKind
-from evenslice.learn.recipe import Precision, Recipe
-from evenslice.options import Settings, checked, read_toml
+from evenslice.options import Table, TargetKind, TrainOptions, TrainPrecision, read_toml, validated
 
 DATASET = "dataset"
 OWN = (
@@ -30,7 +28,7 @@ Positive = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(gt=0, lt=1)]
 
 
-class DatasetTable(Settings):
+class DatasetTable(Table):
     """A data set of the user's own.
 
     Attributes
@@ -42,7 +40,7 @@ class DatasetTable(Settings):
     test_raw, test_labels
         A volume of its own to score instead, the whole of it.
     target, ignore_label
-        As in ``Recipe``.
+        As in ``TrainOptions``.
     """
 
     raw: str
@@ -54,7 +52,7 @@ class DatasetTable(Settings):
     ignore_label: int | None = None
 
 
-class AuditTable(Settings):
+class AuditTable(Table):
     """How every network is audited, before and after training, on the same windows."""
 
     methods: list[str] = Field(default_factory=lambda: ["gradient"])
@@ -65,8 +63,8 @@ class AuditTable(Settings):
     """Windows that are looked at during training too, at every look at the validation slices; 0 for none."""
 
 
-class StudyTable(Settings):
-    """A study file. ``train`` holds what all cells share, each ``grid`` lists of what varies; keys are those of ``Recipe``."""
+class StudyTable(Table):
+    """A study file. ``train`` holds what all cells share, each ``grid`` lists of what varies; keys are those of ``TrainOptions``."""
 
     name: str
     title: str = ""
@@ -75,7 +73,7 @@ class StudyTable(Settings):
     dice_margin: Part = 0.01
     confidence: Part = 0.95
     keep_models: bool = False
-    precision: Precision = "auto"
+    precision: TrainPrecision = "auto"
     train: dict[str, Any] = Field(default_factory=dict)
     audit: AuditTable = AuditTable()
     datasets: dict[str, DatasetTable] = Field(default_factory=dict)
@@ -100,7 +98,7 @@ class Cell:
         Whether the study compares several pretrained weights of this network.
     """
 
-    recipe: Recipe
+    recipe: TrainOptions
     dataset: str
     audit: AuditTable
     varied: tuple[str, ...] = field(default=(), compare=False)
@@ -199,7 +197,7 @@ def read_study(path: str | Path) -> Plan:
         If it cannot be read, or a key is unknown or holds what it cannot; the key is named.
     """
     path = Path(path)
-    table = checked(StudyTable, read_toml(path), str(path))
+    table = validated(StudyTable, read_toml(path), str(path))
     _check_count(table.grid, path)
     cells: dict[str, Cell] = {}
     for number, grid in enumerate(table.grid):
@@ -259,8 +257,8 @@ def _cell(table: StudyTable, values: dict[str, Any], path: Path, number: int) ->
         chosen["weights"] = str((path.resolve().parent / weights).resolve())
     own = table.datasets.get(dataset)
     told = {} if own is None else {"target": own.target, "ignore_label": own.ignore_label}
-    recipe = Recipe(f"{where}: ", **chosen, **told, keep="last")
-    audit = checked(AuditTable, table.audit.model_dump() | {"tile": tile}, where)
+    recipe = TrainOptions.read(chosen | told | {"keep": "last"}, where)
+    audit = validated(AuditTable, table.audit.model_dump() | {"tile": tile}, where)
     return Cell(recipe, dataset, audit)
 
 

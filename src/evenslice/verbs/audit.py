@@ -19,7 +19,7 @@ from evenslice.evidence.measure import Found, Question, measure
 from evenslice.evidence.methods import check_methods, default_methods
 from evenslice.evidence.network import ModelOnVolume, at_once_for, read_sites
 from evenslice.evidence.result import Audit, Check, Latin, MethodResult, Sampling
-from evenslice.evidence.sampling import DESIGNS, Design, SampledWindow, plan_sites
+from evenslice.evidence.sampling import DESIGNS, SampledWindow, plan_sites
 from evenslice.evidence.stats import (
     MOST_WINDOWS,
     confidence_each,
@@ -28,7 +28,7 @@ from evenslice.evidence.stats import (
     planned_looks,
 )
 from evenslice.evidence.summary import apply_abstention, lag_result, latin_result, method_result
-from evenslice.evidence.target import REGIONS, Region
+from evenslice.evidence.target import REGIONS
 from evenslice.evidence.window_view import Look
 from evenslice.labels.targets import Target, whole
 from evenslice.model.checkpoint import stem_record
@@ -49,6 +49,7 @@ from evenslice.model.inputs import (
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
 from evenslice.model.streaming import normalisation_of
+from evenslice.options import Design, Region
 from evenslice.progress import Progress, Step, silent
 from evenslice.volume.array import Roi, Volume
 from evenslice.volume.normalisation import estimate

@@ -7,10 +7,9 @@ from typing import Any
 from evenslice.data.phantom import phantom
 from evenslice.evidence.result import Audit
 from evenslice.labels.metrics import Scores
-from evenslice.learn.recipe import Recipe
 from evenslice.model.provenance import provenance_of
-from evenslice.model.stem.adapt import Init
 from evenslice.model.weights import BUNDLED
+from evenslice.options import Init, TrainOptions
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit
 from evenslice.verbs.train import train
@@ -81,7 +80,9 @@ def run_demo(
     save_volume(folder / "membranes.tif", membranes)
     rows = []
     for init in INITS:
-        recipe = Recipe(weights="bundled", init=init, steps=steps, crop=CROP, lr=RATE, seed=seed)
+        recipe = TrainOptions(
+            weights="bundled", init=init, steps=steps, crop=CROP, lr=RATE, seed=seed
+        )
         out = folder / f"{init}.safetensors"
         trained = train(
             raw, membranes, out, recipe, device=device, label=f"training {init}", progress=progress

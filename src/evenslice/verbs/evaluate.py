@@ -14,7 +14,6 @@ from evenslice.labels.metrics import (
     MOST_CLASSES,
     BoundaryScores,
     Scores,
-    ScoresAs,
     check_classes,
     confusion,
     scores_of,
@@ -30,6 +29,7 @@ from evenslice.model.inputs import (
     voxel_warning,
 )
 from evenslice.model.provenance import provenance_of
+from evenslice.options import ScoresAs
 from evenslice.progress import Progress, silent
 from evenslice.segmentation.predictions import open_prediction, trained_spans, training_warning
 from evenslice.volume.array import Roi, Volume, check_bounded, crop

@@ -18,9 +18,9 @@ from evenslice.model.export import AXES, OPSET, Trace, archive_of, graph_of, not
 from evenslice.model.inputs import ModelLike, check_apart, check_segments, model_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
+from evenslice.options import Format
 from evenslice.verbs.export_options import (
     TOLERANCE,
-    Format,
     Label,
     check_installed,
     check_options,

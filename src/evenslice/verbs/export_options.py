@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from evenslice.errors import BadInputError
 from evenslice.model.export import ANSWER, IMAGE, OPSETS, example
 from evenslice.model.external import form_of
 from evenslice.model.spec import Model
+from evenslice.options import Format
 
-Format = Literal["onnx", "torch-export", "bioimageio"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "bioimageio": ".zip"}
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 NEEDED: dict[Format, tuple[str, ...]] = {

@@ -33,8 +33,9 @@ from evenslice.model.inputs import (
 from evenslice.model.logits import plain
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
-from evenslice.model.stem.adapt import Init, Tie, bake_stem, mirror_stem, uniform_stem
+from evenslice.model.stem.adapt import bake_stem, mirror_stem, uniform_stem
 from evenslice.model.streaming import normalisation_of
+from evenslice.options import Init, Tie
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit as run_audit
 from evenslice.volume.array import Volume

@@ -12,12 +12,12 @@ from evenslice.evidence.window_view import Look
 from evenslice.labels.metrics import Scores
 from evenslice.learn.devices import check_devices
 from evenslice.learn.multi_volume import Mixture
-from evenslice.learn.recipe import Precision, Recipe
 from evenslice.model.build import build_model
 from evenslice.model.checkpoint import check_model_name, load_model, save_model
 from evenslice.model.inputs import VolumeLike, check_apart, device_of, volume_of
 from evenslice.model.memory_estimate import free_memory
 from evenslice.model.spec import Model, Spec
+from evenslice.options import TrainOptions, TrainPrecision
 from evenslice.progress import Progress, silent
 from evenslice.verbs.train_plan import Plan, origin, plan_training, provenance
 from evenslice.verbs.train_run import Keeper, Run, Watch, check_outputs, is_made
@@ -36,7 +36,7 @@ class Trained:
     Attributes
     ----------
     model
-        The network as saved: the best on the validation slices, or the last (``Recipe.keep``).
+        The network as saved: the best on the validation slices, or the last (``TrainOptions.keep``).
     scores
         Its scores on all validation slices.
     path, last, log
@@ -64,7 +64,7 @@ def train(
     volume: Given,
     labels: Given,
     out: str | Path,
-    recipe: Recipe | None = None,
+    recipe: TrainOptions | None = None,
     *,
     device: str = "auto",
     resume: bool = False,
@@ -112,7 +112,7 @@ def train(
     BadInputError
         If something given cannot be used; nothing is written then.
     """
-    out, recipe = Path(out), recipe or Recipe()
+    out, recipe = Path(out), recipe or TrainOptions()
     check_model_name(out)
     last, log = out.with_suffix(LAST), out.with_suffix(LOG)
     if not resume:
@@ -164,7 +164,7 @@ def _listed(given: Given) -> list[VolumeLike]:
     return list(given) if isinstance(given, (list, tuple)) else [given]  # type: ignore[list-item]
 
 
-def _built(plan: Plan, recipe: Recipe) -> Model:
+def _built(plan: Plan, recipe: TrainOptions) -> Model:
     return build_model(
         recipe.arch,
         recipe.encoder,
@@ -203,8 +203,8 @@ def _abroad(
 def _fit(
     model: Model,
     mixtures: tuple[Mixture, Mixture | None],
-    recipe: Recipe,
-    on: tuple[torch.device, Precision],
+    recipe: TrainOptions,
+    on: tuple[torch.device, TrainPrecision],
     folder: Path,
     keeper: Keeper,
     label: str,
@@ -216,7 +216,7 @@ def _fit(
     from evenslice.learn.module import Training
     from evenslice.learn.ranks import crew
 
-    chunk, (here, others) = chunk_of(recipe.steps, recipe.looks), mixtures
+    chunk, (here, others) = chunk_of(recipe.steps, recipe.validation_runs), mixtures
     assert isinstance(model.spec, Spec)
     job = Job(model.spec, model.stride, others or here, recipe, chunk, on[0].type, on[1], folder)
     training = Training(model.module, model.stride, here, recipe, chunk)

@@ -10,7 +10,6 @@ from evenslice.labels.targets import resolve_target
 from evenslice.learn.losses import check_loss
 from evenslice.learn.multi_volume import Mixture, combined, find_occurrences
 from evenslice.learn.patches import PatchSource, split_slices
-from evenslice.learn.recipe import Recipe
 from evenslice.model.inputs import (
     check_same_shape,
     fingerprint,
@@ -20,6 +19,7 @@ from evenslice.model.inputs import (
 )
 from evenslice.model.provenance import provenance_of, versions
 from evenslice.model.weights import BUNDLED
+from evenslice.options import TrainOptions
 from evenslice.verbs.train_score import Validation
 from evenslice.volume.array import Volume, check_bounded
 from evenslice.volume.normalisation import estimate
@@ -59,7 +59,9 @@ class Plan:
         return list(zip(mixture.sources, self.validation, strict=True))
 
 
-def plan_training(volumes: Sequence[Volume], labels: Sequence[Volume], recipe: Recipe) -> Plan:
+def plan_training(
+    volumes: Sequence[Volume], labels: Sequence[Volume], recipe: TrainOptions
+) -> Plan:
     """Split the slices, decide what the labels mean, measure the normalisation on the training slices, look for the classes.
 
     Raises
@@ -109,7 +111,7 @@ def plan_training(volumes: Sequence[Volume], labels: Sequence[Volume], recipe: R
     )
 
 
-def _spans(recipe: Recipe, count: int) -> list[str | None]:
+def _spans(recipe: TrainOptions, count: int) -> list[str | None]:
     """Return which slices of each volume validate, as the recipe says it."""
     if not isinstance(recipe.validation, list):
         return [recipe.validation] * count
@@ -120,14 +122,14 @@ def _spans(recipe: Recipe, count: int) -> list[str | None]:
     return list(recipe.validation)
 
 
-def _split(volume: Volume, recipe: Recipe, text: str | None) -> tuple[list[int], list[int]]:
+def _split(volume: Volume, recipe: TrainOptions, text: str | None) -> tuple[list[int], list[int]]:
     if text is None:
         return split_slices(volume.shape[0], recipe.slices, source=volume.source)
     span = parse_span(text, volume.shape[0], "--validation")
     return split_slices(volume.shape[0], recipe.slices, range(span.start, span.stop), volume.source)
 
 
-def provenance(plan: Plan, recipe: Recipe) -> dict[str, Any]:
+def provenance(plan: Plan, recipe: TrainOptions) -> dict[str, Any]:
     """Record what a model was trained on, for its file; several volumes are listed under ``volumes``, the first one first."""
     records = [
         _record(source, zs)
@@ -142,7 +144,7 @@ def provenance(plan: Plan, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def origin(plan: Plan, recipe: Recipe) -> dict[str, Any]:
+def origin(plan: Plan, recipe: TrainOptions) -> dict[str, Any]:
     """Record with what a model is made: command, seed, versions, and hashes of volumes, labels and weights."""
     read: dict[str, Any] = {"weights": BUNDLED if recipe.weights == "bundled" else recipe.weights}
     for n, source in enumerate(plan.mixture.sources, 1):

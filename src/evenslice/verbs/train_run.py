@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from evenslice.errors import BadInputError
-from evenslice.learn.recipe import Recipe
 from evenslice.model.checkpoint import read_metadata, save_model
 from evenslice.model.spec import Model
+from evenslice.options import TrainOptions
 from evenslice.verbs.train_score import Validation, validate
 from evenslice.volume.atomic import check_writable, written_beside
 from evenslice.volume.locks import try_lock
@@ -42,7 +42,7 @@ class Run:
     """
 
     def __init__(
-        self, out: Path, recipe: Recipe, resume: bool, force: bool, training: dict[str, Any]
+        self, out: Path, recipe: TrainOptions, resume: bool, force: bool, training: dict[str, Any]
     ) -> None:
         self.folder = run_folder(out)
         self._out, self._resume, self._force = out, resume, force

@@ -20,13 +20,13 @@ from evenslice.model.stem.probe import Call, Probe, call_of, check_runs, order_r
 from evenslice.model.stem.slots import (
     EVEN,
     INITS,
-    Init,
     norms_per_slot,
     slot_weights,
     update_input_channels,
     widened,
 )
-from evenslice.model.stem.tie import TIES, EvenWeight, Tie, bake_stem, tie_of
+from evenslice.model.stem.tie import TIES, EvenWeight, bake_stem, tie_of
+from evenslice.options import Init, Tie
 from evenslice.volume.windows import check_slices
 
 __all__ = [

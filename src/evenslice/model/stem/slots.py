@@ -3,15 +3,15 @@
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.stem.find import Stem
+from evenslice.options import Init
 
-Init = Literal["rgb", "green", "red", "blue", "mean", "green-matched", "random"]
 INITS: tuple[Init, ...] = ("rgb", "green", "red", "blue", "mean", "green-matched", "random")
 EVEN: tuple[Init, ...] = ("green", "red", "blue", "mean", "green-matched")
 

@@ -1,14 +1,12 @@
 """Ties: a stem kept even while training goes on, as a parametrisation of its weight."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from evenslice.model.stem.find import Stem
+from evenslice.options import Tie
 
-Tie = Literal["none", "mirror", "uniform"]
 TIES: tuple[Tie, ...] = ("none", "mirror", "uniform")
 
 
