@@ -109,8 +109,6 @@ class Injector:
 
     def install(self):
         """Replace what writes, for the rest of this process."""
-        from evenslice.volume import atomic as renaming
-
         injector = self
 
         class Raw(io.FileIO):
@@ -172,8 +170,6 @@ class Injector:
         ):  # copies that Python would not see
             if hasattr(shutil, name):
                 setattr(shutil, name, False)
-        swap = renaming.swap
-        renaming.swap = lambda one, other: (self.operation("swap", other), swap(one, other))[1]
 
     def _os_open(self, path, flags, mode=0o777, *, dir_fd=None):
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):

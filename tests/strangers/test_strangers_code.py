@@ -22,7 +22,7 @@ from evenslice.segmentation.run import segment
 from evenslice.study.folder import StudyFolder
 from evenslice.study.plan import read_study
 from evenslice.verbs.inspect import inspect
-from evenslice.volume.run_state import RunState, stored
+from evenslice.volume.run_state import RunState, stored_table
 from verbs.scenes import blurring
 
 GOOD = "import torch\n\n\ndef make():\n    return torch.nn.Conv2d(3, 1, 3, padding=1)\n"
@@ -345,5 +345,5 @@ def test_a_store_that_is_half_a_result(guarded, tmp_path):
     with pytest.raises(BadInputError):
         open_prediction(tmp_path / "p.zarr", "semantic")
     with pytest.raises(BadInputError, match="is damaged"):
-        stored(put(tmp_path / "p.zarr" / "0" / "zarr.json", b"{"))
+        stored_table(put(tmp_path / "p.zarr" / "0" / "zarr.json", b"{"))
     put(tmp_path / "p.zarr" / "0" / "zarr.json", b'{"shape": [[], 1, 2, 3]}')

@@ -33,8 +33,6 @@ ALLOWED = {  # by file: why
     ("model/foreign.py", "importlib"),  # package.module:callable, which the user names
     ("napari/loading.py", "importlib"),  # of evenslice itself
     ("__init__.py", "importlib"),
-    ("volume/durable.py", "ctypes"),  # calls of the system that Python does not have
-    ("volume/renaming.py", "ctypes"),
 }
 
 

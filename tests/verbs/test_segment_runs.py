@@ -20,8 +20,8 @@ from evenslice.errors import BadInputError
 from evenslice.segmentation import finish as segment_finish
 from evenslice.segmentation.blocks import Work
 from evenslice.segmentation.objects import Objects
+from evenslice.volume.atomic import temp_path
 from evenslice.volume.run_state import RunState
-from evenslice.volume.temp_names import temp_path
 from verbs.scenes import arrays_of, assert_same, blurring, manifest_of, run, started
 
 segment = partial(segment_as_ever, precision="fp32")
@@ -120,9 +120,7 @@ def test_a_run_in_the_way_is_refused_unless_it_is_gone_on_with(
     with pytest.raises(Stop):
         segment(blurring(), grey, out, **OPTIONS)
     monkeypatch.undo()
-    with pytest.raises(
-        BadInputError, match="holds an unfinished run, expected none; go on with --resume"
-    ):
+    with pytest.raises(BadInputError, match="holds an unfinished run, expected none; add --resume"):
         segment(blurring(), grey, out, **OPTIONS)
     for other, message in (
         ({"threshold": 0.7}, "another threshold"),
@@ -288,7 +286,7 @@ def test_going_on_with_what_is_complete_keeps_what_was_told_and_removes_what_a_d
     assert run(*place, "s.zarr", *WORDS, "--json", "told.json") == 0
     told = Path("told.json").read_text()
     assert json.loads(told)["objects"] > 0
-    dead = temp_path(Path("s.zarr"), ending=".zarr")
+    dead = temp_path(Path("s.zarr"), suffix=".zarr")
     dead.touch()
     dead = dead.rename(dead.with_name(dead.name.replace(f"-{os.getpid()}-", "-4194303-")))
     assert run(*place, "s.zarr", *WORDS, "--json", "told.json", "--resume") == 0

@@ -1,5 +1,6 @@
 """Long runs: what is done survives, and only those who do the same may take part."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.volume.run_state import RunState, open_run_state
+from evenslice.volume.run_state import RunState, open_run_state, stored_rows, stored_table
 
 ASKED = {"model": "abc", "roi": [[0, 3], [0, 4]], "threshold": 0.5}
 HOLDER = """
@@ -84,8 +85,7 @@ def test_how_is_chosen_once_and_kept(folder):
 def test_a_run_in_the_way_is_refused(folder):
     begin(folder).done("predict", 0)
     with pytest.raises(
-        BadInputError,
-        match=r"holds an unfinished run, expected none; go on with --resume, or start",
+        BadInputError, match=r"holds an unfinished run, expected none; add --resume"
     ):
         begin(folder)
     assert RunState(folder).is_done("predict", 0)
@@ -204,3 +204,32 @@ def test_it_is_removed_as_one(folder, monkeypatch):
     with pytest.raises(OSError, match="killed"):
         run_state.remove()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("text", [b"", b'{"a": ', b"\xff\xfe\x00"])
+def test_what_is_no_json_is_damaged(folder, text):
+    folder.write_bytes(text)
+    for read in (stored_table, stored_rows):
+        with pytest.raises(BadInputError, match=r"out\.run is damaged .*start over with --force"):
+            read(folder)
+
+
+def test_a_table_has_its_keys(folder):
+    with pytest.raises(FileNotFoundError):
+        stored_table(folder)
+    folder.write_text('{"asked": 1, "chosen": 2}')
+    assert stored_table(folder, "asked", "chosen") == {"asked": 1, "chosen": 2}
+    with pytest.raises(BadInputError, match="no table with asked, seed"):
+        stored_table(folder, "asked", "seed")
+    folder.write_text('["asked"]')
+    with pytest.raises(BadInputError, match="damaged"):
+        stored_table(folder, "asked")
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [{"a": 1}, 3], [{"a": 1}, {"b": 2}]])
+def test_rows_are_tables_with_their_keys(folder, value):
+    folder.write_text(json.dumps([{"a": 1, "b": 2}, {"a": 3}]))
+    assert stored_rows(folder, "a") == [{"a": 1, "b": 2}, {"a": 3}]
+    folder.write_text(json.dumps(value))
+    with pytest.raises(BadInputError, match=r"damaged \(it is no list of tables with a\)"):
+        stored_rows(folder, "a")

@@ -140,8 +140,8 @@ def write_json(target: str | None, result: dict[str, Any], force: bool) -> None:
 
 def is_told(target: str | None, **known: Any) -> bool:
     """Whether a JSON file holds these values already: who made a result tells more of it than is found of it later."""
+    from evenslice.volume.atomic import remove_stale
     from evenslice.volume.run_state import stored_table
-    from evenslice.volume.temp_names import remove_stale
 
     if target is None or not Path(target).exists():
         return False

@@ -19,7 +19,7 @@ from evenslice.data.connection import (
 )
 from evenslice.errors import BadInputError
 from evenslice.progress import Progress, Step, silent
-from evenslice.volume.atomic import flush_file, named, written_beside
+from evenslice.volume.atomic import fsync, named, written_beside
 
 MB = 10**6
 PIECE = 2**16
@@ -238,7 +238,7 @@ def _checked(place: _Place) -> Received:
         raise BadInputError(
             f"{shown(place.url)} came with another {stated[0]} than its server states, expected {stated[1]}; it was thrown away: fetch it again"
         )
-    flush_file(place.part)
+    fsync(place.part)
     place.part.replace(place.target)
     place.note(_Known(_key(place.url), known.etag if known else None, stated, size))
     return Received(place.target, size, sha256, stated)

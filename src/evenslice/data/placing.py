@@ -20,9 +20,9 @@ from evenslice.data.unpack import DamagedError, unpack
 from evenslice.errors import BadInputError
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import sizes
-from evenslice.volume.atomic import flush_folder, flush_tree, named
+from evenslice.volume.atomic import fsync, fsync_tree, named
 from evenslice.volume.files import open_volume
-from evenslice.volume.locks import holder_message, try_lock
+from evenslice.volume.locks import SUFFIXES, try_lock
 
 RECORD = "evenslice-source.json"
 SCHEMA = "evenslice.source/1"
@@ -210,17 +210,16 @@ def _held(folder: Path) -> Iterator[None]:
     with try_lock(folder / LOCK) as free:
         if not free:
             raise BadInputError(
-                f"another process is fetching into {folder}, expected none{holder_message(folder / LOCK)}; wait for it, or choose another folder "
-                "with --to"
+                f"another process is fetching into {folder}, expected none; wait for it, or choose another folder with --to"
             )
         try:
             yield
         finally:
             shutil.rmtree(folder / STAGE, ignore_errors=True)
-            if made and {item.name for item in folder.iterdir()} <= {LOCK, f"{LOCK}.held"}:
+            if made and all(item.name.endswith(SUFFIXES) for item in folder.iterdir()):
                 with suppress(OSError):  # another process has begun there
-                    for file in (LOCK, f"{LOCK}.held"):
-                        (folder / file).unlink(missing_ok=True)
+                    for file in folder.iterdir():
+                        file.unlink()
                     for path in made:
                         path.rmdir()
 
@@ -336,7 +335,7 @@ def _place(
         raise BadInputError(
             f"{there[0]} exists, expected a new name; add --force to replace it, or use another --to"
         )
-    flush_tree(stage)
+    fsync_tree(stage)
     stage.rename(folder / MOVING)
     _move(folder)
     return notes
@@ -350,7 +349,7 @@ def _move(folder: Path) -> None:
         target = folder / path.relative_to(moving)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    flush_folder(folder)
+    fsync(folder)
     shutil.rmtree(moving)
 
 

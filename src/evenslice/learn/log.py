@@ -3,7 +3,7 @@
 from itertools import takewhile
 from pathlib import Path
 
-from evenslice.volume.atomic import flush_file, named, written_beside
+from evenslice.volume.atomic import fsync, named, written_beside
 
 HEAD = "steps,loss,lr,dice\n"
 OFTEN = 50
@@ -41,7 +41,7 @@ class Log:
         if dice is not None:
             self._rows[-1] = (*self._rows[-1][:3], f"{dice:.9g}")
         self._write()
-        flush_file(self._path)  # before the state, which says that these steps are done
+        fsync(self._path)  # before the state, which says that these steps are done
 
     def _write(self) -> None:
         with named(self._path), self._path.open("a") as file:

@@ -20,7 +20,7 @@ from evenslice.progress import Step
 from evenslice.segmentation.options import Job
 from evenslice.segmentation.plan import Plan
 from evenslice.volume.array import Roi, Volume, reorder_axes, swap_axis
-from evenslice.volume.atomic import flush_box, flush_tree, named
+from evenslice.volume.atomic import fsync_box, fsync_tree, named
 from evenslice.volume.run_state import RunState
 from evenslice.volume.sections import SectionReader, Sections
 from evenslice.volume.tiles import Block
@@ -157,7 +157,7 @@ def prepare(folder: Path, job: Job, plan: Plan, volume: Volume, classes: int) ->
     )
     if job.keeps_labels and job.instances == "none":
         create_labels(store, job.shape, "uint8", volume.voxel_nm, chunks)
-    flush_tree(store)
+    fsync_tree(store)
 
 
 def store_of(folder: Path) -> Path:
@@ -176,7 +176,7 @@ def write_box(array: Any, box: tuple[slice, ...], values: NDArray[Any]) -> None:
     """Write a part of an array, through to the disk: what is noted as done afterwards is done."""
     with named(Path(str(array.store.root), array.path)):
         array[box] = values
-        flush_box(array, box)
+        fsync_box(array, box)
 
 
 def _blank(block: Block, sections: Sections, slices: int) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ import numpy as np
 from evenslice.progress import Progress
 from evenslice.segmentation.blocks import PREDICT, Work
 from evenslice.segmentation.objects import Objects
-from evenslice.volume.atomic import flush_folder, flush_tree, name_folder
+from evenslice.volume.atomic import rename_into_place
 from evenslice.volume.tiff import write_tiff
 from evenslice.volume.zarr_writer import build_pyramid, count_chunks
 
@@ -84,9 +84,7 @@ def _make_pyramids(work: Work, attributes: dict[str, Any], progress: Progress) -
 def _give_name(store: Path, out: Path) -> None:
     for part in store.rglob("*.partial"):  # zarr's own, of chunks that a killed process was writing
         part.unlink()
-    flush_tree(store)
-    name_folder(store, out, force=True)
-    flush_folder(out.parent)
+    rename_into_place(store, out, force=True)
 
 
 def _blanks(work: Work) -> dict[str, list[int]]:

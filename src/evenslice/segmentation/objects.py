@@ -21,7 +21,7 @@ from evenslice.labels.components import (
 from evenslice.labels.watershed import FLOOD_HALO, flood_box, seed_distance, seed_halo, seeds_in
 from evenslice.model.predict import classes_of
 from evenslice.segmentation.blocks import Work, opened, write_box
-from evenslice.volume.atomic import flush_tree, written_beside
+from evenslice.volume.atomic import fsync_tree, written_beside
 from evenslice.volume.zarr_writer import create_labels
 
 STAGES = {
@@ -85,7 +85,7 @@ class Objects:
             create_labels(
                 self._work.store, self._shape, numbering.table.dtype.name, self._voxel, self._chunks
             )
-            flush_tree(self._work.store / "labels")
+            fsync_tree(self._work.store / "labels")
 
     def piece(self, stage: str, index: int) -> None:
         """Do one box of a stage and note it."""
@@ -183,7 +183,7 @@ class Objects:
             chunks=self._chunks,
             overwrite=True,
         )
-        flush_tree(self._folder / f"{name}.zarr")
+        fsync_tree(self._folder / f"{name}.zarr")
 
     def _array(self, name: str) -> Any:
         return opened(self._folder / f"{name}.zarr")

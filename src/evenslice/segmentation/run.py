@@ -47,10 +47,9 @@ from evenslice.segmentation.options import (
 )
 from evenslice.segmentation.plan import Plan, PlanRequest, identity_of, make_plan
 from evenslice.volume.array import Volume, check_bounded, reorder_axes, swap_axis
-from evenslice.volume.atomic import DISK, named, wait_for_zarr_writes
+from evenslice.volume.atomic import DISK, named, remove_stale, wait_for_zarr_writes
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.run_state import RunState, open_run_state
-from evenslice.volume.temp_names import remove_stale
 
 VOXEL_TOLERANCE = 0.02
 WORTH_KEEPING_S = 60.0

@@ -13,10 +13,9 @@ from typing import Any
 
 from evenslice.errors import BadInputError
 from evenslice.study.plan import Cell, Plan
-from evenslice.volume.atomic import written_beside
-from evenslice.volume.locks import held, try_lock
+from evenslice.volume.atomic import remove_stale, written_beside
+from evenslice.volume.locks import try_lock, wait_lock
 from evenslice.volume.run_state import stored_rows, stored_table
-from evenslice.volume.temp_names import remove_stale
 
 FIRST = ("arch", "encoder", "weights", "init", "tie", "dataset", "target", "seed", "dice", "iou")
 MEASURED = ("mirror_index", "mirror_low", "mirror_high")
@@ -127,7 +126,7 @@ class StudyFolder:
     @contextmanager
     def tables_held(self) -> Iterator[None]:
         """Hold the right to write what belongs to all cells."""
-        with held(self.path / "tables.lock"):
+        with wait_lock(self.path / "tables.lock"):
             yield
 
     def write_rows(self, rows: Sequence[Row]) -> None:

@@ -22,7 +22,7 @@ from evenslice.progress import Progress, silent
 from evenslice.verbs.train_plan import Plan, origin, plan_training, provenance
 from evenslice.verbs.train_run import Keeper, Run, Watch, check_outputs, is_made
 from evenslice.verbs.train_score import looks_at, score_slices, validate
-from evenslice.volume.temp_names import remove_stale
+from evenslice.volume.atomic import remove_stale
 
 __all__ = ["Trained", "score_slices", "train", "validate"]
 LAST, LOG = ".last.safetensors", ".log.csv"

@@ -15,10 +15,9 @@ from evenslice.model.checkpoint import read_metadata, save_model
 from evenslice.model.spec import Model
 from evenslice.options import TrainOptions
 from evenslice.verbs.train_score import Validation, validate
-from evenslice.volume.atomic import check_writable, written_beside
+from evenslice.volume.atomic import check_writable, remove_stale, written_beside
 from evenslice.volume.locks import try_lock
-from evenslice.volume.run_state import begun, busy, remove_run, stored_rows
-from evenslice.volume.temp_names import remove_stale
+from evenslice.volume.run_state import begun, busy, clear_run, remove_run, stored_rows
 
 LOOK_SLICES = 8
 STATE, PLAN, FORCED, PLACING = "state.ckpt", "plan.json", "forced", "placing"
@@ -104,9 +103,7 @@ class Run:
                 f"{self.folder} holds an unfinished run, expected none; go on with --resume, or start over with --force"
             )
         record.unlink(missing_ok=True)  # first: without it there is no run
-        for item in self.folder.iterdir():
-            if not item.name.endswith((".lock", ".lock.held")):
-                shutil.rmtree(item) if item.is_dir() else item.unlink()
+        clear_run(self.folder)
         if self._force:
             _write(self.folder / FORCED, "")
         _write(record, self._plan)

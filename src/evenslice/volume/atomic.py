@@ -1,267 +1,170 @@
-"""Writing so that nothing half-written is left: beside the target first, on the disk, then renamed."""
+"""Writing so that nothing half-written is left: beside the target first, flushed to the disk, then renamed.
+
+Temporary names are hidden and tell which process made them, so that those of ended processes can be removed:
+``part`` is not complete, ``old`` a store that is being replaced, ``moving`` a complete folder whose files are on their way into
+another one, ``gone`` what is being removed.
+"""
 
 import asyncio
-import contextlib
-import ctypes
 import errno
+import hashlib
 import os
+import re
+import shutil
+import socket
 import sys
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from evenslice.errors import BadInputError
-from evenslice.volume.locks import WITHOUT_LINKS, held_briefly
-from evenslice.volume.temp_names import remove_stale, stale_temp_files, temp_path, throw_away
 
-MANY = 2000
-_UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR}
-
-
-def flush_file(path: Path) -> None:
-    """Wait until what was written to a file is on the disk; where the file system cannot tell, go on."""
-    _flush(path, os.O_RDONLY)
-
-
-def flush_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk; where the file system cannot tell, go on."""
-    if os.name == "posix":  # elsewhere folders cannot be opened
-        _flush(path, os.O_RDONLY | os.O_DIRECTORY)
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+WITHOUT_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
+LONGEST_NAME = 100
+WEEK_S = 7 * 24 * 3600.0
+LONGEST_WAIT_S = 10.0
+_TEMP_NAME = re.compile(
+    r"\.(?P<label>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<kind>[a-z]+)"
+)
 
 
-def flush_tree(folder: Path) -> None:
-    """Wait until all files below a folder, and their names, are on the disk.
+def temp_path(path: Path, kind: str = "part", suffix: str = "") -> Path:
+    """Return a hidden name beside ``path`` that no other process and no other call takes."""
+    owner = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{_label(path)}.{owner}.{kind}{suffix}")
 
-    Many files are flushed by flushing the file system that they lie on, where the system can do that.
+
+def stale_temp_files(path: Path, kind: str) -> list[Path]:
+    """Return what ended processes left under temporary names of this kind beside ``path``, oldest first.
+
+    Processes on other machines cannot be asked: what they left counts after a week.
     """
-    files = [Path(base, name) for base, _, names in os.walk(folder) for name in names]
-    if len(files) > MANY and _flush_system(folder):
+    found = []
+    for place in path.parent.glob(".*") if path.parent.is_dir() else ():
+        name = _TEMP_NAME.match(place.name)
+        if name is None or name["label"] != _label(path) or name["kind"] != kind:
+            continue
+        with suppress(FileNotFoundError):  # removed in the meantime
+            written = place.lstat().st_mtime
+            local = name["host"] == _host() and os.name == "posix"
+            if not _is_running(int(name["pid"])) if local else time.time() - written > WEEK_S:
+                found.append((written, place))
+    return [place for _, place in sorted(found)]
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what ended processes did not complete, or not remove, beside ``path``."""
+    for kind in ("part", "gone"):
+        for place in stale_temp_files(path, kind):
+            remove(place)
+
+
+def remove(place: Path) -> None:
+    """Remove a file or a folder; what cannot be removed stays for ``remove_stale``."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            place.unlink()
+
+
+def _label(path: Path) -> str:
+    """Return the name of a path, or its start and a digest where it is too long to add to."""
+    name = os.fsencode(path.name)
+    if len(name) <= LONGEST_NAME:
+        return path.name
+    return f"{path.name[:24]}~{hashlib.sha256(name).hexdigest()[:8]}"
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    """Return a digest of the machine, and of the container where processes are numbered apart."""
+    container = Path("/proc/self/ns/pid")
+    name = socket.gethostname() + (os.readlink(container) if container.exists() else "")  # noqa: PTH115
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with suppress(OSError):  # a killed process whose parent has not asked for it has ended too
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return True
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, where the file system can tell."""
+    if os.name != "posix" and path.is_dir():  # cannot be opened there
         return
-    for file in files:
-        flush_file(file)
-    for base, _, _ in os.walk(folder):
-        flush_folder(Path(base))
-
-
-def flush_box(array: Any, box: tuple[slice, ...]) -> None:
-    """Wait until the chunks of a box of a Zarr array that lies in a folder are on the disk.
-
-    Parameters
-    ----------
-    array
-        A ``zarr.Array`` without shards.
-    box
-        Part of it, start and stop along each axis.
-    """
-    root = Path(str(array.store.root), array.path)
-    spans = (
-        range(part.start // side, -(-part.stop // side))
-        for part, side in zip(box, array.chunks, strict=True)
-    )
-    folders = set()
-    for place in product(*spans):
-        file = root / array.metadata.encode_chunk_key(place)
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # chunks that hold the fill value alone are not written
-            flush_file(file)
-            folders.add(file.parent)
-    for folder in _with_parents(folders, root):
-        flush_folder(folder)
-
-
-def _with_parents(folders: set[Path], root: Path) -> Iterator[Path]:
-    yield from sorted(
-        {
-            above
-            for folder in folders
-            for above in (folder, *folder.parents)
-            if root in above.parents
-        }
-    )
-
-
-def _flush(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _UNKNOWN:
+        if error.errno not in WITHOUT_FSYNC:
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
 
 
-def _flush_system(folder: Path) -> bool:
-    """Flush the file system of a folder; return whether that could be done."""
-    if not sys.platform.startswith("linux"):
-        return False
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        return bool(ctypes.CDLL(None, use_errno=True).syncfs(descriptor) == 0)
-    except (OSError, AttributeError):
-        return False
-    finally:
-        os.close(descriptor)
+def fsync_tree(folder: Path) -> None:
+    """Wait until all files below a folder, and then their names, are on the disk."""
+    folders = []
+    for base, _, names in os.walk(folder):
+        folders.append(Path(base))
+        for name in names:
+            fsync(Path(base, name))
+    for inner in folders:
+        fsync(inner)
 
 
-_AT_FDCWD, _EXCHANGE = -100, 2
-_TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
-
-
-def rename_into_place(part: Path, path: Path, force: bool) -> None:
-    """Give a complete file its name; the old file is there until then.
-
-    Raises
-    ------
-    BadInputError
-        If a file of that name is there, unless ``force``.
-    """
-    if force:
-        part.replace(path)
-        return
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise appeared(path) from None
-    except OSError as error:
-        if error.errno not in WITHOUT_LINKS:
-            raise
-        if path.exists():
-            raise appeared(path) from None
-        part.replace(path)
-        return
-    throw_away(part)
-
-
-def name_folder(part: Path, path: Path, force: bool) -> None:
-    """Give a complete folder its name; an old one of that name is swapped with it and removed.
-
-    Where the system cannot swap two folders, the old one has a hidden name for a moment; see ``recover``.
-
-    Raises
-    ------
-    BadInputError
-        If something of that name is there, unless ``force``.
-    """
-    if not path.exists() or not force:
-        try:
-            part.rename(path)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                raise appeared(path) from error
-            raise
-        return
-    if swap(part, path):
-        throw_away(part)
-        return
-    old = temp_path(path, "old")
-    path.rename(old)
-    try:
-        part.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    throw_away(old)
-
-
-def recover(path: Path) -> None:
-    """Give an old folder its name back if a process ended just before it gave that to the new one."""
-    for old in reversed(stale_temp_files(path, "old")):
-        if path.exists():
-            throw_away(old)
-        else:
-            old.rename(path)
-
-
-def swap(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; return False where the system cannot do that."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    names = (os.fsencode(one), os.fsencode(other))
-    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _EXCHANGE) == 0)
-
-
-def appeared(path: Path) -> BadInputError:
-    """Return the error for a name that was free when the work began."""
-    return BadInputError(
-        f"{path} has appeared while this ran, expected a new name; choose another or add --force to overwrite"
+def fsync_box(array: Any, box: tuple[slice, ...]) -> None:
+    """Wait until the chunks of a box of a Zarr array without shards, in a local folder, are on the disk."""
+    root = Path(str(array.store.root), array.path)
+    places = product(
+        *(
+            range(part.start // side, -(-part.stop // side))
+            for part, side in zip(box, array.chunks, strict=True)
+        )
     )
-
-
-LONGEST_S = 10.0
+    files = [root / array.metadata.encode_chunk_key(place) for place in places]
+    files = [file for file in files if file.exists()]  # chunks of the fill value are not written
+    folders = {folder for file in files for folder in file.parents if root in folder.parents}
+    for path in (*files, *sorted(folders)):
+        fsync(path)
 
 
 @contextmanager
 def wait_for_zarr_writes() -> Iterator[None]:
-    """If what is done within fails, let the error pass only when zarr has stopped writing, so that nothing appears after it."""
+    """Let an error pass only when zarr has stopped writing in this process, so that nothing appears after it."""
     try:
         yield
     except BaseException:
-        settle()
+        if "zarr" in sys.modules:
+            from zarr.core.sync import sync
+
+            sync(_other_tasks())
         raise
 
 
-def settle() -> None:
-    """Wait until zarr has done all that it was asked for in this process, 10 s at most."""
-    if "zarr" in sys.modules:
-        from zarr.core.sync import sync
-
-        sync(_others())
-
-
-async def _others() -> None:
+async def _other_tasks() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
-        await asyncio.wait(others, timeout=LONGEST_S)
-
-
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-
-
-def check_writable(path: Path, force: bool) -> None:
-    """Raise ``BadInputError`` if ``path`` exists (unless ``force``), is a folder, or its folder does not exist."""
-    if path.is_dir():
-        raise BadInputError(f"{path} is a folder, expected a file name; choose another")
-    if path.exists() and not path.is_file():
-        raise BadInputError(f"{path} is a device or pipe, expected a file name; choose another")
-    if path.exists() and not force:
-        raise BadInputError(
-            f"{path} exists, expected a new name; choose another or add --force to overwrite"
-        )
-    if path.is_symlink() and not path.exists() and not force:
-        raise BadInputError(
-            f"{path} is a link that leads to no file, expected a new name; choose another or add --force to overwrite"
-        )
-    folder = path.parent
-    if not folder.is_dir():
-        raise BadInputError(
-            f"the folder {folder} of {path.name} does not exist, expected one to write to; create it first"
-        )
-    _check_takes_files(path)
-
-
-def _check_takes_files(path: Path) -> None:
-    """Raise ``BadInputError`` if nothing can be made beside ``path``: to find that out after the work would be late."""
-    part = temp_path(path, ending=path.suffix)
-    try:
-        part.touch()
-        part.unlink()
-    except OSError as error:
-        raise BadInputError(
-            f"{path} cannot be written ({error.strerror}), expected a name in a folder that takes files; choose another"
-        ) from error
+        await asyncio.wait(others, timeout=LONGEST_WAIT_S)
 
 
 @contextmanager
 def named(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Have errors of the disk, which name no file or something hidden, name what is written."""
+    """Have errors of the disk name ``path``, where they name no file, or the hidden ``part``."""
     try:
         yield
     except OSError as error:
@@ -281,41 +184,19 @@ def written_beside(path: Path, force: bool = True) -> Iterator[Path]:
         If ``path`` is there in the end, unless ``force``.
     """
     remove_stale(path)
-    part = temp_path(path, ending=path.suffix)
+    part = temp_path(path, suffix=path.suffix)
     try:
         with named(path, part):
             yield part
-            flush_file(part)
             rename_into_place(part, path, force)
-            flush_folder(path.parent)
     except BaseException:
-        throw_away(part)
+        remove(part)
         raise
-
-
-def check_store_writable(path: Path, force: bool) -> None:
-    """Raise ``BadInputError`` if a Zarr store cannot be written: something else is there, or one is and not ``force``."""
-    recover(path)
-    if path.exists() and not any(
-        (path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")
-    ):
-        raise BadInputError(
-            f"{path} exists and is no Zarr store, expected a new name; choose another"
-        )
-    if path.exists() and not force:
-        raise BadInputError(
-            f"{path} exists, expected a new name; choose another or add --force to overwrite"
-        )
-    if not path.resolve().parent.is_dir():
-        raise BadInputError(
-            f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
-        )
-    _check_takes_files(path)
 
 
 @contextmanager
 def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
-    """Give a temporary folder beside a Zarr store; on success it becomes ``path``, in place of a store that was there.
+    """Give a temporary folder beside a Zarr store; on success it replaces ``path``, on any failure it is removed.
 
     Raises
     ------
@@ -323,27 +204,17 @@ def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
         If ``path`` exists, unless ``force`` is given and it is a Zarr store.
     """
     check_store_writable(path, force)
-    remove_stale(path)
-    part = temp_path(path)
-    try:
-        with named(path, part):
-            part.mkdir()
-            with wait_for_zarr_writes():
-                yield part
-            flush_tree(part)
-            name_folder(part, path, force)
-            flush_folder(path.parent)
-    except BaseException:
-        throw_away(part)
-        raise
+    with _folder_beside(path) as part, wait_for_zarr_writes():
+        yield part
+        rename_into_place(part, path, force)
 
 
 @contextmanager
 def folder_written_beside(path: Path, force: bool, beside: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on success it becomes ``path``, on any failure it is removed.
 
-    With ``force`` an existing folder keeps what it holds, apart from the files that are written anew. These get their names
-    together: if the process ends among them, the next one that writes there completes it.
+    A folder that is there keeps what it holds, apart from the files that are written anew. If the process ends while
+    these get their names, the next one that writes there completes it.
 
     Parameters
     ----------
@@ -359,81 +230,143 @@ def folder_written_beside(path: Path, force: bool, beside: bool = False) -> Iter
     BadInputError
         If ``path`` is no folder, or is in use and not to be replaced.
     """
+    path = path.resolve() if path.name in ("", "..") else path
     if path.exists() and not path.is_dir():
         raise BadInputError(f"{path} is a file, expected a folder to write to; choose another name")
-    path = path.resolve() if path.name in ("", "..") else path
-    complete_moves(path)
-    if path.is_dir() and any(path.iterdir()) and not force and not beside:
-        raise BadInputError(
-            f"{path} exists, expected a new folder; choose another or add --force to overwrite"
-        )
-    if not path.resolve().parent.is_dir():
-        raise BadInputError(
-            f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
-        )
+    for moving in stale_temp_files(path, "moving"):
+        _move_files(moving, path)
+    if path.is_dir() and any(path.iterdir()) and not beside:
+        _check_free(path, force)
+    _check_parent(path)
+    with _folder_beside(path) as part:
+        yield part
+        if not path.exists():
+            rename_into_place(part, path, force)
+            return
+        for file in _files(part):
+            if (path / file).exists() and not force:
+                raise _appeared(path / file)
+        moving = temp_path(path, "moving")
+        part.rename(moving)
+        try:
+            _move_files(moving, path)
+        except OSError:  # once more, lest some files are new and others old
+            _move_files(moving, path)
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
     remove_stale(path)
     part = temp_path(path)
     try:
         with named(path, part):
             part.mkdir()
             yield part
-            flush_tree(part)
-            _placed(part, path, force)
     except BaseException:
-        throw_away(part)
+        remove(part)
         raise
 
 
-def _placed(part: Path, path: Path, force: bool) -> None:
-    """Give a folder that is complete its name, or its files theirs in the folder that is there."""
-    with held_briefly(_lock_of(path)):
-        _complete(path)
-        if not path.exists():
-            name_folder(part, path, force=False)
-            flush_folder(path.parent)
-            return
-        there = [
-            path / file.relative_to(part)
-            for file in _files(part)
-            if (path / file.relative_to(part)).exists()
-        ]
-        if there and not force:
-            raise appeared(there[0])
-        moving = temp_path(path, "moving")
-        part.rename(moving)  # from here on it is complete, whoever moves the files
-        _move(moving, path)
-
-
-def complete_moves(path: Path) -> None:
-    """Give those files their names in a folder that a process had completed and not named before it ended."""
-    if stale_temp_files(path, "moving"):
-        with held_briefly(_lock_of(path)):
-            _complete(path)
-
-
-def _complete(path: Path) -> None:
-    for moving in stale_temp_files(path, "moving"):
-        _move(moving, path)
-
-
-def _lock_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.held")
-
-
-def _move(moving: Path, path: Path) -> None:
+def _move_files(moving: Path, path: Path) -> None:
+    """Give the files of a complete folder their names in one that is there."""
+    fsync_tree(moving)
     for file in _files(moving):
-        target = path / file.relative_to(moving)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file.replace(target)
-        except OSError:  # once more: it would leave some files new and some old
-            file.replace(target)
-    try:
-        for base, _, _ in os.walk(path):
-            flush_folder(Path(base))
-    finally:  # it holds no file any more
-        throw_away(moving)
+        (path / file).parent.mkdir(parents=True, exist_ok=True)
+        (moving / file).replace(path / file)
+    fsync_tree(path)
+    remove(moving)
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if not file.is_dir())
+    return sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+
+
+def rename_into_place(part: Path, path: Path, force: bool) -> None:
+    """Give a complete file or folder its name, in place of what has that name now.
+
+    An old folder gets a hidden name for a moment: ``restore`` repairs it if the process ends just then.
+
+    Raises
+    ------
+    BadInputError
+        If something of that name is there, unless ``force``.
+    """
+    if part.is_dir():
+        fsync_tree(part)
+    else:
+        fsync(part)
+    if path.exists() and not force:
+        raise _appeared(path)
+    if part.is_file():
+        part.replace(path)
+    else:
+        old = temp_path(path, "old")
+        if path.exists():
+            path.rename(old)
+        try:
+            part.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+        remove(old)
+    fsync(path.parent)
+
+
+def restore(path: Path) -> None:
+    """Give an old folder its name back if a process ended just before it gave that to the new one."""
+    for old in reversed(stale_temp_files(path, "old")):
+        if path.exists():
+            remove(old)
+        else:
+            old.rename(path)
+
+
+def check_writable(path: Path, force: bool) -> None:
+    """Raise ``BadInputError`` if a file cannot be written: it exists (unless ``force``), is none, or has no folder."""
+    if path.exists() and not path.is_file():
+        raise BadInputError(f"{path} is a folder or a device, expected a file name; choose another")
+    _check_free(path, force)
+    _check_parent(path)
+
+
+def check_store_writable(path: Path, force: bool) -> None:
+    """Raise ``BadInputError`` if a Zarr store cannot be written: something else is there, or one is and not ``force``."""
+    restore(path)
+    if path.exists() and not any(
+        (path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")
+    ):
+        raise BadInputError(
+            f"{path} exists and is no Zarr store, expected a new name; choose another"
+        )
+    _check_free(path, force)
+    _check_parent(path)
+
+
+def _check_free(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise BadInputError(
+            f"{path} exists, expected a new name; choose another or add --force to overwrite"
+        )
+
+
+def _check_parent(path: Path) -> None:
+    """Raise unless files can be made beside ``path``: to find that out after the work would be late."""
+    if not path.absolute().parent.is_dir():
+        raise BadInputError(
+            f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
+        )
+    part = temp_path(path, suffix=path.suffix)
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise BadInputError(
+            f"{path} cannot be written ({error.strerror}), expected a folder that takes files; choose another"
+        ) from error
+
+
+def _appeared(path: Path) -> BadInputError:
+    return BadInputError(
+        f"{path} has appeared while this ran, expected a new name; choose another or add --force to overwrite"
+    )

@@ -1,21 +1,33 @@
+"""What is written is there as a whole or not at all, and on the disk before it has its name."""
+
+import asyncio
 import errno
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
+from zarr.storage import LocalStore
 
+from evenslice import save_volume
 from evenslice.errors import BadInputError
-from evenslice.volume import atomic as renaming
+from evenslice.volume import atomic
 from evenslice.volume.atomic import (
     check_writable,
     folder_written_beside,
+    fsync,
+    fsync_box,
+    rename_into_place,
     store_written_beside,
+    temp_path,
+    wait_for_zarr_writes,
     written_beside,
 )
-from evenslice.volume.temp_names import host, temp_path
 
 
 def tree(folder) -> dict[str, str]:
@@ -74,7 +86,7 @@ def test_writing_over_a_file_needs_force(tmp_path):
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_is_no_file_name_with_or_without_force(tmp_path, force):
-    with pytest.raises(BadInputError, match="is a folder, expected a file name"):
+    with pytest.raises(BadInputError, match="is a folder or a device, expected a file name"):
         check_writable(tmp_path, force)
 
 
@@ -141,11 +153,11 @@ def test_a_file_or_a_missing_parent_is_refused(tmp_path):
         fill_and_fail(tmp_path / "none" / "out", RuntimeError())
 
 
-def dead(path, kind, ending=""):
+def dead(path, kind, suffix=""):
     """A hidden name that a process chose that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    mine = temp_path(path, kind, ending)
+    mine = temp_path(path, kind, suffix)
     return mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
 
 
@@ -178,9 +190,10 @@ def test_what_a_killed_run_left_behind_is_not_in_the_way_and_goes(tmp_path):
 
 
 def test_what_a_living_process_or_one_elsewhere_writes_stays_for_a_week(tmp_path):
-    living, elsewhere, old = (temp_path(tmp_path / "a.txt", ending=".txt") for _ in range(3))
+    living, elsewhere, old = (temp_path(tmp_path / "a.txt", suffix=".txt") for _ in range(3))
     there = [
-        part.with_name(part.name.replace(f".{host()}-", ".00000000-")) for part in (elsewhere, old)
+        part.with_name(part.name.replace(f".{atomic._host()}-", ".00000000-"))
+        for part in (elsewhere, old)
     ]
     other = dead(tmp_path / "b.txt", "part", ".txt")
     for part in (living, *there, other):
@@ -205,24 +218,15 @@ def test_names_of_parts_are_hidden_of_the_same_kind_and_never_the_same(tmp_path)
         (tmp_path / name).unlink()
 
 
-@pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appeared_meanwhile_is_not_replaced_without_force(tmp_path, monkeypatch, links):
-    if not links:
-        monkeypatch.setattr(
-            os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here"))
-        )
-    write(tmp_path / "b.txt", "new", force=False)
+def test_a_file_that_appeared_meanwhile_is_not_replaced_without_force(tmp_path):
     with pytest.raises(BadInputError, match=r"a\.txt has appeared while this ran, .* --force"):
         write(tmp_path / "a.txt", "mine", False, lambda: (tmp_path / "a.txt").write_text("theirs"))
-    assert tree(tmp_path) == {"a.txt": "theirs", "b.txt": "new"}
+    assert tree(tmp_path) == {"a.txt": "theirs"}
     write(tmp_path / "a.txt", "mine")
-    assert tree(tmp_path) == {"a.txt": "mine", "b.txt": "new"}
+    assert tree(tmp_path) == {"a.txt": "mine"}
 
 
-@pytest.mark.parametrize("swaps", [True, False])
-def test_a_store_is_replaced_in_one_step_or_with_a_way_back(tmp_path, monkeypatch, swaps):
-    if not swaps:
-        monkeypatch.setattr(renaming, "swap", lambda *_: False)
+def test_a_store_is_replaced(tmp_path):
     store(tmp_path / "s.zarr", "old")
     store(tmp_path / "s.zarr", "new")
     assert tree(tmp_path) == {"s.zarr/zarr.json": "new"}
@@ -233,15 +237,20 @@ def test_a_store_is_replaced_in_one_step_or_with_a_way_back(tmp_path, monkeypatc
     assert tree(tmp_path) == {"s.zarr/zarr.json": "new", "t.zarr/zarr.json": "theirs"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can swap two names")
-def test_two_names_are_swapped(tmp_path):
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "is.txt").write_text(name)
-    if not renaming.swap(tmp_path / "a", tmp_path / "b"):
-        pytest.skip("this file system cannot swap names")
-    assert tree(tmp_path) == {"a/is.txt": "b", "b/is.txt": "a"}
-    assert not renaming.swap(tmp_path / "a", tmp_path / "none")
+def test_an_old_store_comes_back_when_the_new_one_cannot_get_its_name(tmp_path, monkeypatch):
+    store(tmp_path / "s.zarr", "old")
+    (tmp_path / "new").mkdir()
+    real = Path.rename
+
+    def rename(self, target):
+        if self.name == "new":
+            raise OSError(errno.EIO, "broken")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="broken"):
+        rename_into_place(tmp_path / "new", tmp_path / "s.zarr", force=True)
+    assert tree(tmp_path) == {"s.zarr/zarr.json": "old"}
 
 
 def test_a_store_comes_back_if_the_process_ended_between_two_names(tmp_path):
@@ -262,7 +271,7 @@ def test_files_of_a_folder_get_their_names_together_even_if_the_process_ends(tmp
     moving.mkdir()
     (moving / "b.txt").write_text("new")  # a.txt had its name already
     (tmp_path / "out" / "a.txt").write_text("new")
-    with pytest.raises(BadInputError, match="exists, expected a new folder"):
+    with pytest.raises(BadInputError, match="exists, expected a new name"):
         fill(tmp_path / "out", d="newer")
     assert tree(tmp_path) == {"out/a.txt": "new", "out/b.txt": "new", "out/c.txt": "old"}
 
@@ -339,17 +348,52 @@ def test_a_relative_name_is_written_where_it_stands(tmp_path, monkeypatch):
     assert tree(tmp_path) == {"b.txt": "b", "out/a.txt": "a"}
 
 
-@pytest.mark.parametrize("target", ["nowhere.txt", "a.txt"])
-def test_a_link_that_leads_to_no_file_is_replaced_with_force_only(tmp_path, target):
-    path = tmp_path / "a.txt"
-    path.symlink_to(target)
-    with pytest.raises(
-        BadInputError,
-        match=r"a.txt is a link that leads to no file, .*; choose another or add --force",
-    ):
-        check_writable(path, force=False)
-    check_writable(path, force=True)
-    with written_beside(path) as part:
-        part.write_text("new")
-    assert not path.is_symlink()
-    assert tree(tmp_path) == {"a.txt": "new"}
+def test_the_chunks_of_a_box_are_on_the_disk_and_no_others(tmp_path, monkeypatch):
+    array = zarr.create_array(
+        str(tmp_path / "s.zarr"), shape=(4, 6), chunks=(2, 2), dtype="u1", fill_value=0
+    )
+    values = np.ones((4, 6), np.uint8)
+    values[:2, 2:4] = 0  # a chunk that holds the fill value alone is no file
+    array[:] = values
+    flushed = []
+    monkeypatch.setattr(atomic, "fsync", flushed.append)
+    fsync_box(array, (slice(0, 2), slice(0, 5)))
+    root = tmp_path / "s.zarr"
+    assert flushed == [root / name for name in ("c/0/0", "c/0/2", "c", "c/0")]
+
+
+def test_what_is_not_there_cannot_be_flushed(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        fsync(tmp_path / "none")
+
+
+def test_nothing_is_written_after_the_error_of_a_store_was_raised(tmp_path, monkeypatch):
+    """The first chunk of a write fails at once, the others come late."""
+    real, came = LocalStore.set, []
+
+    async def set_late(self, key, value, *args, **kwargs):
+        if "/c/" in key:
+            if key.endswith("c/0/0/0"):
+                raise OSError(errno.EIO, "broken disk")
+            await asyncio.sleep(0.2)
+            came.append(key)
+        return await real(self, key, value, *args, **kwargs)
+
+    monkeypatch.setattr(LocalStore, "set", set_late)
+    with pytest.raises(OSError, match="broken disk"):
+        save_volume(tmp_path / "v.zarr", np.ones((4, 40, 600), np.uint8))
+    assert came  # the others were under way
+    time.sleep(0.4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_zarr_never_ends_is_waited_for_only_so_long(monkeypatch):
+    from zarr.core.sync import _get_loop
+
+    monkeypatch.setattr(atomic, "LONGEST_WAIT_S", 0.05)
+    began = time.monotonic()
+    endless = asyncio.run_coroutine_threadsafe(asyncio.sleep(300), _get_loop())
+    with pytest.raises(KeyError), wait_for_zarr_writes():
+        raise KeyError
+    assert time.monotonic() - began < 100
+    endless.cancel()
