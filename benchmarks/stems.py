@@ -22,8 +22,8 @@ from torch import nn
 
 from evenslice import uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.stem.adapt import norms_per_slot
 from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.slots import norms_per_slot
 from evenslice.model.weights import load_encoder, read_weights
 
 TESTS = Path(__file__).resolve().parent.parent / "tests" / "model"

@@ -1,6 +1,6 @@
-"""Hostile input, strangers' models, faults at writes and fuzzing: run these tests, and keep how many were tried and passed, by class.
+"""Hostile input, faults at writes and fuzzing: run these tests, and keep how many were tried and passed, by class.
 
-    python reliability/cases.py hostile strangers faults fuzz [--fuzz 2000] [--seed 1]
+    python reliability/cases.py hostile faults fuzz [--fuzz 2000] [--seed 1]
 
 A name in brackets such as ``[truncated: tiff]`` gives the class of a case; slow cases run too. ``--fuzz`` is the number of examples
 of each fuzz test, drawn by ``--seed``. ``--only EXPRESSION`` (as of ``pytest -k``) runs some tests again, and puts their classes into
@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 from keeping import keep, kept
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("hostile", "strangers", "faults", "fuzz")
+FOLDERS = ("hostile", "faults", "fuzz")
 REPEATED = "tests/faults/test_faults.py::test_a_fault_at_some_write"  # picks from what another test tries in full
 SUMMED = ("writes", "faults", "survived", "executions", "valid")
 NAMED = re.compile(r"\[([^:\]]+): ")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from evenslice import audit, build_model, open_volume, train
-from evenslice.model.stem.adapt import norms_per_slot
 from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.slots import norms_per_slot
 from evenslice.options import TrainOptions
 
 ENCODERS = {

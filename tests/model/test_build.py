@@ -13,8 +13,8 @@ from evenslice.errors import BadInputError
 from evenslice.model.build import build_network, stride_of
 from evenslice.model.predict import logits_of
 from evenslice.model.spec import Spec
-from evenslice.model.stem.adapt import norms_per_slot
 from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.slots import norms_per_slot
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,16 @@ import torch
 from torch import nn
 
 from evenslice import mirror_stem, uniform_stem
-from evenslice.errors import BadInputError
-from evenslice.model.external import slot_pattern
-from evenslice.model.stem.adapt import INITS, bake_stem, norms_per_slot, slot_weights
+from evenslice.model.stem.adapt import bake_stem, tie_of
 from evenslice.model.stem.find import Stem, find_stems
-from evenslice.model.stem.slots import distances
+from evenslice.model.stem.slots import (
+    UNIFORM,
+    distances,
+    norms_per_slot,
+    slot_pattern,
+    slot_weights,
+)
 
-EVEN = ("green", "red", "blue", "mean", "green-matched")
 RGB = torch.tensor([[[[1.0]], [[2.0]], [[4.0]]], [[[3.0]], [[-1.0]], [[0.5]]]])  # (2, 3, 1, 1)
 
 
@@ -57,7 +60,9 @@ def test_slot_weights_by_hand(init, slices, expected):
         ([3], (0,), 0, 0, "one"),
     ],
 )
-def test_how_far_slots_are_from_even_by_hand(weights, slot_of, from_uniform, from_mirror, pattern):
+def test_how_far_slots_are_from_symmetric_by_hand(
+    weights, slot_of, from_uniform, from_mirror, pattern
+):
     layer = nn.Conv2d(len(weights), 1, 1)
     layer.weight = nn.Parameter(torch.tensor(weights, dtype=torch.float32)[None, :, None, None])
     stem = Stem("", layer, "conv", slot_of, max(slot_of) + 1, ((1.0, 0.0),) * len(weights))
@@ -81,15 +86,15 @@ def relative(found, expected):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-@pytest.mark.parametrize("init", EVEN)
+@pytest.mark.parametrize("init", UNIFORM)
 def test_a_uniform_stem_does_not_see_the_order_of_slices(resnet, init, dtype, tolerance):
     model = uniform_stem(copy.deepcopy(resnet).to(dtype), slices=5, init=init)
-    x = torch.randn(1, 5, 64, 64, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, 5, 32, 32, dtype=dtype, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(x)
         worst = max(
             relative(model(x[:, list(p)]), expected)
-            for p in list(itertools.permutations(range(5)))[1::29]
+            for p in list(itertools.permutations(range(5)))[1::41]
         )
     assert worst < tolerance
 
@@ -128,26 +133,6 @@ def test_it_is_the_same_module_in_the_same_mode(resnet):
     assert model.conv1.in_channels == 5 and not model.conv1.weight.requires_grad
 
 
-def test_running_statistics_stay_as_they_are(resnet):
-    model = copy.deepcopy(resnet).train()
-    before = model.bn1.running_mean.clone()
-    uniform_stem(model, 3)
-    assert torch.equal(model.bn1.running_mean, before)
-
-
-@pytest.mark.parametrize("slices", [0, 2, 4, 11, -1])
-def test_slices_must_be_odd_and_few(resnet, slices):
-    with pytest.raises(BadInputError, match="expected an odd number from 1 to 9"):
-        uniform_stem(copy.deepcopy(resnet), slices)
-
-
-def test_unknown_names_are_refused(resnet):
-    with pytest.raises(BadInputError, match=r"init 'grey' is unknown, expected one of rgb, green"):
-        uniform_stem(copy.deepcopy(resnet), 3, "grey")
-    with pytest.raises(BadInputError, match=r"tie 'glue' is unknown, expected one of none, mirror"):
-        mirror_stem(copy.deepcopy(resnet), 3, "glue")
-
-
 class Tokens(nn.Module):
     """A patch embedding by linear layer, channels fastest or slowest within a token."""
 
@@ -162,26 +147,6 @@ class Tokens(nn.Module):
         return self.head(self.embed(x.permute(*order).reshape(b, -1, 16 * c)).tanh())
 
 
-class SpaceToDepth(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(12, 6, 3, padding=1)
-
-    def forward(self, x):
-        return self.conv(nn.functional.pixel_unshuffle(x, 2)).tanh()
-
-
-class WithCoordinates(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(5, 6, 3)
-
-    def forward(self, x):
-        line = torch.linspace(-1, 1, x.shape[-1], dtype=x.dtype)
-        grid = torch.stack(torch.meshgrid(line, line, indexing="ij")).expand(x.shape[0], -1, -1, -1)
-        return self.conv(nn.functional.pad(torch.cat([x, grid], 1), (1, 1, 1, 1)))
-
-
 class TwoBranches(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -194,101 +159,6 @@ class TwoBranches(nn.Module):
             self.coarse(nn.functional.interpolate(small, scale_factor=2.0)), scale_factor=2
         )
         return self.mix(torch.cat([up, self.fine(x)], 1).tanh())
-
-
-NETWORKS = {
-    "tokens, channels last": (lambda: Tokens(True), ["embed"]),
-    "tokens, channels first": (lambda: Tokens(False), ["embed"]),
-    "space to depth": (SpaceToDepth, ["conv"]),
-    "coordinates beside": (WithCoordinates, ["conv"]),
-    "two branches": (TwoBranches, ["coarse", "fine"]),
-}
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("slices", [3, 5])
-def test_other_stems_are_found_and_made_even(name, slices):
-    torch.manual_seed(0)
-    make, stems = NETWORKS[name]
-    model = make().double()
-    assert [stem.name for stem in find_stems(model)] == stems
-    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    assert relative(model(x.flip(1)), model(x)) > 1e-3
-    uniform_stem(model, slices)
-    x = torch.randn(1, slices, 64, 64, dtype=torch.float64)
-    order = torch.randperm(slices, generator=torch.Generator().manual_seed(1))
-    assert relative(model(x[:, order]), model(x)) < 1e-12
-    for stem in find_stems(model, slices):
-        norms = norms_per_slot(stem)
-        assert len(norms) == slices and max(norms) - min(norms) < 1e-12
-
-
-class Grouped(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.entry = nn.Conv2d(3, 6, 3, groups=3)
-
-    def forward(self, x):
-        return self.entry(x)
-
-
-class Mixed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 2, 3)
-
-    def forward(self, x):
-        return self.conv((x * torch.tensor([0.3, 0.6, 0.1])[:, None, None]).sum(1, keepdim=True))
-
-
-class Hard(nn.Module):
-    """Only ever takes three channels, whatever its first layer says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 2, 3)
-
-    def forward(self, x):
-        return self.conv(x.reshape(x.shape[0], 3, 64, 64))
-
-
-@pytest.mark.parametrize(
-    ("network", "message"),
-    [
-        (Grouped(), r"'entry' is a grouped convolution \(groups = 3\)"),
-        (Mixed(), "no layer of Mixed receives its 3 input channels themselves"),
-        (
-            nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3)),
-            "the slices enter '0', a BatchNorm2d",
-        ),
-        (nn.Conv3d(1, 2, 3), "a Conv3d, expected Conv2d"),
-        (Hard(), "does not run on 5 channels"),
-    ],
-)
-def test_what_cannot_be_handled_is_refused_and_left_alone(network, message):
-    before = copy.deepcopy(network.state_dict())
-    with pytest.raises(BadInputError, match=message):
-        uniform_stem(network, 5)
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, before[name])
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_a_scripted_module_is_refused():
-    with pytest.raises(BadInputError, match="TorchScript"):
-        uniform_stem(torch.jit.script(nn.Conv2d(3, 2, 3)), 5)
-
-
-def test_a_probe_serves_networks_of_a_fixed_size():
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 28 * 38, 2))
-    with pytest.raises(BadInputError, match="give an example input as probe"):
-        uniform_stem(network, 5)
-    uniform_stem(network, 5, probe=torch.zeros(2, 3, 30, 40))
-    assert network[0].in_channels == 5
-    with pytest.raises(
-        BadInputError, match=r"probe has shape \(1, 4, 8, 8\), expected \(B, 3, y, x\)"
-    ):
-        uniform_stem(nn.Conv2d(3, 2, 3), 5, probe=torch.zeros(1, 4, 8, 8))
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5])
@@ -324,34 +194,12 @@ def test_a_tie_holds_through_training_and_is_baked(tie, make):
     torch.testing.assert_close(model(x), after)
 
 
-@pytest.mark.slow
-def test_every_init_gives_as_many_slots_as_asked_for(resnet):
-    for init in INITS:
-        [stem] = find_stems(uniform_stem(copy.deepcopy(resnet), 7, init), 7)
-        assert (stem.name, stem.kind, stem.slots) == ("conv1", "conv", 7)
-
-
 def test_a_uniform_tie_starts_at_the_mean_of_the_slots():
     layer = nn.Conv2d(3, 2, 1)
     mean = layer.weight.detach().mean(1)
     bake_stem(mirror_stem(layer, 3, tie="uniform"))
     for slot in range(3):
         torch.testing.assert_close(layer.weight[:, slot], mean)
-
-
-def test_a_constant_for_the_last_channel_alone_is_named():
-    class Scaled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 2, 3)
-
-        def forward(self, x):
-            return self.conv(x * torch.tensor([1.0, 1.0, 2.0]).reshape(3, 1, 1))
-
-    with pytest.raises(
-        BadInputError, match=r"its own constants before the stem 'conv' .scale 1, 1, 2"
-    ):
-        uniform_stem(Scaled(), 3, "mean")
 
 
 def test_baking_a_copy_leaves_the_original_tied():
@@ -364,3 +212,50 @@ def test_baking_a_copy_leaves_the_original_tied():
     assert torch.equal(copied(x), before)
     assert not any("parametrizations" in name for name, _ in copied.named_modules())
     assert any("parametrizations" in name for name, _ in network.named_modules())
+
+
+@pytest.mark.parametrize("make", [lambda: Tokens(True), lambda: Tokens(False), TwoBranches])
+@pytest.mark.parametrize("slices", [3, 5])
+def test_other_stems_are_made_uniform(make, slices):
+    torch.manual_seed(0)
+    model = make().double()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    assert relative(model(x.flip(1)), model(x)) > 1e-3
+    uniform_stem(model, slices)
+    x = torch.randn(1, slices, 64, 64, dtype=torch.float64)
+    order = torch.randperm(slices, generator=torch.Generator().manual_seed(1))
+    assert relative(model(x[:, order]), model(x)) < 1e-12
+    for stem in find_stems(model, slices):
+        norms = norms_per_slot(stem)
+        assert len(norms) == slices and max(norms) - min(norms) < 1e-12
+
+
+def test_a_tie_takes_the_place_of_the_one_before():
+    layer = mirror_stem(mirror_stem(nn.Conv2d(3, 2, 1), 3, "mirror"), 3, "uniform")
+    assert tie_of(layer) == "uniform" and len(layer.parametrizations.weight) == 1
+    assert tie_of(bake_stem(layer)) == "none" and "weight" in layer._parameters
+    torch.testing.assert_close(layer.weight[:, 0], layer.weight[:, 2])
+
+
+def test_three_slices_and_green_are_the_default():
+    network = nn.Conv2d(3, 2, 1)
+    green = network.weight.detach()[:, 1].clone()
+    uniform_stem(network)
+    assert all(torch.equal(network.weight[:, slot], green) for slot in range(3))
+    assert tie_of(mirror_stem(network)) == "none"
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_new_weight_learns_if_the_old_one_did_and_stays_the_same_if_it_can(learns):
+    layer = nn.Conv2d(3, 2, 1)
+    layer.weight.requires_grad_(learns)
+    kept = layer.weight
+    assert uniform_stem(layer, 3).weight is kept
+    assert uniform_stem(layer, 5).weight is not kept
+    assert layer.weight.requires_grad is learns and isinstance(layer.weight, nn.Parameter)
+
+
+def test_a_wider_layer_says_so_itself():
+    network = uniform_stem(Tokens(True), 5)
+    assert network.embed.in_features == 5 * 16
+    assert "Conv2d(7, 2" in repr(uniform_stem(nn.Conv2d(3, 2, 1), 7))

@@ -74,7 +74,7 @@ def test_a_file_answers_like_torch_and_says_what_it_is(tmp_path, name, slices, c
         found, expected = run(noise(*shape)), given.module(noise(*shape)).detach()
         assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
     assert done.difference <= 1e-4 and done.to_dict()["dynamic"] == ["batch", "y", "x"]
-    again = model_of(tmp_path / name)
+    again = model_of(tmp_path / name, trust=True)
     assert (again.slices, again.spec.classes, again.normalisation) == (slices, classes, NORM)
     assert (again.spec.init, again.training) == ("green", given.training)
     assert again.certificate == done.certificate.to_dict() and not done.certificate.symmetric
@@ -94,7 +94,8 @@ def test_an_exported_model_is_audited_like_the_original(tmp_path, grey, name, me
     given = model()
     export(given, tmp_path / name, tile=32)
     options = {"tile": 32, "windows": 6, "methods": methods}
-    before, after = audit(given, grey, **options), audit(tmp_path / name, grey, **options)
+    read = model_of(tmp_path / name, trust=True)
+    before, after = audit(given, grey, **options), audit(read, grey, **options)
     assert list(before.methods) == list(after.methods) and len(before.methods) >= 2
     for method, found in after.methods.items():
         assert [s.value for s in found.shares] == pytest.approx(
@@ -111,7 +112,7 @@ def test_a_tied_model_stays_certified_and_says_so(tmp_path):
     save_model(tmp_path / "m.safetensors", given)
     done = export(given, tmp_path / "m.pt2", tile=32)
     assert done.certificate.symmetric and done.certificate.float64 < 1e-12
-    assert model_of(tmp_path / "m.pt2").spec.tie == "mirror"
+    assert model_of(tmp_path / "m.pt2", trust=True).spec.tie == "mirror"
     assert done.warnings == ()
 
 
@@ -151,7 +152,7 @@ def test_a_network_of_one_size_is_exported_at_that_size(tmp_path, name):
     given = model(network=Placed().eval(), size=(32, 48), stride=1)
     done = export(given, tmp_path / name)
     assert done.shape == (None, 3, 32, 48) and "32 x 48 only" in done.warnings[0]
-    assert model_of(tmp_path / name).size == (32, 48)
+    assert model_of(tmp_path / name, trust=True).size == (32, 48)
 
 
 class Timid(nn.Module):
@@ -169,7 +170,7 @@ class Timid(nn.Module):
 def test_logits_that_look_like_probabilities_stay_logits(tmp_path):
     given = model(network=Timid().eval(), stride=1)
     export(given, tmp_path / "m.pt2", tile=32)
-    again = model_of(tmp_path / "m.pt2")
+    again = model_of(tmp_path / "m.pt2", trust=True)
     assert isinstance(again.spec, ExternalSpec) and again.spec.answers == "logits"
     assert torch.allclose(again.module(noise(1, 3, 32, 32)), given.module(noise(1, 3, 32, 32)))
 
@@ -177,7 +178,7 @@ def test_logits_that_look_like_probabilities_stay_logits(tmp_path):
 @pytest.mark.slow
 def test_an_exported_model_is_exported_again(tmp_path):
     export(model(), tmp_path / "m.pt2", tile=32)
-    done = export(tmp_path / "m.pt2", tmp_path / "m.onnx", tile=32)
+    done = export(model_of(tmp_path / "m.pt2", trust=True), tmp_path / "m.onnx", tile=32)
     assert done.shape == (None, 3, None, None)
     x = noise(2, 3, 34, 66)
     assert (answers(tmp_path / "m.onnx")(x) - model().module(x)).abs().max() < 1e-4
@@ -187,7 +188,9 @@ def test_an_exported_model_is_exported_again(tmp_path):
 def test_a_network_of_one_batch_size_is_exported_for_one_window(tmp_path):
     program = torch.export.export(convolutions(), (torch.zeros(2, 3, 32, 64),))
     torch.export.save(program, tmp_path / "two.pt2")
-    done = export(tmp_path / "two.pt2", tmp_path / "m.pt2", mean=[128.0], std=[40.0])
+    done = export(
+        model_of(tmp_path / "two.pt2", trust=True), tmp_path / "m.pt2", mean=[128.0], std=[40.0]
+    )
     assert done.shape == (1, 3, 32, 64) and len(done.warnings) == 2
     x = noise(1, 3, 32, 64)
     assert torch.allclose(answers(tmp_path / "m.pt2")(x), convolutions()(x), atol=1e-5)

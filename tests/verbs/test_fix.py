@@ -6,8 +6,8 @@ import torch
 
 from evenslice import fix, load_model, save_model
 from evenslice.errors import BadInputError
-from evenslice.model.stem.adapt import norms_per_slot
 from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.slots import norms_per_slot
 
 
 def stem(model):

@@ -75,7 +75,7 @@ def test_an_ensemble_is_noted_in_an_exported_file(exported, ending):
         )
         == 0
     )
-    model = model_of(out)
+    model = model_of(out, trust=True)
     assert (model.tta, model.normalisation.mean) == ("reversal", (128.0,))
     assert certify(model).symmetric
 
@@ -103,7 +103,8 @@ def test_an_exported_network_in_half_precision_runs_in_float32_and_keeps_its_typ
         tmp_path / "m.pt2",
     )
     volume = np.random.default_rng(0).integers(0, 255, (5, 32, 32), dtype=np.uint8)
-    fix(tmp_path / "m.pt2", tmp_path / "even.pt2", mean=[128.0], std=[40.0], volume=volume)
+    given = model_of(tmp_path / "m.pt2", trust=True)
+    fix(given, tmp_path / "even.pt2", mean=[128.0], std=[40.0], volume=volume)
     assert run("inspect", tmp_path / "even.pt2", "--verify") == 0
     assert (
         next(torch.export.load(tmp_path / "even.pt2").module().parameters()).dtype == torch.float16

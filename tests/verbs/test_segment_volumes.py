@@ -14,7 +14,7 @@ from scipy import ndimage
 from evenslice import evaluate, load_model, open_volume, save_model, save_volume
 from evenslice import segment as segment_as_ever
 from evenslice.errors import BadInputError
-from evenslice.model.inputs import fingerprint
+from evenslice.model.inputs import fingerprint, model_of
 from evenslice.model.spec import Model, Spec
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
@@ -280,7 +280,8 @@ def test_an_exported_network_of_one_size_takes_any_volume(tmp_path, grey, ending
     given = {"mean": [128.0], "std": [40.0]}
     model = Model(module, Spec(), NORM, stride=1)
     for name, part in (("large", grey), ("odd", grey[:, :33, :47]), ("small", grey[:, :20, :30])):
-        out = segment(path, part, tmp_path / f"{name}.zarr", **given)
+        read = model_of(path, trust=True)
+        out = segment(read, part, tmp_path / f"{name}.zarr", **given)
         expected, found = predicted(model, part), arrays_of(out)["0"]
         if (
             name == "large"

@@ -13,8 +13,8 @@ import torch
 
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
-from evenslice.model.stem.adapt import norms_per_slot
 from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.slots import norms_per_slot
 from evenslice.options import TrainOptions
 
 QUICK = {"weights": "none", "encoder_depth": 3, "steps": 4, "batch": 2, "crop": 32}

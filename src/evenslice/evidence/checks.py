@@ -17,8 +17,9 @@ from evenslice.evidence.result import Check, MethodResult
 from evenslice.evidence.sampling import SampledWindow
 from evenslice.evidence.shares import index_parts, pair_parts, ratio, shares_of
 from evenslice.model.logits import plain
-from evenslice.model.stem.adapt import mirror_stem, norms_per_slot
+from evenslice.model.stem.adapt import mirror_stem
 from evenslice.model.stem.find import find_stems
+from evenslice.model.stem.slots import norms_per_slot
 from evenslice.volume.normalisation import Normalisation
 
 TOLERANCE = 1e-3

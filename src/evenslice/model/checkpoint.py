@@ -9,20 +9,18 @@ from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.build import rebuild, size_of, stride_of
-from evenslice.model.external import slot_pattern, wrap_external
+from evenslice.model.external import wrap_external
 from evenslice.model.metadata import (
-    as_note,
     certificate_in,
     corrupt_metadata,
-    numbers_in,
-    parsed_note,
-    scores_in,
+    dump_metadata,
+    parse_metadata,
     training_in,
 )
 from evenslice.model.spec import ExternalSpec, Model, Spec
 from evenslice.model.stem.adapt import uniform_stem
 from evenslice.model.stem.find import find_stems
-from evenslice.model.stem.slots import distances, norms_per_slot
+from evenslice.model.stem.slots import distances, norms_per_slot, slot_pattern
 from evenslice.model.weights import load_state_dict, without_wrapper_prefixes
 from evenslice.volume.atomic import written_beside
 from evenslice.volume.normalisation import Normalisation
@@ -89,7 +87,7 @@ def save_model(path: str | Path, model: Model, force: bool = True) -> None:
     check_model_name(path)
     with written_beside(path, force) as part:
         part.write_bytes(
-            save(baked_state(model.network), {KEY: as_note(model_metadata(model))})
+            save(baked_state(model.network), {KEY: dump_metadata(model_metadata(model))})
         )  # readable for those whom umask lets
 
 
@@ -140,7 +138,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         )
     try:
         with safe_open(path, "pt") as file:
-            about = parsed_note((file.metadata() or {})[KEY])
+            about = parse_metadata((file.metadata() or {})[KEY], path)
     except KeyError as error:
         raise BadInputError(
             f"{path} holds weights but no evenslice record, expected a model file of evenslice; use it with train --weights, or train a model"
@@ -149,13 +147,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise BadInputError(
             f"{path} is not a model file ({error}), expected .safetensors of evenslice; check or copy it again"
         ) from error
-    if not isinstance(about, dict):
-        raise corrupt_metadata(path, "it is no table")
     if about.get("schema") != SCHEMA:
         raise BadInputError(
             f"{path} has the schema {about.get('schema')!r}, expected {SCHEMA!r}; use the evenslice that wrote it"
         )
-    return dict(about)
+    return about
 
 
 def has_metadata(path: Path) -> bool:
@@ -180,13 +176,13 @@ def model_fields(about: dict[str, Any], source: object) -> dict[str, Any]:
         return {
             "normalisation": None
             if norm is None
-            else Normalisation(numbers_in(norm["mean"]), numbers_in(norm["std"]), "file"),
+            else Normalisation(tuple(norm["mean"]), tuple(norm["std"]), "file"),
             "training": training_in(about["training"]),
-            "scores": scores_in(about["scores"]),
+            "scores": dict(about["scores"]),
             "certificate": certificate_in(about.get("certificate")),
             "provenance": dict(about.get("provenance") or {}),
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise corrupt_metadata(source, repr(error)) from error
 
 

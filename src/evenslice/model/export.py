@@ -1,14 +1,12 @@
-"""Writing a network for other programs: one trace by torch.export, kept as ``.pt2`` or turned into an ONNX graph."""
+"""Writing a network for other programs: one trace by torch.export, as it is or as ONNX."""
 
 import copy
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +14,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from evenslice.errors import BadInputError
-from evenslice.model.exported import NOTE, image_shape, quietly
+from evenslice.model.exported import image_shape, quiet_torch
 from evenslice.model.logits import LogitsAdapter
-from evenslice.model.onnx_file import KEY
-from evenslice.model.onnx_graph import SCOPES
-from evenslice.model.onnxproto import serialised
+from evenslice.model.metadata import dump_metadata
+from evenslice.model.onnx_file import serialised
+from evenslice.model.onnx_graph import KEY, SCOPES
 from evenslice.model.spec import Model
 
 AXES = ("batch", "channel", "y", "x")
@@ -40,7 +38,8 @@ class Trace:
     dynamic
         The axes whose length may differ: of ``batch``, ``y``, ``x``, or none.
     shapes
-        Shapes (B, S, y, x) it has to run on: the tile, and the smallest window where sizes may differ.
+        Shapes (B, S, y, x) it has to run on: the tile, and the smallest window where sizes may
+        differ.
     step
         Height and width are multiples of it where they may differ.
     """
@@ -52,7 +51,7 @@ class Trace:
 
 
 def traces(model: Model, tile: int) -> Iterator[Trace]:
-    """Yield traces of a network, from the one that leaves the most axes free to the one that leaves none.
+    """Yield traces of a network, from the one with the most free axes to the one with none.
 
     Parameters
     ----------
@@ -68,9 +67,8 @@ def traces(model: Model, tile: int) -> Iterator[Trace]:
     """
     module = copy.deepcopy(model.module).float().cpu().eval()
     stated = image_shape(model.network)
-    one_batch = (
-        isinstance(module, LogitsAdapter) and module.batch is not None
-    )  # it fills up and cuts off by itself
+    # an adapter of one batch size fills up and cuts off by itself
+    one_batch = isinstance(module, LogitsAdapter) and module.batch is not None
     step = model.stride
     full = -(-tile // step) * step
     size = model.size or (full, full)
@@ -90,12 +88,13 @@ def traces(model: Model, tile: int) -> Iterator[Trace]:
         try:
             program = _traced(module, dynamic, shapes[0], step)
         except Exception as error:  # networks refuse to be traced in ways of their own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            reason = _first_line(error)
             continue
         yield Trace(program, dynamic, tuple(shapes), step)
     if reason:
         raise BadInputError(
-            f"torch.export cannot trace the network ({reason}), expected one without branches on the pixels; give a plain network"
+            f"torch.export cannot trace the network ({reason}), expected one without branches on "
+            "the pixels; give a plain network"
         )
 
 
@@ -103,13 +102,12 @@ def _traced(
     module: nn.Module, dynamic: tuple[str, ...], shape: tuple[int, ...], step: int
 ) -> ExportedProgram:
     sides: dict[int, Any] = {0: Dim("batch", min=1)} if dynamic else {}
-    if (
-        "y" in dynamic
-    ):  # an example that is not square, or the trace would take height and width for one number
+    if "y" in dynamic:
+        # not square, or the trace would take height and width for one number
         shape = (*shape[:2], 4 * step, 5 * step) if step > 8 else (*shape[:2], 64, 80)
         for axis, name in ((2, "height"), (3, "width")):
             sides[axis] = Dim(name, min=1) if step == 1 else step * Dim(name, min=1)
-    with torch.no_grad(), quietly():
+    with torch.no_grad(), quiet_torch():
         program = torch.export.export(
             module, (torch.zeros(shape),), dynamic_shapes=(sides,) if sides else None
         )
@@ -118,25 +116,16 @@ def _traced(
     return program
 
 
-def archive_of(program: ExportedProgram, about: Mapping[str, Any] | None = None) -> bytes:
-    """Return a ``.pt2`` archive of a trace, with what evenslice notes in it."""
-    note = {} if about is None else {NOTE.removeprefix("extra/"): json.dumps(about)}
-    buffer = io.BytesIO()
-    with quietly():
-        torch.export.save(program, buffer, extra_files=note)
-    return buffer.getvalue()
-
-
-def graph_of(trace: Trace, opset: int, path: Path) -> bytes:
-    """Return an ONNX model of a trace, its axes named, without what it would tell of this machine.
+def graph_of(trace: Trace, opset: int) -> bytes:
+    """Return an ONNX model of a trace, its axes named, without what names files of this machine.
 
     Raises
     ------
     BadInputError
-        If torch cannot write it, not in this opset, or it is larger than a file of that kind can be.
+        If torch cannot write it, not in this opset, or it is larger than such a file can be.
     """
     try:
-        with _silently():
+        with _silenced():
             model = torch.onnx.export(  # type: ignore[union-attr]
                 trace.program,
                 dynamo=True,
@@ -147,44 +136,40 @@ def graph_of(trace: Trace, opset: int, path: Path) -> bytes:
                 output_names=[ANSWER],
             ).model_proto
     except Exception as error:  # the exporter fails in ways of its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise BadInputError(
-            f"torch cannot write the network as ONNX ({reason}), expected operations that ONNX has; use --format torch-export"
+            f"torch cannot write the network as ONNX ({_first_line(error)}), expected operations "
+            "that ONNX has; use --format torch-export"
         ) from error
-    written = next(
-        (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0
-    )
+    written = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if written != opset:
         raise BadInputError(
-            f"torch wrote the network in opset {written}, expected {opset} as asked for; leave --opset out, or give {OPSET} or more"
+            f"torch wrote the network in opset {written}, expected {opset} as asked for; "
+            f"leave --opset out, or give {OPSET} or more"
         )
-    _tidied(model, trace.dynamic)
-    return serialised(model, path)
-
-
-def _tidied(model: Any, dynamic: tuple[str, ...]) -> None:
-    """Name the axes that may differ, and leave out notes on nodes but the parts of the network that they come from."""
     for value in (*model.graph.input, *model.graph.output):
         for axis, side in zip(AXES, value.type.tensor_type.shape.dim, strict=True):
-            if axis in dynamic:
+            if axis in trace.dynamic:
                 side.dim_param = axis
     del model.graph.value_info[:]
-    for node in [
-        *model.graph.node,
-        *(node for function in model.functions for node in function.node),
-    ]:
-        for note in [note for note in node.metadata_props if note.key != SCOPES]:
-            node.metadata_props.remove(note)
-        node.doc_string = ""
+    for graph in (model.graph, *model.functions):
+        for node in graph.node:
+            for entry in [entry for entry in node.metadata_props if entry.key != SCOPES]:
+                node.metadata_props.remove(entry)
+            node.doc_string = ""
+    return serialised(model)
 
 
-def noted_graph(data: bytes, about: Mapping[str, Any], path: Path) -> bytes:
-    """Return an ONNX model with what evenslice notes in it."""
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def add_metadata(data: bytes, metadata: Mapping[str, Any]) -> bytes:
+    """Return an ONNX model with evenslice's metadata in it."""
     import onnx
 
     model = onnx.load_model_from_string(data)
-    model.metadata_props.add(key=KEY, value=json.dumps(about))
-    return serialised(model, path)
+    model.metadata_props.add(key=KEY, value=dump_metadata(metadata))
+    return serialised(model)
 
 
 def example(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -193,8 +178,8 @@ def example(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 @contextmanager
-def _silently() -> Iterator[None]:
-    """Keep what the ONNX exporter prints, logs and warns of to itself; what it writes is checked."""
+def _silenced() -> Iterator[None]:
+    """Silence what the ONNX exporter prints, logs and warns of; what it writes is checked."""
     nowhere = io.StringIO()
     before = logging.root.manager.disable
     try:

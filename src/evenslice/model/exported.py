@@ -1,99 +1,94 @@
-"""Exported models: ``.pt2`` files of torch.export, read without trusting them, and written with new weights."""
+"""Exported models: ``.pt2`` files of torch.export, which can run code when they are opened."""
 
 import io
-import json
 import logging
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 
 from evenslice.errors import BadInputError
-from evenslice.model.archive import (
-    ADVICE,
-    MODEL,
-    SETS,
-    Records,
-    checked_archive,
-    view_of,
-    without_traces,
-)
-from evenslice.model.metadata import as_note, corrupt_metadata, parsed_note
+from evenslice.model.metadata import dump_metadata, parse_metadata
 from evenslice.volume.atomic import written_beside
 
-NOTE = "extra/evenslice.json"
-OWN = (".data/", ".format_version")
+METADATA = "evenslice.json"  # the extra file that holds what evenslice says of the model
 
 
-def read_exported(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def read_exported(path: Path, trust: bool) -> tuple[nn.Module, dict[str, Any]]:
     """Read a ``.pt2`` file.
-
-    Parameters
-    ----------
-    path
-        A file of ``torch.export.save``. Nothing in it is run or unpickled before it was checked.
 
     Returns
     -------
     tuple
-        The network, a graph of operations whose weights can be changed in place; and what evenslice noted in the file,
-        empty if nothing.
+        The network, a graph of operations whose weights can be changed in place; and evenslice's
+        metadata in the file, empty if there is none.
 
     Raises
     ------
     BadInputError
-        If the file is no such archive, holds anything that would run code, or torch cannot load it.
+        Without ``trust``, before the file is opened; or if torch cannot load it.
     """
-    records = checked_archive(path)
-    plain = {name: data for name, data in records.items() if not name.startswith("extra/")}
-    try:
-        plain[MODEL] = without_traces(records[MODEL])
-        with quietly():
-            module = torch.export.load(io.BytesIO(_zipped(plain))).module()
-    except Exception as error:  # what a version of torch does not know, it tells in ways of its own
-        reason = (str(error).splitlines() or [""])[-1][:200]
+    if not trust:
         raise BadInputError(
-            f"torch {torch.__version__} cannot load {path.name} ({type(error).__name__}: {reason}), expected an exported model "
-            f"of a torch as old or older; {ADVICE}"
-        ) from error
-    return module, _noted(records, path)
+            f"{path} is a program of torch.export, which can run code when it is opened, expected "
+            "--trust with it (in Python trust=True); add that if you trust where the file is from"
+        )
+    program, extra = _load(path)
+    return program.module(), parse_metadata(extra.get(METADATA, "{}"), path.name)
 
 
 def write_exported(
-    path: Path, module: nn.Module, source: Path, about: dict[str, Any], force: bool = True
+    path: Path, module: nn.Module, source: Path, metadata: dict[str, Any], force: bool = True
 ) -> None:
-    """Write a ``.pt2`` file like another one, with the weights a network has now.
+    """Write a ``.pt2`` file like the trusted file ``source``, with the weights a network has now.
 
-    Parameters
-    ----------
-    path
-        The file to write; it appears complete or not at all.
-    module
-        The network that was read from ``source``.
-    source
-        The file whose graph, shapes and other files are kept as they are.
-    about
-        What to note in the extra file ``evenslice.json``.
-    force
-        Whether a file of that name is replaced.
-
-    Raises
-    ------
-    BadInputError
-        If ``source`` cannot be read, or its weights are not those of the network.
+    The graph, the shapes and other extra files stay as they are.
     """
-    records = checked_archive(source)
+    program, extra = _load(source)
     state = module.state_dict()
-    for folder, _ in SETS:
-        _fill(records, folder, state, source)
-    records[NOTE] = as_note(about).encode()
-    data = _zipped(records)
+    with torch.no_grad():
+        for name, value in program.state_dict.items():
+            value.copy_(state[name])
+    data = archive_of(program, metadata, extra)
     with written_beside(path, force) as part:
         part.write_bytes(data)
+
+
+def archive_of(
+    program: ExportedProgram,
+    metadata: Mapping[str, Any] | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return a ``.pt2`` archive of a program, with evenslice's metadata and other extra files."""
+    files = dict(extra or {})
+    if metadata is not None:
+        files[METADATA] = dump_metadata(metadata)
+    buffer = io.BytesIO()
+    with quiet_torch():
+        torch.export.save(program, buffer, extra_files=files)
+    return buffer.getvalue()
+
+
+def _load(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if "/extra/" in name]
+            extra = {name.partition("/extra/")[2]: archive.read(name).decode() for name in names}
+        with quiet_torch():
+            return torch.export.load(path), extra
+    except Exception as error:  # what torch does not know fails in any way
+        reason = (str(error).splitlines() or [""])[-1][:200]
+        raise BadInputError(
+            f"torch {torch.__version__} cannot load {path.name} ({type(error).__name__}: {reason}),"
+            " expected a file of torch.export.save of this version or an older one; export it "
+            "again, or give package.module:callable"
+        ) from error
 
 
 def is_exported(module: nn.Module) -> bool:
@@ -104,80 +99,29 @@ def is_exported(module: nn.Module) -> bool:
 
 
 def is_fixed(module: nn.Module) -> bool:
-    """Whether the operations of a network and its number of slices stay as they are: exported, or run outside of torch."""
+    """Whether a network keeps its number of slices: exported, or run outside of torch."""
     return is_exported(module) or callable(getattr(module, "image_shape", None))
 
 
 def image_shape(module: nn.Module) -> tuple[int | None, ...]:
-    """Return the shape of the image that a network takes, (B, S, y, x), None for what may differ.
-
-    Exported graphs state it, and networks that run outside of torch, by a method of this name; others take anything.
-    """
+    """Return the shape (B, S, y, x) that a network states, None for what may be any number."""
     own = getattr(module, "image_shape", None)
     if callable(own):
         stated: tuple[int | None, ...] = own()
         return stated
     for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
         value = node.meta.get("val")
-        if (
-            node.op == "placeholder"
-            and isinstance(value, Tensor)
-            and value.ndim == 4
-            and value.is_floating_point()
-        ):
+        image = isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
+        if node.op == "placeholder" and image:
             return tuple(size if isinstance(size, int) else None for size in value.shape)
     return (None,) * 4
 
 
-def _fill(records: Records, folder: str, state: dict[str, Tensor], source: Path) -> None:
-    """Put the present values of weights into the records that hold them."""
-    entries = json.loads(records[f"{folder}model_{folder.split('/')[1]}_config.json"])["config"]
-    for name, entry in entries.items():
-        view, record = view_of(entry["tensor_meta"]), folder + entry["path_name"]
-        if view is None or not view.count or name not in state:
-            continue
-        if list(state[name].shape) != view.size:
-            raise BadInputError(
-                f"{source.name} holds {name!r} of shape {tuple(view.size)} and the network {tuple(state[name].shape)}, expected "
-                "the same; an exported model keeps its number of slices, so change it before the export"
-            )
-        held = bytearray(records[record])
-        values = torch.frombuffer(held, dtype=view.dtype).as_strided(
-            view.size, view.stride, view.offset
-        )
-        now = state[name].detach().to("cpu", view.dtype)
-        if not torch.equal(values, now):
-            values.copy_(now)
-            records[record] = bytes(held)
-
-
-def _zipped(records: Records) -> bytes:
-    """Make an archive as torch writes it: aligned, not compressed."""
-    buffer = io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(buffer)
-    writer.set_min_version(6)
-    for name, data in records.items():
-        if not name.startswith(OWN):
-            writer.write_record(name, data, len(data))
-    writer.write_end_of_file()
-    return buffer.getvalue()
-
-
-def _noted(records: Records, path: Path) -> dict[str, Any]:
-    try:
-        about = parsed_note(records.get(NOTE, b"{}"))
-    except ValueError as error:
-        raise corrupt_metadata(f"the evenslice.json in {path.name}", error) from error
-    return about if isinstance(about, dict) else {}
-
-
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Keep what torch warns of and logs while it loads to itself; errors tell enough."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("torch.export", "torch._export", "torch.export.pt2_archive._package")
-    ]
+def quiet_torch() -> Iterator[None]:
+    """Silence what torch.export warns of and logs; its errors say enough."""
+    names = ("torch.export", "torch._export", "torch.export.pt2_archive._package")
+    loggers = [logging.getLogger(name) for name in names]
     before = [logger.disabled for logger in loggers]
     try:
         for logger in loggers:

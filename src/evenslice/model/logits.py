@@ -1,4 +1,4 @@
-"""Networks around a network: one that turns any answer into logits, and one that answers as the mean over the reversal."""
+"""Networks around a network: any answer turned into logits, and the mean over the reversal."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -37,17 +37,19 @@ def plain(module: nn.Module) -> nn.Module:
 
 
 class LogitsAdapter(Wrapper):
-    """Turn what a foreign network returns into logits (B, C, y, x) of the input's size.
+    """Turn what an external network returns into logits (B, C, y, x) of the input's size.
 
     Parameters
     ----------
     network
-        Returns a tensor, or a tuple, dict or dataclass with one; of the input's size, or a whole fraction of it.
+        Returns a tensor, or a tuple, dict or dataclass with one; of the input's size, or a whole
+        fraction of it.
     probabilities
-        Whether it returns probabilities, which become log-odds (log-probabilities for several classes).
+        Whether it returns probabilities, which become log-odds (log-probabilities for several
+        classes).
     batch
         The one batch size it takes, or None for any.
-    spoils
+    changes_input
         Whether it changes its input in place, so that it must get one of its own.
     """
 
@@ -56,14 +58,19 @@ class LogitsAdapter(Wrapper):
         network: nn.Module,
         probabilities: bool = False,
         batch: int | None = None,
-        spoils: bool = False,
+        changes_input: bool = False,
     ) -> None:
         super().__init__(network)
-        self.probabilities, self.batch, self.spoils = probabilities, batch, spoils
+        self.probabilities, self.batch = probabilities, batch
+        self.changes_input = changes_input
 
     def forward(self, x: Tensor) -> Tensor:
         """Take normalised windows (B, S, y, x)."""
-        out = resized(self._run(x), x.shape[-2:])
+        own = x.clone() if self.changes_input else x
+        parts = [
+            find_prediction(self.network(part))[:count] for part, count in _batches(own, self.batch)
+        ]
+        out = resize_prediction(torch.cat(parts), x.shape[-2:])
         if not self.probabilities:
             return out
         small = torch.finfo(out.dtype).eps
@@ -71,15 +78,9 @@ class LogitsAdapter(Wrapper):
             return torch.logit(out, eps=small)
         return out.clamp_min(small).log()
 
-    def _run(self, x: Tensor) -> Tensor:
-        own = x.clone() if self.spoils else x
-        return torch.cat(
-            [picture_in(self.network(part))[:count] for part, count in _batches(own, self.batch)]
-        )
 
-
-class Tensors(Wrapper):
-    """Answer with all that a network without a prediction returns for each window, as a list of tensors (B, ...).
+class AllOutputs(Wrapper):
+    """Answer with all that a network without a prediction returns, as a list of tensors (B, ...).
 
     Parameters
     ----------
@@ -96,14 +97,14 @@ class Tensors(Wrapper):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Take normalised windows (B, S, y, x)."""
         runs = [
-            [t[:count] for t in tensors_of(self.network(part), len(part))]
+            [t[:count] for t in window_tensors(self.network(part), len(part))]
             for part, count in _batches(x, self.batch)
         ]
         return [torch.cat(parts) for parts in zip(*runs, strict=True)]
 
 
 def _batches(x: Tensor, batch: int | None) -> Iterator[tuple[Tensor, int]]:
-    """Yield windows in batches of the one size that is taken, the last filled up, and how many of each are meant."""
+    """Yield windows in batches of one size, the last filled up, and how many of each count."""
     for part in (x,) if batch is None else torch.split(x, batch):
         count = part.shape[0]  # not len, which would fix the batch of an export
         missing = 0 if batch is None else batch - count
@@ -111,14 +112,15 @@ def _batches(x: Tensor, batch: int | None) -> Iterator[tuple[Tensor, int]]:
 
 
 class Ensemble(Wrapper):
-    """Average the probabilities for a window and its reversal, so that the answer to both is the same.
+    """Average the probabilities for a window and its reversal, so that both get the same answer.
 
     Parameters
     ----------
     network
         Returns logits (B, C, y, x).
     normalisation
-        That of its input: the reversal is one of raw slices, also where slots are normalised differently.
+        That of its input: the reversal is one of raw slices, also where slots are normalised
+        differently.
     """
 
     scale: Tensor
@@ -126,57 +128,43 @@ class Ensemble(Wrapper):
 
     def __init__(self, network: nn.Module, normalisation: Normalisation | None = None) -> None:
         super().__init__(network)
-        mean, std = (
-            (torch.zeros(1), torch.ones(1))
-            if normalisation is None
-            else (
-                torch.tensor(v, dtype=torch.float64)
-                for v in (normalisation.mean, normalisation.std)
-            )
-        )
+        mean, std = torch.zeros(1), torch.ones(1)
+        if normalisation is not None:
+            mean = torch.tensor(normalisation.mean, dtype=torch.float64)
+            std = torch.tensor(normalisation.std, dtype=torch.float64)
         self.register_buffer("scale", (std.flip(0) / std)[:, None, None])
         self.register_buffer("shift", ((mean.flip(0) - mean) / std)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """Take normalised windows (B, S, y, x)."""
-        mirrored = x.flip(1) * self.scale.to(x) + self.shift.to(x)
-        both = self.network(torch.cat([x, mirrored]))
-        one, other = (
-            both[: x.shape[0]],
-            both[x.shape[0] :],
-        )  # chunk would fix the batch of an export
+        reversal = x.flip(1) * self.scale.to(x) + self.shift.to(x)
+        both = self.network(torch.cat([x, reversal]))
+        one, other = both[: x.shape[0]], both[x.shape[0] :]  # chunk would fix an export's batch
         if one.shape[1] == 1:  # log-odds of the mean probability
             inside = torch.logaddexp(functional.logsigmoid(one), functional.logsigmoid(other))
-            return inside - torch.logaddexp(
-                functional.logsigmoid(-one), functional.logsigmoid(-other)
-            )
+            outside = torch.logaddexp(functional.logsigmoid(-one), functional.logsigmoid(-other))
+            return inside - outside
         return torch.logaddexp(one.log_softmax(1), other.log_softmax(1))
 
 
-def picture_in(found: Any) -> Tensor:
-    """Find the tensor (B, C, y, x) in what a network returned: by the usual names, else the first with four axes.
+def find_prediction(found: Any) -> Tensor:
+    """Find the tensor (B, C, y, x) in what a network returned.
 
-    Raises
-    ------
-    BadInputError
-        If there is none.
+    By the usual names, else the first with four axes, else with three; ``BadInputError`` if there
+    is none.
     """
     named = dict(_named(found))
-    tensors = [named[name] for name in NAMES if name in named] + list(_tensors(found))
+    # four axes first, so that a flat score beside the prediction is passed over
+    nested = sorted(_leaves(found), key=lambda t: t.ndim != 4)
+    first = [named[name] for name in NAMES if isinstance(named.get(name), Tensor)]
+    tensors: list[Tensor] = first + nested
     for tensor in tensors:
-        if (
-            isinstance(tensor, Tensor)
-            and tensor.is_floating_point()
-            and tensor.ndim in (3, 4)
-            and tensor.numel()
-        ):
+        if tensor.is_floating_point() and tensor.ndim in (3, 4) and tensor.numel():
             return tensor if tensor.ndim == 4 else tensor[:, None]
-    shapes = (
-        ", ".join(str(tuple(t.shape)) for t in tensors if isinstance(t, Tensor))
-        or type(found).__name__
-    )
+    shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or type(found).__name__
     raise BadInputError(
-        f"the network returns {shapes}, expected a prediction (B, classes, y, x); give a network that segments"
+        f"the network returns {shapes}, expected a prediction (B, classes, y, x); "
+        "give a network that segments"
     )
 
 
@@ -187,12 +175,6 @@ def _named(found: Any) -> Iterator[tuple[str, Any]]:
         yield from ((field.name, getattr(found, field.name)) for field in fields(found))
     elif isinstance(found, tuple) and hasattr(found, "_asdict"):
         yield from found._asdict().items()
-
-
-def _tensors(found: Any) -> Iterator[Tensor]:
-    """Yield what a nest holds, four axes first, so that a flat score beside the picture is passed over."""
-    leaves = list(_leaves(found))
-    yield from sorted(leaves, key=lambda t: t.ndim != 4)
 
 
 def _leaves(found: Any) -> Iterator[Tensor]:
@@ -206,8 +188,8 @@ def _leaves(found: Any) -> Iterator[Tensor]:
             yield from _leaves(value)
 
 
-def tensors_of(found: Any, batch: int) -> list[Tensor]:
-    """Return the tensors of numbers in an answer that have a row for each window and at least one number in it."""
+def window_tensors(found: Any, batch: int) -> list[Tensor]:
+    """Return the tensors of numbers in an answer that have a row for each window."""
     return [
         t
         for t in _leaves(found)
@@ -215,20 +197,17 @@ def tensors_of(found: Any, batch: int) -> list[Tensor]:
     ]
 
 
-def resized(out: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
-    """Bring a prediction (B, C, h, w) that is a whole fraction of the input to the input's size (y, x), bilinearly.
+def resize_prediction(out: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    """Bring a prediction (B, C, h, w) to the input's size (y, x), bilinearly.
 
-    Raises
-    ------
-    BadInputError
-        If it is no whole fraction: it could not be laid over the input.
+    Raises ``BadInputError`` if it is no whole fraction of it: it could not be laid over the input.
     """
     if out.shape[-2:] == tuple(size):
         return out
     here = tuple(out.shape[-2:])
     if any(h > s or h < 1 or s % h for h, s in zip(here, size, strict=True)):
         raise BadInputError(
-            f"the network answers {here[0]} x {here[1]} for {size[0]} x {size[1]} pixels, expected the same size or a whole "
-            "fraction; wrap it so that its output lies on its input"
+            f"the network answers {here[0]} x {here[1]} for {size[0]} x {size[1]} pixels, expected "
+            "the same size or a whole fraction; wrap it so that its output lies on its input"
         )
     return functional.interpolate(out, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,7 +1,5 @@
-"""ONNX models: networks that run in onnxruntime, with the weights of their first operations as parameters of torch."""
+"""ONNX models: networks that run in onnxruntime, with their first weights as torch parameters."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,34 +8,42 @@ import torch
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.metadata import as_note, corrupt_metadata, parsed_note
+from evenslice.model.metadata import dump_metadata, parse_metadata
 from evenslice.model.onnx_graph import (
+    KEY,
     PRODUCTS,
     Entry,
     attribute,
-    check_steps,
-    entries_of,
-    fed,
-    name_of,
-    shown,
-    tensors_of,
+    find_entries,
+    with_entries_as_outputs,
+    with_weights_as_inputs,
 )
-from evenslice.model.onnxproto import libraries, parsed, serialised
-from evenslice.model.stem.layer_input import LayerInput, looked_at, medians
+from evenslice.model.stem.probe import LayerInput, medians, shows_slots
 from evenslice.volume.atomic import written_beside
 
 if TYPE_CHECKING:
     from evenslice.model.stem.probe import Call
 
 
-KEY = "evenslice"
+def libraries() -> tuple[Any, Any]:
+    """Return onnx and onnxruntime, or raise ``BadInputError`` if one of them is not installed."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise BadInputError(
+            f"the file is an ONNX model and {error.name or 'onnx'} is not installed, expected "
+            "onnx and onnxruntime; install evenslice[onnx]"
+        ) from error
+    return onnx, onnxruntime
 
 
 class OnnxNetwork(nn.Module):
     """A network of an ONNX file, run by onnxruntime.
 
-    The weights of the operations through which the image enters are parameters, in float32 and in the layout of torch;
-    they are handed over on every run, so what changes them in place changes the network. There are no gradients.
+    The weights of the operations through which the image enters are parameters, in float32 and in
+    the layout of torch. They are handed over on every run, so what changes them in place changes
+    the network. There are no gradients.
 
     Attributes
     ----------
@@ -50,26 +56,32 @@ class OnnxNetwork(nn.Module):
     precisions: tuple[str, ...] = ("float32",)
     differentiable = False
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         onnx, _ = libraries()
-        self.data = data
-        self._sessions: dict[str, Any] = {}
-        model = onnx.load_model_from_string(data)
-        self.image, self.stated = _image(model)
-        self.entries = entries_of(model.graph, self.image)
-        held = tensors_of(model.graph)
-        self.names = [name_of(model.graph, entry) for entry in self.entries]
+        _drop_weight_inputs(model)
+        image, self.stated = _image(model)
+        self.image = image.name
+        self.entries = find_entries(model.graph, self.image)
+        self.names = [entry.name_in(model.graph) for entry in self.entries]
+        self.data = serialised(model)
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self.layers, self.roots = nn.ModuleList(), dict[str, int]()
         for turn, entry in enumerate(self.entries):
-            layer = _layer(model.graph.node[entry.node], entry, held)
-            if entry.root and not entry.refused:
+            values = None if entry.refused else tensors.get(entry.root)
+            layer = _layer(model.graph.node[entry.node], entry, values)
+            if values is not None:
                 first = self.roots.setdefault(entry.root, turn)
                 if first < turn and layer.weight.shape == self.layers[first].weight.shape:
                     layer.weight = self.layers[first].weight
             self.layers.append(layer)
-        kinds = {held[root].data_type for root in self.roots}
-        self.computes_in = torch.float16 if onnx.TensorProto.FLOAT16 in kinds else torch.float32
+        kinds = {root: tensors[root].data_type for root in self.roots}
+        kinds[self.image] = image.type.tensor_type.elem_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype
+        self.types = {name: np.dtype(dtype(kind)) for name, kind in kinds.items()}
+        half = any(self.types[root] == np.float16 for root in self.roots)
+        self.computes_in = torch.float16 if half else torch.float32
+        self._sessions: dict[tuple[str, bool, int], Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but the sessions, which are made again."""
@@ -85,14 +97,14 @@ class OnnxNetwork(nn.Module):
         Returns
         -------
         Tensor or list of Tensor
-            The output, or all of them where there are several, in float32, on the device of the image.
+            The output, or all of them where there are several, in float32, where the image lies.
         """
-        outputs = [torch.from_numpy(found).to(x.device) for found in self._run("run", x)]
+        outputs = [torch.from_numpy(out).to(x.device) for out in self.run("network", x)]
         outputs = [out.float() if out.is_floating_point() else out for out in outputs]
         return outputs[0] if len(outputs) == 1 else outputs
 
     def watch(self, call: "Call", probes: Tensor) -> list[LayerInput]:
-        """Run the network once for each row of ``probes`` (runs, S); return what its first operations receive.
+        """Run once for each row of ``probes`` (runs, S); return what the first operations receive.
 
         Raises
         ------
@@ -102,60 +114,57 @@ class OnnxNetwork(nn.Module):
         for name, entry in zip(self.names, self.entries, strict=True):
             if entry.refused.startswith("quantised"):
                 raise BadInputError(
-                    f"the weight of the stem {name!r} is {entry.refused}, expected floating-point weights; give the model as it was "
-                    "before it was quantised, and quantise afterwards"
+                    f"the weight of the stem {name!r} is {entry.refused}, expected floating-point "
+                    "weights; give the model as it was before, and quantise afterwards"
                 )
-        if not self.entries:
-            return []
         watcher = _Watcher(self)
-        runs = []
-        for constants in probes:
+        runs: list[list[tuple[Tensor, ...]]] = []
+        for constants in probes if self.entries else ():
             call.run(watcher, constants)
-            runs.append([medians(x) if looked_at(x) else () for x in watcher.seen])
-        sights = []
-        for turn, (name, entry) in enumerate(zip(self.names, self.entries, strict=True)):
-            axes = [
-                torch.stack([run[turn][axis] for run in runs]) for axis in range(len(runs[0][turn]))
-            ]
+            runs.append([medians(x) if shows_slots(x) else () for x in watcher.seen])
+        found = []
+        for turn, entry in enumerate(self.entries):
+            axes = tuple(torch.stack(axis) for axis in zip(*(r[turn] for r in runs), strict=True))
+            layer = self if entry.refused else self.layers[turn]
             if axes:
-                layer = self if entry.refused else self.layers[turn]
-                sights.append(LayerInput(name, layer, entry.refused, tuple(axes)))
-        return sights
+                found.append(LayerInput(self.names[turn], layer, entry.refused, axes))
+        return found
 
-    def _run(self, kind: str, x: Tensor) -> list[Any]:
-        session = self._session(kind, "cuda" if x.is_cuda else "cpu")
-        types = {i.name: _numpy_type(i.type) for i in session.get_inputs()}
-        given = {
-            f"{KEY}.{root}": self._value(self.entries[turn]) for root, turn in self.roots.items()
-        }
+    def run(self, kind: str, x: Tensor) -> list[Any]:
+        """Run the ``network`` or its ``entries``, which answer what the operations receive."""
+        given = {root: self.value_of(root) for root in self.roots}
         given[self.image] = x.detach().cpu().numpy()
-        found = session.run(
-            None, {name: np.ascontiguousarray(given[name], types[name]) for name in types}
-        )
+        given = {name: np.ascontiguousarray(v, self.types[name]) for name, v in given.items()}
+        found = self.session(kind, x.is_cuda).run(None, given)
         return [np.array(out) for out in found]
 
-    def _session(self, kind: str, device: str) -> Any:
-        key = f"{kind} {device} {torch.get_num_threads()}"
+    def session(self, kind: str = "network", cuda: bool = False) -> Any:
+        """Return the session of onnxruntime for a kind of ``run``."""
+        key = (kind, cuda, torch.get_num_threads())
         if key not in self._sessions:
-            self._sessions[key] = _session(self._model(kind), device)
+            onnx, runtime = libraries()
+            model = with_weights_as_inputs(onnx.load_model_from_string(self.data), list(self.roots))
+            if kind == "entries":
+                model = with_entries_as_outputs(model, self.entries)
+            options = runtime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            options.log_severity_level = 4
+            here = runtime.get_available_providers()
+            gpu = ["CUDAExecutionProvider"] if cuda and "CUDAExecutionProvider" in here else []
+            self._sessions[key] = runtime.InferenceSession(
+                serialised(model), options, providers=[*gpu, "CPUExecutionProvider"]
+            )
         return self._sessions[key]
 
-    def _model(self, kind: str) -> Any:
-        onnx, _ = libraries()
-        model = onnx.load_model_from_string(self.data)
-        entries = self.entries
-        if kind == "watch":
-            model = shown(model, entries)
-            entries = _moved(entries)
-        return fed(model, entries, {root: f"{KEY}.{root}" for root in self.roots})
-
-    def _value(self, entry: Entry) -> Any:
-        weight: Tensor = self.layers[self.roots[entry.root]].get_parameter("weight").detach().cpu()
-        return (weight.T if entry.reorder_axes else weight).numpy()
+    def value_of(self, root: str) -> Any:
+        """Return the present weight of an initialiser, in the layout of the file, in float32."""
+        turn = self.roots[root]
+        weight: Tensor = self.layers[turn].get_parameter("weight").detach().cpu()
+        return (weight.T if self.entries[turn].transposed else weight).numpy()
 
 
 class _Watcher(nn.Module):
-    """The network as it is called, answering nothing but what its first operations receive."""
+    """The network as it is called; keeps what its first operations receive."""
 
     def __init__(self, network: OnnxNetwork) -> None:
         super().__init__()
@@ -163,143 +172,99 @@ class _Watcher(nn.Module):
         self.seen: list[Tensor] = []
 
     def forward(self, x: Tensor) -> None:
-        self.seen = [torch.from_numpy(found) for found in self.network._run("watch", x)]
+        self.seen = [torch.from_numpy(found) for found in self.network.run("entries", x)]
 
 
-def _moved(entries: list[Entry]) -> list[Entry]:
-    """Return the entries at the places they have in the graph of ``shown``: two nodes are added for each."""
-    return [replace(entry, node=entry.node + 1 + 2 * turn) for turn, entry in enumerate(entries)]
+def _drop_weight_inputs(model: Any) -> None:
+    """Make initialisers constants that only we override; old files list them as inputs."""
+    names = {tensor.name for tensor in model.graph.initializer}
+    for given in [given for given in model.graph.input if given.name in names]:
+        model.graph.input.remove(given)
+    model.ir_version = max(model.ir_version, 4)
 
 
-def _session(model: Any, device: str) -> Any:
-    _, runtime = libraries()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4
-    here = runtime.get_available_providers()
-    providers = [p for p in ("CUDAExecutionProvider",) if device == "cuda" and p in here]
-    try:
-        return runtime.InferenceSession(
-            model.SerializeToString(), options, providers=[*providers, "CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime raises errors of its own
-        raise BadInputError(
-            f"onnxruntime cannot run the model ({str(error).splitlines()[0][:200]}), expected operations that it knows; export it "
-            "again for this version"
-        ) from error
-
-
-def _numpy_type(name: str) -> Any:
-    kinds = {
-        "tensor(float)": np.float32,
-        "tensor(float16)": np.float16,
-        "tensor(double)": np.float64,
-    }
-    return kinds.get(name, np.float32)
-
-
-def _image(model: Any) -> tuple[str, tuple[int | None, ...]]:
-    """Return the name and the shape of the one input that is not a weight."""
+def _image(model: Any) -> tuple[Any, tuple[int | None, ...]]:
+    """Return the one input and its shape."""
     onnx, _ = libraries()
-    held = {tensor.name for tensor in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in held]
     kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
+    inputs = list(model.graph.input)
     if len(inputs) == 1 and inputs[0].type.tensor_type.elem_type in kinds:
         sides = inputs[0].type.tensor_type.shape.dim
         if len(sides) == 4:
-            return inputs[0].name, tuple(d.dim_value if d.dim_value > 0 else None for d in sides)
-    names = ", ".join(i.name for i in inputs) or "nothing"
+            return inputs[0], tuple(d.dim_value if d.dim_value > 0 else None for d in sides)
+    names = ", ".join(given.name for given in inputs) or "nothing"
     raise BadInputError(
-        f"the ONNX model takes {names}, expected one image (B, S, y, x) of float32, float16 or float64; export the network with that "
-        "alone"
+        f"the ONNX model takes {names}, expected one image (B, S, y, x) of float32, float16 or "
+        "float64; export the network with that alone"
     )
 
 
-def _layer(node: Any, entry: Entry, held: Mapping[str, Any]) -> nn.Module:
-    """Return a layer with the weight of an operation as its parameter; a weight that is computed is none."""
+def _layer(node: Any, entry: Entry, tensor: Any) -> nn.Module:
+    """Return a layer with the weight of an operation as parameter; None, a computed one, is not."""
     onnx, _ = libraries()
     if entry.refused or node.op_type not in PRODUCTS:
         return nn.Module()
-    root = held.get(entry.root)
-    values = np.array(onnx.numpy_helper.to_array(root)) if root is not None else None
-    if values is not None and values.dtype == np.float16:
-        values = values.astype(np.float32)
-    if node.op_type != "Conv":
-        weight = (
-            torch.from_numpy(values.T.copy() if entry.reorder_axes else values)
-            if values is not None
-            else torch.zeros(1, 1)
-        )
-        layer: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    else:
-        weight = torch.from_numpy(values) if values is not None else torch.zeros(1, 1, 1, 1)
-        groups = attribute(node, "group", 1) if values is not None else 1
-        size, pads = (int(weight.shape[2]), int(weight.shape[3])), attribute(node, "pads", [0, 0])
+    conv = node.op_type == "Conv"
+    weight = torch.zeros((1, 1, 1, 1) if conv else (1, 1))
+    if tensor is not None:
+        values = np.array(onnx.numpy_helper.to_array(tensor))
+        values = values.astype(np.float32) if values.dtype == np.float16 else values
+        weight = torch.from_numpy(values.T.copy() if entry.transposed else values)
+    if conv:
+        groups = attribute(node, "group", 1) if tensor is not None else 1
         stride, dilation = (attribute(node, key, [1, 1]) for key in ("strides", "dilations"))
-        inputs, outputs = weight.shape[1] * groups, weight.shape[0]
-        layer = nn.Conv2d(
-            inputs,
-            outputs,
-            size,
+        layer: nn.Module = nn.Conv2d(
+            weight.shape[1] * groups,
+            weight.shape[0],
+            (int(weight.shape[2]), int(weight.shape[3])),
             tuple(stride),
-            tuple(pads[:2]),
+            tuple(attribute(node, "pads", [0, 0])[:2]),
             tuple(dilation),
             groups,
             bias=False,
             device="meta",
         )
+    else:
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     del layer.weight
-    layer.weight = nn.Parameter(weight) if values is not None else weight
+    layer.weight = weight if tensor is None else nn.Parameter(weight)
     return layer
 
 
 def read_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any]]:
-    """Read an ``.onnx`` file, with what it keeps in files beside it.
+    """Read an ``.onnx`` file, with what it keeps in files in its folder.
 
     Returns
     -------
     tuple
-        The network, and what evenslice noted in the file, empty if nothing.
+        The network, and evenslice's metadata in the file, empty if there is none.
 
     Raises
     ------
     BadInputError
-        If onnx is not installed, the file is no ONNX model of one image, keeps data outside of its folder, or
-        declares more than it holds.
+        If onnx is not installed, or the file is no ONNX model of one image that onnxruntime runs.
     """
-    model = parsed(path)
-    noted = next((p.value for p in model.metadata_props if p.key == KEY), "{}")
+    onnx, _ = libraries()
     try:
-        about = parsed_note(noted)
-    except ValueError as error:
-        raise corrupt_metadata(path.name, error) from error
-    try:
-        for graph in (model.graph, *model.functions):
-            check_steps(graph)
-        network = OnnxNetwork(serialised(model, path))
-        network._session("run", "cpu")
+        model = onnx.load_model(str(path))
+        network = OnnxNetwork(model)
+        network.session()
     except BadInputError:
         raise
-    except Exception as error:  # a graph that breaks the rules of ONNX fails in any way
+    except Exception as error:  # protobuf, onnx and onnxruntime raise errors of their own
+        reason = (str(error).splitlines() or [""])[0][:200]
         raise BadInputError(
-            f"{path.name} is no valid ONNX model ({type(error).__name__}: {str(error)[:100]}), expected one; export it again"
+            f"{path.name} cannot be read ({type(error).__name__}: {reason}), expected an ONNX "
+            "model that onnxruntime can run; export it again"
         ) from error
-    return network, about if isinstance(about, dict) else {}
+    text = next((p.value for p in model.metadata_props if p.key == KEY), "{}")
+    return network, parse_metadata(text, path.name)
 
 
-def write_onnx(path: Path, network: OnnxNetwork, about: dict[str, Any], force: bool = True) -> None:
-    """Write a network with the weights it has now; it appears complete or not at all.
-
-    Parameters
-    ----------
-    path
-        The file to write. It holds all weights, also where those read lay in a file beside.
-    network
-        What ``read_onnx`` returned.
-    about
-        What to note in the file.
-    force
-        Whether a file of that name is replaced.
+def write_onnx(
+    path: Path, network: OnnxNetwork, metadata: dict[str, Any], force: bool = True
+) -> None:
+    """Write a network with the weights it has now, all in one file, and evenslice's metadata.
 
     Raises
     ------
@@ -308,51 +273,30 @@ def write_onnx(path: Path, network: OnnxNetwork, about: dict[str, Any], force: b
     """
     onnx, _ = libraries()
     model = onnx.load_model_from_string(network.data)
-    held = tensors_of(model.graph)
-    for root in network.roots:
-        entries = [entry for entry in network.entries if entry.root == root]
-        tensor = _own(model, held[root], entries)
-        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        name = tensor.name
-        tensor.CopyFrom(onnx.numpy_helper.from_array(network._value(entries[0]).astype(kind), name))
-    for note in [note for note in model.metadata_props if note.key == KEY]:
-        model.metadata_props.remove(note)
-    model.metadata_props.add(key=KEY, value=as_note(about))
+    for tensor in model.graph.initializer:
+        if tensor.name in network.roots:
+            values = network.value_of(tensor.name).astype(network.types[tensor.name])
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    for entry in [entry for entry in model.metadata_props if entry.key == KEY]:
+        model.metadata_props.remove(entry)
+    model.metadata_props.add(key=KEY, value=dump_metadata(metadata))
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise BadInputError(
-            f"{path.name} would be no valid ONNX model ({str(error).splitlines()[0][:200]}), expected one; export the network again"
+            f"{path.name} would be no valid ONNX model ({str(error).splitlines()[0][:200]}), "
+            "expected one; export the network again"
         ) from error
-    data = serialised(model, path)
     with written_beside(path, force) as part:
-        part.write_bytes(data)
+        part.write_bytes(serialised(model))
 
 
-def _own(model: Any, tensor: Any, entries: list[Entry]) -> Any:
-    """Return the tensor to change: the one that holds the weight, or a copy if other operations use it as well."""
-    root = entries[0].root
-    nodes = list(model.graph.node)
-    chain, known = {root}, {entry.node for entry in entries}
-    for place, node in enumerate(nodes):
-        if node.op_type in ("Identity", "Transpose") and node.input[0] in chain:
-            chain.add(node.output[0])
-            known.add(place)
-    others = any(chain & set(node.input) for place, node in enumerate(nodes) if place not in known)
-    if not others:
-        return tensor
-    import onnx
-
-    copy = model.graph.initializer.add()
-    copy.CopyFrom(tensor)
-    copy.name = f"{root}.{KEY}"
-    for entry in entries:
-        name = copy.name
-        if entry.flipped:
-            name = f"{copy.name}.turned"
-        nodes[entry.node].input[entry.weight] = name
-    if any(entry.flipped for entry in entries):
-        model.graph.node.insert(
-            0, onnx.helper.make_node("Transpose", [copy.name], [f"{copy.name}.turned"], perm=[1, 0])
-        )
-    return copy
+def serialised(model: Any) -> bytes:
+    """Return the bytes of a model; raise ``BadInputError`` if it is larger than 2 GiB."""
+    try:
+        data: bytes = model.SerializeToString()
+    except ValueError as error:
+        raise BadInputError(
+            "the ONNX model is larger than 2 GiB, expected less; give a smaller model"
+        ) from error
+    return data

@@ -1,29 +1,21 @@
-"""Where the slices enter an ONNX graph: the first operations with weights, and the graphs that show what they receive."""
+"""ONNX graphs: the operations through which an image enters, and what these receive."""
 
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+KEY = "evenslice"
 PRODUCTS = {"Conv", "Gemm", "MatMul"}
-LAYERS = PRODUCTS | {
-    "ConvTranspose",
-    "ConvInteger",
-    "MatMulInteger",
-    "QLinearConv",
-    "QLinearMatMul",
-    "FusedConv",
-}
 QUANTISED = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DequantizeLinear"}
+LAYERS = PRODUCTS | QUANTISED - {"DequantizeLinear"} | {"ConvTranspose", "FusedConv"}
 SIZES = {"Shape", "Size"}
-STEPS = {"strides", "dilations", "kernel_shape"}
-SCOPES = "pkg.torch.onnx.name_scopes"  # where torch notes the parts of the network that an operation comes from
+SCOPES = "pkg.torch.onnx.name_scopes"  # where torch notes which module an operation comes from
 FLOATS = (1, 10, 11)  # float32, float16 and float64 in the numbers of ONNX
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An operation with a weight that receives what comes from the image through operations without one.
+    """An operation with a weight that receives the image through operations without one.
 
     Attributes
     ----------
@@ -32,11 +24,9 @@ class Entry:
     data, weight
         Which of its inputs are the data and the weight.
     root
-        Name of the tensor that holds the weight, "" if the weight is computed from others.
-    turned
-        Whether the tensor lies as (in, out).
-    flipped
-        Whether the operation takes the tensor turned, through a Transpose.
+        Name of the initialiser that holds the weight, "" if it is computed from others.
+    transposed
+        Whether the operation takes the weight as (in, out).
     refused
         Why it cannot be changed: the operation in words, or "".
     """
@@ -45,223 +35,178 @@ class Entry:
     data: int
     weight: int
     root: str
-    reorder_axes: bool
-    flipped: bool
+    transposed: bool
     refused: str
+
+    def name_in(self, graph: Any) -> str:
+        """Return a dotted name: of the weight, of the module that torch notes, or of the node."""
+        node, root = graph.node[self.node], self.root.removesuffix(f".{KEY}")
+        if root.endswith(".weight"):
+            return root.removesuffix(".weight")
+        scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
+        named: list[str] = re.findall(r"'([\w.]*)'", scopes)
+        if len(named) > 1 and named[-2]:
+            return named[-2]
+        if node.name.startswith("/") and node.name.count("/") > 1:
+            return ".".join(node.name.strip("/").split("/")[:-1])
+        return root or node.name or node.output[0]
 
 
 def attribute(node: Any, name: str, default: Any = None) -> Any:
     """Return an attribute of a node."""
     import onnx
 
-    return next(
-        (onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default
-    )
+    values = [onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name]
+    return values[0] if values else default
 
 
-def tensors_of(graph: Any) -> dict[str, Any]:
-    """Return the tensors that a graph holds, by name: initializers and Constant nodes."""
-    held = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            held.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
-    return held
-
-
-def every_tensor(graph: Any) -> Iterator[Any]:
-    """Yield every tensor in a graph or function, those in attributes and inner graphs as well."""
-    yield from getattr(graph, "initializer", ())
-    for sparse in getattr(graph, "sparse_initializer", ()):
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for a in node.attribute:
-            yield from ([a.t] if a.HasField("t") else [])
-            yield from a.tensors
-            for sparse in ([a.sparse_tensor] if a.HasField("sparse_tensor") else []) + list(
-                a.sparse_tensors
-            ):
-                yield from (sparse.values, sparse.indices)
-            for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
-                yield from every_tensor(inner)
-
-
-def check_steps(graph: Any) -> None:
-    """Refuse sizes and steps of operations below 1, also in inner graphs: some versions of onnxruntime divide by them.
-
-    Raises
-    ------
-    ValueError
-        If there is one; it says which.
-    """
-    for node in graph.node:
-        for a in node.attribute:
-            numbers = [*a.ints, a.i] if a.name == "group" else a.ints if a.name in STEPS else ()
-            if any(number < 1 for number in numbers) and not a.ref_attr_name:
-                raise ValueError(f"{node.op_type} with {a.name} {', '.join(map(str, numbers))}")
-            for inner in ([a.g] if a.HasField("g") else []) + list(a.graphs):
-                check_steps(inner)
-
-
-def entries_of(graph: Any, image: str) -> list[Entry]:
+def find_entries(graph: Any, image: str) -> list[Entry]:
     """Find the operations through which an image enters, and those that share a weight with them.
 
-    Parameters
-    ----------
-    graph
-        A ``GraphProto``.
-    image
-        Name of the input.
-
-    Returns
-    -------
-    list of Entry
-        In the order of the nodes.
+    Weights that lie in constants, behind transposes or in tensors that other operations use too
+    are copied to initialisers of their own first; ``graph`` (``GraphProto``) is changed in place.
     """
-    held = tensors_of(graph)
-    made = {output: node for node in graph.node for output in node.output}
-    constant = set(held)
-    data, found = {image}, []
+    entries = _entries(graph, image)
+    _separate_weights(graph, entries)
+    return _entries(graph, image)
+
+
+def _entries(graph: Any, image: str) -> list[Entry]:
+    tensors, made = _tensors(graph), _makers(graph)
+    constant, data, found = set(tensors), {image}, []
     for place, node in enumerate(graph.node):
         if node.input and all(name in constant or not name for name in node.input):
             constant.update(node.output)
-        taken = [i for i, name in enumerate(node.input) if name in data]
-        if not taken or node.op_type in SIZES:
+        from_image = [i for i, name in enumerate(node.input) if name in data]
+        if not from_image or node.op_type in SIZES:
             continue
-        weight = 1 - taken[0] if taken[0] in (0, 1) and len(node.input) > 1 else -1
+        weight = 1 - from_image[0] if from_image[0] in (0, 1) and len(node.input) > 1 else -1
         weight = 3 if node.op_type.startswith("QLinear") else weight
-        if (
-            node.op_type in LAYERS
-            and weight >= 0
-            and (node.input[weight] in constant or node.op_type in QUANTISED)
-        ):
-            found.append(_entry(place, node, taken[0], weight, made, held))
+        known = weight >= 0 and (node.input[weight] in constant or node.op_type in QUANTISED)
+        if node.op_type in LAYERS and known:
+            found.append(_entry(place, node, from_image[0], weight, made, tensors))
         else:
             data.update(node.output)
     places = {entry.node for entry in found}
-    roots = {entry.root for entry in found if entry.root}
+    shared = {graph.node[e.node].input[e.weight] for e in found if e.root}
     for place, node in enumerate(graph.node):
-        if place not in places and node.op_type in PRODUCTS and len(node.input) > 1:
-            other = _entry(place, node, 0, 1, made, held)
-            if other.root in roots and node.input[1] in {
-                graph.node[e.node].input[e.weight] for e in found
-            }:
-                found.append(other)
+        weighted = node.op_type in PRODUCTS and len(node.input) > 1 and node.input[1] in shared
+        if weighted and place not in places:
+            found.append(_entry(place, node, 0, 1, made, tensors))
     return sorted(found, key=lambda entry: entry.node)
 
 
-def _entry(
-    place: int, node: Any, data: int, weight: int, made: dict[str, Any], held: dict[str, Any]
-) -> Entry:
-    name, flipped = node.input[weight], False
-    while name not in held and name in made and made[name].op_type in ("Identity", "Transpose"):
-        flipped ^= made[name].op_type == "Transpose"
+def _tensors(graph: Any) -> dict[str, Any]:
+    """Return the tensors that a graph holds, by name: initialisers and constants."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
+    return tensors
+
+
+def _makers(graph: Any) -> dict[str, Any]:
+    return {output: node for node in graph.node for output in node.output}
+
+
+def _source(name: str, made: dict[str, Any], tensors: dict[str, Any]) -> tuple[str, bool]:
+    """Follow a weight through transposes; return where it comes from, and whether it is turned."""
+    turned = False
+    while name not in tensors and name in made and made[name].op_type in ("Identity", "Transpose"):
+        turned ^= made[name].op_type == "Transpose"
         name = made[name].input[0]
-    root = name if name in held else ""
-    source = made[name].op_type if name in made else ""
+    return name, turned
+
+
+def _entry(
+    place: int, node: Any, data: int, weight: int, made: dict[str, Any], tensors: dict[str, Any]
+) -> Entry:
+    name, turned = _source(node.input[weight], made, tensors)
+    maker = made[name].op_type if name in made else ""
+    axes, kind = (
+        (len(tensors[name].dims), tensors[name].data_type) if name in tensors else (0, FLOATS[0])
+    )
     refused = ""
-    axes = len(held[root].dims) if root else 0
-    kind = held[root].data_type if root else FLOATS[0]
-    if node.op_type in QUANTISED or source in QUANTISED:
-        refused = f"quantised ({node.op_type if node.op_type in QUANTISED else source})"
+    if node.op_type in QUANTISED or maker in QUANTISED:
+        refused = f"quantised ({node.op_type if node.op_type in QUANTISED else maker})"
     elif (
         node.op_type not in PRODUCTS
         or kind not in FLOATS
         or data != 0
         or attribute(node, "transA", 0)
-        or (root and axes != (4 if node.op_type == "Conv" else 2))
-        or (flipped and axes != 2)
+        or (axes and axes != (4 if node.op_type == "Conv" else 2))
+        or (turned and axes != 2)
     ):
         refused = node.op_type
-    reorder_axes = (
-        node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
-    ) != flipped
-    return Entry(place, data, weight, root, reorder_axes, flipped, refused)
+    transposed = node.op_type == "MatMul" or (
+        node.op_type == "Gemm" and not attribute(node, "transB", 0)
+    )
+    return Entry(place, data, weight, name if name in tensors else "", transposed, refused)
 
 
-def name_of(graph: Any, entry: Entry) -> str:
-    """Return a dotted name for an operation: of its weight, or where the exporter wrote it, of the node."""
-    node = graph.node[entry.node]
-    if entry.root.endswith(".weight"):
-        return entry.root.removesuffix(".weight")
-    scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
-    named: list[str] = re.findall(r"'([\w.]*)'", scopes)
-    if len(named) > 1 and named[-2]:
-        return named[-2]
-    if node.name.startswith("/") and node.name.count("/") > 1:
-        return ".".join(node.name.strip("/").split("/")[:-1])
-    return entry.root or node.name or node.output[0]
+def _separate_weights(graph: Any, entries: list[Entry]) -> None:
+    import onnx
+
+    tensors, made = _tensors(graph), _makers(graph)
+    initialisers = {tensor.name for tensor in graph.initializer}
+    takes = {(entry.node, entry.weight) for entry in entries}
+    elsewhere = {output.name for output in graph.output}
+    for place, node in enumerate(graph.node):
+        elsewhere.update(n for i, n in enumerate(node.input) if (place, i) not in takes)
+        inner = any(a.HasField("g") or a.graphs for a in node.attribute)
+        elsewhere.update(initialisers if inner else ())  # inner graphs may use any of them
+    for entry in entries:
+        inputs = graph.node[entry.node].input
+        name = inputs[entry.weight]
+        if entry.refused or not entry.root or (name in initialisers and name not in elsewhere):
+            continue
+        own = name if name.endswith(f".{KEY}") else f"{name}.{KEY}"
+        inputs[entry.weight] = own
+        if own in initialisers:
+            continue
+        root, turned = _source(name, made, tensors)
+        values = onnx.numpy_helper.to_array(tensors[root])
+        values = values.T.copy() if turned else values
+        graph.initializer.append(onnx.numpy_helper.from_array(values, own))
+        initialisers.add(own)
 
 
-def fed(model: Any, entries: Iterable[Entry], names: dict[str, str]) -> Any:
-    """Return a copy of a model that takes the weights of some operations as inputs, by new names.
-
-    Parameters
-    ----------
-    model
-        A ``ModelProto``.
-    entries
-        The operations.
-    names
-        For each tensor that holds a weight the name of the input, which has the layout that the tensor has.
-    """
+def with_weights_as_inputs(model: Any, roots: list[str]) -> Any:
+    """Return a copy of a model in which some initialisers may be overridden when it is run."""
     import onnx
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    held = tensors_of(copy.graph)
-    for root, name in names.items():
-        copy.graph.input.append(
-            onnx.helper.make_tensor_value_info(name, held[root].data_type, list(held[root].dims))
-        )
-    flips = []
-    for entry in entries:
-        if entry.root in names:
-            name = names[entry.root]
-            if entry.flipped:
-                flips.append(name)
-                name = f"{name}.turned"
-            copy.graph.node[entry.node].input[entry.weight] = name
-    for name in dict.fromkeys(flips):
-        copy.graph.node.insert(
-            0, onnx.helper.make_node("Transpose", [name], [f"{name}.turned"], perm=[1, 0])
-        )
-    used = {name for node in copy.graph.node for name in node.input} | {
-        o.name for o in copy.graph.output
-    }
-    inner = any(a.HasField("g") or a.graphs for node in copy.graph.node for a in node.attribute)
-    for tensor in [
-        t for t in copy.graph.initializer if t.name in names and t.name not in used and not inner
-    ]:
-        copy.graph.initializer.remove(tensor)
+    tensors = _tensors(copy.graph)
+    for root in roots:
+        kind, sides = tensors[root].data_type, list(tensors[root].dims)
+        copy.graph.input.append(onnx.helper.make_tensor_value_info(root, kind, sides))
     return copy
 
 
-def shown(model: Any, entries: list[Entry]) -> Any:
+def with_entries_as_outputs(model: Any, entries: list[Entry]) -> Any:
     """Return a copy of a model whose outputs are what its first operations receive.
 
-    Behind each of these operations there is nothing but zeros, so that only what no weight has touched follows the
-    image.
+    These operations answer zeros, so that only what no weight has touched follows the image.
     """
     import onnx
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    graph = copy.graph
-    del graph.output[:]
-    nodes = []
     at = {entry.node: entry for entry in entries}
-    for place, node in enumerate(list(graph.node)):
-        entry = at.get(place)
-        if entry is None:
+    nodes, outputs = [], []
+    for place, node in enumerate(copy.graph.node):
+        if place not in at:
             nodes.append(node)
             continue
-        output = f"evenslice.seen.{place}"
-        nodes.append(onnx.helper.make_node("Identity", [node.input[entry.data]], [output]))
-        graph.output.append(onnx.ValueInfoProto(name=output))
-        answer = node.output[0]
-        node.output[0] = f"evenslice.hidden.{place}"
+        output, answer = f"{KEY}.input.{place}", node.output[0]
+        nodes.append(onnx.helper.make_node("Identity", [node.input[at[place].data]], [output]))
+        outputs.append(onnx.ValueInfoProto(name=output))
+        node.output[0] = f"{KEY}.answer.{place}"
         nodes += [node, onnx.helper.make_node("Sub", [node.output[0]] * 2, [answer])]
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+    graph = onnx.GraphProto()
+    graph.node.extend(nodes)
+    for name, new in (("node", graph.node), ("output", outputs)):
+        copy.graph.ClearField(name)
+        getattr(copy.graph, name).extend(new)
     return copy

@@ -34,7 +34,7 @@ def trained_spans(source: VolumeLike) -> list[tuple[int, int]]:
         if isinstance(noted, dict):
             try:
                 return spans_in(noted.get("trained_slices") or [])
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise corrupt_metadata(folder, error) from error
     return []
 

@@ -14,7 +14,8 @@ import torch
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import model_metadata, normalisation_record, stem_record
-from evenslice.model.export import AXES, OPSET, Trace, archive_of, graph_of, noted_graph, traces
+from evenslice.model.export import AXES, OPSET, Trace, add_metadata, graph_of, traces
+from evenslice.model.exported import archive_of
 from evenslice.model.inputs import ModelLike, check_apart, check_segments, model_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
@@ -162,17 +163,17 @@ def export(
             "the model has no normalisation, expected a mean and a std in raw intensities for other programs to use; give --mean and --std"
         )
     opset = None if chosen == "torch-export" else opset or OPSET
-    trace, data, found = _traced(given, tile, opset, seed, out)
+    trace, data, found = _traced(given, tile, opset, seed)
     with tempfile.TemporaryDirectory() as folder, written_beside(out, force) as part:
         file = Path(folder) / ("model.pt2" if opset is None else "weights.onnx")
         about = _about(given, trace, chosen, opset, found) | {
             "provenance": provenance_of(seed, model=given)
         }
         _write(file, trace, data, about, opset)
-        certificate = certify(model_of(file), seed=seed)
+        certificate = certify(model_of(file, trust=True), seed=seed)
         about["certificate"] = certificate.to_dict()
         _write(file, trace, data, about, opset)
-        read = model_of(file)
+        read = model_of(file, trust=True)
         if chosen == "bioimageio":
             from evenslice.verbs.export_bioimageio import write_package
 
@@ -197,13 +198,11 @@ def export(
     )
 
 
-def _traced(
-    model: Model, tile: int, opset: int | None, seed: int, out: Path
-) -> tuple[Trace, bytes, float]:
+def _traced(model: Model, tile: int, opset: int | None, seed: int) -> tuple[Trace, bytes, float]:
     """Return the first trace that answers like torch, as a file holds it, and how far it is from torch."""
     worst = float("inf")
     for trace in traces(model, tile):
-        data = archive_of(trace.program) if opset is None else graph_of(trace, opset, out)
+        data = archive_of(trace.program) if opset is None else graph_of(trace, opset)
         run = run_archive(data) if opset is None else run_graph(data)
         found = difference(model.module, run, trace.shapes, seed)
         if found <= TOLERANCE:
@@ -217,7 +216,7 @@ def _traced(
 
 def _write(file: Path, trace: Trace, data: bytes, about: dict[str, Any], opset: int | None) -> None:
     file.write_bytes(
-        archive_of(trace.program, about) if opset is None else noted_graph(data, about, file)
+        archive_of(trace.program, about) if opset is None else add_metadata(data, about)
     )
 
 

@@ -1,11 +1,13 @@
-"""The stem: the one place that touches the weights through which slices enter.
+"""The stem: the one place that changes the weights through which slices enter.
 
-A stem of an RGB-pretrained network has three slots W_R, W_G, W_B. Uniform inits make all S slots of the new stem
-equal, so that no slice counts more than another before training (Molnar, Szabo, Horvath, arXiv 2505.14105).
-Whatever is done is proved on noise before it is kept: the output must not see the order of the slices.
+A stem of an RGB-pretrained network has three slots W_R, W_G, W_B. Uniform inits make all S slots of
+the new stem equal, so that no slice counts more than another before training (Molnar, Szabo,
+Horvath, arXiv 2505.14105). Whatever is done is proved on noise before it is kept: the output must
+not depend on the order of the slices.
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,30 +19,13 @@ from evenslice.errors import BadInputError
 from evenslice.model.exported import is_fixed
 from evenslice.model.stem.find import Stem, check_kind, stems_on
 from evenslice.model.stem.probe import Call, Probe, call_of, check_runs, order_response
-from evenslice.model.stem.slots import (
-    EVEN,
-    INITS,
-    norms_per_slot,
-    slot_weights,
-    update_input_channels,
-    widened,
-)
-from evenslice.model.stem.tie import TIES, EvenWeight, bake_stem, tie_of
+from evenslice.model.stem.slots import INITS, UNIFORM, widened
 from evenslice.options import Init, Tie
 from evenslice.volume.windows import check_slices
 
-__all__ = [
-    "EVEN",
-    "INITS",
-    "TIES",
-    "Init",
-    "Tie",
-    "bake_stem",
-    "mirror_stem",
-    "norms_per_slot",
-    "slot_weights",
-    "uniform_stem",
-]
+__all__ = ["INITS", "TIES", "bake_stem", "mirror_stem", "tie_of", "uniform_stem"]
+TIES: tuple[Tie, ...] = ("none", "mirror", "uniform")
+CHANNELS = ("in_channels", "_in_channels", "in_chans", "num_channels")
 
 
 def uniform_stem(
@@ -48,9 +33,10 @@ def uniform_stem(
 ) -> nn.Module:
     """Give an RGB-pretrained network a stem for S slices, in place, and return the network.
 
-    With a uniform init (``green``, ``red``, ``blue``, ``mean``, ``green-matched``) the network's output does not
-    depend on the order of the slices, which is checked. Every other parameter stays as it is; what timm,
-    segmentation-models-pytorch and transformers note down about the input follows, with one mean and std for all slots.
+    With a uniform init (``green``, ``red``, ``blue``, ``mean``, ``green-matched``) the network's
+    output does not depend on the order of the slices, which is checked. Every other parameter stays
+    as it is; what timm, segmentation-models-pytorch and transformers say of the input follows, with
+    one mean and std for all slots.
 
     Parameters
     ----------
@@ -59,29 +45,30 @@ def uniform_stem(
     slices
         S, odd, 1 to 9; afterwards the network takes (B, S, y, x).
     init
-        ``green``/``red``/``blue``: w_s = (3/S) W_c, for S = 3 the method of arXiv 2505.14105. ``mean``:
-        w_s = (W_R + W_G + W_B) / S, so S identical slices give the response of the grey photograph.
-        ``green-matched``: w_s = (a/S) W_G with a the least-squares fit of W_R + W_G + W_B by W_G. ``rgb``: as
-        pretrained for S = 3, the sum for S = 1, RGBRG... x 3/S beyond (control). ``random``: Kaiming.
+        ``green``/``red``/``blue``: w_s = (3/S) W_c, for S = 3 the method of arXiv 2505.14105.
+        ``mean``: w_s = (W_R + W_G + W_B) / S, so S identical slices give the response of the grey
+        photograph. ``green-matched``: w_s = (a/S) W_G with a the least-squares fit of
+        W_R + W_G + W_B by W_G. ``rgb``: as pretrained for S = 3, the sum for S = 1,
+        RGBRG... x 3/S beyond (control). ``random``: Kaiming.
     probe
-        An example RGB input for networks that need one: a tensor (B, 3, y, x), or a tuple or a dict of inputs.
+        An example RGB input for networks that need one: a tensor (B, 3, y, x), or a tuple or a dict
+        of inputs.
 
     Raises
     ------
     BadInputError
-        If S or the init is unknown, or no stem is found that can be handled. The network is then unchanged.
+        If S or the init is unknown, or no stem is found that can be handled. The network is then
+        unchanged.
 
     Notes
     -----
-    A weight-standardised stem (``StdConv2d`` of BiT, ``ScaledStdConv2d`` of NFNets) divides its weights by their own
-    spread, so every scale is lost: it comes out even, but with ``mean`` filter o answers S identical slices d_o / d'_o
-    times as strongly as the grey photograph, with d and d' the spread of the filter's entries before and after.
+    A weight-standardised stem (``StdConv2d`` of BiT, ``ScaledStdConv2d`` of NFNets) divides its
+    weights by their own spread, so every scale is lost: it comes out uniform, but with ``mean``
+    filter o answers S identical slices d_o / d'_o times as strongly as the grey photograph, with d
+    and d' the spread of the filter's entries before and after.
     """
     check_slices(slices)
-    if init not in INITS:
-        raise BadInputError(
-            f"the init {init!r} is unknown, expected one of {', '.join(INITS)}; choose one"
-        )
+    _check_name("init", init, INITS)
     check_kind(module)
     _check_fixed(module, slices, "none", 3)
     call = call_of(module, 3, probe)
@@ -90,27 +77,29 @@ def uniform_stem(
         _check_weight(stem)
         if tie_of(stem.layer) != "none":
             raise BadInputError(
-                f"the stem {stem.name!r} is tied ({tie_of(stem.layer)}), expected plain weights for an init; use bake_stem first, "
-                "and mirror_stem(..., tie=...) again afterwards"
+                f"the stem {stem.name!r} is tied ({tie_of(stem.layer)}), expected plain weights for"
+                " an init; use bake_stem first, and mirror_stem(..., tie=...) again afterwards"
             )
         _check_complete(stem)
         if init != "rgb":
             _check_input(module, stem, [(0, 1), (0, 2)])
     plans = [widened(stem, slices, init) for stem in stems]
-    uniform = init != "rgb" or slices != 3
-    records = update_input_channels(module, [stem.name for stem in stems], slices, uniform)
-    with _undone_on_error(stems), records:
+    scalar = init != "rgb" or slices != 3
+    with (
+        _undone_on_error(stems),
+        _input_channels(module, [stem.name for stem in stems], slices, scalar),
+    ):
         _replace_all(stems, [weight for weight, _ in plans])
         wide = call.widened(slices)
         check_runs(module, wide)
-        found = stems_on(module, wide)
-        if [(s.name, s.slot_of) for s in found] != [
-            (s.name, o) for s, (_, o) in zip(stems, plans, strict=True)
-        ]:
+        found = [(stem.name, stem.slot_of) for stem in stems_on(module, wide)]
+        expected = [(s.name, layout) for s, (_, layout) in zip(stems, plans, strict=True)]
+        if found != expected:
             raise BadInputError(
-                f"the network feeds {slices} slices into {found[0].name!r} in another order than three; expected the same layout"
+                f"the network feeds {slices} slices into {found[0][0]!r} in another order than "
+                "three; expected the same layout"
             )
-        if init in EVEN:
+        if init in UNIFORM:
             _prove(module, wide, stems, [[*range(1, slices), 0], list(range(slices))[::-1]])
     return module
 
@@ -118,10 +107,10 @@ def uniform_stem(
 def mirror_stem(
     module: nn.Module, slices: int = 3, tie: Tie = "none", probe: Probe | None = None
 ) -> nn.Module:
-    """Make the stem of a network that already sees S slices mirror-symmetric, in place, and return the network.
+    """Make the stem of a network that sees S slices mirror-symmetric, in place, and return it.
 
-    w_s <- (w_s + w_{S-1-s}) / 2. In eval mode and with scalar normalisation the output is then the same for a
-    window and its reversal, up to rounding, which is checked.
+    w_s <- (w_s + w_{S-1-s}) / 2. In eval mode and with scalar normalisation the output is then the
+    same for a window and its reversal, up to rounding, which is checked.
 
     Parameters
     ----------
@@ -130,8 +119,8 @@ def mirror_stem(
     slices
         S.
     tie
-        ``none``: average once. ``mirror``: keep the stem symmetric while training goes on. ``uniform``: keep all
-        slots equal, at their mean. A tie that is there already is replaced.
+        ``none``: average once. ``mirror``: keep the stem symmetric during and after training.
+        ``uniform``: keep all slots equal, at their mean. A tie that is there already is replaced.
     probe
         An example input for networks that need one; see ``find_stems``.
 
@@ -140,76 +129,133 @@ def mirror_stem(
     BadInputError
         If no stem is found that can be handled. The network is then unchanged.
     """
-    if tie not in TIES:
-        raise BadInputError(
-            f"the tie {tie!r} is unknown, expected one of {', '.join(TIES)}; choose one"
-        )
+    _check_name("tie", tie, TIES)
     check_kind(module)
     _check_fixed(module, slices, tie, slices)
     call = call_of(module, slices, probe)
     stems = stems_on(module, call)
-    pairs = (
-        [(0, s) for s in range(slices)]
-        if tie == "uniform"
-        else [(s, slices - 1 - s) for s in range(slices)]
-    )
+    pairs = [(0 if tie == "uniform" else s, slices - 1 - s) for s in range(slices)]
     for stem in stems:
         _check_weight(stem)
         _check_input(module, stem, pairs)
-    orders = [list(range(slices))[::-1]] + ([[*range(1, slices), 0]] if tie == "uniform" else [])
-    ties = [tie_of(stem.layer) for stem in stems]
+    orders = [list(range(slices))[::-1]]
+    if tie == "uniform":
+        orders.append([*range(1, slices), 0])
+    before = [tie_of(stem.layer) for stem in stems]
     for stem in stems:
         bake_stem(stem.layer)
     try:
         with _undone_on_error(stems):
-            evens = [EvenWeight(stem, "mirror" if tie == "none" else tie) for stem in stems]
+            average: Tie = "mirror" if tie == "none" else tie
             with torch.no_grad():
-                even_weights = [
-                    even(stem.layer.weight) for stem, even in zip(stems, evens, strict=True)
-                ]
-            _replace_all(stems, even_weights)
+                weights = [SymmetricWeight(s, average)(s.layer.weight) for s in stems]
+            _replace_all(stems, weights)
             _prove(module, call, stems, orders)
     except BadInputError:
-        _tie_all(stems, ties)
+        _tie_all(stems, before)
         raise
     _tie_all(stems, [tie] * len(stems))
     return module
 
 
-def _check_fixed(module: nn.Module, slices: int, tie: Tie, now: int) -> None:
-    """Refuse what an exported network cannot take: another number of slices than it has now, and ties."""
-    if not is_fixed(module):
-        return
-    if tie != "none":
-        raise BadInputError(
-            f"the network is exported, and the tie {tie!r} is for training, expected tie = 'none'; use it on the module before the "
-            "export"
-        )
-    if slices != now:
-        raise BadInputError(
-            f"the network is exported with {now} slices, expected to keep them (found {slices}); change the number of slices "
-            "before the export"
-        )
+class SymmetricWeight(nn.Module):
+    """Parametrisation that keeps slots alike.
+
+    ``mirror``: slot s and slot S-1-s are their mean; ``uniform``: every slot is the mean of all.
+    """
+
+    partner: Tensor
+    by_slot: Tensor
+
+    def __init__(self, stem: Stem, tie: Tie) -> None:
+        super().__init__()
+        channels = [stem.channels_of(s) for s in range(stem.slots)]
+        partner = list(range(len(stem.slot_of)))
+        for mine, others in zip(channels, channels[::-1], strict=True):
+            for channel, other in zip(mine, others, strict=True):
+                partner[channel] = other
+        self.tie = tie
+        device = next(stem.layer.parameters()).device
+        seen = torch.tensor([each for each in channels if each], device=device)
+        self.register_buffer("partner", torch.tensor(partner, device=device), persistent=False)
+        self.register_buffer("by_slot", seen, persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the symmetric weights."""
+        if self.tie == "mirror":
+            return (weight + weight[:, self.partner]) / 2
+        uniform = weight.clone()
+        mean = weight[:, self.by_slot].mean(dim=1, keepdim=True)
+        uniform[:, self.by_slot] = mean.expand(-1, self.by_slot.shape[0], *mean.shape[2:])
+        return uniform
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Start from the weights as they are."""
+        return weight
+
+
+def tie_of(layer: nn.Module) -> Tie:
+    """Return the tie on a layer's weight."""
+    parts = _parametrisations(layer)
+    return next((part.tie for part in parts if isinstance(part, SymmetricWeight)), "none")
+
+
+def _parametrisations(layer: nn.Module) -> list[nn.Module]:
+    lists = getattr(layer, "parametrizations", {})
+    return list(lists["weight"]) if "weight" in lists else []
+
+
+def bake_stem(module: nn.Module) -> nn.Module:
+    """Replace ties by the plain weights they stand for, in place, and return the network."""
+    for layer in module.modules():
+        if tie_of(layer) != "none":
+            # torch takes the weight out of the layer's class, which deep copies share with it
+            shared = type(layer)
+            own = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+            layer.__class__ = type(shared.__name__, shared.__bases__, own)
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    return module
 
 
 def _tie_all(stems: list[Stem], ties: Sequence[Tie]) -> None:
     for stem, tie in zip(stems, ties, strict=True):
         if tie != "none":
-            parametrize.register_parametrization(stem.layer, "weight", EvenWeight(stem, tie))
+            parametrize.register_parametrization(stem.layer, "weight", SymmetricWeight(stem, tie))
+
+
+def _check_name(kind: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise BadInputError(
+            f"the {kind} {name!r} is unknown, expected one of {', '.join(known)}; choose one"
+        )
+
+
+def _check_fixed(module: nn.Module, slices: int, tie: Tie, now: int) -> None:
+    """Refuse what an exported network cannot take: another number of slices, and ties."""
+    if is_fixed(module) and tie != "none":
+        raise BadInputError(
+            f"the network is exported, and the tie {tie!r} is for training, expected tie = 'none'; "
+            "use it on the module before the export"
+        )
+    if is_fixed(module) and slices != now:
+        raise BadInputError(
+            f"the network is exported with {now} slices, expected to keep them (found {slices}); "
+            "change the number of slices before the export"
+        )
 
 
 def _check_weight(stem: Stem) -> None:
-    """Refuse a stem whose weight is computed from other parameters by something that is not a tie of ours."""
-    lists = dict(getattr(stem.layer, "parametrizations", nn.ModuleDict()).items())
-    foreign = [type(part).__name__ for part in lists.get("weight", [])]
-    if foreign and set(foreign) != {EvenWeight.__name__}:
-        how = f"by {', '.join(foreign)}; use torch.nn.utils.parametrize.remove_parametrizations"
-    elif not foreign and "weight" not in stem.layer._parameters:
-        how = "from other parameters, as weight_norm and spectral_norm do; use torch.nn.utils.remove_weight_norm or remove_spectral_norm"
+    """Refuse a stem whose weight is computed from other parameters by anything but our ties."""
+    kinds = [type(part).__name__ for part in _parametrisations(stem.layer)]
+    if kinds and set(kinds) != {SymmetricWeight.__name__}:
+        how = f"by {', '.join(kinds)}; use torch.nn.utils.parametrize.remove_parametrizations"
+    elif not kinds and "weight" not in stem.layer._parameters:
+        how = "by a hook; use torch.nn.utils.remove_weight_norm or remove_spectral_norm"
     else:
         return
     raise BadInputError(
-        f"the weight of the stem {stem.name!r} is computed, expected a plain parameter; it is made {how} first"
+        f"the weight of the stem {stem.name!r} is computed, expected a plain parameter; it is made "
+        f"{how} first"
     )
 
 
@@ -217,56 +263,44 @@ def _check_complete(stem: Stem) -> None:
     seen = sorted(set(stem.slot_of) - {-1})
     if len(seen) != stem.slots:
         raise BadInputError(
-            f"the stem {stem.name!r} sees the channels {seen} of {stem.slots}, expected all of R, G and B; an init cannot make a "
-            "network even that treats its channels differently; use mirror_stem, or a plain network"
+            f"the stem {stem.name!r} sees the channels {seen} of {stem.slots}, expected all of R, G"
+            " and B, which an init replaces; use mirror_stem, or a plain network"
         )
 
 
 def _check_input(module: nn.Module, stem: Stem, pairs: list[tuple[int, int]]) -> None:
     """Refuse a network that itself treats two slots differently before the stem."""
-    uneven = next(((s, other) for s, other in pairs if not stem.same_input(s, other)), None)
-    if uneven is None:
+    unlike = next((pair for pair in pairs if not stem.same_input(*pair)), None)
+    if unlike is None:
         return
-    counts = [len(stem.channels_of(slot)) for slot in uneven]
+    one, other = unlike
+    counts = [len(stem.channels_of(slot)) for slot in unlike]
     if counts[0] != counts[1]:
         raise BadInputError(
-            f"the stem {stem.name!r} sees slot {uneven[0]} in {counts[0]} channels and slot {uneven[1]} in {counts[1]}, expected as "
-            "many of each; use a plain stem"
+            f"the stem {stem.name!r} sees slot {one} in {counts[0]} channels and slot {other} in "
+            f"{counts[1]}, expected as many of each; use a plain stem"
         )
-    maps = [
-        stem.maps[stem.channels_of(slot)[0]] for slot in range(stem.slots) if stem.channels_of(slot)
+    maps = [stem.maps[stem.channels_of(s)[0]] for s in range(stem.slots) if stem.channels_of(s)]
+    scales, shifts = (", ".join(f"{v:.4g}" for v in part) for part in zip(*maps, strict=True))
+    buffers = [
+        name
+        for name, values in module.named_buffers()
+        if values.numel() == stem.slots and bool((values != values.flatten()[0]).any())
     ]
-    scales, shifts = (
-        ", ".join(f"{value:.4g}" for value in values) for values in zip(*maps, strict=True)
-    )
-    where = _constants_per_channel(module, stem.slots)
+    where = f" (see {', '.join(buffers[:4])})" if buffers else ""
     raise BadInputError(
-        f"the network normalises each channel by its own constants before the stem {stem.name!r} (scale {scales}; shift "
-        f"{shifts}), expected the same for all slices, since an even stem behind them would not be even; "
-        f"set them to one mean and one std{f' (see {where})' if where else ''}, or take them out of the network"
+        f"the network normalises each channel by its own constants before the stem {stem.name!r} "
+        f"(scale {scales}; shift {shifts}), expected the same for all slices, or a symmetric stem "
+        f"would not make the network symmetric; set them to one mean and one std{where}, or take "
+        "them out of the network"
     )
-
-
-def _constants_per_channel(module: nn.Module, slots: int) -> str:
-    """Name the buffers and attributes that hold one number for each channel."""
-    names = [
-        n
-        for n, b in module.named_buffers()
-        if b.numel() == slots and bool((b != b.flatten()[0]).any())
-    ]
-    for name, part in module.named_modules():
-        for key, value in vars(part).items():
-            if (
-                isinstance(value, list | tuple)
-                and len(value) == slots
-                and all(isinstance(v, float) for v in value)
-            ):
-                names.append(f"{name}.{key}".removeprefix("."))
-    return ", ".join(names[:4])
 
 
 def _replace_all(stems: list[Stem], weights: list[Tensor]) -> None:
-    """Give stems new weights: in place where the shape stays, so that optimisers and shared weights keep them."""
+    """Give stems new weights.
+
+    In place where the shape stays, so that optimisers and shared weights keep them.
+    """
     fresh: dict[int, Any] = {}
     for stem, weight in zip(stems, weights, strict=True):
         layer, old = stem.layer, stem.layer.weight
@@ -274,12 +308,10 @@ def _replace_all(stems: list[Stem], weights: list[Tensor]) -> None:
             with torch.no_grad():
                 old.copy_(weight)
         else:
-            layer.weight = fresh.setdefault(
-                id(old), nn.Parameter(weight, requires_grad=old.requires_grad)
-            )
-        setattr(
-            layer, "in_features" if isinstance(layer, nn.Linear) else "in_channels", weight.shape[1]
-        )
+            new = nn.Parameter(weight, requires_grad=old.requires_grad)
+            layer.weight = fresh.setdefault(id(old), new)
+        count = "in_features" if isinstance(layer, nn.Linear) else "in_channels"
+        setattr(layer, count, weight.shape[1])
 
 
 @contextmanager
@@ -296,12 +328,84 @@ def _undone_on_error(stems: list[Stem]) -> Iterator[None]:
 
 
 def _prove(module: nn.Module, call: Call, stems: list[Stem], orders: list[list[int]]) -> None:
-    """Raise unless the output on noise is the same in other orders of the slots, to half the digits of the weights."""
+    """Raise unless noise in other orders of the slots gives the same output.
+
+    To half the digits of the weights.
+    """
     worst = max(order_response(module, call, order) for order in orders)
     limit = torch.finfo(getattr(module, "computes_in", stems[0].layer.weight.dtype)).eps ** 0.5
     if worst > limit:
         names = ", ".join(repr(stem.name) for stem in stems)
         raise BadInputError(
-            f"the output still depends on the order of the slices (relative change {worst:.2g}) with {names} made even, expected "
-            f"at most {limit:.1g}; the slices reach the output by another way; give the part of the network that starts with the stem"
+            f"the output still depends on the order of the slices (relative change {worst:.2g}) "
+            f"with {names} made symmetric, expected at most {limit:.1g}; the slices reach the "
+            "output by another way; give the part of the network that starts with the stem"
         )
+
+
+@contextmanager
+def _input_channels(
+    module: nn.Module, stems: Iterable[str], slices: int, scalar: bool
+) -> Iterator[None]:
+    """Correct what the libraries say of the input, so that a network still rebuilds and exports.
+
+    The modules around the stems say S in place of 3 channels and, if ``scalar``, one mean and std
+    in place of those of R, G and B. Taken back when something fails.
+    """
+    around = {".".join(name.split(".")[:n]) for name in stems for n in range(name.count(".") + 1)}
+    parts = dict(module.named_modules(remove_duplicate=False))
+    owners = [parts[name] for name in sorted(around) if name in parts]
+    changes = [
+        (owner, *change) for owner in owners for change in _statements(owner, slices, scalar)
+    ]
+    changes += _configs(module, owners, slices)
+    before = [(owner, key, owner.__dict__[key]) for owner, key, _ in changes]
+    try:
+        for owner, key, value in changes:
+            owner.__dict__[key] = value
+        yield
+    except BaseException:
+        for owner, key, value in before:
+            owner.__dict__[key] = value
+        raise
+
+
+def _statements(owner: nn.Module, slices: int, scalar: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of a module that state its channels, with their new values."""
+    for key in CHANNELS:
+        if owner.__dict__.get(key) == 3:
+            yield key, slices
+    channels = owner.__dict__.get("_out_channels")
+    if isinstance(channels, list | tuple) and tuple(channels[:1]) == (3,):
+        yield "_out_channels", type(channels)([slices, *channels[1:]])
+    hub = owner.__dict__.get("_hub_mixin_config")
+    if isinstance(hub, dict) and hub.get("in_channels") == 3:
+        yield "_hub_mixin_config", hub | {"in_channels": slices}
+    fresh: dict[int, dict[str, Any]] = {}  # timm's; networks of one name may share the original
+    for key in ("pretrained_cfg", "default_cfg"):
+        old = owner.__dict__.get(key)
+        if not isinstance(old, dict):
+            continue
+        new = fresh.setdefault(id(old), dict(old))
+        for size in ("input_size", "test_input_size", "min_input_size"):
+            if isinstance(new.get(size), tuple) and new[size][:1] == (3,):
+                new[size] = (slices, *new[size][1:])
+        for name in ("mean", "std"):
+            if scalar and isinstance(old.get(name), tuple) and len(old[name]) == 3:
+                new[name] = (sum(old[name]) / 3,) * slices
+        yield key, new
+
+
+def _configs(
+    module: nn.Module, owners: Iterable[nn.Module], slices: int
+) -> Iterator[tuple[nn.Module, str, Any]]:
+    """Yield a changed copy of the configuration of transformers, wherever the network holds it."""
+    fresh: dict[int, Any] = {}
+    for owner in owners:
+        old = owner.__dict__.get("config")
+        if getattr(old, "num_channels", None) == 3 and id(old) not in fresh:
+            fresh[id(old)] = copy.deepcopy(old)
+            fresh[id(old)].num_channels = slices
+    for part in module.modules():
+        if id(part.__dict__.get("config")) in fresh:
+            yield part, "config", fresh[id(part.__dict__["config"])]

@@ -1,11 +1,11 @@
 """Finding the stems of a network by watching it run: which layers receive the slices themselves.
 
-Each slot of a probe is one constant. A layer that receives the input itself, also through a pad, a reshape, an
-interpolation, one mean and std, or beside other channels, sees in its channels those constants up to a scale and a
-shift. Several probes, in which the constants change places, rule out coincidence.
+Each slot of a probe is one constant. A layer that receives the input itself, also through a pad, a
+reshape, an interpolation, one mean and std, or beside other channels, sees in its channels those
+constants up to a scale and a shift. Several probes, in which the constants change places, rule out
+coincidence. While it is watched every layer answers noise, so that what lies behind it sees none.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,123 +17,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from evenslice.errors import BadInputError
 from evenslice.model.exported import is_exported
-from evenslice.model.stem.graphs import watch_graph
-from evenslice.model.stem.layer_input import LayerInput, looked_at, medians, noise_like
-from evenslice.model.stem.probe import Call, Probe, call_of
+from evenslice.model.stem.graphs import GraphWatcher
+from evenslice.model.stem.probe import Call, LayerInput, Probe, WatchedInputs, call_of
 
 JOINING = {torch.cat, torch.concat, torch.concatenate, torch.stack}
-
-
-def watch(module: nn.Module, call: Call, probes: Tensor) -> list[LayerInput]:
-    """Run the network once for each row of ``probes`` (runs, S), slots that are constants; return what met parameters.
-
-    Returns
-    -------
-    list of Sight
-        In the order of the calls; a layer that is called twice comes twice.
-    """
-    own = getattr(module, "watch", None)
-    if callable(own):  # a network that runs outside of torch
-        found: list[LayerInput] = own(call, probes)
-        return found
-    once = watch_graph if is_exported(module) else _watch_once
-    runs = [once(module, call, constants) for constants in probes]
-    sights = []
-    for key, (name, layer, operation, values) in runs[0].items():
-        same = [run[key][3] for run in runs if key in run]
-        if all([v.shape for v in other] == [v.shape for v in values] for other in same) and len(
-            same
-        ) == len(runs):
-            axes = tuple(
-                torch.stack([other[axis] for other in same]) for axis in range(len(values))
-            )
-            sights.append(LayerInput(name, layer, operation, axes))
-    return sights
-
-
-def is_layer(module: nn.Module) -> bool:
-    """Whether a module is watched as one layer: it has parameters of its own and no parts, or is of a known kind."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        return next(module.parameters(), None) is not None
-    parts = [name for name, _ in module.named_children() if name != "parametrizations"]
-    return next(module.parameters(), None) is not None and not parts
-
-
-_Seen = tuple[str, nn.Module, str, tuple[Tensor, ...]]
-
-
-def _watch_once(module: nn.Module, call: Call, constants: Tensor) -> dict[tuple[str, int], _Seen]:
-    seen: dict[tuple[str, int], _Seen] = {}
-    draw = torch.Generator().manual_seed(0)
-
-    def look(name: str, layer: nn.Module, operation: str, tensors: Iterable[Any]) -> None:
-        for x in tensors:
-            if looked_at(x):
-                turn = sum(key[0] == name for key in seen)
-                seen[name, turn] = (name, layer, operation, medians(x))
-
-    def mask(_layer: nn.Module, _args: Any, output: Any) -> Any:
-        return tree_map(
-            lambda x: noise_like(x, draw) if isinstance(x, Tensor) and x.is_floating_point() else x,
-            output,
-        )
-
-    layers, loose = _parts(module)
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda m, args, kwargs, n=name: look(n, m, "", tree_leaves((args, kwargs))),
-            with_kwargs=True,
-        )
-        for name, layer in layers.items()
-    ]
-    hooks += [layer.register_forward_hook(mask) for layer in layers.values()]
-    try:
-        with _LooseParameters(loose, look):
-            call.run(module, constants)
-    except Exception as error:  # a network may not bear noise between its layers
-        raise BadInputError(
-            f"{type(module).__name__} cannot be watched while it runs ({type(error).__name__}: {str(error)[:200]}); expected "
-            "plain layers in torch modules; give the part of the network that starts with the stem"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
-
-
-def _parts(module: nn.Module) -> tuple[dict[str, nn.Module], dict[int, tuple[str, nn.Module]]]:
-    """Return the layers by name, and by id the parameters that belong to no layer, with name and owner."""
-    layers: dict[str, nn.Module] = {}
-    loose = {}
-    for name, part in module.named_modules():
-        inside = any(not above or name.startswith(f"{above}.") for above in layers)
-        if inside or isinstance(part, torch.jit.ScriptModule):
-            continue
-        if is_layer(part):
-            layers[name] = part
-        for key, parameter in () if is_layer(part) else part.named_parameters(recurse=False):
-            loose[id(parameter)] = (f"{name}.{key}".removeprefix("."), part)
-    return layers, loose
-
-
-class _LooseParameters(TorchFunctionMode):
-    """See the functions in which a parameter that belongs to no layer meets another tensor."""
-
-    def __init__(self, loose: dict[int, tuple[str, nn.Module]], look: Any) -> None:
-        super().__init__()
-        self.loose, self.look = loose, look
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func not in JOINING and self.loose:
-            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            met = next((self.loose[id(t)] for t in tensors if id(t) in self.loose), None)
-            others = [t for t in tensors if id(t) not in self.loose]
-            if met is not None and others:
-                self.look(*met, getattr(func, "__name__", str(func)), others)
-        return func(*args, **kwargs)
-
-
 RUNS = 4
 
 
@@ -154,7 +41,8 @@ class Stem:
     slots
         S, how many slots the network has.
     maps
-        For each input channel the scale and the shift by which the network itself normalises it; (0, 0) for -1.
+        For each input channel the scale and the shift by which the network itself normalises it;
+        (0, 0) for -1.
     """
 
     name: str
@@ -171,7 +59,7 @@ class Stem:
     def same_input(self, slot: int, other: int) -> bool:
         """Whether two slots come in alike: in as many channels, by the same scales and shifts."""
         one, two = ([self.maps[c] for c in self.channels_of(s)] for s in (slot, other))
-        near = 1e-3 + 4 * torch.finfo(next(self.layer.parameters()).dtype).eps
+        near = 1e-3 + 4 * _precision(self.layer)
         return len(one) == len(two) and torch.allclose(
             torch.tensor(one), torch.tensor(two), rtol=near, atol=near
         )
@@ -183,13 +71,12 @@ class Stem:
         layer = self.layer
         if isinstance(layer, nn.Linear):
             return f"linear layer, {copies} values per slot"
-        size = "x".join(map(str, layer.kernel_size))
+        words = "x".join(map(str, layer.kernel_size))
         if layer.kernel_size == layer.stride and layer.stride[0] > 1:
-            words = f"{size} patch embedding"
+            words += " patch embedding"
         else:
-            words = f"{size} convolution" + (
-                "" if set(layer.stride) == {1} else f", stride {layer.stride[0]}"
-            )
+            words += " convolution"
+            words += "" if set(layer.stride) == {1} else f", stride {layer.stride[0]}"
         return words + ("" if copies == 1 else f", {copies} values per slot (space to depth)")
 
 
@@ -203,8 +90,9 @@ def find_stems(module: nn.Module, slices: int = 3, probe: Probe | None = None) -
     slices
         S, the number of input channels the network has now.
     probe
-        An example input for networks that need one: a tensor (B, S, y, x), or a tuple or a dict of inputs in which
-        the first such tensor is the image. Only the shape of the image is used; the others are passed as they are.
+        An example input for networks that need one: a tensor (B, S, y, x), or a tuple or a dict of
+        inputs in which the first such tensor is the image. Only the shape of the image is used;
+        the others are passed as they are.
 
     Returns
     -------
@@ -214,14 +102,15 @@ def find_stems(module: nn.Module, slices: int = 3, probe: Probe | None = None) -
     Raises
     ------
     BadInputError
-        If the network cannot be run, no such layer is found, or one is of a kind that cannot be made even.
+        If the network cannot be run, no such layer is found, or one is of a kind that cannot be
+        made symmetric.
     """
     check_kind(module)
     return stems_on(module, call_of(module, slices, probe))
 
 
 def check_kind(module: nn.Module) -> None:
-    """Raise ``BadInputError`` for what is not a network to be watched: scripted, compiled, partly exported, not yet made."""
+    """Raise ``BadInputError`` for what cannot be watched: scripted, compiled, not yet made."""
     found, advice = "", ""
     if not isinstance(module, nn.Module):
         found, advice = f"a {type(module).__name__}", "pass the network itself"
@@ -229,62 +118,150 @@ def check_kind(module: nn.Module) -> None:
         found, advice = "a TorchScript module", "pass the module it was scripted from"
     elif hasattr(module, "_orig_mod"):
         found, advice = "compiled", "pass the module it was compiled from, and compile afterwards"
-    elif part := next(
-        (name for name, part in module.named_modules() if name and is_exported(part)), ""
-    ):
-        found, advice = (
-            f"one with an exported program inside ({part})",
-            "give that part, or the network before torch.export",
-        )
+    elif part := next((n for n, m in module.named_modules() if n and is_exported(m)), ""):
+        found = f"one with an exported program inside ({part})"
+        advice = "give that part, or the network before torch.export"
     if found:
         raise BadInputError(f"the network is {found}, expected a plain torch.nn.Module; {advice}")
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise BadInputError(
-                f"the parameter {name!r} is lazy and has no shape yet, expected a network with weights; run it once on an RGB input"
+                f"the parameter {name!r} is lazy and has no shape yet, expected a network with "
+                "weights; run it once on an RGB input"
             )
 
 
 def stems_on(module: nn.Module, call: Call) -> list[Stem]:
     """Find the stems of a network that is called in a known way; see ``find_stems``."""
-    slices = call.shape[1]
-    probes = probe_constants(slices)
-    sights = watch(module, call, probes)
+    probes = probe_constants(call.shape[1])
+    inputs = watch(module, call, probes)
     stems: dict[str, Stem] = {}
-    for sight in sights:
-        stem = _stem(sight, probes)
-        if stem is None:
+    for seen in inputs:
+        stem = _stem_of(seen, probes)
+        if stem and stem.slot_of != stems.setdefault(stem.name, stem).slot_of:
+            raise _keeps_apart(stem.name, "is called on the slices one after the other")
+    for seen in inputs:
+        if seen.name not in stems:
             continue
-        if stem.slot_of != stems.setdefault(stem.name, stem).slot_of:
-            raise _apart(stem.name, "is called on the slices one after the other")
-    for sight in sights:
-        if sight.name in stems and not _same_layout(sight, stems[sight.name], probes):
+        axis, near = _channel_axis(seen), 1e-4 + 4 * _precision(seen.layer)
+        if _owners(seen.values[axis], probes, near)[0] != stems[seen.name].slot_of:
             raise BadInputError(
-                f"the stem {sight.name!r} is also called on something else than the slices, expected a layer of its own; give "
-                "the slices a copy of it"
+                f"the stem {seen.name!r} is also called on something else than the slices, "
+                "expected a layer of its own; give the slices a copy of it"
             )
     if not stems:
+        scripted = [n for n, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+        hidden = f"the part {scripted[0]!r} is TorchScript, not watched; " if scripted else ""
         raise BadInputError(
-            f"no layer of {type(module).__name__} receives its {slices} input channels themselves; expected a convolution "
-            f"or a patch embedding that does, before anything mixes the channels; {_hidden(module)}give the part of the network that "
+            f"no layer of {type(module).__name__} receives its {call.shape[1]} input channels "
+            "themselves; expected a convolution or a patch embedding that does, before anything "
+            f"mixes the channels; {hidden}give the part of the network that "
             "starts with it"
         )
     return list(stems.values())
 
 
-def _hidden(module: nn.Module) -> str:
-    """Say which part of a network cannot be watched, if any."""
-    scripted = [
-        name for name, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)
-    ]
-    return f"the part {scripted[0]!r} is TorchScript and cannot be watched; " if scripted else ""
+def watch(module: nn.Module, call: Call, probes: Tensor) -> list[LayerInput]:
+    """Run once for each row of ``probes`` (runs, S); return what met parameters.
+
+    In the order of the calls; a layer that is called twice comes twice.
+    """
+    own = getattr(module, "watch", None)
+    if callable(own):  # a network that runs outside of torch
+        found: list[LayerInput] = own(call, probes)
+        return found
+    runs = [_watch_once(module, call, constants) for constants in probes]
+    found = []
+    for key, first in runs[0].items():
+        same = [run[key].values for run in runs if key in run]
+        shapes = {tuple(v.shape for v in values) for values in same}
+        if len(same) == len(runs) and len(shapes) == 1:
+            axes = tuple(torch.stack(axis) for axis in zip(*same, strict=True))
+            found.append(LayerInput(first.name, first.layer, first.operation, axes))
+    return found
+
+
+def _watch_once(
+    module: nn.Module, call: Call, constants: Tensor
+) -> dict[tuple[str, int], LayerInput]:
+    watched = WatchedInputs()
+    hooks = []
+    try:
+        if is_exported(module):
+            call.run(GraphWatcher(module, watched), constants)
+            return watched.seen
+        layers, loose = _parts(module)
+        for name, layer in layers.items():
+
+            def before(m: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
+                watched.add(name, m, "", tree_leaves((args, kwargs)))
+
+            hooks += [
+                layer.register_forward_pre_hook(before, with_kwargs=True),
+                layer.register_forward_hook(lambda _m, _args, out: tree_map(watched.noise, out)),
+            ]
+        with _LooseParameters(loose, watched):
+            call.run(module, constants)
+    except Exception as error:  # a network may not bear noise between its layers
+        raise BadInputError(
+            f"{type(module).__name__} cannot be watched while it runs ({type(error).__name__}: "
+            f"{str(error)[:200]}); expected plain layers in torch modules; give the part of the "
+            "network that starts with the stem"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return watched.seen
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module has parameters of its own and no parts, or is of a known kind."""
+    if next(module.parameters(), None) is None:
+        return False
+    parts = [name for name, _ in module.named_children() if name != "parametrizations"]
+    return isinstance(module, nn.Conv2d | nn.Linear) or not parts
+
+
+def _parts(module: nn.Module) -> tuple[dict[str, nn.Module], dict[int, tuple[str, nn.Module]]]:
+    """Return the layers by name, and by id the other parameters, with their name and owner."""
+    layers: dict[str, nn.Module] = {}
+    loose = {}
+    for name, part in module.named_modules():
+        inside = any(not above or name.startswith(f"{above}.") for above in layers)
+        if inside or isinstance(part, torch.jit.ScriptModule):
+            continue
+        if _is_layer(part):
+            layers[name] = part
+            continue
+        for key, parameter in part.named_parameters(recurse=False):
+            loose[id(parameter)] = (f"{name}.{key}".removeprefix("."), part)
+    return layers, loose
+
+
+class _LooseParameters(TorchFunctionMode):
+    """See the functions in which a parameter that belongs to no layer meets another tensor."""
+
+    def __init__(self, loose: dict[int, tuple[str, nn.Module]], watched: WatchedInputs) -> None:
+        super().__init__()
+        self.loose, self.watched = loose, watched
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in JOINING and self.loose:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            met = next((self.loose[id(t)] for t in tensors if id(t) in self.loose), None)
+            others = [t for t in tensors if id(t) not in self.loose]
+            if met is not None and others:
+                self.watched.add(*met, getattr(func, "__name__", str(func)), others)
+        return func(*args, **kwargs)
 
 
 @lru_cache
 def probe_constants(slices: int, runs: int = RUNS) -> Tensor:
-    """Return the constants of S slots in each run, (runs, S): the same ones in changing places, exact in any type.
+    """Return the constants of S slots in each run, (runs, S): the same ones in changing places.
 
-    Of many drawn tables the one is taken in which no slot comes near to any scale and shift of another.
+    Exact in any type. Of many drawn tables the one is taken in which no slot comes near to any
+    scale and shift of another.
     """
     draw = torch.Generator().manual_seed(slices)
     tables = []
@@ -296,48 +273,44 @@ def probe_constants(slices: int, runs: int = RUNS) -> Tensor:
 
 
 def _separation(table: Tensor) -> float:
-    """Return the smallest sine between what two slots hold over the runs, shifts left out; 0 if one stays the same."""
+    """Return the smallest sine between two slots over the runs, shifts left out."""
     sent = table - table.mean(0)
     unit = torch.nn.functional.normalize(sent, dim=0)
     apart = 1 - (unit.T @ unit).square() + torch.eye(table.shape[1], dtype=table.dtype)
     return float(torch.minimum(apart.clamp_min(0).sqrt().min(), sent.norm(dim=0).min()))
 
 
-def _stem(sight: LayerInput, probes: Tensor) -> Stem | None:
-    """Return the stem that was seen, if the sight shows slots; raise if it is of a kind that cannot be handled."""
-    layer = sight.layer
-    near = 1e-4 + 4 * _precision(layer)
-    matches = [_owners(values, probes, near) for values in sight.values]
-    swap_axis = [any(owner >= 0 for owner in owners) for owners, _ in matches]
-    if not any(swap_axis):
+def _stem_of(seen: LayerInput, probes: Tensor) -> Stem | None:
+    """Return the stem that was seen, if its input shows slots; raise if it cannot be handled."""
+    layer, near = seen.layer, 1e-4 + 4 * _precision(seen.layer)
+    matches = [_owners(values, probes, near) for values in seen.values]
+    shows = [any(owner >= 0 for owner in owners) for owners, _ in matches]
+    if not any(shows):
         return None
-    name = sight.name or "the network itself"
-    if sight.operation:
+    name = seen.name or "the network itself"
+    if seen.operation:
         raise BadInputError(
-            f"the slices meet the parameter {name!r} of {type(layer).__name__} in {sight.operation}, outside of any layer; "
-            "expected a Conv2d or a Linear; make that parameter the weight of one"
+            f"the slices meet the parameter {name!r} of {type(layer).__name__} in "
+            f"{seen.operation}, outside of any layer; expected a Conv2d or a Linear; make that "
+            "parameter the weight of one"
         )
     if not isinstance(layer, nn.Conv2d | nn.Linear):
         raise BadInputError(
-            f"the slices enter {name!r}, a {type(layer).__name__}, expected Conv2d or a linear patch embedding; {_advice(layer)}"
+            f"the slices enter {name!r}, a {type(layer).__name__}, expected Conv2d or a linear "
+            f"patch embedding; {_advice(type(layer).__name__)}"
         )
-    axis = len(matches) - (1 if isinstance(layer, nn.Linear) else 3)
-    if not swap_axis[axis]:
-        raise _apart(sight.name, "takes the slices one by one")
+    axis = _channel_axis(seen)
+    if not shows[axis]:
+        raise _keeps_apart(seen.name, "takes the slices one by one")
     if isinstance(layer, nn.Conv2d) and layer.groups != 1:
-        raise BadInputError(
-            f"the stem {sight.name!r} is a grouped convolution (groups = {layer.groups}) that keeps slices in separate outputs; "
-            "expected groups = 1; put a plain convolution before it"
-        )
+        raise _keeps_apart(seen.name, f"is a grouped convolution (groups = {layer.groups})")
     owners, maps = matches[axis]
-    return Stem(
-        sight.name,
-        layer,
-        "linear" if isinstance(layer, nn.Linear) else "conv",
-        owners,
-        probes.shape[1],
-        maps,
-    )
+    kind = "linear" if isinstance(layer, nn.Linear) else "conv"
+    return Stem(seen.name, layer, kind, owners, probes.shape[1], maps)
+
+
+def _channel_axis(seen: LayerInput) -> int:
+    return len(seen.values) - (1 if isinstance(seen.layer, nn.Linear) else 3)
 
 
 def _precision(layer: nn.Module) -> float:
@@ -345,8 +318,7 @@ def _precision(layer: nn.Module) -> float:
     return float(torch.finfo(example.dtype).eps)
 
 
-def _advice(layer: nn.Module) -> str:
-    kind = type(layer).__name__
+def _advice(kind: str) -> str:
     if "Norm" in kind:
         return (
             "give the part behind it, and normalise by one mean and one std outside of the network"
@@ -356,27 +328,23 @@ def _advice(layer: nn.Module) -> str:
     return "wrap the network so that one of these comes first"
 
 
-def _apart(name: str, what: str) -> BadInputError:
+def _keeps_apart(name: str, what: str) -> BadInputError:
     return BadInputError(
-        f"the stem {name!r} {what} and keeps them in separate outputs; expected one layer that takes all slices at once; put a "
-        "plain convolution before it"
+        f"the stem {name!r} {what} and keeps slices in separate outputs; expected one layer that "
+        "takes all slices at once; put a plain convolution before it"
     )
-
-
-def _same_layout(sight: LayerInput, stem: Stem, probes: Tensor) -> bool:
-    axis = len(sight.values) - (1 if stem.kind == "linear" else 3)
-    return _owners(sight.values[axis], probes, 1e-4 + 4 * _precision(stem.layer))[0] == stem.slot_of
 
 
 def _owners(
     values: Tensor, probes: Tensor, near: float
 ) -> tuple[tuple[int, ...], tuple[tuple[float, float], ...]]:
-    """Match what each channel saw in the runs (runs, channels) with the constants of each slot (runs, S).
+    """Match what each channel saw (runs, channels) with the constants of each slot (runs, S).
 
     Returns
     -------
     tuple
-        For each channel the slot, or -1; and the scale and shift from the slot's constants to what was seen.
+        For each channel the slot, or -1; and the scale and shift from the slot's constants to what
+        was seen.
     """
     seen, sent = values - values.mean(0), probes - probes.mean(0)
     scale = (seen.T @ sent) / sent.square().sum(0)
@@ -387,8 +355,7 @@ def _owners(
     for channel, row in enumerate(match):
         slot = int(row.nonzero()[0]) if row.any() else -1
         a = float(scale[channel, slot]) if slot >= 0 else 0.0
+        shift = values[:, channel].mean() - a * probes[:, slot].mean() if slot >= 0 else 0.0
         owners.append(slot)
-        maps.append(
-            (a, float(values[:, channel].mean() - a * probes[:, slot].mean()) if slot >= 0 else 0.0)
-        )
+        maps.append((a, float(shift)))
     return tuple(owners), tuple(maps)

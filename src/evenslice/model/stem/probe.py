@@ -1,6 +1,6 @@
-"""Running a network on an example: which sizes it takes, and its answer, with the network left as it was."""
+"""Running a network on an example: sizes it takes, its answer, and what its layers receive."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -13,6 +13,7 @@ from evenslice.model.exported import image_shape
 
 Probe = Tensor | Sequence[Any] | Mapping[str, Any]
 SIDES = (64, 224, 256, 384, 518, 96)
+LARGE, SAMPLE = 4096, 1023  # entries of which a median is taken in full, and of a sample
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,11 @@ class Call:
     def widened(self, slices: int) -> "Call":
         """Return the same call with an image of S channels."""
         batch, _, height, width = self.shape
-        return replace(
-            self, inputs={**self.inputs, self.image: torch.zeros(batch, slices, height, width)}
-        )
+        image = torch.zeros(batch, slices, height, width)
+        return replace(self, inputs={**self.inputs, self.image: image})
 
     def run(self, module: nn.Module, image: Tensor) -> Any:
-        """Run the network on an image (B, S, y, x) or (S,), in its own type, in eval mode, without gradients or luck."""
+        """Run on an image (B, S, y, x) or (S,) in eval mode; weights and randomness stay as is."""
         example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
         full = image[None, :, None, None].expand(self.shape) if image.ndim == 1 else image
         inputs = {**self.inputs, self.image: full.to(example.device, example.dtype).contiguous()}
@@ -74,110 +74,104 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def call_of(module: nn.Module, slices: int, probe: Probe | None = None) -> Call:
-    """Find a way to call a network: the probe, or one square image of a size that the network accepts.
+    """Find a way to call a network: the probe, or a square image of a size that it accepts.
 
     Raises
     ------
     BadInputError
         If the probe holds no image of S channels, or the network does not run.
     """
-    image = 0.25 + 0.5 * torch.rand(slices, generator=torch.Generator().manual_seed(0))
     if probe is not None:
-        call = _call_on(probe, slices)
-        try:
-            call.run(module, image)
-        except Exception as error:  # networks refuse inputs in ways of their own
-            raise BadInputError(
-                f"{type(module).__name__} does not run on a probe with an image of shape {call.shape} ({_reason(error)}); "
-                "expected a probe like the network's input"
-            ) from error
-        return call
-    reason = ""
-    shapes = _shapes(module, slices)
-    for shape in shapes:
-        call = Call({0: torch.zeros(shape)}, 0)
-        try:
-            call.run(module, image)
-        except Exception as error:  # networks refuse sizes in ways of their own
-            reason = reason or _reason(error)
-        else:
+        calls = [_call_on(probe, slices)]
+    else:
+        calls = [Call({0: torch.zeros(shape)}, 0) for shape in _shapes(module, slices)]
+    reasons = []
+    for call in calls:
+        reason = _failure(module, call)
+        if not reason:
             return call
-    sides = [side for shape in shapes for side in shape[2:]]
+        reasons.append(reason)
+    if probe is not None:
+        raise BadInputError(
+            f"{type(module).__name__} does not run on a probe with an image of shape "
+            f"{calls[0].shape} ({reasons[0]}); expected a probe like the network's input"
+        )
+    sides = [side for call in calls for side in call.shape[2:]]
     raise BadInputError(
-        f"{type(module).__name__} does not run on {slices} channels of {min(sides)} to {max(sides)} pixels ({reason}); "
-        "expected a network called with one tensor (B, S, y, x); give an example input as probe"
+        f"{type(module).__name__} does not run on {slices} channels of {min(sides)} to {max(sides)}"
+        f" pixels ({reasons[0]}); expected a network called with one tensor (B, S, y, x); "
+        "give an example input as probe"
     )
 
 
 def check_runs(module: nn.Module, call: Call) -> None:
     """Raise ``BadInputError`` unless a network runs on the channels it was just given."""
-    slices, height, width = call.shape[1:]
-    try:
-        call.run(module, torch.linspace(0.25, 0.75, slices))
-    except Exception as error:  # networks refuse inputs in ways of their own
+    reason = _failure(module, call)
+    if reason:
+        slices, height, width = call.shape[1:]
         raise BadInputError(
-            f"{type(module).__name__} does not run on {slices} channels of {height} x {width} pixels ({_reason(error)}); expected "
-            "a network in which only the stem knows the number of channels; keep 3 slices, or give the part that starts with the stem"
-        ) from error
+            f"{type(module).__name__} does not run on {slices} channels of {height} x {width} "
+            f"pixels ({reason}); expected a network in which only the stem knows the number of "
+            "channels; keep 3 slices, or give the part that starts with the stem"
+        )
+
+
+def _failure(module: nn.Module, call: Call) -> str:
+    """Return why a network does not run, "" if it does."""
+    slices = call.shape[1]
+    image = 0.25 + 0.5 * torch.rand(slices, generator=torch.Generator().manual_seed(0))
+    try:
+        call.run(module, image)
+    except Exception as error:  # networks refuse inputs in ways of their own
+        return (str(error).splitlines() or [type(error).__name__])[0][:200] or "no reason given"
+    return ""
 
 
 def _call_on(probe: Probe, slices: int) -> Call:
-    many = (
-        {0: probe}
-        if isinstance(probe, Tensor)
-        else probe
-        if isinstance(probe, Mapping)
-        else dict(enumerate(probe))
-    )
-    inputs: dict[int | str, Any] = dict(many.items())
+    inputs: dict[int | str, Any] = {}
+    if isinstance(probe, Mapping):
+        inputs.update(probe)
+    else:
+        inputs.update(enumerate([probe] if isinstance(probe, Tensor) else probe))
     tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
     for key, value in tensors.items():
         if value.ndim == 4 and value.is_floating_point() and value.shape[1] == slices:
             return Call(inputs, key)
     shapes = ", ".join(str(tuple(value.shape)) for value in tensors.values()) or "no tensor"
     raise BadInputError(
-        f"the probe has shape {shapes}, expected (B, {slices}, y, x) of floating point; make one like the network's input"
+        f"the probe has shape {shapes}, expected (B, {slices}, y, x) of floating point; "
+        "make one like the network's input"
     )
 
 
 def _shapes(module: nn.Module, slices: int) -> list[tuple[int, int, int, int]]:
-    """Return shapes of images to try: those a network states, and for what it leaves open the usual ones."""
-    batch, channels, height, width = image_shape(module)
+    """Return shapes of images to try: those a network states, and where it is silent the usual."""
+    batch, channels, height, width = stated = image_shape(module)
     if channels not in (None, slices):
         raise BadInputError(
-            f"the exported network takes {channels} channels, expected {slices}; its number of slices is fixed, so give "
-            f"{channels} slices or change the network before the export"
+            f"the exported network takes {channels} channels, expected {slices}; its number of "
+            f"slices is fixed, so give {channels} slices or change the network before the export"
         )
-    batches = (
-        [batch] if batch is not None else [1] if image_shape(module) == (None,) * 4 else [1, 2]
-    )
+    batches = [batch] if batch is not None else [1] if stated == (None,) * 4 else [1, 2]
     sizes = [(b, slices, height or y, width or x) for b in batches for y, x in _sizes(module)]
     return list(dict.fromkeys(sizes))
 
 
 def _sizes(module: nn.Module) -> list[tuple[int, int]]:
     """Return sizes to try: a small one, those the network's parts state, and the usual ones."""
-    stated = [(getattr(module, "pretrained_cfg", None) or {}).get("input_size", ())[-2:]]
+    found = [(getattr(module, "pretrained_cfg", None) or {}).get("input_size", ())[-2:]]
     for part in module.modules():
-        stated += [getattr(part, name, None) for name in ("img_size", "image_size")]
+        found += [getattr(part, name, None) for name in ("img_size", "image_size")]
     sizes = [(SIDES[0], SIDES[0])]
-    for size in stated:
+    for size in found:
         pair = (size, size) if isinstance(size, int) else size
-        if (
-            isinstance(pair, tuple | list)
-            and len(pair) == 2
-            and all(isinstance(side, int) for side in pair)
-        ):
+        if isinstance(pair, tuple | list) and [type(side) for side in pair] == [int, int]:
             sizes.append((pair[0], pair[1]))
     return list(dict.fromkeys([*sizes, *((side, side) for side in SIDES)]))
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
 def tensors_in(found: Any) -> Iterator[Tensor]:
-    """Yield the floating-point tensors in what a network returned: a tensor, or any nest of them."""
+    """Yield the floating-point tensors in what a network returned: a tensor, or a nest of them."""
     if isinstance(found, Tensor):
         if found.is_floating_point() or found.is_complex():
             yield found
@@ -193,26 +187,84 @@ def tensors_in(found: Any) -> Iterator[Tensor]:
 
 
 def order_response(module: nn.Module, call: Call, order: Sequence[int]) -> float:
-    """Return how much the output changes, relative to its largest value, when the slots of noise change places.
+    """Return how much the output changes when the slots of noise change places.
 
-    What is handed through unchanged (the first feature map of many encoders is the input) does not count.
+    Relative to its largest value; what is handed through unchanged (the first feature map of many
+    encoders is the input) does not count.
     """
     noise = torch.rand(call.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     moved = noise[:, list(order)]
     worst = 0.0
-    pairs = zip(
-        tensors_in(call.run(module, noise)), tensors_in(call.run(module, moved)), strict=True
-    )
-    for one, other in pairs:
+    before, after = (tensors_in(call.run(module, image)) for image in (noise, moved))
+    for one, other in zip(before, after, strict=True):
         if one.shape == noise.shape and torch.equal(other, moved.to(other.device, other.dtype)):
             continue
-        change = (
-            (one - other).abs().double().nan_to_num(0.0, 0.0, 0.0).max()
-            if one.numel()
-            else torch.zeros(())
-        )
-        size = (
-            one.abs().double().nan_to_num(0.0, 0.0, 0.0).max() if one.numel() else torch.zeros(())
-        )
-        worst = max(worst, float(change / size.clamp_min(torch.finfo(torch.float32).tiny)))
+        smallest = torch.finfo(torch.float32).tiny
+        worst = max(worst, _largest(one - other) / max(_largest(one), smallest))
     return worst
+
+
+def _largest(values: Tensor) -> float:
+    finite = values.abs().double().nan_to_num(0.0, 0.0, 0.0)
+    return float(finite.max()) if values.numel() else 0.0
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """One tensor that met parameters.
+
+    Attributes
+    ----------
+    name
+        Dotted name of the layer, or of the parameter met outside of any layer.
+    layer
+        The layer, or the module that owns the parameter.
+    operation
+        The function that met a parameter outside of any layer, or "".
+    values
+        For each axis of the tensor, the median of every entry along it, in each run:
+        (runs, entries).
+    """
+
+    name: str
+    layer: nn.Module
+    operation: str
+    values: tuple[Tensor, ...]
+
+
+def shows_slots(x: object) -> bool:
+    """Whether something can show slots: a floating-point tensor with more than one axis."""
+    return isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 and x.numel() > 0
+
+
+def medians(x: Tensor) -> tuple[Tensor, ...]:
+    """Return for each axis the median of every entry along it, of a sample where it is large."""
+    values = x.detach().double().cpu()
+    found = []
+    for axis in range(x.ndim):
+        entries = values.movedim(axis, 0).reshape(x.shape[axis], -1)
+        if entries.shape[1] > LARGE:  # drawn places: regular ones could all lie on an edge
+            draw = torch.Generator().manual_seed(0)
+            entries = entries[:, torch.randint(entries.shape[1], (SAMPLE,), generator=draw)]
+        found.append(entries.median(dim=1).values)
+    return tuple(found)
+
+
+class WatchedInputs:
+    """What met parameters in one run, and the noise that stands in for the answers."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, int], LayerInput] = {}
+        self.draw = torch.Generator().manual_seed(0)
+
+    def add(self, name: str, layer: nn.Module, operation: str, tensors: Iterable[Any]) -> None:
+        """Keep what a layer, or an operation with a parameter, receives."""
+        for x in filter(shows_slots, tensors):
+            turn = sum(key[0] == name for key in self.seen)
+            self.seen[name, turn] = LayerInput(name, layer, operation, medians(x))
+
+    def noise(self, x: Any) -> Any:
+        """Return noise like a tensor, anything else as it is."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return x
+        return torch.rand(x.shape, generator=self.draw).to(x.device, x.dtype)

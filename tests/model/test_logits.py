@@ -8,13 +8,13 @@ from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.logits import (
+    AllOutputs,
     Ensemble,
     LogitsAdapter,
-    Tensors,
-    picture_in,
+    find_prediction,
     plain,
-    resized,
-    tensors_of,
+    resize_prediction,
+    window_tensors,
 )
 from evenslice.volume.normalisation import Normalisation
 
@@ -54,22 +54,22 @@ PICTURE, SCORE = torch.arange(16.0).reshape(1, 1, 4, 4), torch.zeros(1, 7)
     ],
 )
 def test_the_picture_is_found_in_any_answer(answer):
-    assert torch.equal(picture_in(answer), PICTURE)
+    assert torch.equal(find_prediction(answer), PICTURE)
 
 
 @pytest.mark.parametrize("answer", [SCORE, {"scores": SCORE}, "text", ()])
 def test_an_answer_without_a_picture_is_refused(answer):
     with pytest.raises(BadInputError, match=r"expected a prediction \(B, classes, y, x\)"):
-        picture_in(answer)
+        find_prediction(answer)
 
 
 def test_a_coarse_answer_is_laid_over_the_input():
-    out = resized(torch.full((1, 2, 4, 8), 3.0), (16, 32))
+    out = resize_prediction(torch.full((1, 2, 4, 8), 3.0), (16, 32))
     assert out.shape == (1, 2, 16, 32)
     assert bool((out == 3).all())
     for size in ((15, 32), (2, 8)):
         with pytest.raises(BadInputError, match="the network answers 4 x 8"):
-            resized(torch.zeros(1, 2, 4, 8), size)
+            resize_prediction(torch.zeros(1, 2, 4, 8), size)
 
 
 def test_probabilities_become_log_odds():
@@ -140,7 +140,7 @@ def test_plain_is_the_network_inside():
 
 def test_all_numbers_with_a_row_for_each_window_are_kept():
     rows, other = torch.ones(2, 7), torch.ones(3, 2)
-    found = tensors_of(
+    found = window_tensors(
         {"a": [rows, (other,)], "b": torch.zeros(2, 0), "c": rows.long(), "d": torch.tensor(1.0)}, 2
     )
     assert [id(t) for t in found] == [id(rows)]
@@ -153,6 +153,6 @@ def test_answers_without_a_picture_are_put_together_again():
             return {"mean": x.mean((1, 2, 3)), "slots": [x.mean((2, 3)), "text"]}
 
     x = torch.randn(5, 3, 4, 4)
-    mean, slots = Tensors(Two(), 2)(x)
+    mean, slots = AllOutputs(Two(), 2)(x)
     assert torch.equal(mean, x.mean((1, 2, 3)))
     assert torch.equal(slots, x.mean((2, 3)))
