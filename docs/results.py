@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 from evenslice.errors import BadInputError
-from evenslice.report import study_cells as cells
-from evenslice.report import study_words as told
-from evenslice.report.figures import effects_figure, finding_figure, save_figure, steps_figure
-from evenslice.report.verdict import DASH, confidence, fixed, short
+from evenslice.report import verdict
+from evenslice.report.charts import save_figure
+from evenslice.report.study_charts import effects_figure, finding_figure, steps_figure
+from evenslice.report.study_record import Estimate, StudyRecord, study_record, unique
+from evenslice.report.verdict import DASH, confidence, fixed, p_value, short, signed
 
 FIGURES = {
     "finding": (
@@ -27,38 +28,40 @@ PREFACE = """# What our studies found
 
 {sentences}
 
-Written by `{command}`; tables and figures hold nothing that is not in the `study.json` of these studies. Data or weights that may not be passed on,
-and their public equivalents, are named in the study files.
+Written by `{command}`; tables and figures hold nothing that is not in the `study.json` of these
+studies. Data or weights that may not be passed on, and their public equivalents, are named in the
+study files.
 
-How to read it: a **cell** is one training. The **mirror index** is 0 for a network that uses the previous and the next slice alike, above
-0 where it leans to the later slice. A treatment is compared cell by cell with the control that shares all else; differences are pooled with the
-data set as a block, intervals are t intervals from the spread within the blocks, p values are adjusted by Holm's method over the
-treatments, and "equivalent" means two one-sided tests against a stated margin, never a large p value. Rows of single cells
-describe; no conclusion rests on one of them."""
+How to read it: a **cell** is one training. The **mirror index** is 0 for a network that uses the
+previous and the next slice alike, above 0 where the later slice counts more. A treatment is
+compared cell by cell with the control that shares all else; differences are pooled with the data
+set as a block, intervals are t intervals from the spread within the blocks, p values are adjusted
+by Holm's method over the treatments, and "equivalent" means two one-sided tests against a stated
+margin, never a large p value. Rows of single cells describe; no conclusion rests on one of them."""
 
 
 def main(folders: list[Path], out: Path) -> None:
     """Write one document about all given studies, and their figures beside it."""
     studies = [read(folder) for folder in folders]
-    names = [slug(study["name"]) for study in studies]
+    names = [slug(study.name) for study in studies]
     if len(set(names)) < len(names):
         raise BadInputError(
             f"two of the studies have one name ({', '.join(names)}), expected names that differ"
         )
-    command = (
-        f"python docs/results.py {' '.join(folder.name for folder in folders)} docs/{out.name}"
-    )
+    given = " ".join(folder.name for folder in folders)
     sentences = "\n".join(
-        f"- {text(study['name'])}: **{text(told.question(claim))}** {text(told.sign(claim).word.capitalize())}. {text(claim['sentence'])}"
+        f"- {text(study.name)}: **{text(verdict.question(claim))}** "
+        f"{text(verdict.claim_badge(claim).word.capitalize())}. {text(claim.sentence)}"
         for study in studies
-        for claim in study["claims"]
+        for claim in study.claims
     )
+    command = f"python docs/results.py {given} docs/{out.name}"
     parts = [PREFACE.format(sentences=sentences, command=command)]
     parts += [section(study, name, out) for study, name in zip(studies, names, strict=True)]
     out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def read(folder: Path) -> dict:
+def read(folder: Path) -> StudyRecord:
     """Read a study, and see that its table of rows is of the same state."""
     try:
         study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
@@ -70,56 +73,49 @@ def read(folder: Path) -> dict:
         ) from error
     if study.get("schema") != "evenslice.study/1":
         raise BadInputError(
-            f"{folder} holds the schema {study.get('schema')}, expected evenslice.study/1; run the study"
+            f"{folder} has the schema {study.get('schema')}, expected evenslice.study/1; "
+            "run the study"
         )
     if count != len(study["rows"]):
         raise BadInputError(
-            f"{folder}/rows.csv has {count} rows and study.json {len(study['rows'])}, expected as many; run the study again"
+            f"{folder}/rows.csv has {count} rows and study.json {len(study['rows'])}, "
+            "expected as many; run the study again"
         )
-    return study
+    return study_record(study)
 
 
-def section(study: dict, name: str, out: Path) -> str:
+def section(study: StudyRecord, name: str, out: Path) -> str:
     """Write all about one study, and its figures."""
-    parts = [f"## {text(study['name'])}: {text(study.get('title') or 'a study')}"]
-    parts.append(f"Made by `{command_of(study)}`. {text(told.progress(study))}".strip())
-    parts.append(
-        "Settings: "
-        + text("; ".join(f"{key}: {value}" for key, value in study.get("settings", {}).items()))
-    )
-    parts += ["### The claims", claims(study), "### The lean, before and after training"]
-    parts += [figure(study, "finding", name, out), leans(study)]
-    parts += [
-        "### Compared with " + text(study["control"]),
+    command = study.command or f"evenslice study studies/{study.name}.toml --out {study.name}"
+    settings = "; ".join(f"{key}: {value}" for key, value in study.settings.items())
+    failed = [
+        f"- {text(cell.treatment)}, {text(cell.network)}, {text(cell.name)}: {text(cell.failure)}"
+        for cell in study.failures
+    ]
+    parts = [
+        f"## {text(study.name)}: {text(study.title or 'a study')}",
+        f"Made by `{' '.join(command.split())}`. {text(verdict.progress(study))}".strip(),
+        f"Settings: {text(settings)}",
+        "### The claims",
+        claims(study),
+        "### The asymmetry, before and after training",
+        figure(study, "finding", name, out),
+        pooled(study),
+        f"### Compared with {text(study.control)}",
         figure(study, "effects", name, out),
         comparisons(study),
-    ]
-    parts += [
         "### Accuracy",
         accuracy(study),
         "### During training",
         figure(study, "steps", name, out),
+        "### Every cell",
+        cells(study),
+        *(["### Failures", "\n".join(failed)] if failed else []),
     ]
-    parts += ["### Every cell", rows(study)]
-    failed = [
-        f"- {text(row['treatment'])}, {text(row['network'])}, {text(cells.cell_name(row))}: {text(row['failure'])}"
-        for row in cells.failures(study)
-    ]
-    parts += ["### Failures", "\n".join(failed)] if failed else []
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts)
 
 
-def command_of(study: dict) -> str:
-    """Return the command that made a study, without line breaks."""
-    return " ".join(
-        (
-            study.get("command")
-            or f"evenslice study studies/{study['name']}.toml --out {study['name']}"
-        ).split()
-    )
-
-
-def figure(study: dict, kind: str, name: str, out: Path) -> str:
+def figure(study: StudyRecord, kind: str, name: str, out: Path) -> str:
     """Draw a figure beside the document; say so where there is nothing to draw."""
     draw, words = FIGURES[kind]
     path = out.with_name(f"{out.stem}-{name}-{kind}.svg")
@@ -131,40 +127,31 @@ def figure(study: dict, kind: str, name: str, out: Path) -> str:
     return f"![{words}]({path.name})"
 
 
-def claims(study: dict) -> str:
+def claims(study: StudyRecord) -> str:
     """Write the claims as a table: question, answer, what was measured."""
-    control = str(study["control"])
-    return table(
-        ("question", "answer", "measured"),
-        [
-            (told.question(claim), told.answer(claim, control), claim["sentence"])
-            for claim in study["claims"]
-        ],
-    )
+    lines = [
+        (verdict.question(claim), verdict.answer(claim, study.control), claim.sentence)
+        for claim in study.claims
+    ]
+    return table(("question", "answer", "measured"), lines)
 
 
-def leans(study: dict) -> str:
-    """Write the pooled leans before and after."""
-    found = cells.lean_of(study)
-    lines = []
-    for treatment, network in dict.fromkeys(
-        (treatment, network) for treatment, network, _ in found
-    ):
-        before, after = (found.get((treatment, network, when), {}) for when in ("before", "after"))
-        verdicts = [told.lean_badge(one or None).word for one in (before, after)]
-        counts = [short(after.get(key)) for key in ("cells", "datasets")]
-        lines.append(
-            (
-                treatment,
-                network,
-                value(before),
-                verdicts[0],
-                value(after),
-                verdicts[1],
-                told.p_words(after.get("p_holm")),
-                *counts,
-            )
+def pooled(study: StudyRecord) -> str:
+    """Write the pooled mirror indices before and after."""
+    lines = [
+        (
+            after.treatment,
+            after.network,
+            value(before),
+            verdict.pooled_badge(before).word,
+            value(after),
+            verdict.pooled_badge(after).word,
+            p_value(after.p_holm),
+            short(after.cells),
+            short(after.datasets),
         )
+        for before, after in study.pooled_pairs()
+    ]
     head = (
         "treatment",
         "network",
@@ -176,10 +163,11 @@ def leans(study: dict) -> str:
         "cells",
         "data sets",
     )
-    return f"Mean over cells with {confidence(study)} interval; even: within ±{short(study['margin'])}.\n\n{table(head, lines)}"
+    said = f"Mean over cells with {confidence(study.confidence)} interval; symmetric: within"
+    return f"{said} ±{short(study.margin)}.\n\n{table(head, lines)}"
 
 
-def comparisons(study: dict) -> str:
+def comparisons(study: StudyRecord) -> str:
     """Write every comparison with its p values."""
     head = (
         "outcome",
@@ -196,52 +184,50 @@ def comparisons(study: dict) -> str:
     )
     lines = [
         (
-            told.OUTCOMES.get(one["outcome"], ("", one["outcome"]))[1],
-            told.named(one),
+            verdict.outcome_of(one.outcome).short,
+            one.name,
             value(one),
-            *(told.p_words(one.get(key)) for key in ("p", "p_holm", "p_signflip")),
-            short(one.get("margin")),
-            told.p_words(one.get("p_equivalence_holm")),
-            short(one.get("cells")),
-            short(one.get("datasets")),
-            told.comparison_badge(one).word,
+            *map(p_value, (one.p, one.p_holm, one.p_signflip)),
+            short(one.margin),
+            p_value(one.p_equivalence_holm),
+            short(one.cells),
+            short(one.datasets),
+            verdict.comparison_badge(one).word,
         )
-        for one in study["comparisons"]
+        for one in study.comparisons
     ]
     return table(head, lines)
 
 
-def accuracy(study: dict) -> str:
-    """Write the Dice and IoU of every seed, a line a network, data set and treatment."""
+def accuracy(study: StudyRecord) -> str:
+    """Write the Dice and IoU of every seed, a line per network, data set and treatment."""
     lines = []
-    for group in cells.groups_of(study):
-        for dataset in cells.names(group.rows, "dataset"):
+    for group in study.groups:
+        for dataset in unique(cell.dataset for cell in group.cells):
             for treatment in group.treatments:
-                own = [row for row in group.of(treatment) if row["dataset"] == dataset]
-                scores = [
-                    ", ".join(fixed(row.get(key)) for row in own) or DASH for key in ("dice", "iou")
-                ]
-                lines.append((group.title, dataset, treatment, *scores))
-    return "A number a seed.\n\n" + table(
-        ("network", "data set", "treatment", "Dice", "IoU"), lines
-    )
+                own = [cell for cell in group.of(treatment) if cell.dataset == dataset]
+                dice = ", ".join(fixed(cell.dice) for cell in own) or DASH
+                iou = ", ".join(fixed(cell.iou) for cell in own) or DASH
+                lines.append((group.title, dataset, treatment, dice, iou))
+    head = ("network", "data set", "treatment", "Dice", "IoU")
+    return f"One number per seed.\n\n{table(head, lines)}"
 
 
-def rows(study: dict) -> str:
+def cells(study: StudyRecord) -> str:
     """Write every finished cell, folded away."""
     lines = [
         (
-            row["network"],
-            row["treatment"],
-            row["dataset"],
-            short(row.get("seed")),
-            fixed(row.get("dice")),
-            " / ".join(fixed(share) for share in cells.shares_of(row)),
-            interval(row, "_before"),
-            interval(row, ""),
-            told.cell_badge(row, study["margin"]).word,
+            cell.network,
+            cell.treatment,
+            cell.dataset,
+            short(cell.seed),
+            fixed(cell.dice),
+            " / ".join(fixed(share) for share in cell.shares),
+            value(cell.index_before),
+            value(cell.index),
+            verdict.cell_badge(cell, study.margin).word,
         )
-        for row in cells.finished(study)
+        for cell in study.finished
     ]
     head = (
         "network",
@@ -254,22 +240,15 @@ def rows(study: dict) -> str:
         "after",
         "verdict",
     )
-    return f"<details>\n<summary>{len(lines)} finished cells</summary>\n\n{table(head, lines)}\n\n</details>"
+    summary = f"<summary>{len(lines)} finished cells</summary>"
+    return f"<details>\n{summary}\n\n{table(head, lines)}\n\n</details>"
 
 
-def interval(row: dict, end: str) -> str:
-    """Write the mirror index of a cell with the interval of its audit."""
-    low, high = row.get(f"mirror_low{end}"), row.get(f"mirror_high{end}")
-    return f"{told.signed(row.get(f'mirror_index{end}'))} ({told.signed_interval(low, high)})"
-
-
-def value(found: dict) -> str:
-    """Write a pooled value with its interval."""
-    return (
-        f"{told.signed(found.get('value'))} ({told.signed_interval(found.get('low'), found.get('high'))})"
-        if found
-        else DASH
-    )
+def value(found: Estimate) -> str:
+    """Write a value with its interval."""
+    if found.value is None:
+        return DASH
+    return f"{signed(found.value)} ({verdict.signed_interval(found.low, found.high)})"
 
 
 def table(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:

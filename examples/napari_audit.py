@@ -46,7 +46,7 @@ def main() -> None:
     for made in layers_of_audit(found, layer):
         viewer.add_layer(Layer.create(*made))
     show_together(viewer.layers, True)
-    print(sentence(found.to_dict()))
+    print(sentence(found))
     print("\n".join(f"{one.name}: {one.data.shape}" for one in viewer.layers))
     if not given.headless:
         napari.run()

@@ -44,13 +44,13 @@ STEM += [
         "a_weight_that_two_layers_share_stays_shared",
     )
 ]
-SHOWN = ("a_notebook_shows_all_words_as_words", "figures_are_shown_without_a_screen_or_pyplot")
+SHOWN = ("a_notebook_shows_all_text_as_text", "figures_are_shown_without_a_screen_or_pyplot")
 JUDGES = {
     f"{SOURCE}/model/stem.py": [f"tests/model/{name}" for name in ("test_stem_promises.py", *STEM)],
     f"{SOURCE}/evidence/shares.py": ["tests/evidence/test_shares.py"],
     f"{SOURCE}/labels/metrics.py": [
         "tests/labels/test_metrics.py",
-        *(f"tests/report/test_audit_figures.py::test_{n}" for n in SHOWN),
+        *(f"tests/report/test_notebook.py::test_{n}" for n in SHOWN),
     ],
 }
 

@@ -16,7 +16,7 @@ from evenslice.cli.train import paired, train
 from evenslice.errors import BadInputError
 from evenslice.labels.metrics import scores_of
 from evenslice.options import TrainOptions
-from evenslice.report import training_page
+from evenslice.report import run_pages
 from evenslice.verbs import train as verb
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "training.md"
@@ -173,7 +173,7 @@ def test_an_early_end_is_said(place, capfd, monkeypatch):
         )
 
     monkeypatch.setattr(verb, "train", ended)
-    monkeypatch.setattr(training_page, "write_training_page", lambda *_: None)
+    monkeypatch.setattr(run_pages, "write_training_page", lambda *_: None)
     assert (
         run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 5, "--patience", 1)
         == 0

@@ -12,7 +12,7 @@ import json, os, sys
 import torch
 torch.set_num_threads(1)
 import evenslice.verbs.audit, evenslice.verbs.export, evenslice.segmentation.run, evenslice.study.run, evenslice.verbs.train
-import evenslice.report.pages, evenslice.report.tables, evenslice.learn.fit, evenslice.verbs.evaluate, segmentation_models_pytorch
+import evenslice.report.page, evenslice.report.tables, evenslice.learn.fit, evenslice.verbs.evaluate, segmentation_models_pytorch
 import evenslice.verbs.inspect, evenslice.volume.tiff, evenslice.volume.zarr_reader, evenslice.volume.images, importlib.metadata
 from evenslice.cli import app as cli
 for line in sys.stdin:

@@ -1,5 +1,6 @@
 """The maps of an audit as layers; no Qt."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from one_layer import linear
 
 from evenslice import audit
+from evenslice.evidence.result import Check
 from evenslice.evidence.window_view import Look
 from evenslice.napari.layers import is_result
 from evenslice.napari.maps import Pinned, layers_of_audit, show_together, small_print, table_of
@@ -112,9 +114,7 @@ def test_class_numbers_become_labels_and_what_was_not_measured_no_map():
 
 
 def test_the_table_and_the_small_print_of_a_real_audit(grey):
-    found = audit(
-        linear([1.0, 2.0, 1.0]), grey, windows=12, tile=32, methods=["gradient"]
-    ).to_dict()
+    found = audit(linear([1.0, 2.0, 1.0]), grey, windows=12, tile=32, methods=["gradient"])
     head, rows = table_of(found)
     assert head == ["method", "mirror index", "previous", "centre", "next", "verdict"]
     assert rows == [
@@ -129,19 +129,14 @@ def test_the_table_and_the_small_print_of_a_real_audit(grey):
     ]
     words = small_print(found)
     assert words.startswith(
-        f"{found['windows']} windows in {found['clusters']} blocks, 95 % intervals; all controls passed."
+        f"{found.windows} windows in {found.clusters} blocks, 95 % intervals. Sanity checks passed"
     )
-    failed = {
-        **found,
-        "believed": {"passed": False, "failed": ["agreement"], "not_made": []},
-        "trained_on": 3,
-    }
-    assert "controls failed: agreement; do not believe it. 3 of the windows" in small_print(failed)
+    checks = {"agreement": Check(0.9, 0.1, False, "")}
+    failed = small_print(dataclasses.replace(found, checks=checks, trained_on=3))
+    assert "Sanity checks failed (agreement): the result is unreliable. 3 of the win" in failed
 
 
 def test_one_slice_has_no_index(grey):
-    head, rows = table_of(
-        audit(linear([2.0]), grey, windows=12, tile=32, methods=["gradient"]).to_dict()
-    )
+    head, rows = table_of(audit(linear([2.0]), grey, windows=12, tile=32, methods=["gradient"]))
     assert head == ["method", "mirror index", "centre", "verdict"]
-    assert rows[0][1] == "–\n–"
+    assert rows[0][1] == "–"

@@ -95,7 +95,7 @@ def test_an_audit_from_the_button_to_the_report(
     finished(qtbot, widget)
     assert widget.run_button.isEnabled()
     assert widget.verdict.text().startswith(
-        "This model leans: it trusts the previous slice more than the next slice"
+        "Asymmetric: this model uses the previous slice more than the next slice"
     )
     assert [widget.table.item(row, 0).text() for row in range(2)] == ["ablation", "gradient"]
     assert widget.audit.windows == 12

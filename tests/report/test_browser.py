@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evenslice.report.page import write_page
+from evenslice.report.page import render
 from evenslice.report.verdict import sentence
 
 CHROMIUM = (
@@ -38,14 +38,14 @@ def browse(tmp_path, path, *flags):
 @pytest.fixture
 def written(page, tmp_path):
     path = tmp_path / "report.html"
-    write_page(page, path)
+    path.write_text(render(page))
     return path
 
 
-def test_the_browser_shows_the_verdict_and_draws_the_page(written, tmp_path, leaning, even):
+def test_the_browser_shows_the_verdict_and_draws_the_page(written, tmp_path, leaning, symmetric):
     dom = browse(tmp_path, written, "--dump-dom").stdout
     assert sentence(leaning) in dom
-    assert sentence(even) in dom
+    assert sentence(symmetric) in dom
     shot = tmp_path / "shot.png"
     browse(tmp_path, written, "--window-size=1240,2600", f"--screenshot={shot}")
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(float)

@@ -10,8 +10,8 @@ import pytest
 from studies import NETWORKS, study
 
 from evenslice.errors import BadInputError
-from evenslice.report import study_words as told
-from evenslice.report.verdict import fixed
+from evenslice.report.study_record import study_record
+from evenslice.report.verdict import answer, fixed, question, signed, signed_interval
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "results.py"
 
@@ -59,10 +59,10 @@ def lines_of(text, head):
 
 def test_the_document_says_the_claims_the_commands_and_how_it_was_written(written, found):
     text = (written[0] / "results.md").read_text(encoding="utf-8")
-    for claim in found["claims"]:
-        answer = told.answer(claim, "rgb")
-        assert f"- small: **{told.question(claim)}** Yes. {claim['sentence']}" in text
-        assert f"| {told.question(claim)} | {answer} | {claim['sentence']} |" in text
+    for claim in study_record(found).claims:
+        asked, said = question(claim), answer(claim, "rgb")
+        assert f"- small: **{asked}** Yes. {claim.sentence}" in text
+        assert f"| {asked} | {said} | {claim.sentence} |" in text
     assert "No. Accuracy is kept" in text
     assert (
         "Made by `evenslice study studies/small.toml --out small`. This study is not finished"
@@ -79,8 +79,8 @@ def test_the_document_says_the_claims_the_commands_and_how_it_was_written(writte
 def test_every_number_is_in_a_table_and_all_lines_have_their_columns(written, found):
     text = (written[0] / "results.md").read_text(encoding="utf-8").partition("## Other")[0]
     for one in (*found["lean"], *found["comparisons"]):
-        ends = told.signed_interval(one["low"], one["high"])
-        assert f"| {told.signed(one['value'])} ({ends}) |" in text
+        ends = signed_interval(one["low"], one["high"])
+        assert f"| {signed(one['value'])} ({ends}) |" in text
     rows = lines_of(text, "Every cell")
     good = [row for row in found["rows"] if not row["failure"]]
     assert len(rows) == len(good) + 2
@@ -88,7 +88,7 @@ def test_every_number_is_in_a_table_and_all_lines_have_their_columns(written, fo
         assert f"| {row['dataset']} | {row['seed']} | {fixed(row['dice'])} |" in line
     for head in (
         "The claims",
-        "The lean, before and after training",
+        "The asymmetry, before and after training",
         "Compared with rgb",
         "Accuracy",
         "Every cell",

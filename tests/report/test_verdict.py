@@ -1,9 +1,30 @@
+"""Verdicts as sentences and badges, and numbers in words."""
+
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_audits import audit_of, method_of
 
-from evenslice.report.verdict import badge, fixed, interval, sentence, short, slot_names
+from evenslice.evidence.result import Check
+from evenslice.evidence.stats import Interval
+from evenslice.report.study_record import Cell, Comparison, PooledIndex
+from evenslice.report.verdict import (
+    badge,
+    cell_badge,
+    comparison_badge,
+    fixed,
+    interval,
+    p_value,
+    pooled_badge,
+    sanity_checks,
+    score_range,
+    sentence,
+    short,
+    signed,
+    slot_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +62,18 @@ def test_short(value, text):
     assert short(value) == text
 
 
-def test_interval_needs_both_ends():
+def test_other_numbers():
     assert interval(-0.17, 0.02) == "-0.170 to 0.020"
     assert interval(-0.17, None) == interval(math.nan, 0.1) == "–"
+    assert [signed(v) for v in (0.1234, -0.1234, 0.0001, None)] == [
+        "+0.123",
+        "-0.123",
+        "0.000",
+        "–",
+    ]
+    assert [p_value(v) for v in (0.0004, 0.04, None)] == ["<\u00a00.001", "0.040", "–"]
+    assert score_range([0.7, None, 0.8]) == "0.700 to 0.800"
+    assert (score_range([0.7]), score_range([])) == ("0.700", "–")
 
 
 def test_slot_names():
@@ -53,123 +83,102 @@ def test_slot_names():
 
 
 @pytest.mark.parametrize(
-    ("shares", "words", "word"),
+    ("shares", "words", "symbol", "word"),
     [
         (
             (0.263, 0.549, 0.189),
             "the previous slice more than the next slice (mirror index -0.164",
+            "←",
             "leans to previous",
         ),
         (
             (0.189, 0.549, 0.263),
             "the next slice more than the previous slice (mirror index 0.164",
+            "→",
             "leans to next",
         ),
     ],
 )
-def test_positive_index_leans_to_the_next_slice(make_audit, make_method, shares, words, word):
-    audit = make_audit({"gradient": make_method(shares, 0.01, "asymmetric")}, "asymmetric")
-    text = sentence(audit)
-    assert text.startswith("This model leans: it trusts ")
-    assert words in text
-    assert "95 % interval" in text
-    assert badge(audit).word == badge(audit, "gradient").word == word
-    assert badge(audit).symbol == ("←" if "previous" in word else "→")
+def test_a_positive_index_leans_to_the_next_slice(shares, words, symbol, word):
+    audit = audit_of({"gradient": method_of(shares)})
+    assert sentence(audit).startswith(f"Asymmetric: this model uses {words}")
+    assert "95 % interval" in sentence(audit)
+    for one in (badge(audit), badge(audit, "gradient")):
+        assert (one.symbol, one.word, one.kind) == (symbol, word, "asymmetric")
 
 
 def test_the_interval_is_the_one_measured(leaning):
-    gradient = leaning["methods"]["gradient"]
-    ends = interval(gradient["mirror_low"], gradient["mirror_high"])
-    assert sentence(leaning).endswith(
-        f"(mirror index -0.165, 95 % interval {ends}; 3 of 4 methods)."
-    )
+    index = leaning.methods["gradient"].index
+    ends = interval(index.low, index.high)
+    text = f"(mirror index -0.165, 95 % interval {ends}; 3 of 4 methods)."
+    assert sentence(leaning).endswith(text)
 
 
-def test_leaning_is_told_by_a_method_that_leans(make_audit, make_method):
+def test_asymmetry_is_described_by_a_method_that_found_it():
     methods = {
-        "gradient": make_method((0.25, 0.5, 0.25), 0.001, "symmetric"),
-        "ablation": make_method((0.2, 0.5, 0.3), 0.01, "asymmetric"),
+        "gradient": method_of((0.25, 0.5, 0.25), 0.001, "symmetric"),
+        "ablation": method_of((0.2, 0.5, 0.3)),
     }
-    text = sentence(make_audit(methods, "asymmetric"))
+    text = sentence(audit_of(methods))
     assert "the next slice more than the previous slice (mirror index 0.200" in text
     assert "1 of 2 methods" in text
 
 
-def test_methods_that_lean_to_opposite_sides_are_both_told(make_audit, make_method):
-    methods = {
-        "gradient": make_method((0.3, 0.5, 0.2), 0.01, "asymmetric"),
-        "ablation": make_method((0.2, 0.5, 0.3), 0.01, "asymmetric"),
-    }
-    audit = make_audit(methods, "asymmetric")
+def test_methods_that_lean_to_opposite_sides_are_both_named():
+    methods = {"gradient": method_of((0.3, 0.5, 0.2)), "ablation": method_of((0.2, 0.5, 0.3))}
+    audit = audit_of(methods)
     text = sentence(audit)
-    assert text.startswith(
-        "This model leans, but not to one side: by gradient it trusts the previous slice more"
-    )
-    assert "by ablation it trusts the next slice more" in text
-    assert badge(audit).word == "leans both ways"
+    assert text.startswith("Asymmetric, but not to one side: by gradient this model uses the prev")
+    assert "by ablation the next slice more" in text
+    assert badge(audit).word == "asymmetric both ways"
     assert badge(audit, "ablation").word == "leans to next"
 
 
-def test_opposite_pairs_that_cancel_in_the_index_still_lean(make_audit, make_method):
-    audit = make_audit(
-        {"gradient": make_method((0.2, 0.1, 0.4, 0.2, 0.1), 0.01, "asymmetric")}, "asymmetric"
-    )
-    assert audit["methods"]["gradient"]["mirror_index"] == pytest.approx(0)
+def test_opposite_pairs_that_cancel_in_the_index_are_still_asymmetric():
+    audit = audit_of({"gradient": method_of((0.2, 0.1, 0.4, 0.2, 0.1))})
+    assert audit.methods["gradient"].index.value == pytest.approx(0)
     text = sentence(audit)
     assert "slice +1 more than slice -1 (mirror pair 1: 0.333" in text
     assert "slice -2 more than slice +2 (mirror pair 2: -0.333" in text
 
 
-def test_five_slices_name_the_strongest_pair(make_audit, make_method):
-    audit = make_audit(
-        {"gradient": make_method((0.1, 0.15, 0.4, 0.18, 0.2), 0.01, "asymmetric")}, "asymmetric"
-    )
-    assert "it trusts slice +2 more than slice -2 (mirror pair 2: 0.333" in sentence(audit)
+def test_five_slices_name_the_strongest_pair():
+    audit = audit_of({"gradient": method_of((0.1, 0.15, 0.4, 0.18, 0.2))})
+    assert "uses slice +2 more than slice -2 (mirror pair 2: 0.333" in sentence(audit)
     assert badge(audit).word == "leans to later slices"
 
 
-def test_leaning_without_numbers_is_still_a_sentence(make_audit, make_method):
-    entry = make_method((0.3, 0.5, 0.2), 0.01, "asymmetric") | {"mirror_low": None}
-    audit = make_audit({"gradient": entry}, "asymmetric")
-    assert (
-        sentence(audit)
-        == "This model leans: the slices before and after the centre do not count the same."
+def test_asymmetry_without_intervals_is_still_a_sentence():
+    method = replace(method_of((0.3, 0.5, 0.2)), index=Interval(-0.2, math.nan, math.nan))
+    audit = audit_of({"gradient": method})
+    assert sentence(audit) == (
+        "Asymmetric: the slices before and after the centre do not count the same."
     )
-    assert badge(audit).word == "leans"
+    assert badge(audit).word == "asymmetric"
 
 
-def test_even(even):
-    text = sentence(even)
-    assert text.startswith(
-        "Even: the previous and the next slice count the same, within a margin of 0.05 (mirror"
-    )
-    assert "mirror index 0.000" in text
-    assert "4 of 4 methods" in text
-    assert badge(even).word == "even"
+def test_symmetric(symmetric):
+    text = sentence(symmetric)
+    assert text.startswith("Symmetric: the previous and the next slice count the same, within")
+    assert "a margin of 0.05 (mirror index 0.000" in text and "2 of 2 methods" in text
+    assert badge(symmetric).word == "symmetric"
+    five = audit_of({"g": method_of((0.102, 0.2, 0.4, 0.2, 0.098), 0.01, "symmetric")}, "symmetric")
+    assert "mirror pair 2: -0.020" in sentence(five), "the widest pair"
 
 
-def test_even_with_five_slices_tells_the_widest_pair(make_audit, make_method):
-    audit = make_audit(
-        {"gradient": make_method((0.102, 0.2, 0.4, 0.2, 0.098), 0.01, "symmetric")}, "symmetric"
-    )
-    assert "mirror pair 2: -0.020" in sentence(audit)
+def test_methods_without_a_verdict_do_not_vote():
+    even = method_of((0.25, 0.5, 0.25), 0.001, "symmetric")
+    little = method_of((0.001, 0.998, 0.001), 0.0001, "abstained")
+    audit = audit_of({"gradient": even, "ablation": little, "shapley": even}, "symmetric")
+    assert "2 of 2 methods" in sentence(audit)
 
 
-def test_methods_that_abstained_do_not_vote(make_audit, make_method):
+def test_inconclusive_names_the_method_that_is():
     methods = {
-        "gradient": make_method((0.25, 0.5, 0.25), 0.001, "symmetric"),
-        "ablation": make_method((0.001, 0.998, 0.001), 0.0001, "abstained"),
-        "shapley": make_method((0.25, 0.5, 0.25), 0.001, "symmetric"),
+        "gradient": method_of((0.25, 0.5, 0.25), 0.001, "symmetric"),
+        "ablation": method_of((0.24, 0.5, 0.26), 0.06, "inconclusive"),
     }
-    assert "2 of 2 methods" in sentence(make_audit(methods, "symmetric"))
-
-
-def test_inconclusive_tells_the_method_that_is(make_audit, make_method):
-    methods = {
-        "gradient": make_method((0.25, 0.5, 0.25), 0.001, "symmetric"),
-        "ablation": make_method((0.24, 0.5, 0.26), 0.06, "inconclusive"),
-    }
-    audit = make_audit(methods, "inconclusive")
+    audit = audit_of(methods, "inconclusive")
     text = sentence(audit)
     assert text.startswith("Inconclusive: ")
     assert "(mirror index 0.040, 95 % interval -0.020 to 0.100; by ablation)" in text
@@ -177,37 +186,83 @@ def test_inconclusive_tells_the_method_that_is(make_audit, make_method):
 
 
 @pytest.mark.parametrize("overall", ["inconclusive", "inconclusive: too few blocks"])
-def test_too_few_blocks(make_audit, make_method, overall):
-    entry = make_method((0.25, 0.5, 0.25), 0.1, "inconclusive: too few blocks")
-    audit = make_audit({"gradient": entry}, overall, clusters=4)
+def test_too_few_blocks(overall):
+    method = method_of((0.25, 0.5, 0.25), 0.1, "inconclusive: too few blocks")
+    audit = audit_of({"gradient": method}, overall, clusters=4)
     assert sentence(audit).startswith("Inconclusive: too few blocks (4)")
     assert badge(audit).kind == badge(audit, "gradient").kind == "inconclusive"
 
 
-def test_one_slice_abstains(make_audit, make_method):
-    audit = make_audit({"gradient": make_method((1.0,), 0, "abstained")}, "abstained")
-    assert sentence(audit).startswith(
-        "Abstained: no verdict, because this model sees a single slice"
-    )
+def test_one_slice_has_no_verdict():
+    audit = audit_of({"gradient": method_of((1.0,), 0, "abstained")}, "abstained")
+    assert sentence(audit).startswith("No verdict: this model sees a single slice")
 
 
 @pytest.mark.parametrize("overall", ["abstained", "inconclusive", "symmetric"])
-def test_neighbours_without_importance_abstain(make_audit, make_method, overall):
-    audit = make_audit(
-        {"gradient": make_method((0.004, 0.991, 0.005), 0.001, "abstained")}, overall
-    )
-    assert sentence(audit).startswith(
-        "Abstained: no verdict, because the slices around the centre hold too little"
-    )
+def test_neighbours_without_importance_have_no_verdict(overall):
+    audit = audit_of({"gradient": method_of((0.004, 0.991, 0.005), 0.001, "abstained")}, overall)
+    assert sentence(audit).startswith("No verdict: the slices around the centre hold too little")
     assert "0.991" in sentence(audit)
 
 
-def test_nothing_measured(make_audit):
-    assert sentence(make_audit({}, "inconclusive")).startswith("Inconclusive: no method measured")
-    assert sentence({}) == "No verdict was recorded for this model."
-    assert badge({}).word == "no verdict"
+def test_nothing_measured():
+    assert sentence(audit_of({}, "inconclusive")).startswith("Inconclusive: no method measured")
 
 
-def test_no_sentence_promises_accuracy(leaning, even):
-    for audit in (leaning, even):
+def test_no_sentence_promises_accuracy(leaning, symmetric):
+    for audit in (leaning, symmetric):
         assert not {"accura", "better", "dice"} & set(sentence(audit).lower().split())
+
+
+def test_sanity_checks_say_what_failed_and_what_was_not_made():
+    unmade = Check(None, None, None, "no weights")
+    passed = audit_of({}, checks={"agreement": Check(0.1, 0.2, True, ""), "twin": unmade})
+    assert sanity_checks(passed) == "Sanity checks passed (not made: twin)"
+    failed = audit_of({}, checks={"agreement": Check(0.3, 0.2, False, "")})
+    assert sanity_checks(failed) == "Sanity checks failed (agreement): the result is unreliable"
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, "leans to previous"),
+        ({"mirror_low": 0.1, "mirror_high": 0.2}, "leans to next"),
+        ({"slices": 5}, "leans to earlier slices"),
+        ({"mirror_high": 0.0}, "asymmetric"),
+        ({"verdict": "inconclusive: too few blocks"}, "inconclusive"),
+        ({"failure": "x"}, "failed"),
+    ],
+)
+def test_badges_of_cells_name_the_side(changes, word):
+    row = {"slices": 3, "verdict": "asymmetric", "mirror_low": -0.2, "mirror_high": -0.1}
+    assert cell_badge(Cell.model_validate(row | changes), 0.05).word == word
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "kind"),
+    [
+        ("lean", "lower", "symmetric"),
+        ("lean", "higher", "asymmetric"),
+        ("dice", "lower", "asymmetric"),
+        ("dice", "higher", "symmetric"),
+        ("dice", "equivalent", "symmetric"),
+        ("dice", "undecided", "inconclusive"),
+    ],
+)
+def test_badges_of_comparisons_know_what_is_good(outcome, verdict, kind):
+    assert comparison_badge(Comparison(outcome=outcome, verdict=verdict, margin=0.01)).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("verdict", "symbol", "word"),
+    [
+        ("leans", "→", "asymmetric"),
+        ("asymmetric", "→", "asymmetric"),
+        ("even", "=", "symmetric"),
+        ("undecided", "?", "undecided"),
+        ("", "–", "no cells"),
+    ],
+)
+def test_badges_of_pooled_indices_read_the_words_of_every_version(verdict, symbol, word):
+    found = pooled_badge(PooledIndex(verdict=verdict, value=0.1))
+    assert (found.symbol, found.word) == (symbol, word)

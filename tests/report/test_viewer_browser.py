@@ -7,7 +7,7 @@ import pytest
 from browsing import Browser
 from test_browser import CHROMIUM
 
-from evenslice.report.page import Page, Row, write_page
+from evenslice.report.page import Page, Row, render
 
 pytestmark = [
     pytest.mark.ui,
@@ -17,7 +17,7 @@ pytestmark = [
 SEEN = """[...document.querySelectorAll('.frame img')].filter((one) => one.checkVisibility({visibilityProperty: true})
   && !one.closest('.on-paper')).map((one) => one.className)"""
 HEADS = "[...document.querySelectorAll('.place')].filter((one) => one.checkVisibility()).map((one) => one.ariaLabel)"
-TOLD = "document.querySelector('.slide output').textContent"
+SHOWN_PLACE = "document.querySelector('.slide output').textContent"
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,14 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture
-def written(page, make_look, tmp_path):
-    looks = [
-        dataclasses.replace(make_look(label, (1, 1, 1), (24, 40), seed), origin=(seed, 0, 0))
+def written(page, make_window, tmp_path):
+    windows = [
+        dataclasses.replace(make_window(label, (1, 1, 1), (24, 40), seed), origin=(seed, 0, 0))
         for seed in (1, 2, 3)
         for label in ("rgb", "green")
     ]
     path = tmp_path / "report.html"
-    write_page(dataclasses.replace(page, looks=looks), path)
+    path.write_text(render(dataclasses.replace(page, windows=windows)))
     return path
 
 
@@ -77,15 +77,15 @@ def test_the_slider_goes_through_the_windows_and_says_where_it_is(browser, writt
     browser.open(written)
     browser.ask("document.getElementById('window-slider').focus()")
     browser.press("Down")
-    assert browser.ask(TOLD) == "Window 1 of 3: z 1, y 0 to 23, x 0 to 39"
+    assert browser.ask(SHOWN_PLACE) == "Window 1 of 3: z 1, y 0 to 23, x 0 to 39"
     browser.press("Up")
     browser.press("Up")
-    words = "Window 3 of 3: z 3, y 0 to 23, x 0 to 39"
-    assert browser.ask(HEADS) == [words]
-    assert browser.ask(TOLD) == words
+    text = "Window 3 of 3: z 3, y 0 to 23, x 0 to 39"
+    assert browser.ask(HEADS) == [text]
+    assert browser.ask(SHOWN_PLACE) == text
     assert (
         browser.ask("document.getElementById('window-slider').getAttribute('aria-valuetext')")
-        == words
+        == text
     )
 
 
@@ -123,9 +123,10 @@ def test_without_scripts_every_window_is_there_and_no_slider(browser, written):
     assert browser.call("DOM.querySelectorAll", nodeId=root, selector=".slide[hidden]")["nodeIds"]
 
 
-def test_one_window_needs_no_slider(browser, leaning, make_look, tmp_path):
+def test_one_window_needs_no_slider(browser, leaning, make_window, tmp_path):
     path = tmp_path / "one.html"
-    write_page(Page("t", [Row("m", leaning)], [make_look("m", (1, 1, 1), (24, 40))], {}, "c"), path)
+    windows = [make_window("m", (1, 1, 1), (24, 40))]
+    path.write_text(render(Page("t", [Row("m", leaning)], windows, {}, "c")))
     browser.open(path)
     assert browser.complaints() == []
     assert browser.ask("document.querySelector('.slide')") is None

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evenslice.cli import app as cli
-from evenslice.report.pages import write_demo_page
+from evenslice.report.page import write_demo_page
 from evenslice.verbs import demo as demo_verb
 from evenslice.verbs.demo import run_demo
 

@@ -51,7 +51,7 @@ def audit(
     from evenslice.model.inputs import model_of, name_of
     from evenslice.model.provenance import command_line
     from evenslice.progress import bar
-    from evenslice.report.pages import write_audit_page
+    from evenslice.report.page import write_audit_page
     from evenslice.report.tables import print_audit
     from evenslice.verbs.audit import audit as run
     from evenslice.volume.atomic import folder_written_beside

@@ -18,7 +18,7 @@ def list_(json: Json = None, force: Force = False, traceback: Traceback = False)
     """List the data sets, their terms, and which of them are there."""
     from evenslice.data.placing import facts
     from evenslice.data.registry import DATASETS, default_folder
-    from evenslice.report.datasets import print_datasets
+    from evenslice.report.tables import print_datasets
 
     check_json(json, force)
     parent = default_folder()
@@ -58,7 +58,7 @@ def fetch(
     """Fetch a data set, unpack it, look whether it is as described; an interrupted fetch goes on."""
     from evenslice.data.placing import fetch as run
     from evenslice.progress import bar
-    from evenslice.report.datasets import print_placed
+    from evenslice.report.tables import print_placed
 
     check_json(json, force)
     placed = run(name, to=to, source=from_, force=force, progress=bar)

@@ -33,9 +33,8 @@ def demo(
             file=sys.stderr,
         )
         from evenslice.model.provenance import command_line
-        from evenslice.report.pages import write_demo_page
-        from evenslice.report.tables import print_demo
-        from evenslice.report.terminal import say
+        from evenslice.report.page import write_demo_page
+        from evenslice.report.tables import print_demo, say
         from evenslice.verbs.demo import run_demo
 
         result = run_demo(folder, seed=options.seed, device=options.device, progress=lines)

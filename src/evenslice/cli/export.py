@@ -32,7 +32,7 @@ def export(
     traceback: Traceback = False,
 ) -> None:
     """Write a model as ONNX, torch.export or bioimage.io package, checked against torch."""
-    from evenslice.report.export_table import print_exported
+    from evenslice.report.tables import print_exported
     from evenslice.verbs.export import export as run
 
     check_json(json, force, *files_of(model), out)

@@ -37,7 +37,7 @@ def fix(
 ) -> None:
     """Make the stem of a trained model symmetric, without retraining, and report what changed."""
     from evenslice.progress import bar
-    from evenslice.report.fixed_table import print_fixed
+    from evenslice.report.tables import print_fixed
     from evenslice.verbs.fix import fix as run
 
     check_json(json, force, *files_of(model), out, audit, labels)

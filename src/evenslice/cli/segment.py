@@ -34,8 +34,8 @@ def segment(
     """Segment a volume of any size, on one machine or several."""
     from evenslice.model.provenance import command_line
     from evenslice.progress import bar
-    from evenslice.report.pages import page_beside
-    from evenslice.report.segmentation_page import write_segmentation_page
+    from evenslice.report.page import page_beside
+    from evenslice.report.run_pages import write_segmentation_page
     from evenslice.report.tables import print_segmented
     from evenslice.segmentation.run import Segmented
     from evenslice.segmentation.run import segment as run

@@ -39,8 +39,7 @@ def study(
     from evenslice.model.provenance import command_line
     from evenslice.progress import lines
     from evenslice.report.study_page import write_study_page
-    from evenslice.report.tables import print_study
-    from evenslice.report.terminal import say
+    from evenslice.report.tables import print_study, say
     from evenslice.study.run import Study
     from evenslice.study.run import study as run
 
@@ -51,19 +50,17 @@ def study(
 
     def write(found: Study) -> None:
         """Write the page, while no other process writes one."""
-        write_study_page(out / "report.html", found.to_dict(), command_line())
+        write_study_page(out / "report.html", found, command_line())
 
-    result = run(
-        file, out, told=write, progress=lines, **options.model_dump(exclude_unset=True)
-    ).to_dict()
-    write_json(json, result, force)
+    result = run(file, out, told=write, progress=lines, **options.model_dump(exclude_unset=True))
+    write_json(json, result.to_dict(), force)
     if json != "-":
         print_study(result)
         say(f"The page: {out / 'report.html'}")
 
 
 def _dry(file: Path, out: Path, device: str, json: str | None, force: bool) -> None:
-    from evenslice.report.study_estimate import print_estimate
+    from evenslice.report.tables import print_estimate
     from evenslice.study.estimate import estimate_study
 
     result = estimate_study(file, out, device)

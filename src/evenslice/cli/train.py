@@ -72,9 +72,9 @@ def train(
     """Train a 2D+ segmentation model from an RGB-pretrained encoder."""
     from evenslice.model.provenance import command_line
     from evenslice.progress import bar
-    from evenslice.report.pages import page_beside
+    from evenslice.report.page import page_beside
+    from evenslice.report.run_pages import write_training_page
     from evenslice.report.tables import print_scores
-    from evenslice.report.training_page import write_training_page
     from evenslice.verbs.train import Trained
     from evenslice.verbs.train import train as run
     from evenslice.volume.atomic import check_writable

@@ -145,11 +145,11 @@ class AuditPanel(Panel):
 
         from evenslice.report.verdict import sentence
 
-        self.audit, self.audited, found = audit, layer, audit.to_dict()
+        self.audit, self.audited = audit, layer
         self.say("Done.")
-        self.verdict.setText(sentence(found))
-        self.notes.setText(small_print(found))
-        self._fill_table(*table_of(found))
+        self.verdict.setText(sentence(audit))
+        self.notes.setText(small_print(audit))
+        self._fill_table(*table_of(audit))
         for old in [
             one
             for one in self.viewer.layers
@@ -209,7 +209,7 @@ class AuditPanel(Panel):
 
         def task(control: Control) -> Path:
             from evenslice.model.inputs import name_of
-            from evenslice.report.pages import write_audit_page
+            from evenslice.report.page import write_audit_page
             from evenslice.volume.atomic import written_beside
 
             with written_beside(Path(folder, "audit.json")) as part:

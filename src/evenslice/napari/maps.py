@@ -1,15 +1,16 @@
 """The maps of an audit as layers: where each slot mattered, on the slices that it is about."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.evidence.result import Audit
+from evenslice.evidence.stats import Interval
 from evenslice.evidence.window_view import Look
 from evenslice.napari.layers import RESULT, LayerData, LazyArray, placed_like
-from evenslice.report.verdict import confidence, fixed, interval, slot_names
+from evenslice.report.verdict import DASH, confidence, fixed, interval, sanity_checks, slot_names
 from evenslice.volume.array import Volume, spans
 
 PLACES = "evenslice_places"
@@ -156,35 +157,31 @@ def show_together(layers: Sequence[Any], together: bool) -> None:
         covered = covered or layer.visible
 
 
-def table_of(audit: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return an audit (its JSON) as a table of texts: the head, and a row each method.
+def table_of(audit: Audit) -> tuple[list[str], list[list[str]]]:
+    """Return an audit as a table of texts: the head, and a row per method.
 
     Shares and the mirror index come with their intervals below them.
     """
-    head = ["method", "mirror index", *slot_names(audit["slices"]), "verdict"]
-    rows = []
-    for name, entry in audit["methods"].items():
-        shares = zip(entry["shares"], entry["shares_low"], entry["shares_high"], strict=True)
-        cells = [f"{fixed(value)}\n{interval(low, high)}" for value, low, high in shares]
-        index = (
-            f"{fixed(entry['mirror_index'])}\n{interval(entry['mirror_low'], entry['mirror_high'])}"
-        )
-        rows.append([name, index, *cells, str(entry["verdict"])])
+    head = ["method", "mirror index", *slot_names(audit.slices), "verdict"]
+    rows = [
+        [name, _estimate(method.index), *map(_estimate, method.shares), method.verdict]
+        for name, method in audit.methods.items()
+    ]
     return head, rows
 
 
-def small_print(audit: Mapping[str, Any]) -> str:
-    """Say on what an audit rests: windows, blocks, intervals, controls."""
-    believed = audit["believed"]
-    controls = (
-        "all controls passed"
-        if believed["passed"]
-        else f"controls failed: {', '.join(believed['failed'])}; do not believe it"
+def _estimate(found: Interval | None) -> str:
+    if found is None:
+        return DASH
+    return f"{fixed(found.value)}\n{interval(found.low, found.high)}"
+
+
+def small_print(audit: Audit) -> str:
+    """Say on what an audit rests: windows, blocks, intervals, sanity checks."""
+    text = (
+        f"{audit.windows} windows in {audit.clusters} blocks, "
+        f"{confidence(audit.confidence)} intervals. {sanity_checks(audit)}."
     )
-    text = f"{audit['windows']} windows in {audit['clusters']} blocks, {confidence(audit)} intervals; {controls}."
-    seen = audit["trained_on"]
-    return (
-        f"{text} {seen} of the windows lie on slices that the model was trained on."
-        if seen
-        else text
-    )
+    if audit.trained_on:
+        text += f" {audit.trained_on} of the windows lie on slices the model was trained on."
+    return text

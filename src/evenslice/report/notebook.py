@@ -1,74 +1,163 @@
-"""What a notebook shows of an audit and of scores: a sentence and a small table; every word is escaped."""
+"""What notebooks and papers show of results: HTML, matplotlib figures, and files of them."""
 
-from collections.abc import Iterable, Sequence
-from html import escape as escaped
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from evenslice.errors import escape_control_chars
-from evenslice.report.audit_figures import audit_figure, scores_figure
-from evenslice.report.score_rows import score_rows
-from evenslice.report.verdict import sentence, slot_names
+from jinja2 import Environment
+
+from evenslice.errors import BadInputError
+from evenslice.report.audit_charts import audit_figure, scores_figure, window_figure
+from evenslice.report.charts import METADATA, save_figure
+from evenslice.report.study_charts import effects_figure, finding_figure, steps_figure
+from evenslice.report.study_record import study_record
+from evenslice.report.tables import score_rows
+from evenslice.report.verdict import sanity_checks, sentence, signed, signed_interval, slot_names
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from evenslice.evidence.result import Audit
     from evenslice.evidence.stats import Interval
     from evenslice.labels.metrics import Scores
+    from evenslice.study.run import Study
 
-__all__ = ["audit_figure", "audit_html", "scores_figure", "scores_html"]
+__all__ = [
+    "audit_figure",
+    "audit_html",
+    "save_figures",
+    "scores_figure",
+    "scores_html",
+    "window_figure",
+]
+STUDY_FIGURES = {"finding": finding_figure, "steps": steps_figure, "effects": effects_figure}
+TEMPLATE = """{% if lead %}<p>{{ lead }}</p>{% endif -%}
+<table><thead><tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>
+{%- for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor -%}
+</tbody></table>{% for note in notes %}<p><small>{{ note }}</small></p>{% endfor %}"""
 
 
 def audit_html(audit: "Audit") -> str:
-    """Return an audit as HTML: the verdict in a sentence, a row a method, how much was looked at, and what to doubt."""
+    """Return an audit as HTML: the verdict in a sentence, a row per method, and the checks."""
     head = ("method", *slot_names(audit.slices), "mirror index", "verdict")
     rows = [
         (
             name,
             *(f"{share.value:.3f}" for share in method.shares),
-            _interval(method.index),
+            _estimate(method.index),
             method.verdict,
         )
         for name, method in audit.methods.items()
     ]
-    failed = audit.believed["failed"]
+    height, width = audit.tile
     notes = [
-        f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks, seed {audit.seed}"
+        f"{audit.windows} windows of {height} x {width} in {audit.clusters} blocks, "
+        f"seed {audit.seed}"
     ]
-    notes += (
-        [f"lag of the prediction: {_interval(audit.lag)} slices"] if audit.lag is not None else []
-    )
-    notes += [f"Do not believe this audit: {', '.join(failed)} failed"] if failed else []
-    return f"<p>{_escape(sentence(audit.to_dict()))}</p>{_table(head, rows)}{_small(notes)}"
+    if audit.lag is not None:
+        notes.append(f"lag of the prediction: {_estimate(audit.lag)} slices")
+    if audit.believed["failed"]:
+        notes.append(sanity_checks(audit))
+    return _html(head, rows, notes, sentence(audit))
 
 
 def scores_html(scores: "Scores") -> str:
-    """Return scores as HTML: a row a class, or for objects a row a score; what was left out, and what to know."""
+    """Return scores as HTML: a row per class, or for objects a row per score, and notes."""
     notes = [f"{scores.voxels} voxels compared"]
-    notes += [f"label {scores.ignore} of the truth left out"] if scores.ignore is not None else []
-    notes += [f"foreground above {scores.threshold:g}"] if scores.threshold is not None else []
-    spans = ", ".join(f"{start}:{stop}" for start, stop in scores.trained_slices)
-    notes += [f"the model was trained on slices {spans} of these"] if spans else []
-    return f"{_table(*score_rows(scores))}{_small(['; '.join(notes), *scores.warnings])}"
+    if scores.ignore is not None:
+        notes.append(f"label {scores.ignore} of the ground truth left out")
+    if scores.threshold is not None:
+        notes.append(f"foreground above {scores.threshold:g}")
+    if scores.trained_slices:
+        spans = ", ".join(f"{start}:{stop}" for start, stop in scores.trained_slices)
+        notes.append(f"the model was trained on slices {spans} of these")
+    head, rows = score_rows(scores)
+    return _html(head, rows, ["; ".join(notes), *scores.warnings])
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    top = "".join(f"<th>{_escape(word)}</th>" for word in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_escape(word)}</td>" for word in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+def _html(
+    head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], lead: str = ""
+) -> str:
+    template = Environment(autoescape=True).from_string(TEMPLATE)
+    return template.render(head=head, rows=rows, notes=notes, lead=lead)
 
 
-def _small(notes: Iterable[str]) -> str:
-    return "".join(f"<p><small>{_escape(note)}</small></p>" for note in notes)
-
-
-def _escape(text: str) -> str:
-    return escaped(escape_control_chars(text))
-
-
-def _interval(interval: "Interval | None") -> str:
-    if interval is None:
+def _estimate(found: "Interval | None") -> str:
+    if found is None:
         return "-"
-    if interval.low != interval.low:
-        return f"{interval.value:+.3f}"
-    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+    return f"{signed(found.value)} ({signed_interval(found.low, found.high)})"
+
+
+def save_figures(
+    result: "Audit | Scores | Study | Mapping[str, Any]",
+    folder: str | Path,
+    formats: Sequence[str] = ("svg", "pdf"),
+) -> list[Path]:
+    """Write every figure of a result for a paper: vector graphics, the same result the same bytes.
+
+    Parameters
+    ----------
+    result
+        An audit (``audit``, and ``window-1``, ... for the windows it kept), scores (``scores``),
+        or a study, also as read from ``study.json`` (``finding``, ``steps``, ``effects``, as far as
+        there is something to draw).
+    folder
+        Where to; made when missing. Files of these names are replaced.
+    formats
+        Any of ``svg``, ``pdf``, ``png``.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    BadInputError
+        If a format or the kind of result is unknown, or there is nothing to draw; nothing is
+        written then.
+    """
+    unknown = [name for name in formats if f".{name}" not in METADATA]
+    if unknown or not formats:
+        found = repr(unknown[0]) if unknown else "empty"
+        raise BadInputError(
+            f"the format is {found}, expected any of svg, pdf and png; choose among these"
+        )
+    figures = dict(_figures(result))
+    if not figures:
+        raise BadInputError(
+            "the study has nothing to draw, expected at least one finished cell; run it first"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        for kind in formats:
+            paths.append(folder / f"{name}.{kind}")
+            save_figure(figure, paths[-1])
+    return paths
+
+
+def _figures(result: "Any") -> "Iterator[tuple[str, Figure]]":
+    from evenslice.evidence.result import Audit
+    from evenslice.labels.metrics import Scores
+    from evenslice.study.run import Study
+
+    if isinstance(result, Audit):
+        yield "audit", audit_figure(result)
+        for number, window in enumerate(result.looks, 1):
+            yield f"window-{number}", window_figure(window)
+    elif isinstance(result, Scores):
+        yield "scores", scores_figure(result)
+    elif isinstance(result, Study | Mapping):
+        study = study_record(result)
+        for name, draw in STUDY_FIGURES.items():
+            try:
+                yield name, draw(study)
+            except BadInputError:  # this part has nothing to draw
+                continue
+    else:
+        kind = type(result).__name__
+        raise BadInputError(
+            f"there are no figures of a {kind}, expected an audit, scores or a study; give one"
+        )

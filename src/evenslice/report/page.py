@@ -1,36 +1,79 @@
-"""One self-contained HTML page about one or more audited models; formatting only, nothing is computed here."""
+"""Pages as one HTML file each, and the page of audited models; formatting only."""
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from evenslice.evidence.window_view import Look
-from evenslice.report import plots, verdict
-from evenslice.report.rendering import render_html, write_html
+from evenslice import __version__
+from evenslice.report import verdict
+from evenslice.report.audit_charts import audits_figure
+from evenslice.report.charts import to_svg
+from evenslice.report.verdict import Badge
 from evenslice.report.viewer import viewer_of
+from evenslice.volume.atomic import written_beside
+
+if TYPE_CHECKING:
+    from evenslice.evidence.result import Audit
+    from evenslice.evidence.window_view import Look
+    from evenslice.verbs.demo import Demo
+
+VIEWER = ("viewer.css",), ("viewer.js",)
+HASHES = {"sampled": " of samples", "tree": " of all its files"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A line at the top of a page: a badge, whom or what it is about, the answer, and figures."""
+
+    badge: Badge
+    who: str
+    what: str
+    figures: str = ""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What every page shows.
+
+    Attributes
+    ----------
+    title, intro
+        Heading, and a sentence or two under it.
+    command
+        The command that makes the page again.
+    contents
+        The sections of the page: identifier and name.
+    facts
+        Settings, for example the volume and the seed.
+    answers, label
+        The lines on top, and what a screen reader calls their list.
+    partial
+        What is not finished.
+    """
+
+    title: str
+    command: str
+    contents: Sequence[tuple[str, str]]
+    facts: Mapping[str, str]
+    answers: Sequence[Answer]
+    label: str = "Verdict"
+    intro: str = ""
+    partial: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One audited model, as a line of the table.
-
-    Attributes
-    ----------
-    label
-        Name of the model, for example ``"green"``.
-    audit
-        Its audit, as written to JSON (schema ``evenslice.audit/1``).
-    dice, iou
-        Scores on labelled slices, or None.
-    note
-        A remark shown under the label.
-    """
+    """One audited model, as a line of the table; ``note`` is a remark under its label."""
 
     label: str
-    audit: Mapping[str, Any]
+    audit: "Audit"
     dice: float | None = None
     iou: float | None = None
     note: str = ""
@@ -38,177 +81,167 @@ class Row:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything the page shows.
+    """What the page of audited models shows.
 
     Attributes
     ----------
-    title
-        Heading of the page.
+    title, intro, facts, command
+        See ``Head``.
     rows
         The models, in the order to show them.
-    looks
-        Windows to look at, of any of the models.
-    facts
-        Settings, for example the volume, the seed, the number of training steps.
-    command
-        The command that makes the page again.
-    intro
-        A sentence or two under the heading.
+    windows
+        Windows to show, of any of the models.
     """
 
     title: str
-    rows: Sequence[Row]
-    looks: Sequence[Look]
+    rows: "Sequence[Row]"
+    windows: "Sequence[Look]"
     facts: Mapping[str, str]
     command: str
     intro: str = ""
 
 
-def render(page: Page) -> str:
-    """Turn a page into HTML that needs no other file and no network.
+def render_page(
+    template: str, head: Head, files: tuple[Sequence[str], Sequence[str]], **values: Any
+) -> str:
+    """Turn a template into a page that needs no other file and no network.
 
     Parameters
     ----------
-    page
-        What to show.
+    template
+        A file of this package that extends ``layout.html``.
+    head
+        What ``layout.html`` shows.
+    files
+        Styles and scripts of this package; no other script may run on the page.
+    values
+        What the template shows.
 
     Returns
     -------
     str
-        The whole document. Every text that came from outside is escaped.
+        The whole document. All text in it is escaped by the template engine.
     """
-    charts = _charts(page.rows)
-    widest = max((len(_shares(row.audit)) for row in page.rows), default=0)
-    rows = [_row_view(row, number, widest) for number, row in enumerate(page.rows)]
-    viewer = viewer_of(page.looks)
-    details = [
-        (view["id"], f"Details: {view['row'].label}" if len(rows) > 1 else "Details")
-        for view in rows
-    ]
-    contents = [("summary", "Results"), *([("shares", "Shares")] if charts else [])]
-    values = {
-        "title": page.title,
-        "intro": page.intro,
-        "verdicts": [
-            {"badge": view["badge"], "who": view["row"].label, "what": view["sentence"]}
-            for view in rows
-        ],
-        "contents": [*contents, *([("looks", "Windows")] if viewer else []), *details],
-        "facts": page.facts,
-        "command": page.command,
-        "rows": rows,
-        "slots": verdict.slot_names(widest) if widest else [],
-        "charts": charts,
-        "chart_width": max((chart["width"] for chart in charts), default=0),
-        "strip": _strip(page.rows),
-        "viewer": viewer,
-        "pairs": any(int(row.audit.get("slices") or 0) > 3 for row in page.rows),
-        "any_iou": any(row.iou is not None for row in page.rows),
-    }
-    return render_html("audit.html", ["viewer.css"], ["viewer.js"], values)
-
-
-def write_page(page: Page, path: Path) -> None:
-    """Write a page to a file; a page that was there before is replaced only once the new one is whole.
-
-    Parameters
-    ----------
-    page
-        What to show.
-    path
-        The HTML file. Its folder is made when missing.
-    """
-    write_html(path, render(page))
-
-
-def _shares(audit: Mapping[str, Any]) -> Sequence[Any]:
-    return verdict.headline(audit)[1].get("shares") or []
-
-
-def _row_view(row: Row, number: int, widest: int) -> dict[str, Any]:
-    """Gather what the template says about one model; shares are centred when models see unlike numbers of slices."""
-    name, entry = verdict.headline(row.audit)
-    columns = [entry.get(key) or [] for key in ("shares", "shares_low", "shares_high")]
-    cells: list[Any] = [_take(columns, slot) for slot in range(len(columns[0]))]
-    pad: list[Any] = [(None, None, None)] * ((widest - len(cells)) // 2)
-    return {
-        "row": row,
-        "id": f"model-{number + 1}",
-        "audit": row.audit,
-        "sentence": verdict.sentence(row.audit),
-        "badge": verdict.badge(row.audit),
-        "method": name,
-        "entry": entry,
-        "cells": [*pad, *cells, *pad],
-        "methods": {each: _method_view(row.audit, each) for each in row.audit.get("methods") or {}},
-        "slots": verdict.slot_names(int(row.audit.get("slices") or len(cells) or 1)),
-        "confidence": verdict.confidence(row.audit),
-    }
-
-
-def _method_view(audit: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Zip the lists of one method into slots and mirror pairs with their intervals."""
-    entry = audit["methods"][name]
-    shares, pairs = (
-        [entry.get(f"{stem}{end}") or [] for end in ("", "_low", "_high")]
-        for stem in ("shares", "mirror_pairs")
+    environment = Environment(
+        loader=PackageLoader("evenslice.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
-    return {
-        "entry": entry,
-        "cells": [_take(shares, slot) for slot in range(len(shares[0]))],
-        "pairs": [_take(pairs, pair) for pair in range(len(pairs[0]))],
-        "badge": verdict.badge(audit, name),
-    }
+    words = (verdict.fixed, verdict.short, verdict.signed, verdict.confidence, verdict.p_value)
+    environment.filters.update({one.__name__: one for one in words})
+    environment.globals.update(words=verdict)
+    styles, scripts = files
+    script = "\n".join(_read(name).strip() for name in scripts)
+    style = "\n".join(_read(name).strip() for name in ("layout.css", *styles))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        head=head,
+        version=__version__,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        **values,
+    )
 
 
-def _take(columns: Sequence[Sequence[Any]], place: int) -> tuple[Any, ...]:
-    """Read one place of value, low and high; None where a list is too short."""
-    return tuple(column[place] if place < len(column) else None for column in columns)
+def _read(name: str) -> str:
+    return resources.files("evenslice.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _charts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Draw the shares of every model, all on one scale."""
-    models = []
-    for row in rows:
-        methods = (row.audit.get("methods") or {}).items()
-        shares = [
-            plots.Bars(
-                name, entry["shares"], entry.get("shares_low") or [], entry.get("shares_high") or []
-            )
-            for name, entry in methods
-            if entry.get("shares")
-        ]
-        models.append((row.label, shares))
-    top = plots.share_top(bars for _, shares in models for bars in shares)
-    drawn = enumerate((label, shares) for label, shares in models if shares)
-    return [
-        {
-            "label": label,
-            "drawing": plots.share_bars(label, shares, top, f"shares-{number + 1}"),
-            "width": plots.chart_width(shares) * 4 // 5,
-        }
-        for number, (label, shares) in drawn
-    ]
+def write_page(path: Path, text: str) -> None:
+    """Write a page; one that was there before is replaced only once the new one is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(path) as part:
+        part.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
-def _strip(rows: Sequence[Row]) -> Markup | None:
-    """Draw every mirror index, or every mirror pair where models see more than three slices."""
-    dots = []
-    for row in rows:
-        for name, entry in (row.audit.get("methods") or {}).items():
-            columns = [entry.get(f"mirror_pairs{end}") or [] for end in ("", "_low", "_high")]
-            if len(columns[0]) > 1:
-                pairs = range(len(columns[0]))
-                dots += [
-                    plots.Dot(row.label, f"{name} ±{j + 1}", *_take(columns, j)) for j in pairs
-                ]
-            elif columns[0] or entry.get("mirror_index") is not None:
-                ends = entry.get("mirror_low"), entry.get("mirror_high")
-                dots.append(plots.Dot(row.label, name, entry.get("mirror_index"), *ends))
-    if not dots:
-        return None
-    margins = {row.audit.get("margin") for row in rows}
-    margin = margins.pop() if len(margins) == 1 else None
-    three = all(row.audit.get("slices") == 3 for row in rows)
-    sides = ("previous", "next") if three else ("earlier slices", "later slices")
-    return plots.index_strip(dots, margin if verdict.is_number(margin) else None, sides, "indices")
+def page_beside(path: Path) -> Path:
+    """Return where the page of a result that is one file or store lies: beside it."""
+    return path.with_suffix(".report.html")
+
+
+def provenance_rows(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a result was made with as rows {name: text}: inputs, seed, versions."""
+    inputs = provenance.get("inputs") or {}
+    rows = {f"{role} read": _input(record) for role, record in inputs.items()}
+    if provenance.get("seed") is not None:
+        rows["seed"] = str(provenance["seed"])
+    if provenance.get("versions"):
+        rows["versions"] = ", ".join(f"{k} {v}" for k, v in provenance["versions"].items())
+    return rows
+
+
+def _input(record: Mapping[str, Any]) -> str:
+    parts = [str(record["name"])]
+    if record["sha256"]:
+        how = HASHES.get(record["hashed"], "")
+        parts += [f"{record['bytes']:,} bytes", f"SHA-256{how} {record['sha256']}"]
+    if "voxels" in record:
+        parts.append(f"voxels {record['voxels']}")
+    return ", ".join(parts)
+
+
+def render(page: Page) -> str:
+    """Turn audited models into a page that needs no other file and no network."""
+    audits = {row.label: row.audit for row in page.rows}
+    viewer = viewer_of(page.windows)
+    several = len(page.rows) > 1
+    contents = [("summary", "Results"), ("shares", "Shares")]
+    contents += [("windows", "Windows")] if viewer else []
+    for number, row in enumerate(page.rows, start=1):
+        contents.append((f"model-{number}", f"Details: {row.label}" if several else "Details"))
+    head = Head(
+        page.title,
+        page.command,
+        contents,
+        page.facts,
+        [Answer(verdict.badge(one), name, verdict.sentence(one)) for name, one in audits.items()],
+        "Verdicts" if several else "Verdict",
+        page.intro,
+    )
+    chart = to_svg(
+        audits_figure(audits if several else {"": page.rows[0].audit}),
+        "shares-chart",
+        "Shares and mirror pairs of every method",
+        "; ".join(_described(name, audit) for name, audit in audits.items()),
+    )
+    widest = max(audit.slices for audit in audits.values())
+    return render_page(
+        "audit.html", head, VIEWER, rows=page.rows, chart=chart, widest=widest, viewer=viewer
+    )
+
+
+def _described(label: str, audit: "Audit") -> str:
+    """Put the shares of a model in words for readers who do not see the chart."""
+    names = verdict.slot_names(audit.slices)
+    parts = []
+    for method, result in audit.methods.items():
+        shares = zip(names, result.shares, strict=True)
+        text = ", ".join(f"{name} {verdict.fixed(share.value)}" for name, share in shares)
+        parts.append(f"{label} by {method}: {text}")
+    return "; ".join(parts)
+
+
+def write_audit_page(
+    path: Path, audit: "Audit", label: str, facts: Mapping[str, str], command: str
+) -> None:
+    """Write the page of one audit."""
+    facts = {**facts, **provenance_rows(audit.provenance)}
+    page = Page(f"Audit of {label}", [Row(label, audit)], audit.looks, facts, command)
+    write_page(path, render(page))
+
+
+def write_demo_page(path: Path, demo: "Demo", command: str) -> None:
+    """Write the demo's page: both models in one table, and the same windows seen by both."""
+    page = Page(
+        title="evenslice demo: one volume, two stems",
+        rows=[Row(row.init, row.audit, row.scores.dice, row.scores.iou) for row in demo.rows],
+        windows=[window for row in demo.rows for window in row.audit.looks],
+        facts=demo.facts | provenance_rows(demo.provenance),
+        command=command,
+        intro="Two networks, alike but for their first layer, were trained on the same phantom. "
+        "rgb keeps the stem as photographs left it; green gives every slice the green filters.",
+    )
+    write_page(path, render(page))

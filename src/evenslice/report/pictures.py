@@ -1,4 +1,7 @@
-"""Pictures as PNG data URIs: raw slices in grey, and layers to lay over them; colours are safe for colour-blind readers."""
+"""Pictures as PNG data URIs: raw slices in grey, and layers to lay over them.
+
+The colours are safe for colour-blind readers.
+"""
 
 import base64
 import io
@@ -6,7 +9,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -68,13 +70,13 @@ def grey_png(image: NDArray[Any], limits: Limits, most: int = LARGEST) -> str:
 
 
 def importance_png(importance: NDArray[np.float64], most: int = LARGEST) -> str:
-    """Draw importance (0..1, (y, x)) as a layer from dark purple to pale yellow; where it is 0 nothing covers the slice below."""
-    colours, alphas = _heat(np.linspace(0.0, 1.0, 256))
+    """Draw importance (0..1, (y, x)) as a layer from dark purple to pale yellow, clear at 0."""
+    colours, alphas = heat(np.linspace(0.0, 1.0, 256))
     return _layer(np.round(255 * importance).astype(np.uint8), colours, alphas, most, smooth=True)
 
 
 def probability_png(probability: NDArray[Any], most: int = LARGEST) -> str:
-    """Draw a probability of the foreground (0..1, (y, x)) as a layer in one colour, the more certain the denser."""
+    """Draw a probability (0..1, (y, x)) as a layer in one colour, the more certain the denser."""
     levels = grey_levels(probability, (0.0, 1.0))
     return _layer(
         levels, np.tile(_rgb(PREDICTED), (256, 1)), np.linspace(0.0, TINT, 256), most, smooth=True
@@ -82,15 +84,15 @@ def probability_png(probability: NDArray[Any], most: int = LARGEST) -> str:
 
 
 def classes_png(labels: NDArray[Any], most: int = LARGEST) -> str:
-    """Draw class or object numbers (y, x) as a layer, a colour each; 0 and what is ignored (negative) cover nothing."""
+    """Draw class or object numbers (y, x) as a layer, a colour each; 0 and below are clear."""
     colours = np.array([_rgb(code) for code in CLASSES])
     return _layer(
-        turns_of(labels), colours, [0.0, *[TINT] * (len(CLASSES) - 1)], most, smooth=False
+        palette_places(labels), colours, [0.0, *[TINT] * (len(CLASSES) - 1)], most, smooth=False
     )
 
 
 def outline_png(labels: NDArray[Any], most: int = LARGEST) -> str:
-    """Draw the outlines of a mask, of classes or of objects (y, x) as a layer, one pixel wide at the size drawn."""
+    """Draw the outlines of classes or objects (y, x) as a layer, one pixel wide as drawn."""
     numbers = np.asarray(
         _fitting(Image.fromarray(np.asarray(labels, np.int32)), most, smooth=False)
     )
@@ -101,13 +103,13 @@ def outline_png(labels: NDArray[Any], most: int = LARGEST) -> str:
 
 
 def wrong_png(wrong: Grey, most: int = LARGEST) -> str:
-    """Draw where a prediction is wrong, as ``Look.wrong`` tells it, as a layer."""
+    """Draw where a prediction is wrong, as the window says it, as a layer."""
     colours = np.array([_rgb(code) for code in (WRONG[0], *WRONG)])
     return _layer(wrong, colours, [0.0, 0.85, 0.85, 0.85], most, smooth=False)
 
 
-def turns_of(labels: NDArray[Any]) -> Grey:
-    """Return the place in ``CLASSES`` of class or object numbers: 0 for 0 and for what is ignored, the others in turn."""
+def palette_places(labels: NDArray[Any]) -> Grey:
+    """Return the place in ``CLASSES`` of numbers: 0 for 0 and below, the others in turn."""
     numbers = np.round(np.nan_to_num(np.asarray(labels, dtype=np.float64), nan=-1.0)).astype(
         np.int64
     )
@@ -116,25 +118,27 @@ def turns_of(labels: NDArray[Any]) -> Grey:
 
 def colour_key() -> str:
     """Draw the colours of importance, from none to most, over mid-grey."""
-    colours, alphas = _heat(np.linspace(0.0, 1.0, 200))
+    colours, alphas = heat(np.linspace(0.0, 1.0, 200))
     laid = (1 - alphas[:, None]) * 128 + alphas[:, None] * colours
     return _uri(Image.fromarray(np.tile(np.round(laid).astype(np.uint8), (12, 1, 1))))
 
 
 def scale_bar(width: int, pixel_nm: float) -> tuple[float, str] | None:
-    """Choose a round length of at most a third of the picture: per cent of its width, and the words for it."""
+    """Choose a round length up to a third of the picture: per cent of its width, and a label."""
     if not (math.isfinite(pixel_nm) and pixel_nm > 0):
         return None
     third = width * pixel_nm / 3
     decade = 10.0 ** math.floor(math.log10(third))
     length = max(step * decade for step in (1, 2, 5) if step * decade <= third)
-    words = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
-    return 100 * length / (width * pixel_nm), words
+    text = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
+    return 100 * length / (width * pixel_nm), text
 
 
-def _heat(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return colours (N, 3), 0..255, and alphas (N,), 0..1, of importances."""
-    return 255 * matplotlib.colormaps["magma"](0.3 + 0.7 * values)[:, :3], 0.92 * values**0.75
+def heat(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return colours (..., 3), 0..255, and alphas, 0..1, of importances (0..1)."""
+    from matplotlib import colormaps
+
+    return 255 * colormaps["magma"](0.3 + 0.7 * values)[..., :3], 0.92 * values**0.75
 
 
 def _rgb(code: str) -> tuple[int, int, int]:
@@ -156,7 +160,7 @@ def _layer(
 
 
 def _fitting(image: Image.Image, most: int, smooth: bool) -> Image.Image:
-    """Make a picture smaller when it has more than ``most`` pixels; what are numbers is not mixed (``smooth`` False)."""
+    """Make a picture of more than ``most`` pixels smaller; labels (not smooth) are not mixed."""
     factor = math.sqrt(most / (image.width * image.height))
     if factor >= 1:
         return image

@@ -1,22 +1,43 @@
-"""What the terminal shows at the end: one summary table each."""
+"""What the terminal shows at the end of a command: a table, and lines under it."""
 
-from collections.abc import Mapping
-from typing import Any
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from evenslice.evidence.certificate import Certificate
-from evenslice.evidence.result import Audit
-from evenslice.evidence.stats import Interval
-from evenslice.labels.metrics import Scores
-from evenslice.report import study_cells, study_words
-from evenslice.report.score_rows import number, score_rows
-from evenslice.report.terminal import Terminal, say
-from evenslice.report.verdict import confidence, sentence, slot_names
-from evenslice.segmentation.run import Segmented
-from evenslice.verbs.demo import Demo
-from evenslice.verbs.inspect import Inspected
+from evenslice.errors import escape_control_chars
+from evenslice.report import verdict
+from evenslice.report.study_record import ALL, StudyRecord, study_record
+from evenslice.report.verdict import (
+    sanity_checks,
+    score_range,
+    sentence,
+    signed,
+    signed_interval,
+    slot_names,
+)
+from evenslice.volume.array import sizes
+
+if TYPE_CHECKING:
+    from evenslice.data.placing import Placed
+    from evenslice.data.registry import Dataset
+    from evenslice.evidence.certificate import Certificate
+    from evenslice.evidence.result import Audit, MethodResult
+    from evenslice.evidence.stats import Interval
+    from evenslice.labels.metrics import Scores
+    from evenslice.model.spec import Model
+    from evenslice.segmentation.run import Segmented
+    from evenslice.study.estimate import Estimate
+    from evenslice.study.run import Study
+    from evenslice.verbs.demo import Demo
+    from evenslice.verbs.export import Exported
+    from evenslice.verbs.fix import Fixed
+    from evenslice.verbs.inspect import Inspected
+    from evenslice.volume.array import Volume
 
 PATTERNS = {
     "uniform": "all slots equal",
@@ -25,293 +46,448 @@ PATTERNS = {
     "none": "slots differ",
     "one": "one slot",
 }
+OBJECT_SCORES = {
+    "adapted_rand_error": "adapted Rand error",
+    "adapted_rand_precision": "  precision (low: merges)",
+    "adapted_rand_recall": "  recall (low: splits)",
+    "voi_split": "VOI split, H(prediction | ground truth), bits",
+    "voi_merge": "VOI merge, H(ground truth | prediction), bits",
+    "panoptic_quality": "panoptic quality",
+    "dice": "Dice of the foreground",
+    "iou": "IoU of the foreground",
+}
+SHOWN_LEVELS = ("0.50", "0.75", "0.90")
+NEXT_COMMANDS = {
+    "onnx": "evenslice audit {path} VOLUME",
+    "torch-export": "evenslice audit {path} VOLUME",
+    "bioimageio": "bioimageio test {path}",
+}
+MINUTE, HOUR = 60.0, 3600.0
+Rows = list[tuple[str, ...]]
 
 
-def print_demo(demo: Demo) -> None:
+def say(text: object) -> None:
+    """Print a line; names of files and metadata cannot command the terminal."""
+    print(escape_control_chars(str(text)))
+
+
+def show(head: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Print a table; all text in it is shown as it is."""
+    table = Table(*map(_plain, head), title=_plain(title) or None, show_header=any(head))
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in rows:
+        table.add_row(*map(_plain, row))
+    if table.row_count:
+        Console(emoji=False).print(table)
+
+
+def _plain(text: object) -> str:
+    return escape(escape_control_chars(str(text)))
+
+
+def score(value: float | None) -> str:
+    """Write a score with three decimals; a dash where there is none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def estimate(found: "Interval | None") -> str:
+    """Write a signed value with its interval; a dash where there is none."""
+    if found is None:
+        return "-"
+    if found.low != found.low:
+        return f"{found.value:+.4f}"
+    return f"{found.value:+.4f} ({found.low:+.4f}, {found.high:+.4f})"
+
+
+def _voxel(voxel_nm: tuple[float, float, float] | None, between: str = " x ") -> str:
+    if voxel_nm is None:
+        return "not stated"
+    return between.join(f"{side:g}" for side in voxel_nm)
+
+
+def _method_row(name: str, method: "MethodResult") -> tuple[str, ...]:
+    shares = (score(share.value) for share in method.shares)
+    return (name, *shares, estimate(method.index), method.verdict)
+
+
+def print_demo(demo: "Demo") -> None:
     """Print the demo's rows."""
-    first = demo.rows[0].audit
-    table = Table(
-        "init",
-        "Dice",
-        *slot_names(first.slices),
-        "mirror index",
-        "verdict",
-        title="Share of importance per slot, by gradient",
-    )
+    slots = slot_names(demo.rows[0].audit.slices)
+    rows = []
     for row in demo.rows:
-        method = row.audit.methods["gradient"]
-        table.add_row(
-            row.init,
-            number(row.scores.dice),
-            *(number(s.value) for s in method.shares),
-            interval_words(method.index),
-            method.verdict,
-        )
-    Terminal().print(table)
+        name, *measured = _method_row(row.init, row.audit.methods["gradient"])
+        rows.append((name, score(row.scores.dice), *measured))
+    head = ("init", "Dice", *slots, "mirror index", "verdict")
+    show(head, rows, "Share of importance per slot, by gradient")
 
 
-def print_audit(audit: Audit) -> None:
-    """Print an audit: verdict first, then methods and checks."""
-    console = Terminal()
-    console.print(sentence(audit.to_dict()), highlight=False)
-    table = Table("method", *slot_names(audit.slices), "mirror index", "verdict")
-    for name, method in audit.methods.items():
-        table.add_row(
-            name,
-            *(number(s.value) for s in method.shares),
-            interval_words(method.index),
-            method.verdict,
-        )
-    console.print(table)
-    console.print(
-        f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks; reversal changes the probability by "
-        f"{audit.probability_change:.4f} and flips {audit.flipped_fraction:.2%} of pixels",
-        highlight=False,
+def print_audit(audit: "Audit") -> None:
+    """Print an audit: verdict first, then methods and sanity checks."""
+    say(sentence(audit))
+    head = ("method", *slot_names(audit.slices), "mirror index", "verdict")
+    show(head, [_method_row(name, method) for name, method in audit.methods.items()])
+    say(
+        f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks; "
+        f"reversal changes the probability by {audit.probability_change:.4f} "
+        f"and flips {audit.flipped_fraction:.2%} of pixels"
     )
     if audit.sampling.rule == "sequential":
         end = "decided" if audit.sampling.decided else "not decided; give --windows N for more"
-        console.print(
-            f"sampled until decided, at most {audit.sampling.looks[-1]} windows: {end}",
-            highlight=False,
-        )
+        say(f"sampled until decided, at most {audit.sampling.looks[-1]} windows: {end}")
     for name, found in audit.latin.items():
-        shares = "  ".join(number(s.value) for s in found.shares)
-        console.print(
-            f"latin, {name}: every slice in every slot gives shares {shares}: {found.verdict}",
-            highlight=False,
-        )
+        shares = "  ".join(score(share.value) for share in found.shares)
+        say(f"latin, {name}: every slice in every slot gives shares {shares}: {found.verdict}")
     if audit.lag is not None:
-        console.print(
-            f"lag of the prediction: {interval_words(audit.lag)} slices (above 0: fits the next slice)",
-            highlight=False,
-        )
-    _print_checks(console, audit)
-    if audit.trained_on:
-        console.print(
-            f"{audit.trained_on} of the windows lie in slices that the model was trained on",
-            highlight=False,
-        )
-
-
-def _print_checks(console: Terminal, audit: Audit) -> None:
-    """Print a line a control, and whether the audit can be believed."""
-    table = Table("control", "value", "", show_edge=False)
-    words = {True: "passed", False: "FAILED", None: ""}
+        say(f"lag of the prediction: {estimate(audit.lag)} slices (above 0: fits the next slice)")
+    states = {True: "passed", False: "FAILED", None: "for comparison"}
+    checks = []
     for name, check in audit.checks.items():
+        state = "not made" if check.value is None else states[check.passed]
         value = "-" if check.value is None else f"{check.value:.3g}"
-        word = words[check.passed] if check.value is not None else "not made"
-        table.add_row(
-            name.replace("_", " "), value, f"{word}{': ' if word else ''}{escape(check.reason)}"
-        )
-    console.print(table)
-    believed = audit.believed
-    if believed["passed"]:
-        missing = f"; not made: {', '.join(believed['not_made'])}" if believed["not_made"] else ""
-        console.print(
-            f"This audit can be believed: no control of the instrument failed{missing}",
-            highlight=False,
-        )
-    else:
-        console.print(
-            f"Do not believe this audit: {', '.join(believed['failed'])} failed", highlight=False
-        )
+        checks.append((name.replace("_", " "), value, state, check.reason))
+    show(("sanity check", "value", "", ""), checks)
+    say(sanity_checks(audit))
+    if audit.trained_on:
+        say(f"{audit.trained_on} of the windows lie in slices that the model was trained on")
 
 
-def print_scores(scores: Scores, title: str = "Scores") -> None:
-    """Print Dice and IoU, per class where there are several, and boundaries where they were compared; for objects how they agree."""
-    head, rows = score_rows(scores)
-    table = Table(*head, title=escape(title))
-    for row in rows:
-        table.add_row(*row)
-    Terminal().print(table)
+def print_scores(scores: "Scores", title: str = "Scores") -> None:
+    """Print Dice and IoU per class and boundaries where compared; for objects how they agree."""
+    show(*score_rows(scores), title)
 
 
-def print_certificate(certificate: Certificate) -> None:
-    """Print the largest response to the reversal, in both precisions."""
-    say(f"largest response to the reversal: {certificate_words(certificate)}")
+def score_rows(scores: "Scores") -> tuple[tuple[str, ...], Rows]:
+    """Return the head and the rows of a table: one per class, or for objects one per score."""
+    return _class_rows(scores) if scores.matching is None else _object_rows(scores)
 
 
-def certificate_words(certificate: Certificate) -> str:
+def _class_rows(scores: "Scores") -> tuple[tuple[str, ...], Rows]:
+    boundary = scores.boundary
+    head, means = ["class", "Dice", "IoU"], [scores.dice, scores.iou]
+    if boundary is not None:
+        head.append(f"boundary F ({boundary.tolerance:g} px)")
+        means.append(boundary.mean)
+    rows: Rows = []
+    for label, values in scores.per_class.items():
+        row = [values["dice"], values["iou"]]
+        outline = [] if boundary is None else [boundary.per_class.get(label)]
+        rows.append((str(label), *map(score, [*row, *outline])))
+    if len(scores.per_class) != 1:
+        rows.append(("mean", *map(score, means)))
+    return tuple(head), rows
+
+
+def _object_rows(scores: "Scores") -> tuple[tuple[str, ...], Rows]:
+    found = scores.to_dict()
+    rows: Rows = [(name, score(found[key])) for key, name in OBJECT_SCORES.items()]
+    for level in SHOWN_LEVELS:
+        rows.append((f"F1 of objects, IoU above {level}", score(found["matching"][level]["f1"])))
+    objects = found["objects"]
+    counts = f"{objects['truth']}, {objects['prediction']}"
+    rows.append(("objects (ground truth, prediction)", counts))
+    return ("score", ""), rows
+
+
+def certificate_text(certificate: "Certificate") -> str:
     """Write the largest response to the reversal, in both precisions."""
-    word = "even" if certificate.symmetric else "not even"
+    word = "symmetric" if certificate.symmetric else "asymmetric"
     windows = certificate.random_windows + certificate.real_windows
     double = "" if certificate.float64 is None else f", {certificate.float64:.1e} in float64"
     return f"{certificate.float32:.1e} in float32{double} (relative, {windows} windows): {word}"
 
 
-def print_inspected(found: Inspected) -> None:
-    """Print what a model's stem is, or what was understood of a volume."""
-    table = Table(show_header=False)
-    about = found.to_dict()
+def print_inspected(found: "Inspected") -> None:
+    """Print a model's stem, or the shape, voxel size and type of a volume that were read."""
     if found.volume is not None:
-        voxel = about["voxel_nm"]
-        table.add_row("shape (z, y, x)", " x ".join(map(str, about["shape"])))
-        table.add_row("type", about["dtype"])
-        table.add_row(
-            "voxel size",
-            "not stated" if voxel is None else " x ".join(f"{v:g}" for v in voxel) + " nm",
-        )
-        table.add_row("meaning", about["meaning"])
-        values = about["range"]
-        table.add_row(
-            "middle slice",
-            "no finite value" if values is None else f"{values[0]:g} to {values[1]:g}",
-        )
-        table.add_row("size", f"{about['size_bytes'] / 1e9:.3g} GB uncompressed")
-        for name, fact in about["facts"].items():
-            table.add_row(escape(name), escape(fact))
-        Terminal().print(table)
-        return
-    spec, norm = about["spec"], about["normalisation"]
-    if about["form"] == "evenslice":
-        table.add_row(
-            "network", escape(f"{spec['arch']} on {spec['encoder']}, {spec['classes']} output(s)")
-        )
-    else:
-        table.add_row(
-            "network",
-            escape(
-                f"{spec['source']} ({about['form']}), {spec['classes']} output(s): {spec['answers']}"
-            ),
-        )
-    if about["library_call"]:
-        table.add_row("made by", escape(about["library_call"]))
-    size = "" if about["size"] is None else f", {about['size'][0]} x {about['size'][1]} pixels only"
-    table.add_row("slices", f"{spec['slices']}{size}")
-    table.add_row("stem", f"init {spec['init']}, tie {spec['tie']}")
-    for stem in about["stems"]:
-        table.add_row(
-            escape(stem["module"] or "(the network)"),
-            escape(f"{stem['layer']}: {PATTERNS[stem['pattern']]}"),
-        )
-        table.add_row("", "norm per slot " + "  ".join(f"{n:.3f}" for n in stem["norms"]))
-        table.add_row(
-            "",
-            f"distance from uniform {stem['from_uniform']:.3f}, from mirror {stem['from_mirror']:.3f}",
-        )
-    scaling = "none yet" if norm is None else f"mean {norm['mean']}, std {norm['std']}"
-    if about["tta"] != "none":
-        table.add_row("answer", "mean over each window and its reversal (--tta reversal)")
-    table.add_row(
-        "normalisation",
-        scaling if norm is None or norm["uniform"] else f"{scaling}: differs by slot",
-    )
-    table.add_row(
-        "certificate",
-        "none"
-        if about["certificate"] is None
-        else ("even" if about["certificate"]["symmetric"] else "not even"),
-    )
-    Terminal().print(table)
+        show(("", ""), _volume_rows(found.volume, found.values))
+    elif found.model is not None:
+        show(("", ""), _model_rows(found.model, found))
     if found.certificate is not None:
-        print_certificate(found.certificate)
+        say(f"largest response to the reversal: {certificate_text(found.certificate)}")
 
 
-def interval_words(interval: Interval | None) -> str:
-    """Write a signed value with its interval; a dash where there is none."""
-    if interval is None:
-        return "-"
-    if interval.low != interval.low:
-        return f"{interval.value:+.4f}"
-    return f"{interval.value:+.4f} ({interval.low:+.4f}, {interval.high:+.4f})"
+def _volume_rows(volume: "Volume", values: tuple[float, float] | None) -> Rows:
+    middle = "no finite value" if values is None else f"{values[0]:g} to {values[1]:g}"
+    voxel = _voxel(volume.voxel_nm)
+    nbytes = volume.dtype.itemsize * volume.shape[0] * volume.shape[1] * volume.shape[2]
+    return [
+        ("shape (z, y, x)", sizes(volume.shape)),
+        ("type", str(volume.dtype)),
+        ("voxel size", voxel if volume.voxel_nm is None else f"{voxel} nm"),
+        ("meaning", volume.meaning),
+        ("middle slice", middle),
+        ("size", f"{nbytes / 1e9:.3g} GB uncompressed"),
+        *volume.facts.items(),
+    ]
 
 
-def _why_blended(exact_from: int | None) -> str:
-    if exact_from is None:
-        return "no halo makes this network exact"
-    return f"too small to be exact, as tiles of {exact_from} pixels and more are"
+def _model_rows(model: "Model", found: "Inspected") -> Rows:
+    about = found.to_dict()
+    spec, norm, call = about["spec"], model.normalisation, about["library_call"]
+    network = f"{spec.get('source')} ({about['form']})"
+    if about["form"] == "evenslice":
+        network = f"{spec['arch']} on {spec['encoder']}"
+    answers = f": {spec['answers']}" if "answers" in spec else ""
+    rows: Rows = [("network", f"{network}, {model.spec.classes} output(s){answers}")]
+    rows += [("library call", call)] if call else []
+    size = "" if model.size is None else f", {model.size[0]} x {model.size[1]} pixels only"
+    rows.append(("slices", f"{model.slices}{size}"))
+    rows.append(("stem", f"init {spec['init']}, tie {spec['tie']}"))
+    for stem in found.stems:
+        distances = f"uniform {stem['from_uniform']:.3f}, from mirror {stem['from_mirror']:.3f}"
+        rows.append((_module(stem), f"{stem['layer']}: {PATTERNS[stem['pattern']]}"))
+        rows.append(("", f"norm per slot {_norms(stem)}"))
+        rows.append(("", f"distance from {distances}"))
+    if model.tta != "none":
+        rows.append(("answer", "mean over each window and its reversal (--tta reversal)"))
+    scaling = "none yet"
+    if norm is not None:
+        differs = "" if norm.uniform else ": differs by slot"
+        scaling = f"mean {list(norm.mean)}, std {list(norm.std)}{differs}"
+    rows.append(("normalisation", scaling))
+    certified = "none"
+    if model.certificate is not None:
+        certified = "symmetric" if model.certificate["symmetric"] else "asymmetric"
+    return [*rows, ("certificate", certified)]
 
 
-def print_segmented(done: Segmented) -> None:
+def _module(stem: dict[str, Any]) -> str:
+    return stem["module"] or "(the network)"
+
+
+def _norms(stem: dict[str, Any]) -> str:
+    return "  ".join(f"{norm:.3f}" for norm in stem["norms"])
+
+
+def print_fixed(fixed: "Fixed", out: Path) -> None:
+    """Print stems and audits before and after, what changed, and the certificate; then the file."""
+    rows: Rows = []
+    for before, after in zip(fixed.before, fixed.after, strict=True):
+        rows.append((f"{_module(before)}, norm per slot", _norms(before), _norms(after)))
+    if fixed.audits is not None:
+        rows += _audit_rows(fixed.audits)
+    rows += _change_rows(fixed.change or {})
+    rows.append(("largest response to the reversal", "", certificate_text(fixed.certificate)))
+    what = "The stem" if fixed.model.tta == "none" else "The output"
+    show(("", "before", "after"), rows, f"{what} made symmetric")
+    say(out)
+
+
+def _audit_rows(audits: "Sequence[Audit]") -> Rows:
+    """Compare two audits: shares and index by their one method, verdict, response, checks."""
+    name = next(iter(audits[0].methods))
+    methods = [audit.methods[name] for audit in audits]
+    shares = ("  ".join(score(share.value) for share in method.shares) for method in methods)
+    changes = (f"{audit.probability_change:.4f}" for audit in audits)
+    failed = (", ".join(audit.believed["failed"]) or "none" for audit in audits)
+    return [
+        (f"shares by {name}", *shares),
+        ("mirror index", *(estimate(method.index) for method in methods)),
+        ("verdict", *(audit.verdict for audit in audits)),
+        ("reversal changes the probability by", *changes),
+        ("sanity checks that failed", *failed),
+    ]
+
+
+def _change_rows(change: dict[str, Any]) -> Rows:
+    """Say how far the output moved, and what that did to Dice; what was not measured has no row."""
+    rows: Rows = []
+    dice = [change.get(f"dice_{when}") for when in ("before", "after")]
+    if dice != [None, None]:
+        rows.append(("Dice on the windows", *map(score, dice)))
+    for key, name in (
+        ("probability_change", "the fix changes the probability by"),
+        ("normalisation_change", "of that by one mean and std for all slots"),
+    ):
+        if change.get(key) is not None:
+            rows.append((name, "", f"{change[key]:.4f}"))
+    if change.get("batch_norms"):
+        rows.append(("BatchNorm statistics recalibrated", "", str(change["batch_norms"])))
+    return rows
+
+
+def print_segmented(done: "Segmented") -> None:
     """Print how a volume was segmented, and where the result is."""
     if not done.complete:
-        left = (
-            f"{done.blocks_left} of {done.blocks} blocks are"
-            if done.blocks_left
-            else "what comes after the blocks is"
-        )
+        left = "what comes after the blocks is"
+        if done.blocks_left:
+            left = f"{done.blocks_left} of {done.blocks} blocks are"
         say(f"{done.path}: {left} left to other shards")
         return
-    table = Table(show_header=False)
-    if done.plan is not None:
-        cut, settings = done.plan.cut, done.plan.settings
-        size = " x ".join(map(str, cut.tile))
-        table.add_row(
-            "network ran on", f"{size} pixels at a time, {settings.precision}, {settings.device}"
-        )
-        if cut.overlap:
-            table.add_row(
-                "tiles", f"blended over {cut.overlap} pixels: {_why_blended(done.plan.exact_from)}"
-            )
-        elif cut.halo:
-            table.add_row("tiles", f"exact, with a halo of {cut.halo} pixels")
-        for name, apart in (
-            ("tiles to a whole slice", done.plan.tiles_differ),
-            ("bf16 to float32", done.plan.bf16_differs),
-        ):
-            if apart is not None:
-                table.add_row(
-                    name,
-                    f"probabilities differ by at most {apart[0]:.2g}, {apart[1]:.2g} on average (middle slice)",
-                )
+    rows = _plan_rows(done)
     if done.blank:
-        told = "; ".join(
-            f"{n}" + (f" (shown: {', '.join(map(str, used))})" if used else "")
-            for n, used in done.blank.items()
-        )
-        table.add_row("blank sections", told)
+        shown = {n: ", ".join(map(str, used)) for n, used in done.blank.items()}
+        blank = (f"{n} (shown: {used})" if used else str(n) for n, used in shown.items())
+        rows.append(("blank sections", "; ".join(blank)))
     if done.objects is not None:
-        table.add_row("objects", str(done.objects))
-    if table.row_count:
-        Terminal().print(table)
+        rows.append(("objects", str(done.objects)))
+    show(("", ""), rows)
     say(done.path)
 
 
-def print_study(study: Mapping[str, Any]) -> None:
-    """Print a study (schema ``evenslice.study/1``): its claims in sentences, and a line a treatment and network."""
-    console = Terminal()
-    for claim in study.get("claims") or []:
-        console.print(
-            f"[bold]{escape(study_words.question(claim))}[/] {study_words.sign(claim).word.capitalize()}.",
-            highlight=False,
-        )
-        console.print(f"  {escape(str(claim.get('sentence') or ''))}", highlight=False)
-    if study.get("lean"):
-        console.print(_leans(study))
-    if told := study_words.progress(study):
-        console.print(told, highlight=False)
-    for row in study_cells.failures(study):
-        what = f"{row.get('network')}, {row.get('treatment')}, {study_cells.cell_name(row)}"
-        console.print(
-            escape(f"failed: {what}: {row.get('failure') or 'nothing was measured'}"),
-            highlight=False,
-        )
+def _plan_rows(done: "Segmented") -> Rows:
+    plan = done.plan
+    if plan is None:
+        return []
+    cut, settings = plan.cut, plan.settings
+    size = " x ".join(map(str, cut.tile))
+    run = f"{size} pixels at a time, {settings.precision}, {settings.device}"
+    rows: Rows = [("network ran on", run)]
+    if cut.overlap:
+        why = "no halo makes this network exact"
+        if plan.exact_from is not None:
+            why = f"too small to be exact, as tiles of {plan.exact_from} pixels and more are"
+        rows.append(("tiles", f"blended over {cut.overlap} pixels: {why}"))
+    elif cut.halo:
+        rows.append(("tiles", f"exact, with a halo of {cut.halo} pixels"))
+    for name, differs in (
+        ("tiles to a whole slice", plan.tiles_differ),
+        ("bf16 to float32", plan.bf16_differs),
+    ):
+        if differs is not None:
+            most, mean = differs
+            text = f"probabilities differ by at most {most:.2g}, {mean:.2g} on average"
+            rows.append((name, f"{text} (middle slice)"))
+    return rows
 
 
-def _leans(study: Mapping[str, Any]) -> Table:
-    """Make a line a treatment and network."""
-    lean = study_cells.lean_of(study)
-    title = f"Mean mirror index before and after training ({confidence(study)} intervals); Dice, lowest to highest cell"
-    table = Table("treatment", "network", "before", "after", "verdicts", "Dice", "n", title=title)
-    table.columns[0].overflow = table.columns[1].overflow = "fold"
-    rows = study_cells.finished(study)
-    one = len({network for _, network, _ in lean} - {"all"}) == 1
-    for treatment, network in dict.fromkeys((treatment, network) for treatment, network, _ in lean):
-        if one and network == "all":  # says what the line of the one network says
+def print_exported(result: "Exported") -> None:
+    """Print what was written, how far it is from torch, and its certificate."""
+    about = result.to_dict()
+    batch, slices, height, width = result.shape
+    many = "any batch" if batch is None else f"a batch of {batch}"
+    sides = "any size" if result.step == 1 else f"any multiple of {result.step} pixels"
+    if height is not None:
+        sides = f"{height} x {width} pixels"
+    opset = "" if result.opset is None else f", ONNX opset {result.opset}"
+    mean = ", the mean over both directions" if result.tta == "reversal" else ""
+    apart = f"{result.difference:.2g} of the largest logit (limit {about['tolerance']:g})"
+    rows = [
+        ("format", f"{result.format}{opset}"),
+        ("input", f"{many}, {slices} slices, {sides}"),
+        ("answers", f"{about['answers']}{mean}"),
+        ("largest difference from torch", apart),
+        ("size", f"{about['bytes'] / 2**20:.1f} MiB"),
+    ]
+    show(("", str(result.path)), rows, "Exported")
+    say(f"largest response to the reversal: {certificate_text(result.certificate)}")
+    path = shlex.quote(str(result.path))
+    say(f"Next: {NEXT_COMMANDS[result.format].format(path=path)}")
+
+
+def print_datasets(known: "Sequence[Dataset]", parent: Path) -> None:
+    """Print all public datasets, and which of them are there."""
+    rows = []
+    for one in known:
+        missing = one.missing(parent / one.folder)
+        there = "yes" if not missing else "no" if len(missing) == len(one.files) else "in part"
+        voxel = _voxel(one.voxel_nm, ", ")
+        rows.append((one.name, sizes(one.shape), voxel, one.target, one.terms, there))
+    head = ("name", "z x y x x", "voxel nm", "target", "terms", "there")
+    show(head, rows, "Public datasets")
+    say(
+        "Fetch one with: evenslice data fetch NAME. "
+        f"They are looked for in {parent} ($EVENSLICE_DATA)."
+    )
+
+
+def print_placed(placed: "Placed") -> None:
+    """Print what a dataset is, how it is split, on what terms, and what to do with it."""
+    known, record = placed.dataset, placed.record
+    state = f"is in {placed.folder} already (--force fetches it again)"
+    if placed.fresh:
+        state = f"was fetched into {placed.folder}"
+    say(f"{known.name} {state}: {known.title}")
+    for part in known.parts:
+        span = "" if part.span is None else f", slices {part.span[0]}:{part.span[1]}"
+        say(f"  {part.role}: {part.raw}, labels {part.labels}{span}")
+    facts = {
+        "split": known.split,
+        "voxel nm (z, y, x)": _voxel(known.voxel_nm, ", "),
+        "labels are": known.target,
+        "terms": known.terms,
+        "please cite": f"{known.citation} (doi {known.doi})",
+        "remarks": known.notes,
+        "from": record.get("url", ""),
+        "sha256": f"{record['sha256']} {record['sha256_is']}" if record else "",
+    }
+    for name, value in facts.items():
+        if value:
+            say(f"  {name}: {value}")
+    for line in record.get("compared", []):
+        say(f"  {line}")
+    say(f"Next: {shlex.join(placed.command)}")
+
+
+def print_study(result: "Study") -> None:
+    """Print a study: its claims in sentences, and a line per treatment and network."""
+    study = study_record(result)
+    for claim in study.claims:
+        word = verdict.claim_badge(claim).word.capitalize()
+        say(f"{verdict.question(claim)} {word}.")
+        say(f"  {claim.sentence}")
+    _print_pooled(study)
+    if text := verdict.progress(study):
+        say(text)
+    for cell in study.failures:
+        reason = cell.failure or "nothing was measured"
+        say(f"failed: {cell.network}, {cell.treatment}, {cell.name}: {reason}")
+
+
+def _print_pooled(study: StudyRecord) -> None:
+    """Print a line per treatment and network; ``all`` only where there are several networks."""
+    pairs = study.pooled_pairs()
+    one_network = len({after.network for _, after in pairs} - {ALL}) == 1
+    rows = []
+    for before, after in pairs:
+        if one_network and after.network == ALL:
             continue
-        before, after = (lean.get((treatment, network, when), {}) for when in ("before", "after"))
         own = [
-            r
-            for r in rows
-            if r.get("treatment") == treatment and network in ("all", r.get("network"))
+            cell
+            for cell in study.finished
+            if cell.treatment == after.treatment and after.network in (ALL, cell.network)
         ]
-        table.add_row(
-            escape(treatment),
-            escape(network),
-            study_words.signed(before.get("value")),
-            f"{study_words.signed(after.get('value'))} ({study_words.signed_interval(after.get('low'), after.get('high'))})",
-            ", ".join(study_words.lean_badge(found or None).word for found in (before, after)),
-            study_words.spread([row.get("dice") for row in own]),
-            str(len(own)),
+        rows.append(
+            (
+                after.treatment,
+                after.network,
+                signed(before.value),
+                f"{signed(after.value)} ({signed_interval(after.low, after.high)})",
+                ", ".join(verdict.pooled_badge(found).word for found in (before, after)),
+                score_range([cell.dice for cell in own]),
+                len(own),
+            )
         )
-    return table
+    title = (
+        "Mean mirror index before and after training "
+        f"({verdict.confidence(study.confidence)} intervals); Dice, lowest to highest cell"
+    )
+    show(("treatment", "network", "before", "after", "verdicts", "Dice", "n"), rows, title)
+
+
+def print_estimate(found: "Estimate") -> None:
+    """Print the networks, the data and the time of a study that has not been run."""
+    networks = [
+        (
+            one.network,
+            one.cells,
+            f"{one.parameters / 1e6:.1f} M",
+            f"{one.step_seconds:.3g}",
+            one.weights,
+        )
+        for one in found.networks
+    ]
+    head = ("network", "cells", "parameters", "seconds per step", "weights")
+    show(head, networks, f"study {found.name}: {found.cells} cells")
+    data = []
+    for one in found.data:
+        shapes = "; ".join(map(sizes, one.shapes)) or "not known"
+        state = f"missing: {one.advice}" if one.missing else "here"
+        data.append((one.name, one.cells, shapes, state))
+    show(("dataset", "cells", "voxels (z, y, x)", "state"), data)
+    minutes = max(1, round(found.seconds / MINUTE))
+    time = (
+        f"{minutes} minutes" if found.seconds <= 2 * HOUR else f"{found.seconds / HOUR:.1f} hours"
+    )
+    say(f"About {time} in one process on this machine ({found.device}), measured on small steps.")

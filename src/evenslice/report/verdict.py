@@ -1,10 +1,15 @@
-"""Words and numbers: an audit as one sentence that needs no statistics to read."""
+"""Verdicts and numbers in words: an audit as one sentence, the claims of a study as answers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
+
+if TYPE_CHECKING:
+    from evenslice.evidence.result import Audit
+    from evenslice.evidence.stats import Interval
+    from evenslice.report.study_record import Cell, Claim, Comparison, PooledIndex, StudyRecord
 
 DASH = "–"
 HEADLINE = "gradient"
@@ -12,46 +17,30 @@ HEADLINE = "gradient"
 
 @dataclass(frozen=True)
 class Badge:
-    """A verdict as a symbol, a word and a kind; never told by colour alone."""
+    """A verdict as a symbol, a word and a kind; never shown by colour alone."""
 
     symbol: str
     word: str
     kind: str
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One measured difference between the two sides, ready to be put in words."""
-
-    method: str
-    quantity: str
-    before: str
-    after: str
-    value: float
-    low: float
-    high: float
-
-    def beyond(self, margin: float) -> bool:
-        """Whether the interval lies entirely outside the margin."""
-        return self.low > margin or self.high < -margin
-
-    def direction(self) -> str:
-        """Say which side weighs more."""
-        strong, weak = (self.after, self.before) if self.value > 0 else (self.before, self.after)
-        return f"{strong} more than {weak}"
-
-    def figures(self, audit: Mapping[str, Any], extra: str = "") -> str:
-        """Give the value with its interval in brackets."""
-        spread = f"{confidence(audit)} interval {interval(self.low, self.high)}"
-        return f"({self.quantity} {fixed(self.value)}, {spread}{extra})"
+SYMMETRIC = Badge("=", "symmetric", "symmetric")
+UNDECIDED = Badge("?", "undecided", "inconclusive")
+BADGES = {
+    "symmetric": SYMMETRIC,
+    "inconclusive": Badge("?", "inconclusive", "inconclusive"),
+    "abstained": Badge(DASH, "too little importance", "abstained"),
+    "asymmetric": Badge("≠", "asymmetric", "asymmetric"),
+}
+NO_VERDICT = Badge(DASH, "no verdict", "none")
 
 
-def is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
     """Tell a finite number from None, NaN, infinity and everything else."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def fixed(value: Any) -> str:
+def fixed(value: float | None) -> str:
     """Write a share, an index or a score with three decimals; an en dash when there is none."""
     if not is_number(value):
         return DASH
@@ -59,7 +48,13 @@ def fixed(value: Any) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def short(value: Any) -> str:
+def signed(value: float | None) -> str:
+    """Write an index or a difference with three decimals and its sign."""
+    text = fixed(value)
+    return f"+{text}" if is_number(value) and float(text) > 0 else text
+
+
+def short(value: object) -> str:
     """Write any other number, or several of them, with up to five figures; text stays as it is."""
     if isinstance(value, str):
         return value
@@ -74,15 +69,28 @@ def short(value: Any) -> str:
     return f"{value:.5g}" if 1e-4 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def interval(low: Any, high: Any) -> str:
+def interval(low: float | None, high: float | None) -> str:
     """Write an interval; an en dash when either end is missing."""
     return f"{fixed(low)} to {fixed(high)}" if is_number(low) and is_number(high) else DASH
 
 
-def confidence(audit: Mapping[str, Any]) -> str:
-    """Write the confidence of the intervals, for example ``95 %``."""
-    value = audit.get("confidence")
+def signed_interval(low: float | None, high: float | None) -> str:
+    """Write an interval of indices or differences; words when there is none."""
+    if is_number(low) and is_number(high):
+        return f"{signed(low)} to {signed(high)}"
+    return "no interval"
+
+
+def confidence(value: float | None) -> str:
+    """Write the confidence of intervals, for example ``95 %``."""
     return f"{100 * value:g} %" if is_number(value) else "stated"
+
+
+def p_value(value: float | None) -> str:
+    """Write a p value."""
+    if not is_number(value):
+        return DASH
+    return "<\u00a00.001" if value < 0.001 else f"{value:.3f}"
 
 
 def slot_names(slices: int) -> list[str]:
@@ -93,191 +101,313 @@ def slot_names(slices: int) -> list[str]:
     return [f"{offset:+d}" if offset else "centre" for offset in range(-half, half + 1)]
 
 
-def headline(audit: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Choose the method to show first: gradient, else the first that was measured."""
-    methods: Mapping[str, Any] = audit.get("methods") or {}
-    name = HEADLINE if HEADLINE in methods else next(iter(methods), "")
-    return name, methods.get(name, {})
+def sides(slices: int) -> tuple[str, str]:
+    """Name the two sides of the centre."""
+    return ("previous", "next") if slices == 3 else ("earlier slices", "later slices")
 
 
-def badge(audit: Mapping[str, Any], method: str | None = None) -> Badge:
-    """Give the badge of one method, or of the whole audit."""
-    verdict = audit.get("verdict") if method is None else audit["methods"][method].get("verdict")
-    kind = str(verdict or "none").split(":")[0]
-    if kind != "asymmetric":
-        known = {
-            "symmetric": ("=", "even"),
-            "inconclusive": ("?", "inconclusive"),
-            "abstained": (DASH, "abstained"),
-        }
-        symbol, word = known.get(kind, (DASH, "no verdict"))
-        return Badge(symbol, word, kind if kind in known else "none")
-    leans = _leaning(audit, method)
-    before, after = (
-        ("previous", "next") if audit.get("slices") == 3 else ("earlier slices", "later slices")
-    )
-    sides = {lean.value > 0 for lean in leans}
-    if len(sides) != 1:
-        return Badge("↔" if sides else "≠", "leans both ways" if sides else "leans", kind)
-    return (
-        Badge("→", f"leans to {after}", kind)
-        if sides.pop()
-        else Badge("←", f"leans to {before}", kind)
-    )
+@dataclass(frozen=True)
+class Finding:
+    """One measured difference between the two sides, ready to be put in words."""
 
+    method: str
+    quantity: str
+    before: str
+    after: str
+    found: "Interval"
 
-def sentence(audit: Mapping[str, Any]) -> str:
-    """Say the verdict of an audit in one sentence, the verdict first.
+    @property
+    def later(self) -> bool:
+        """Whether the later slice counts more."""
+        return self.found.value > 0
 
-    Parameters
-    ----------
-    audit
-        An audit as written to JSON (schema ``evenslice.audit/1``).
+    def direction(self) -> str:
+        """Say which side counts more."""
+        strong, weak = (self.after, self.before) if self.later else (self.before, self.after)
+        return f"{strong} more than {weak}"
 
-    Returns
-    -------
-    str
-        Plain text. A positive mirror index is told as a lean to the later slice.
-    """
-    verdict = str(audit.get("verdict") or "")
-    methods = audit.get("methods") or {}
-    if audit.get("slices") == 1:
-        return "Abstained: no verdict, because this model sees a single slice and has no neighbours to compare."
-    verdicts = [str(entry.get("verdict") or "") for entry in methods.values()]
-    if verdict.startswith("abstained") or (
-        verdicts and all(each.startswith("abstained") for each in verdicts)
-    ):
-        centre = fixed(headline(audit)[1].get("centre_share"))
+    def figures(self, audit: "Audit", extra: str = "") -> str:
+        """Give the value with its interval in brackets."""
+        spread = interval(self.found.low, self.found.high)
         return (
-            "Abstained: no verdict, because the slices around the centre hold too little of the importance "
-            f"(under 2 %; centre share {centre}) to compare the two sides."
+            f"({self.quantity} {fixed(self.found.value)}, "
+            f"{confidence(audit.confidence)} interval {spread}{extra})"
         )
-    if verdict == "asymmetric":
-        return _leans(audit)
-    if verdict == "symmetric":
-        return _even(audit)
-    return (
-        _undecided(audit)
-        if verdict.startswith("inconclusive")
-        else "No verdict was recorded for this model."
-    )
 
 
-def findings(audit: Mapping[str, Any], method: str) -> list[Finding]:
-    """List what one method measured between the two sides.
+def findings(audit: "Audit", method: str) -> list[Finding]:
+    """List what one method measured between the two sides: the mirror index, or every mirror pair.
 
-    Three slices give one finding, the mirror index; more give one for each mirror pair. What has no interval is left
-    out.
+    What has no interval is left out.
     """
-    entry = audit["methods"][method]
-    if audit.get("slices") == 3:
-        rows = [
-            (
-                "mirror index",
-                "the previous slice",
-                "the next slice",
-                *_ends(entry, "mirror_index", "mirror"),
-            )
-        ]
+    result = audit.methods[method]
+    if audit.slices == 3 and result.index is not None:
+        names = "the previous slice", "the next slice"
+        listed = [Finding(method, "mirror index", *names, result.index)]
     else:
-        columns = [entry.get(f"mirror_pairs{end}") or [] for end in ("", "_low", "_high")]
-        triples = enumerate(zip(*columns, strict=False), start=1)
-        rows = [
-            (f"mirror pair {j}:", f"slice -{j}", f"slice +{j}", *triple) for j, triple in triples
+        listed = [
+            Finding(method, f"mirror pair {j}:", f"slice -{j}", f"slice +{j}", pair)
+            for j, pair in enumerate(result.pairs, start=1)
         ]
-    return [Finding(method, *row) for row in rows if all(is_number(number) for number in row[3:])]
+    return [one for one in listed if is_number(one.found.low) and is_number(one.found.high)]
 
 
-def _ends(entry: Mapping[str, Any], value: str, stem: str) -> tuple[Any, Any, Any]:
-    """Read a value and its interval from a method's entry."""
-    return entry.get(value), entry.get(f"{stem}_low"), entry.get(f"{stem}_high")
+def headline(audit: "Audit") -> str:
+    """Choose the method to show first: gradient, else the first that was measured."""
+    return HEADLINE if HEADLINE in audit.methods else next(iter(audit.methods), "")
 
 
-def _margin(audit: Mapping[str, Any]) -> float:
-    value = audit.get("margin")
-    return float(value) if is_number(value) else 0.0
+def _names(audit: "Audit") -> list[str]:
+    """List the methods, the headline first."""
+    first = headline(audit)
+    return sorted(audit.methods, key=lambda name: name != first)
 
 
-def _leaning(audit: Mapping[str, Any], method: str | None = None) -> list[Finding]:
-    """Collect the findings that lie beyond the margin, the headline method's first."""
-    first = headline(audit)[0]
-    names = (
-        sorted(audit.get("methods") or {}, key=lambda name: name != first)
-        if method is None
-        else [method]
-    )
-    leaning = [name for name in names if audit["methods"][name].get("verdict") == "asymmetric"]
+def _asymmetric(audit: "Audit", methods: Sequence[str]) -> list[Finding]:
+    """Collect the findings of asymmetric methods that lie entirely beyond the margin."""
     return [
-        found for name in leaning for found in findings(audit, name) if found.beyond(_margin(audit))
+        one
+        for name in methods
+        if audit.methods[name].verdict == "asymmetric"
+        for one in findings(audit, name)
+        if one.found.low > audit.margin or one.found.high < -audit.margin
     ]
 
 
-def _count(audit: Mapping[str, Any], verdict: str) -> str:
-    """Say how many of the methods that did not abstain agree; nothing when there is only one."""
-    verdicts = [str(entry.get("verdict") or "") for entry in (audit.get("methods") or {}).values()]
-    voting = [each for each in verdicts if not each.startswith("abstained")]
-    return f"; {voting.count(verdict)} of {len(voting)} methods" if len(voting) > 1 else ""
+def badge(audit: "Audit", method: str | None = None) -> Badge:
+    """Give the badge of one method, or of the whole audit."""
+    verdict = audit.verdict if method is None else audit.methods[method].verdict
+    kind = verdict.split(":")[0]
+    if kind != "asymmetric":
+        return BADGES.get(kind, NO_VERDICT)
+    found = _asymmetric(audit, _names(audit) if method is None else [method])
+    later = {one.later for one in found}
+    if len(later) == 2:
+        return Badge("↔", "asymmetric both ways", kind)
+    return _leaning(audit.slices, later.pop()) if later else BADGES[kind]
 
 
-def _leans(audit: Mapping[str, Any]) -> str:
-    leaning = _leaning(audit)
-    if not leaning:
-        return "This model leans: the slices before and after the centre do not count the same."
-    first = leaning[0]
-    against = next((other for other in leaning if (other.value > 0) != (first.value > 0)), None)
-    if against is None:
-        strongest = max(
-            (one for one in leaning if one.method == first.method), key=lambda one: abs(one.value)
+def _leaning(slices: int, later: bool) -> Badge:
+    before, after = sides(slices)
+    return Badge("→" if later else "←", f"leans to {after if later else before}", "asymmetric")
+
+
+def sentence(audit: "Audit") -> str:
+    """Say the verdict of an audit in one sentence of plain text, the verdict first."""
+    verdicts = [method.verdict for method in audit.methods.values()]
+    if audit.slices == 1:
+        return "No verdict: this model sees a single slice and has no neighbours to compare."
+    if audit.verdict == "abstained" or (verdicts and set(verdicts) == {"abstained"}):
+        name = headline(audit)
+        shares = audit.methods[name].shares if name else ()
+        centre = fixed(shares[len(shares) // 2].value if shares else None)
+        return (
+            "No verdict: the slices around the centre hold too little of the importance "
+            f"(under 2 %; centre share {centre}) to compare the two sides."
         )
-        count = _count(audit, "asymmetric")
-        return f"This model leans: it trusts {strongest.direction()} {strongest.figures(audit, count)}."
+    words = {"asymmetric": _asymmetric_sentence, "symmetric": _symmetric_sentence}
+    return words.get(audit.verdict, _inconclusive_sentence)(audit)
+
+
+def _agreeing(audit: "Audit", verdict: str) -> str:
+    """Say how many of the methods with a verdict agree; nothing when there is only one."""
+    found = [one.verdict for one in audit.methods.values() if one.verdict != "abstained"]
+    return f"; {found.count(verdict)} of {len(found)} methods" if len(found) > 1 else ""
+
+
+def _asymmetric_sentence(audit: "Audit") -> str:
+    found = _asymmetric(audit, _names(audit))
+    if not found:
+        return "Asymmetric: the slices before and after the centre do not count the same."
+    first = found[0]
+    against = next((other for other in found if other.later != first.later), None)
+    if against is None:
+        own = [one for one in found if one.method == first.method]
+        strongest = max(own, key=lambda one: abs(one.found.value))
+        figures = strongest.figures(audit, _agreeing(audit, "asymmetric"))
+        return f"Asymmetric: this model uses {strongest.direction()} {figures}."
     one, two = (
         f"by {found.method} " if against.method != first.method else ""
         for found in (first, against)
     )
     return (
-        f"This model leans, but not to one side: {one}it trusts {first.direction()} {first.figures(audit)}, "
-        f"and {two}it trusts {against.direction()} {against.figures(audit)}."
+        "Asymmetric, but not to one side: "
+        f"{one}this model uses {first.direction()} {first.figures(audit)}, "
+        f"and {two}{against.direction()} {against.figures(audit)}."
     )
 
 
-def _even(audit: Mapping[str, Any]) -> str:
-    name = headline(audit)[0]
+def _symmetric_sentence(audit: "Audit") -> str:
+    name = headline(audit)
     measured = findings(audit, name) if name else []
-    who = (
-        "the previous and the next slice"
-        if audit.get("slices") == 3
-        else "slices equally far before and after"
-    )
-    text = f"Even: {who} count the same, within a margin of {short(audit.get('margin'))}"
+    who = "slices equally far before and after"
+    if audit.slices == 3:
+        who = "the previous and the next slice"
+    text = f"Symmetric: {who} count the same, within a margin of {short(audit.margin)}"
     if not measured:
         return f"{text}."
-    widest = max(measured, key=lambda one: max(abs(one.low), abs(one.high)))
-    return f"{text} {widest.figures(audit, _count(audit, 'symmetric'))}."
+    widest = max(measured, key=lambda one: max(abs(one.found.low), abs(one.found.high)))
+    return f"{text} {widest.figures(audit, _agreeing(audit, 'symmetric'))}."
 
 
-def _undecided(audit: Mapping[str, Any]) -> str:
-    methods = audit.get("methods") or {}
-    first = headline(audit)[0]
-    verdicts = {
-        name: str(methods[name].get("verdict") or "")
-        for name in sorted(methods, key=lambda name: name != first)
-    }
-    if "too few" in " ".join([str(audit.get("verdict")), *verdicts.values()]):
+def _inconclusive_sentence(audit: "Audit") -> str:
+    names = _names(audit)
+    verdicts = [audit.verdict, *(audit.methods[name].verdict for name in names)]
+    if any("too few" in verdict for verdict in verdicts):
         return (
-            f"Inconclusive: too few blocks ({short(audit.get('clusters'))}) to tell how sure the measurement is; "
+            f"Inconclusive: too few blocks ({audit.clusters}) to tell how sure the measurement is; "
             "audit a larger part of the volume."
         )
-    open_ones = [name for name, verdict in verdicts.items() if verdict.startswith("inconclusive")]
-    measured = [found for name in open_ones for found in findings(audit, name)]
+    undecided = [name for name in names if audit.methods[name].verdict == "inconclusive"]
+    measured = [one for name in undecided for one in findings(audit, name)]
     if not measured:
         return "Inconclusive: no method measured how the two sides compare."
-    widest = max(
-        (one for one in measured if one.method == measured[0].method),
-        key=lambda one: one.high - one.low,
-    )
-    extra = f"; by {widest.method}" if len(verdicts) > 1 else ""
+    own = [one for one in measured if one.method == measured[0].method]
+    widest = max(own, key=lambda one: one.found.high - one.found.low)
+    extra = f"; by {widest.method}" if len(names) > 1 else ""
     return (
-        "Inconclusive: the measurement is not sharp enough to call this model even or leaning at a margin of "
-        f"{short(audit.get('margin'))} {widest.figures(audit, extra)}."
+        "Inconclusive: the measurement is not precise enough to call this model symmetric or "
+        f"asymmetric at a margin of {short(audit.margin)} {widest.figures(audit, extra)}."
     )
+
+
+def sanity_checks(audit: "Audit") -> str:
+    """Say whether the sanity checks passed, and which failed or were not made."""
+    found = audit.believed
+    if not found["passed"]:
+        return f"Sanity checks failed ({', '.join(found['failed'])}): the result is unreliable"
+    missing = f" (not made: {', '.join(found['not_made'])})" if found["not_made"] else ""
+    return f"Sanity checks passed{missing}"
+
+
+QUESTIONS = {
+    "persists": "Does the asymmetry persist after fine-tuning?",
+    "restores": "Does uniform initialisation restore symmetry?",
+    "keeps accuracy": "Is accuracy kept?",
+}
+ANSWERS = {
+    "persists": {
+        "yes": "Yes: after training, networks that start as pretrained ({control}) still use one "
+        "neighbour slice more than the other.",
+        "no": "No: after training, networks that start as pretrained ({control}) use both "
+        "neighbour slices alike.",
+        "undecided": "Undecided: these cells do not tell whether networks that start as "
+        "pretrained ({control}) are asymmetric after training.",
+    },
+    "restores": {
+        "yes": "Yes: networks that start with equal channels use the previous and the next slice "
+        "alike after training.",
+        "no": "No: networks that start with equal channels use one neighbour slice more than the "
+        "other after training.",
+        "undecided": "Undecided: these cells do not tell whether networks that start with equal "
+        "channels are symmetric after training.",
+    },
+    "keeps accuracy": {
+        "yes": "Yes: starting with equal channels segments no worse than starting as pretrained "
+        "({control}), within the margin.",
+        "no": "No: starting with equal channels segments worse than starting as pretrained "
+        "({control}).",
+        "undecided": "Undecided: these cells do not tell whether starting with equal channels "
+        "costs accuracy.",
+    },
+}
+CLAIM_BADGES = {"yes": Badge("✓", "yes", "symmetric"), "no": Badge("✗", "no", "asymmetric")}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What treatments are compared by: its title and short name, what lower and higher mean."""
+
+    title: str
+    short: str
+    lower: str
+    higher: str
+
+
+OUTCOMES = {
+    "lean": Outcome(
+        "Asymmetry after training", "|mirror index|", "less asymmetric", "more asymmetric"
+    ),
+    "dice": Outcome("Dice", "Dice", "less accurate", "more accurate"),
+    "iou": Outcome("IoU", "IoU", "less accurate", "more accurate"),
+}
+
+
+def outcome_of(name: str) -> Outcome:
+    """Return what an outcome means."""
+    return OUTCOMES.get(name, Outcome(name, name, "lower", "higher"))
+
+
+def question(claim: "Claim") -> str:
+    """Return the question that a claim answers."""
+    return QUESTIONS.get(claim.name, claim.name)
+
+
+def answer(claim: "Claim", control: str) -> str:
+    """Answer a claim's question in one sentence without numbers; empty for an unknown claim."""
+    words = ANSWERS.get(claim.name, {}).get(claim.verdict, "")
+    return words.replace("{control}", control)
+
+
+def claim_badge(claim: "Claim") -> Badge:
+    """Return the badge of a claim."""
+    return CLAIM_BADGES.get(claim.verdict, UNDECIDED)
+
+
+def pooled_badge(found: "PooledIndex") -> Badge:
+    """Return the badge of a pooled mirror index."""
+    if found.verdict == "asymmetric":
+        later = is_number(found.value) and found.value > 0
+        return Badge("→" if later else "←", "asymmetric", "asymmetric")
+    known = {"symmetric": SYMMETRIC, "undecided": UNDECIDED}
+    return known.get(found.verdict, Badge(DASH, "no cells", "none"))
+
+
+def cell_badge(cell: "Cell", margin: float | None) -> Badge:
+    """Return the badge of one cell's audit after training."""
+    if cell.failure:
+        return Badge("✗", "failed", "none")
+    kind = cell.verdict.split(":")[0]
+    if kind == "asymmetric" and is_number(margin):
+        low, high = cell.index.low, cell.index.high
+        if (is_number(low) and low > margin) or (is_number(high) and high < -margin):
+            return _leaning(cell.slices, is_number(low) and low > margin)
+    return BADGES.get(kind, NO_VERDICT)
+
+
+def comparison_badge(found: "Comparison") -> Badge:
+    """Return the badge of a comparison; less asymmetry and more accuracy are good."""
+    outcome = outcome_of(found.outcome)
+    if found.verdict in ("lower", "higher"):
+        lower = found.verdict == "lower"
+        good = lower == (found.outcome == "lean")
+        kind = "symmetric" if good else "asymmetric"
+        return Badge("↓" if lower else "↑", outcome.lower if lower else outcome.higher, kind)
+    if found.verdict == "equivalent":
+        return Badge("=", f"equivalent, within {short(found.margin)}", "symmetric")
+    return UNDECIDED
+
+
+def score_range(values: Sequence[float | None]) -> str:
+    """Write the lowest and the highest of several scores; one when they agree."""
+    known = [value for value in values if is_number(value)]
+    if not known:
+        return DASH
+    low, high = fixed(min(known)), fixed(max(known))
+    return low if low == high else f"{low} to {high}"
+
+
+def progress(study: "StudyRecord") -> str:
+    """Say what is not finished, and what failed; empty when all cells were measured."""
+    parts = []
+    if study.cells > study.done:
+        parts.append(
+            f"This study is not finished: {study.done} of {study.cells} cells are done, "
+            f"{study.cells - study.done} pending. All that follows is about the cells that are "
+            "done, and may change."
+        )
+    if study.failed:
+        parts.append(
+            f"{study.failed} of {study.done} cells that were run failed; nothing below counts them."
+        )
+    return " ".join(parts)

@@ -6,13 +6,13 @@
   const slide = viewer.querySelector(".slide");
   if (slide) {
     const slider = slide.querySelector("input");
-    const told = slide.querySelector("output");
+    const label = slide.querySelector("output");
     const show = () => {
       const chosen = Number(slider.value) - 1;
       places.forEach((place, number) => place.classList.toggle("aside", number !== chosen));
-      const words = places[chosen].getAttribute("aria-label");
-      told.textContent = words;
-      slider.setAttribute("aria-valuetext", words);
+      const text = places[chosen].getAttribute("aria-label");
+      label.textContent = text;
+      slider.setAttribute("aria-valuetext", text);
     };
     slider.addEventListener("input", show);
     slide.hidden = false;

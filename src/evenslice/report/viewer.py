@@ -1,27 +1,28 @@
-"""The viewer of windows: for each window and model its slices side by side, each with the layers that can lie over it."""
+"""The viewer of windows: the slices of each window side by side, with the layers over them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from evenslice.evidence.window_view import Look
 from evenslice.report import pictures
-from evenslice.report.pictures import Limits
 from evenslice.report.verdict import slot_names
 
-PICTURE_BYTES = (
-    5_000_000  # of pixels on the whole page: under 7 MB once encoded, whatever they hold
-)
-KEYS = {
+if TYPE_CHECKING:
+    from evenslice.evidence.window_view import Look
+
+PICTURE_BYTES = 5_000_000  # of pixels on the whole page: under 7 MB once encoded
+ORDER = ("raw", "attribution", "prediction", "truth", "error")
+Keys = tuple[tuple[str, str], ...]
+KEYS: dict[str, Keys] = {
     "prediction": (("predicted", pictures.PREDICTED),),
-    "truth": (("outline of the truth", pictures.TRUE),),
+    "truth": (("outline of the ground truth", pictures.TRUE),),
     "error": tuple(zip(("missed", "too much", "another class"), pictures.WRONG, strict=True)),
 }
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One picture of a panel: what it shows (``raw``, ``attribution``, ``prediction``, ``truth``, ``error``), and in words."""
+    """One picture of a panel: what it shows (one of ``ORDER``), and a description."""
 
     kind: str
     source: str
@@ -30,7 +31,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Panel:
-    """One slice of a window: its layers, its caption, and the scale bar (per cent of the width, words) or None."""
+    """One slice: its caption, layers, and scale bar (per cent of the width, label) or None."""
 
     caption: str
     layers: tuple[Layer, ...]
@@ -55,121 +56,121 @@ class Place:
     strips: tuple[Strip, ...]
 
 
-def viewer_of(looks: Sequence[Look]) -> dict[str, Any] | None:
-    """Make what the viewer's template shows: all pictures in one grey scale, small enough for one page.
+@dataclass(frozen=True)
+class Viewer:
+    """What the viewer's template shows.
+
+    Attributes
+    ----------
+    places
+        The windows.
+    layers, shown
+        The layers that there are, and those shown at first.
+    legend, heat
+        What the colours of the layers mean, and the colour scale of importance, or None.
+    """
+
+    places: tuple[Place, ...]
+    layers: tuple[str, ...]
+    shown: frozenset[str]
+    legend: dict[str, Keys]
+    heat: str | None
+
+
+def viewer_of(windows: "Sequence[Look]") -> Viewer | None:
+    """Draw windows in one grey scale, small enough for one page.
 
     Parameters
     ----------
-    looks
-        Windows of any models. Those at the same place of the volume are shown together, in the order given.
+    windows
+        Of any models. Those at the same place of the volume are shown together, in this order.
 
     Returns
     -------
-    dict or None
-        ``places``, the ``layers`` that there are with those ``shown`` at first, the ``legend`` of their colours, and the widest
-        ``columns``; None without looks.
+    Viewer or None
+        None without windows.
     """
-    if not looks:
+    if not windows:
         return None
-    limits = pictures.grey_limits(look.slices for look in looks)
-    most = min(pictures.LARGEST, PICTURE_BYTES // sum(_planes(look) for look in looks))
-    groups: dict[tuple[Any, ...], list[Look]] = {}
-    for look in looks:
-        groups.setdefault((look.origin, look.slices.shape), []).append(look)
-    places = [
-        Place(_where(group[0]), tuple(_strip(look, limits, max(most, 1)) for look in group))
+    limits = pictures.grey_limits(window.slices for window in windows)
+    most = min(pictures.LARGEST, PICTURE_BYTES // sum(_pictures(window) for window in windows))
+    groups: dict[tuple[object, ...], list[Look]] = {}
+    for window in windows:
+        groups.setdefault((window.origin, window.slices.shape), []).append(window)
+    places = tuple(
+        Place(_where(group[0]), tuple(_strip(window, limits, max(most, 1)) for window in group))
         for group in groups.values()
-    ]
-    kinds = dict.fromkeys(
+    )
+    kinds = {
         layer.kind
         for place in places
         for strip in place.strips
         for panel in strip.panels
         for layer in panel.layers
-    )
-    order = [
-        kind for kind in ("raw", "attribution", "prediction", "truth", "error") if kind in kinds
-    ]
-    return {
-        "places": places,
-        "layers": order,
-        "shown": {"raw", "attribution" if "attribution" in order else "prediction"},
-        "legend": _keys(looks, order),
-        "heat": pictures.colour_key() if "attribution" in order else None,
-        "columns": max(len(look.slices) for look in looks),
     }
+    layers = tuple(kind for kind in ORDER if kind in kinds)
+    first = "attribution" if "attribution" in kinds else "prediction"
+    heat = pictures.colour_key() if "attribution" in kinds else None
+    return Viewer(places, layers, frozenset({"raw", first}), _legend(windows, layers), heat)
 
 
-def _keys(looks: Sequence[Look], order: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
+def _legend(windows: "Sequence[Look]", layers: Sequence[str]) -> dict[str, Keys]:
     """Say what the colours of the layers mean; numbered predictions have a colour each."""
-    keys = {kind: KEYS[kind] for kind in order if kind in KEYS}
-    if "prediction" in keys and any(look.numbered for look in looks):
-        most = int(max(look.prediction.max() for look in looks if look.numbered))
-        several = [
-            (f"class {n}", pictures.CLASSES[n])
-            for n in range(1, min(most, len(pictures.CLASSES) - 1) + 1)
-        ]
+    keys = {kind: KEYS[kind] for kind in layers if kind in KEYS}
+    numbered = [window for window in windows if window.numbered]
+    if numbered and "prediction" in keys:
+        most = int(max(window.prediction.max() for window in numbered))
+        classes = tuple((f"class {n}", pictures.CLASSES[n]) for n in range(1, min(most, 8) + 1))
         objects = (("objects, in eight colours by turns", pictures.CLASSES[1]),)
-        keys["prediction"] = tuple(several) if most < len(pictures.CLASSES) else objects
-    if "error" in keys and not any(look.numbered for look in looks):
+        keys["prediction"] = classes if most < len(pictures.CLASSES) else objects
+    if "error" in keys and not numbered:
         keys["error"] = keys["error"][:2]
     return keys
 
 
-def _planes(look: Look) -> int:
+def _pictures(window: "Look") -> int:
     """Count the pictures of a window."""
-    return len(look.slices) * (1 if look.attribution is None else 2) + (
-        1 if look.truth is None else 3
-    )
+    layers = 1 if window.attribution is None else 2
+    return len(window.slices) * layers + (1 if window.truth is None else 3)
 
 
-def _where(look: Look) -> str:
-    _, height, width = look.slices.shape
-    z, y, x = look.origin
+def _where(window: "Look") -> str:
+    _, height, width = window.slices.shape
+    z, y, x = window.origin
     return f"z {z}, y {y} to {y + height - 1}, x {x} to {x + width - 1}"
 
 
-def _strip(look: Look, limits: Limits, most: int) -> Strip:
-    slices, height, width = look.slices.shape
-    bar = pictures.scale_bar(width, look.voxel_nm[2]) if look.voxel_nm else None
-    tall = look.voxel_nm[1] / look.voxel_nm[2] if look.voxel_nm and bar else 1.0
-    importance = None if look.attribution is None else pictures.strength(look.attribution)
+def _strip(window: "Look", limits: pictures.Limits, most: int) -> Strip:
+    slices, height, width = window.slices.shape
+    voxel = window.voxel_nm
+    bar = pictures.scale_bar(width, voxel[2]) if voxel else None
+    tall = voxel[1] / voxel[2] if voxel and bar else 1.0
+    importance = None if window.attribution is None else pictures.strength(window.attribution)
     panels = []
     for slot, name in enumerate(slot_names(slices)):
-        at = f"{name}, z {look.origin[0] + slot - slices // 2}"
-        layers = [
-            Layer("raw", pictures.grey_png(look.slices[slot], limits, most), f"Raw slice, {at}")
-        ]
+        caption = f"{name}, z {window.origin[0] + slot - slices // 2}"
+        raw = pictures.grey_png(window.slices[slot], limits, most)
+        layers = [Layer("raw", raw, f"Raw slice, {caption}")]
         if importance is not None:
-            text = f"Importance of every pixel of the {name} slice, {look.label}"
-            layers.append(
-                Layer("attribution", pictures.importance_png(importance[slot], most), text)
-            )
+            text = f"Importance of every pixel of the {name} slice, {window.label}"
+            heat = pictures.importance_png(importance[slot], most)
+            layers.append(Layer("attribution", heat, text))
         if slot == slices // 2:
-            layers += _centre_layers(look, most)
-        panels.append(Panel(at, tuple(layers), bar if slot == 0 else None))
-    return Strip(look.label, tuple(panels), f"{width} / {height * tall:.6g}", width < 100)
+            layers += _centre_layers(window, most)
+        panels.append(Panel(caption, tuple(layers), bar if slot == 0 else None))
+    return Strip(window.label, tuple(panels), f"{width} / {height * tall:.6g}", width < 100)
 
 
-def _centre_layers(look: Look, most: int) -> list[Layer]:
+def _centre_layers(window: "Look", most: int) -> list[Layer]:
     """Draw what belongs to the centre slice alone."""
-    draw = pictures.classes_png if look.numbered else pictures.probability_png
-    layers = [
-        Layer(
-            "prediction",
-            draw(look.prediction, most),
-            f"Prediction of {look.label} for the centre slice",
-        )
-    ]
-    wrong = look.wrong()
-    if look.truth is not None and wrong is not None:
-        layers.append(
-            Layer(
-                "truth",
-                pictures.outline_png(look.truth, most),
-                "Outlines of the truth, centre slice",
-            )
-        )
-        text = f"Errors of {look.label} in the centre slice: {(wrong > 0).mean():.1%} of its pixels"
+    draw = pictures.classes_png if window.numbered else pictures.probability_png
+    text = f"Prediction of {window.label} for the centre slice"
+    layers = [Layer("prediction", draw(window.prediction, most), text)]
+    wrong = window.wrong()
+    if window.truth is not None and wrong is not None:
+        outline = pictures.outline_png(window.truth, most)
+        layers.append(Layer("truth", outline, "Outlines of the ground truth, centre slice"))
+        part = (wrong > 0).mean()
+        text = f"Errors of {window.label} in the centre slice: {part:.1%} of its pixels"
         layers.append(Layer("error", pictures.wrong_png(wrong, most), text))
     return layers

@@ -1,0 +1,256 @@
+"""One style for every chart: matplotlib figures as inline SVG for a page or files for a paper."""
+
+import io
+import re
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from evenslice.errors import BadInputError, escape_control_chars
+from evenslice.report.verdict import is_number
+from evenslice.volume.atomic import written_beside
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, QUIET, GRID, BAND = "#1f242b", "#5b636e", "#e3e5e8", "#e4efe9"
+BEFORE = ("#0072b2", "#4a9bcb", "#86bfdf", "#bbddef")
+AFTER = ("#d55e00", "#e68a45", "#f0b184", "#f8d6bf")
+CENTRE = "#8b8f96"
+MARKERS = ("o", "s", "^", "D", "v")
+WIDTH = 7.2  # inches: two columns of most journals
+ON_PAGE = 2  # CSS pixels of a page per point: a figure of 7.2 inches fills it
+FONT = " font-family: 'DejaVu Sans';"  # wider than the fonts of pages, which it makes room for
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": QUIET,
+    "axes.linewidth": 0.6,
+    "axes.labelcolor": INK,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": QUIET,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 0.9,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "evenslice",
+    "savefig.dpi": 200,
+}
+METADATA: dict[str, dict[str, Any]] = {
+    ".svg": {"Date": None, "Creator": "evenslice"},
+    ".pdf": {"CreationDate": None, "Creator": "evenslice"},
+    ".png": {"Software": "evenslice"},
+}
+TOOLTIP = "tooltip: "
+COORDINATES = ("d", "x", "y", "transform")
+_DECIMALS = re.compile(r"(\.\d\d)\d+")
+_REFERENCE = re.compile(r"url\(#(.+)\)")
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the style of this project, whatever the user's settings are."""
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a browser has more fonts
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def blank(width: float, height: float) -> "Figure":
+    """Return an empty figure of so many inches that a notebook shows by itself, without pyplot."""
+    from matplotlib.figure import Figure
+
+    class Drawing(Figure):
+        """A figure with its picture."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            with styled():
+                self.savefig(buffer, format="png", metadata=METADATA[".png"], facecolor="white")
+            return buffer.getvalue()
+
+    return Drawing(figsize=(width, height), layout="constrained")
+
+
+def slot_colour(offset: int) -> str:
+    """Colour a slot by side: blue before the centre, orange after it, paler farther out."""
+    if offset == 0:
+        return CENTRE
+    return (BEFORE if offset < 0 else AFTER)[min(abs(offset), 4) - 1]
+
+
+def numbers(values: Iterable[float | None]) -> list[float]:
+    """Return the values that are finite numbers."""
+    return [value for value in values if is_number(value)]
+
+
+def add_tooltip(artist: "Artist", text: str) -> None:
+    """Give a mark the words that a page shows when the pointer rests on it."""
+    artist.set_gid(TOOLTIP + text)
+
+
+def add_interval(
+    axis: "Axes",
+    ends: tuple[float | None, float | None],
+    place: float,
+    colour: str = INK,
+    width: float = 1.2,
+) -> None:
+    """Draw a horizontal interval; nothing where an end is missing."""
+    low, high = ends
+    if is_number(low) and is_number(high):
+        axis.plot([low, high], [place, place], color=colour, lw=width, solid_capstyle="butt")
+
+
+def add_margin(axis: "Axes", margin: float | None, across: bool = True) -> None:
+    """Shade what counts as symmetric, and draw the line of no difference."""
+    shade, zero = (axis.axvspan, axis.axvline) if across else (axis.axhspan, axis.axhline)
+    if is_number(margin):
+        shade(-margin, margin, color=BAND, lw=0, zorder=0)
+    zero(0, color=QUIET, lw=0.7, zorder=0.5)
+
+
+def set_rows(axis: "Axes", names: Sequence[str]) -> None:
+    """Give an axis one named row per entry, the first on top."""
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_yticks(range(len(names)), names)
+    axis.tick_params(axis="y", length=0)
+
+
+def to_svg(figure: "Figure", ident: str, title: str, description: str = "") -> Markup:
+    """Turn a figure into inline SVG that a screen reader announces; the text stays text.
+
+    Parameters
+    ----------
+    figure
+        What to show.
+    ident
+        Unique on the page; all identifiers in the drawing start with it.
+    title, description
+        The chart in words.
+
+    Returns
+    -------
+    Markup
+        An ``<svg>`` element. The same figure gives the same text.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with styled(), matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata=METADATA[".svg"], transparent=True)
+    root = ET.fromstring(escape_control_chars(buffer.getvalue()))
+    _simplify(root)
+    _own_identifiers(root, ident)
+    width = ON_PAGE * float(root.attrib["viewBox"].split()[2])
+    root.attrib = {
+        "viewBox": root.attrib["viewBox"],
+        "role": "img",
+        "aria-labelledby": f"{ident}-title {ident}-description",
+        "stroke-linejoin": "round",
+        "style": f"max-width: {width:g}px",
+    }
+    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+        name = "title" if tag == "title" else "description"
+        head = ET.Element(tag, {"id": f"{ident}-{name}"})
+        head.text = escape_control_chars(text)
+        root.insert(place, head)
+    return Markup(ET.tostring(root, encoding="unicode").replace(FONT, ""))
+
+
+def _simplify(root: ET.Element) -> None:
+    """Leave the names that HTML knows, two decimals, and no styles that would reach the page."""
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith(("}metadata", "}style")):
+                parent.remove(child)
+        parent.tag = parent.tag.rpartition("}")[2]
+        for name in list(parent.attrib):
+            value = parent.attrib.pop(name)
+            short = _DECIMALS.sub(r"\1", value) if name in COORDINATES else value
+            parent.attrib[name.rpartition("}")[2]] = short
+        if not (parent.tail or "").strip():
+            parent.tail = None
+
+
+def _merge_markers(root: ET.Element) -> dict[str, str]:
+    """Keep one definition of each marker; return which stands for which."""
+    first: dict[tuple[str | None, ...], str] = {}
+    same: dict[str, str] = {}
+    for definitions in root.iter("defs"):
+        for shape in definitions.findall("path"):
+            name = shape.attrib["id"]
+            same[name] = first.setdefault((shape.get("d"), shape.get("style")), name)
+            if same[name] != name:
+                definitions.remove(shape)
+    return same
+
+
+def _own_identifiers(root: ET.Element, ident: str) -> None:
+    """Keep the identifiers that something refers to, marked as this drawing's; write tooltips."""
+    same, names = _merge_markers(root), dict[str, str]()
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            found = _REFERENCE.fullmatch(value)
+            target = found[1] if found else value[1:] if key == "href" else ""
+            if target:
+                new = names.setdefault(same.get(target, target), f"{ident}-{len(names)}")
+                element.attrib[key] = f"url(#{new})" if found else f"#{new}"
+    for element in list(root.iter()):
+        name = element.attrib.pop("id", "")
+        if name in names:
+            element.attrib["id"] = names[name]
+        if name.startswith(TOOLTIP):
+            tip = ET.Element("title")
+            tip.text = name.removeprefix(TOOLTIP)
+            element.insert(0, tip)
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a figure as SVG, PDF or PNG, by the ending of the name; the same figure, the same bytes.
+
+    Parameters
+    ----------
+    figure
+        What to write.
+    path
+        The file; one that was there is replaced only once the new one is whole.
+
+    Raises
+    ------
+    BadInputError
+        If the name ends in something else.
+    """
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending not in METADATA:
+        raise BadInputError(
+            f"{path} ends in {path.suffix!r}, expected .svg, .pdf or .png; choose another name"
+        )
+    for artist in figure.findobj():
+        if str(artist.get_gid()).startswith(TOOLTIP):
+            artist.set_gid(None)
+    with styled(), written_beside(path) as part:
+        figure.savefig(part, format=ending[1:], metadata=METADATA[ending], facecolor="white")
