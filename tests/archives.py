@@ -53,7 +53,7 @@ def hdf5(voxels: np.ndarray, name: str = "main") -> bytes:
 
 
 def snemi3d(shape=SHAPE) -> dict[str, bytes]:
-    """As in snemi.zip of PyTorch Connectomics: flat, TIFF stacks, the labels of the test volume as HDF5."""
+    """As in snemi.zip of PyTorch Connectomics: flat TIFF stacks, the test labels as HDF5."""
     return {
         "train-input.tif": tiff(grey(1, shape)),
         "train-labels.tif": tiff(instances(1, shape)),
@@ -99,7 +99,7 @@ def isbi() -> dict[str, bytes]:
 
 
 def vnc(membrane_is: int = 255) -> dict[str, bytes]:
-    """As in master.zip of groundtruth-drosophila-vnc: a folder for each kind, one picture a slice."""
+    """As in master.zip of groundtruth-drosophila-vnc: a folder per kind, a picture per slice."""
     top = "groundtruth-drosophila-vnc-master"
     files = {f"{top}/README.md": b"Segmented anisotropic ssTEM dataset of neural tissue"}
     for z in range(SHAPE[0]):

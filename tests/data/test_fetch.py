@@ -1,392 +1,257 @@
-"""Fetching over HTTP: whole, cut, killed, changed, refused; from a server on this machine."""
+"""Public data sets end to end, from small archives of exactly the public layouts."""
 
-import errno
+import dataclasses
 import hashlib
-import io
 import json
-import random
-import socket
-from contextlib import contextmanager
+import shutil
 
+import numpy as np
 import pytest
+import tifffile
+from filelock import FileLock
 
-from evenslice.data import connection, fetch
-from evenslice.data.fetch import ATTEMPTS, MB, Received, download, forget
+import archives
+from archives import SHAPE, gf_pa66, isbi, lucchi, membranes, snemi3d, vnc, zipped
+from evenslice import open_volume, save_volume
+from evenslice.data import fetch as fetching
+from evenslice.data.fetch import RECORD, SourceRecord, fetch
+from evenslice.data.registry import DATASETS, dataset
 from evenslice.errors import BadInputError
-from serving import serving
 
-BODY = random.Random(0).randbytes(3 * MB // 2)
-OTHER = random.Random(1).randbytes(MB)
-CUT = 700_000
+LAYOUTS = {"SNEMI3D": snemi3d, "Lucchi++": lucchi, "GF-PA66": gf_pa66, "ISBI 2012": isbi}
+ALL = (slice(None),) * 3
 
 
-@pytest.fixture
-def shelf(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(fetch, "PAUSE_S", 0.0)
-    with serving() as shelf:
-        yield shelf
-
-
-@pytest.fixture
-def target(tmp_path):
-    return tmp_path / "snemi.zip"
-
-
-def get(url, target, **how):
-    return download(url, target, **how)
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def ranges(shelf):
-    return [headers.get("Range") for _, headers in shelf.asked]
-
-
-def fail(url, target, words, **how):
+def refuse(words, *args, **how):
     with pytest.raises(BadInputError, match=words) as caught:
-        get(url, target, **how)
+        fetch(*args, **how)
     assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
-def test_a_file_comes_whole_with_its_hash(shelf, target):
-    received = get(shelf.put("a.zip", BODY), target)
-    assert target.read_bytes() == BODY
-    assert received == Received(target, len(BODY), hashlib.sha256(BODY).hexdigest(), None)
-    assert names(target.parent) == ["snemi.zip", "snemi.zip.part.json"]
-    forget(target)
-    assert names(target.parent) == []
+def listed(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_there_from_the_same_address_is_not_asked_for_again(shelf, target):
-    url = shelf.put("a.zip", BODY)
-    first = get(url, target)
-    assert get(url, target) == first
-    assert len(shelf.asked) == 1
-    assert get(shelf.put("b.zip", OTHER), target).size == len(OTHER)
-    assert target.read_bytes() == OTHER
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "deep" / "there"
 
 
-def test_two_queries_are_two_files(shelf, target):
-    url = shelf.put("a.zip", BODY)
-    get(f"{url}?id=1", target)
-    get(f"{url}?id=2", target)
-    assert len(shelf.asked) == 2
+@pytest.mark.parametrize("name", [known.name for known in DATASETS])
+def test_every_data_set_comes_with_volumes_that_open(shelf, folder, name):
+    known = dataset(name)
+    body = zipped(LAYOUTS.get(name, vnc)())
+    url = shelf.put("mirror.zip", body)
+    fetched = fetch(name, folder, f"{url}?token=secret")
+    assert fetched.fresh
+    assert known.missing(folder) == []
+    for volume in known.volumes:
+        raw, labels = open_volume(folder / volume.raw), open_volume(folder / volume.labels)
+        assert raw.shape == labels.shape == SHAPE
+    assert fetched.record.sha256 == hashlib.sha256(body).hexdigest()
+    assert (fetched.record.bytes, fetched.record.url) == (len(body), url)
+    assert "publishes none" in fetched.record.sha256_is
+    assert json.loads((folder / RECORD).read_text()) == fetched.record.to_dict()
+    assert [path.name for path in folder.parent.iterdir()] == ["there"]
+    assert f"{known.train.raw} is 6 x 8 x 10; " in fetched.notes[0]
 
 
-@pytest.mark.parametrize("reset", [False, True])
-def test_a_cut_connection_is_gone_on_with(shelf, target, reset):
-    url = shelf.put("a.zip", BODY, cuts=[CUT, 100_000], reset=reset)
-    get(url, target)
-    assert target.read_bytes() == BODY
-    assert len(shelf.asked) == 3
-    assert "Range" not in shelf.asked[0][1]
-    if not reset:  # where the connection is reset, what was under way is lost
-        assert shelf.asked[1][1]["If-Range"] == shelf.asked[2][1]["If-Range"] == '"one"'
-        assert ranges(shelf) == [None, f"bytes={CUT}-", f"bytes={CUT + 100_000}-"]
+def test_gf_pa66_has_the_shape_of_its_info_and_three_classes(shelf, folder):
+    fetch("gf-pa66", folder, shelf.put("pa66.zip", zipped(gf_pa66())))
+    raw, labels = (open_volume(folder / f"pa66{kind}.raw") for kind in ("", ".ground_truth"))
+    np.testing.assert_array_equal(raw.read(ALL), archives.grey(1))
+    assert np.unique(labels.read(ALL)).tolist() == [0, 1, 2]
 
 
-def test_the_next_command_goes_on_with_the_part(shelf, target):
-    url = shelf.put("a.zip", BODY, cuts=[CUT] + [0] * ATTEMPTS)
-    fail(
-        url,
-        target,
-        r"cut after 700000 of 1500000 bytes\).*the part of 0.7 MB is kept: run the same command to go on",
-    )
-    assert len(shelf.asked) == ATTEMPTS  # the cut that brought something is the first of them
-    assert names(target.parent) == ["snemi.zip.part", "snemi.zip.part.json"]
-    assert target.with_name("snemi.zip.part").read_bytes() == BODY[:CUT]
-    shelf["/a.zip"].cuts = []
-    get(url, target)
-    assert target.read_bytes() == BODY
-    assert ranges(shelf)[-1] == f"bytes={CUT}-"
+def test_membranes_of_isbi_are_one_and_voxels_have_their_size(shelf, folder):
+    fetch("isbi", folder, shelf.put("x.zip", zipped(isbi())))
+    made, raw = open_volume(folder / "membranes.tif"), open_volume(folder / "raw.tif")
+    np.testing.assert_array_equal(made.read(ALL), membranes())
+    np.testing.assert_array_equal(raw.read(ALL), archives.grey(1))
+    assert raw.voxel_nm == made.voxel_nm == (50.0, 4.0, 4.0)
+    assert made.meaning == "labels"
+    originals = {"train-volume.tif", "train-labels.tif", "test-volume.tif"}
+    assert listed(folder) == {RECORD, "raw.tif", "membranes.tif", *originals}
 
 
-def test_a_server_that_knows_no_ranges_sends_all_again(shelf, target):
-    get(shelf.put("a.zip", BODY, cuts=[CUT], ranges=False), target)
-    assert target.read_bytes() == BODY
-
-
-@pytest.mark.parametrize("if_range", [True, False])
-def test_a_file_that_changed_meanwhile_is_fetched_anew(shelf, target, if_range):
-    url = shelf.put("a.zip", BODY, cuts=[CUT] + [0] * ATTEMPTS)
-    fail(url, target, "is kept")
-    shelf.put("a.zip", OTHER, etag='"two"', if_range=if_range)
-    assert get(url, target).sha256 == hashlib.sha256(OTHER).hexdigest()
-    assert target.read_bytes() == OTHER
-
-
-def test_without_a_tag_the_size_must_be_the_same(shelf, target):
-    url = shelf.put("a.zip", BODY, etag=None, cuts=[CUT] + [0] * ATTEMPTS)
-    fail(url, target, "is kept")
-    shelf.put("a.zip", OTHER, etag=None)
-    get(url, target)
-    assert target.read_bytes() == OTHER
-
-
-def test_weak_tags_are_not_relied_on(shelf, target):
-    when = {"Last-Modified": "Sat, 01 Jan 2022 00:00:00 GMT"}
-    url = shelf.put("a.zip", BODY, etag='W/"one"', cuts=[CUT], headers=when, if_range=False)
-    get(url, target)
-    assert target.read_bytes() == BODY
-    assert shelf.asked[1][1]["If-Range"] == when["Last-Modified"]
+@pytest.mark.parametrize("membrane_is", [255, 0])
+def test_membranes_of_vnc_are_one_however_they_are_drawn(shelf, folder, membrane_is):
+    fetch("vnc", folder, shelf.put("x.zip", zipped(vnc(membrane_is))))
+    expected = {"membranes": membranes(), "mitochondria": membranes(6), "raw": archives.grey(1)}
+    for name, voxels in expected.items():
+        np.testing.assert_array_equal(open_volume(folder / f"{name}.tif").read(ALL), voxels)
+    assert fetch("vnc mitochondria", folder).fresh is False
 
 
 @pytest.mark.parametrize(
-    "note", ["", "not json", "[]", '{"url": 1}', '{"url": "http://elsewhere/a.zip"}']
+    ("labels", "words"),
+    [(255 * membranes(), "is dark in 80 %"), (np.zeros(SHAPE, np.uint8), "is dark in 0 %")],
 )
-def test_a_part_of_unknown_origin_is_thrown_away(shelf, target, note):
-    target.with_name("snemi.zip.part").write_bytes(b"x" * CUT)
-    target.with_name("snemi.zip.part.json").write_text(note)
-    get(shelf.put("a.zip", BODY), target)
-    assert target.read_bytes() == BODY
-    assert ranges(shelf) == [None]
+def test_labels_of_isbi_drawn_otherwise_are_refused(shelf, folder, labels, words):
+    files = isbi() | {"ISBI-2012-challenge/train-labels.tif": archives.tiff(labels)}
+    url = shelf.put("x.zip", zipped(files))
+    refuse(f"x.zip:train-labels.tif {words}", "isbi", folder, url)
 
 
-def left_of(target, url, size, total):
-    target.with_name("snemi.zip.part").write_bytes(BODY[:size])
-    known = {"url": url, "etag": '"one"', "digest": None, "total": total}
-    target.with_name("snemi.zip.part.json").write_text(json.dumps(known))
+def test_a_set_that_is_there_is_verified_and_not_fetched(shelf, folder):
+    url = shelf.put("x.zip", zipped(lucchi()))
+    first, again = fetch("lucchi", folder, url), fetch("lucchi", folder, url)
+    assert (first.fresh, again.fresh) == (True, False)
+    assert (again.record, again.notes) == (first.record, first.notes)
+    assert len(shelf.asked) == 1
 
 
-def test_a_part_that_is_whole_is_not_asked_for(shelf, target):
-    url = shelf.put("a.zip", BODY)
-    left_of(target, url, len(BODY), len(BODY))
-    get(url, target)
-    assert target.read_bytes() == BODY
+def test_files_put_there_by_hand_are_a_data_set(tmp_path):
+    for name, body in lucchi().items():
+        (tmp_path / name).write_bytes(body)
+    for text in (None, "", "[]", '{"schema": "evenslice.source/1", "url": 1}'):
+        if text is not None:
+            (tmp_path / RECORD).write_text(text)
+        fetched = fetch("lucchi", tmp_path)
+        assert (fetched.fresh, fetched.record) == (False, None)
+
+
+def test_force_fetches_anew_and_replaces(shelf, folder):
+    fetch("lucchi", folder, shelf.put("x.zip", zipped(lucchi())))
+    (folder / "mine.txt").write_text("mine")
+    changed = lucchi() | {"train_im.h5": archives.hdf5(archives.grey(9), "volumes/raw")}
+    fetch("lucchi", folder, shelf.put("x.zip", zipped(changed)), force=True)
+    volume = open_volume(folder / "train_im.h5")
+    np.testing.assert_array_equal(volume.read(ALL), archives.grey(9))
+    assert (folder / "mine.txt").read_text() == "mine"
+
+
+def test_files_in_the_way_are_refused_before_anything_is_downloaded(shelf, tmp_path):
+    (tmp_path / "train_im.h5").write_text("mine")
+    url = shelf.put("x.zip", zipped(lucchi()))
+    refuse("holds train_im.h5, expected none", "lucchi", tmp_path, url)
     assert shelf.asked == []
+    assert (tmp_path / "train_im.h5").read_text() == "mine"
+    fetch("lucchi", tmp_path, url, force=True)
+    assert open_volume(tmp_path / "train_im.h5").shape == SHAPE
 
 
-def test_a_part_that_turns_out_whole_is_taken(shelf, target):
-    url = shelf.put("a.zip", BODY)
-    left_of(target, url, len(BODY), None)
-    get(url, target)
-    assert target.read_bytes() == BODY
-    assert ranges(shelf) == [f"bytes={len(BODY)}-"]
+def test_other_files_of_the_archive_replace_nothing_either(shelf, folder):
+    folder.mkdir(parents=True)
+    (folder / "test-volume.tif").write_text("mine")
+    url = shelf.put("x.zip", zipped(isbi()))
+    refuse("holds test-volume.tif, expected none", "isbi", folder, url)
+    assert listed(folder) == {"test-volume.tif"}
+    fetch("isbi", folder, url, force=True)
+    assert len(shelf.asked) == 2  # force downloads again
 
 
-def test_a_part_beyond_the_end_is_thrown_away(shelf, target):
-    url = shelf.put("a.zip", OTHER)
-    left_of(target, url, len(BODY), None)
-    get(url, target)
-    assert target.read_bytes() == OTHER
-    assert ranges(shelf) == [f"bytes={len(BODY)}-", None]
+def test_an_archive_that_is_here_already_is_used_and_stays(tmp_path):
+    (tmp_path / "snemi.zip").write_bytes(zipped(snemi3d()))
+    fetched = fetch("snemi", tmp_path, str(tmp_path / "snemi.zip"))
+    assert fetched.record.url == "snemi.zip"
+    assert (tmp_path / "snemi.zip").is_file()
+    refuse("--from is none.zip, which is no file", "snemi", tmp_path / "other", "none.zip")
+    assert not (tmp_path / "other").exists()
 
 
-def test_a_part_larger_than_the_file_is_begun_anew(shelf, target):
-    url = shelf.put("a.zip", OTHER)
-    left_of(target, url, len(BODY), len(OTHER))
-    get(url, target)
-    assert target.read_bytes() == OTHER
-    assert ranges(shelf) == [None]
-
-
-def test_an_answer_without_length_is_taken_to_its_end(shelf, target):
-    assert get(shelf.put("a.zip", BODY, length=False), target).size == len(BODY)
-    assert target.read_bytes() == BODY
-
-
-def test_errors_that_may_pass_are_tried_again(shelf, target):
-    get(shelf.put("a.zip", BODY, statuses=[503, 429, 500]), target)
-    assert target.read_bytes() == BODY
-    assert len(shelf.asked) == 4
-
-
-def test_errors_that_stay_are_told(shelf, target):
-    fail(
-        shelf.put("a.zip", BODY, statuses=[500] * 9),
-        target,
-        r"\(500 Internal Server Error\), expected a file; check",
-    )
-    assert len(shelf.asked) == ATTEMPTS
-
-
-def test_what_is_not_there_is_asked_for_once(shelf, target):
-    fail(
-        f"{shelf.address}/none.zip",
-        target,
-        r"none.zip cannot be fetched \(404 Not Found\), expected a file",
-    )
+def test_a_whole_archive_is_kept_until_its_files_are_in_place(shelf, folder):
+    """The record on Zenodo lacks the labels of the test volume."""
+    files = {f"x/{name}": body for name, body in snemi3d().items() if name != "test-labels.h5"}
+    url = shelf.put("snemi.zip", zipped(files))
+    for _ in range(2):
+        refuse("snemi.zip lacks test-labels.h5 .it holds", "snemi", folder, url)
     assert len(shelf.asked) == 1
-    assert names(target.parent) == []
+    assert not folder.exists()
+    shelf.put("snemi.zip", zipped(snemi3d()))
+    fetch("snemi", folder, url, force=True)
+    assert listed(folder.parent) == {f"there/{name}" for name in (RECORD, *snemi3d())}
 
 
-def test_no_server(shelf, target):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}/a.zip"
-        fail(url, target, "the server refused the connection")
+def test_a_damaged_archive_is_not_kept(shelf, tmp_path, folder):
+    url = shelf.put("x.zip", zipped(lucchi())[:-50])
+    refuse("is damaged", "lucchi", folder, url)
+    assert list(tmp_path.iterdir()) == []
+    shelf.put("x.zip", zipped(lucchi()))
+    assert fetch("lucchi", folder, url).fresh
 
 
-def test_no_such_name(shelf, target, monkeypatch):
-    def unknown(*args, **how):
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    fail("http://nowhere.invalid/a.zip", target, "the name of the server is not known here")
-
-
-def test_a_silent_server(shelf, target, monkeypatch):
-    monkeypatch.setattr(connection, "TIMEOUT_S", 0.05)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        fail(
-            f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip",
-            target,
-            "the server did not answer in time",
-        )
+def test_a_fetch_that_brought_nothing_leaves_nothing(shelf, tmp_path, folder):
+    refuse("404 Not Found", "lucchi", folder, f"{shelf.address}/none.zip")
+    refuse("leaves its folder", "lucchi", folder, shelf.put("x.zip", zipped({"../a": b"x"})))
+    assert not folder.exists()
+    assert listed(tmp_path).isdisjoint({"a", "deep/a"})
 
 
-def test_a_server_that_speaks_something_else(shelf, target, monkeypatch):
-    import threading
-
-    with socket.create_server(("127.0.0.1", 0)) as odd:
-
-        def talk():
-            for _ in range(ATTEMPTS):
-                other, _ = odd.accept()
-                with other:
-                    other.recv(4096)
-                    other.sendall(b"SSH-2.0-OpenSSH\r\n")
-
-        thread = threading.Thread(target=talk, daemon=True)
-        thread.start()
-        fail(f"http://127.0.0.1:{odd.getsockname()[1]}/a.zip", target, "cannot be fetched")
+SHORT = archives.hdf5(archives.grey(0, (5, 8, 10)))
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/a.zip", "file:///etc/passwd", "a.zip", "http:///a.zip", "http://[/a.zip", ""]
+    ("name", "changed", "words"),
+    [
+        ("Lucchi++", {"test_mito.h5": SHORT}, "test_mito.h5:/main is 5 x 8 x 10, expected 6 x 8"),
+        ("Lucchi++", {"test_mito.h5": b"no HDF5"}, "test_mito.h5 "),
+        ("GF-PA66", {"pa66.raw": b"short"}, "pa66.raw has 5 bytes"),
+        ("SNEMI3D", {"train-input.tif": archives.tiff(archives.grey()[0])}, "is a 2-D image"),
+    ],
 )
-def test_only_web_addresses_are_fetched(target, url):
-    fail(url, target, "expected http:// or https://")
+def test_what_is_not_as_described_is_not_put_in_place(shelf, folder, name, changed, words):
+    url = shelf.put("x.zip", zipped(LAYOUTS[name]() | changed))
+    refuse(f"x.zip:.*{words}", name, folder, url)
+    assert not folder.exists()
 
 
-def test_redirects_are_followed(shelf, target):
-    get(shelf.put("b.zip", location=shelf.put("a.zip", BODY, cuts=[CUT])), target)
-    assert target.read_bytes() == BODY
-    assert [path for path, _ in shelf.asked] == ["/b.zip", "/a.zip"] * 2
-    assert ranges(shelf)[-1] == f"bytes={CUT}-"
+def test_two_processes_do_not_fetch_into_one_folder(shelf, tmp_path):
+    url = shelf.put("x.zip", zipped(lucchi()))
+    downloads = tmp_path / ".there.download"
+    downloads.mkdir()
+    with FileLock(downloads / "fetch.lock"):
+        refuse("another process is fetching into", "lucchi", tmp_path / "there", url)
+    assert shelf.asked == []
+    fetch("lucchi", tmp_path / "there", url)
 
 
-@pytest.mark.parametrize(
-    "elsewhere", ["file:///etc/passwd", "ftp://127.0.0.1/a.zip", "data:text/plain,x"]
-)
-def test_redirects_lead_nowhere_else(shelf, target, elsewhere):
-    fail(shelf.put("b.zip", location=elsewhere), target, "lead.*, which is not followed")
-    assert names(target.parent) == []
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "there").write_text("mine")
+    refuse("there is a file, expected a folder", "lucchi", tmp_path / "there")
+    assert listed(tmp_path) == {"there"}
 
 
-def test_a_secure_address_leads_to_secure_ones_only():
-    from urllib.request import Request
+def test_the_address_of_the_data_set_is_the_one_that_is_asked(monkeypatch, tmp_path):
+    asked = []
 
-    with pytest.raises(connection.UnreachableError, match="leads from https to http"):
-        connection._Redirects().redirect_request(
-            Request("https://a/b"), io.BytesIO(), 302, "", {}, "http://a/b"
-        )
+    def download(url, store):
+        asked.append(url)
+        store.mkdir()
+        (store / "master.zip").write_bytes(zipped(vnc()))
+        return store / "master.zip", f"md5:{'1' * 32}"
 
-
-def test_redirects_in_a_ring_end(shelf, target):
-    fail(shelf.put("b.zip", location="/b.zip"), target, "leads in a ring")
-
-
-def test_digests_that_servers_state_are_compared(shelf, target):
-    sha256, md5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
-    stated = {"X-Linked-Etag": f'"{sha256}"'}
-    assert get(shelf.put("a.zip", BODY, headers=stated), target).stated == ("sha256", sha256)
-    on_the_way = shelf.put("b.zip", location=shelf.put("a.zip", BODY), headers=stated)
-    assert get(on_the_way, target).stated == ("sha256", sha256)
-    assert get(shelf.put("c.zip", BODY, etag=f'"md5:{md5}"'), target).stated == ("md5", md5)
+    monkeypatch.setattr(fetching, "download", download)
+    monkeypatch.setenv("EVENSLICE_DATA", str(tmp_path / "data"))
+    fetched = fetch("vnc")
+    assert asked == [dataset("vnc").archives[0].url]
+    assert fetched.folder == tmp_path / "data" / "vnc"
+    assert fetched.record.compared[0] == "md5 stated by the server: agrees"
+    assert "sha256 stated by torch-em" in fetched.notes[-1]
+    assert "differs" in fetched.notes[-1]
+    assert SourceRecord.read(fetched.folder) == fetched.record
 
 
-@pytest.mark.parametrize(
-    "how", [{"headers": {"X-Linked-Etag": f'"{"0" * 64}"'}}, {"etag": f'"md5:{"0" * 32}"'}]
-)
-def test_a_file_that_is_not_what_its_server_states_is_thrown_away(shelf, target, how):
-    fail(
-        shelf.put("a.zip", BODY, **how),
-        target,
-        "came with another (sha256|md5) than its server states",
-    )
-    assert names(target.parent) == []
+def test_published_shapes_need_no_note(shelf, folder, monkeypatch):
+    small = dataclasses.replace(dataset("lucchi"), shape=(6, 10, 8))  # y and x the other way round
+    monkeypatch.setattr(fetching, "dataset", lambda name: small)
+    assert fetch("lucchi", folder, shelf.put("x.zip", zipped(lucchi()))).notes == ()
 
 
-def test_a_digest_stated_on_the_way_tells_parts_apart(shelf, target):
-    url = shelf.put("a.zip", BODY, cuts=[CUT], etag='"first host"')
-    stated = {"X-Linked-Etag": hashlib.sha256(BODY).hexdigest()}
-    first = shelf.put("b.zip", location=url, headers=stated)
-    shelf["/a.zip"].cuts += [0] * ATTEMPTS
-    fail(first, target, "is kept")
-    shelf.put("a.zip", BODY, etag='"second host"')
-    get(first, target)
-    assert target.read_bytes() == BODY
-    assert ranges(shelf)[-1] == f"bytes={CUT}-"  # another tag, the same digest: the part is good
-    assert "If-Range" not in shelf.asked[-1][1]
+def test_real_volumes_in_their_folders_are_data_sets(shared):
+    for name in ("ISBI 2012", "VNC", "VNC mitochondria"):
+        fetched = fetch(name, shared / "data" / dataset(name).folder)
+        assert (fetched.fresh, fetched.notes) == (False, ())
 
 
-def test_room_is_looked_for_first(shelf, target, monkeypatch):
-    monkeypatch.setattr(
-        fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": fetch.ROOM})()
-    )
-    fail(shelf.put("a.zip", BODY), target, r"has 64 MB free, expected 66 MB; make room")
-    assert names(target.parent) == []
-
-
-def test_a_full_disk_is_no_cut_connection(shelf, target, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(fetch, "_write", full)
-    with pytest.raises(OSError, match="No space left"):
-        get(shelf.put("a.zip", BODY), target)
-    assert len(shelf.asked) == 1
-
-
-def test_secrets_of_an_address_are_not_kept(shelf, target):
-    get(f"{shelf.put('a.zip', BODY)}?token=secret", target)
-    note = target.with_name("snemi.zip.part.json").read_text()
-    assert "secret" not in note
-    assert "secret" not in fail(
-        f"{shelf.address}/none.zip?token=secret", target.with_name("b.zip"), "404"
-    )
-    assert connection.shown("https://me:secret@host:8080/a?b#c") == "https://host:8080/a"
-
-
-def counting(steps, stop=None):
-    @contextmanager
-    def progress(label, total):
-        steps.append((label, total))
-
-        def step(note=""):
-            steps.append(1)
-            if stop is not None and len(steps) > stop:
-                raise KeyboardInterrupt
-
-        yield step
-
-    return progress
-
-
-def test_progress_counts_megabytes_once(shelf, target):
-    steps = []
-    get(shelf.put("a.zip", BODY * 3, cuts=[2 * MB]), target, progress=counting(steps))
-    assert steps == [("snemi.zip (MB)", 5), 1, 1, 1, 1, 1]
-
-
-def test_progress_of_a_file_of_unknown_size(shelf, target):
-    steps = []
-    get(shelf.put("a.zip", BODY, length=False), target, progress=counting(steps))
-    assert steps == [("snemi.zip (MB, size not stated)", 0), 1]
-
-
-def test_an_interrupt_keeps_the_part(shelf, target):
-    url = shelf.put("a.zip", BODY * 3)
-    with pytest.raises(KeyboardInterrupt):
-        get(url, target, progress=counting([], stop=2))
-    had = target.with_name("snemi.zip.part").stat().st_size
-    assert 2 * MB <= had < 3 * MB
-    get(url, target)
-    assert target.read_bytes() == BODY * 3
-    assert ranges(shelf) == [None, f"bytes={had}-"]
+def test_real_isbi_goes_through_its_public_layout(shared, tmp_path):
+    source = shared / "data" / "isbi2012"
+    ground_truth = tifffile.imread(source / "membranes.tif")
+    shutil.copy(source / "raw.tif", tmp_path / "train-volume.tif")
+    save_volume(tmp_path / "train-labels.tif", np.uint8(255 * (1 - ground_truth)))
+    names = ("train-volume.tif", "train-labels.tif")
+    files = {f"ISBI-2012-challenge/{name}": (tmp_path / name).read_bytes() for name in names}
+    (tmp_path / "x.zip").write_bytes(zipped(files))
+    assert fetch("isbi", tmp_path / "there", str(tmp_path / "x.zip")).notes == ()
+    made = tifffile.imread(tmp_path / "there" / "membranes.tif")
+    np.testing.assert_array_equal(made, ground_truth)

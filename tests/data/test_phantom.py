@@ -11,12 +11,12 @@ SMALL = (3, 48, 80)
 
 @pytest.fixture(scope="module")
 def default() -> Phantom:
-    return phantom()
+    return phantom((9, 192, 192))
 
 
 @pytest.fixture(scope="module")
 def several() -> list[Phantom]:
-    return [phantom((14, 72, 72), seed) for seed in range(16)]
+    return [phantom((12, 64, 64), seed) for seed in range(16)]
 
 
 def same(one: Phantom, two: Phantom) -> list[bool]:
@@ -43,8 +43,8 @@ def overlaps(neurons: np.ndarray, apart: int = 1) -> list[float]:
     return found
 
 
-def lean(raw: np.ndarray, membranes: np.ndarray) -> float:
-    """How much better a section's picture shows the next section's membranes than the previous one's."""
+def asymmetry(raw: np.ndarray, membranes: np.ndarray) -> float:
+    """How much better a picture shows the next section's membranes than the previous one's."""
     dark, on = (v - v.mean(axis=(1, 2), keepdims=True, dtype=float) for v in (raw, membranes))
     return float(
         (np.sum(dark[1:] * on[:-1]) - np.sum(dark[:-1] * on[1:]))
@@ -53,7 +53,7 @@ def lean(raw: np.ndarray, membranes: np.ndarray) -> float:
 
 
 def irreversibility(neurons: np.ndarray) -> float:
-    """Third-order lag statistic of cross-section areas: 0 for growth like shrinkage, and its sign flips with z."""
+    """Third-order lag statistic of areas: 0 for growth like shrinkage; its sign flips with z."""
     area = areas(neurons)
     one, two = area[:-1], area[1:]
     return float(np.sum(one**2 * two - one * two**2) / np.sum(np.abs(two - one) * one * two))
@@ -64,7 +64,7 @@ def trend(values: np.ndarray) -> float:
 
 
 def zero_within(values: list[float], limit: float) -> bool:
-    """Whether the mean over seeds is 0 within four standard errors, and smaller than `limit` in any case."""
+    """Whether the mean over seeds is 0 within four standard errors and below `limit`."""
     error = np.std(values, ddof=1) / np.sqrt(len(values))
     return bool(abs(np.mean(values)) < min(4 * error, limit))
 
@@ -82,7 +82,7 @@ def test_first_sections_of_a_view_are_not_copies_of_each_other():
     assert correlation(made.raw[0], made.raw[1]) < 0.9
 
 
-@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 33, 57), (12, 128, 256)])
+@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 33, 57)])
 def test_shapes_and_types(shape):
     made = phantom(shape, seed=1)
     assert [getattr(made, name).shape for name in ARRAYS] == [shape] * 4
@@ -97,7 +97,7 @@ def test_shapes_and_types(shape):
         made.raw = made.membranes
 
 
-def test_truth_is_consistent(default):
+def test_ground_truth_is_consistent(default):
     assert set(np.unique(default.membranes)) == {0, 1}
     assert set(np.unique(default.mitochondria)) == {0, 1}
     np.testing.assert_array_equal(default.neurons == 0, default.membranes == 1)
@@ -136,7 +136,7 @@ def test_neighbouring_sections_overlap_but_move(default):
     assert far < near - 0.1
 
 
-def test_membranes_are_dark_and_where_the_truth_says(default):
+def test_membranes_are_dark_and_where_the_ground_truth_says(default):
     dark = default.membranes == 1
     assert default.raw[~dark].mean() - default.raw[dark].mean() > 30
     inside = -correlation(default.raw, default.membranes)
@@ -166,11 +166,11 @@ def test_structures_keep_their_size_in_nm():
     assert abs(fine.membranes.mean() - coarse.membranes.mean()) < 0.03
 
 
-def test_no_lean_to_either_neighbour(several):
-    assert zero_within([lean(p.raw, p.membranes) for p in several], 0.04)
+def test_neighbours_are_symmetric(several):
+    assert zero_within([asymmetry(p.raw, p.membranes) for p in several], 0.04)
     blurred = [0.75 * p.raw[1:] + 0.25 * p.raw[:-1] for p in several]
     assert not zero_within(
-        [lean(b, p.membranes[1:]) for b, p in zip(blurred, several, strict=True)], 0.04
+        [asymmetry(b, p.membranes[1:]) for b, p in zip(blurred, several, strict=True)], 0.04
     )
 
 

@@ -12,8 +12,8 @@ from fuzzing import TEXTS, document, edited, edits, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evenslice.data.placing import RECORD, SCHEMA, _record_in
-from evenslice.data.unpack import unpack
+from evenslice.data.archive import unpack
+from evenslice.data.fetch import RECORD, SCHEMA, SourceRecord
 from evenslice.segmentation.predictions import trained_spans, training_warning
 from evenslice.segmentation.run import segment
 from evenslice.study.folder import as_csv
@@ -78,10 +78,7 @@ def test_notes_of_stores_and_data(executions, tmp_path, data):
     executions(lambda: trained_spans(tmp_path), lambda spans: training_warning(spans, 9))
     record = {"schema": SCHEMA, "url": "https://a", "sha256": "x", "sha256_is": "y", "compared": []}
     (tmp_path / RECORD).write_text(json.dumps(document(data.draw, record)))
-    executions(
-        lambda: _record_in(tmp_path),
-        lambda found: [str(line) for line in found.get("compared", [])],
-    )
+    executions(lambda: SourceRecord.read(tmp_path), lambda found: found is None or found.to_dict())
 
 
 def packed(names):

@@ -16,13 +16,12 @@ data_app = typer.Typer(
 @data_app.command(name="list")
 def list_(json: Json = None, force: Force = False, traceback: Traceback = False) -> None:
     """List the data sets, their terms, and which of them are there."""
-    from evenslice.data.placing import facts
     from evenslice.data.registry import DATASETS, default_folder
     from evenslice.report.tables import print_datasets
 
     check_json(json, force)
     parent = default_folder()
-    listed = [facts(one, parent / one.folder) for one in DATASETS]
+    listed = [one.describe(parent / one.folder) for one in DATASETS]
     write_json(
         json, {"schema": "evenslice.datasets/1", "folder": str(parent), "datasets": listed}, force
     )
@@ -35,7 +34,7 @@ def fetch(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="As list names it; case, spaces and signs do not matter."
+            metavar="NAME", help="As list names it; case, spaces and punctuation do not matter."
         ),
     ],
     to: Annotated[
@@ -55,15 +54,15 @@ def fetch(
     force: Force = False,
     traceback: Traceback = False,
 ) -> None:
-    """Fetch a data set, unpack it, look whether it is as described; an interrupted fetch goes on."""
-    from evenslice.data.placing import fetch as run
+    """Fetch a data set, unpack it and verify that it is as described."""
+    from evenslice.data.fetch import fetch as run
     from evenslice.progress import bar
-    from evenslice.report.tables import print_placed
+    from evenslice.report.tables import print_fetched
 
     check_json(json, force)
-    placed = run(name, to=to, source=from_, force=force, progress=bar)
-    for note in placed.notes:
+    fetched = run(name, to=to, source=from_, force=force, progress=bar)
+    for note in fetched.notes:
         warn(note)
-    write_json(json, placed.to_dict(), force)
+    write_json(json, fetched.to_dict(), force)
     if json != "-":
-        print_placed(placed)
+        print_fetched(fetched)

@@ -1,273 +1,296 @@
-"""Fetching a file that may be large: streamed, with progress, gone on with after a cut or a kill."""
+"""Bring a public data set into its folder: download, unpack, convert, verify, put in place."""
 
-import hashlib
 import json
+import math
 import shutil
-import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
-from evenslice.data.connection import (
-    LogitsAdapter,
-    UnreachableError,
-    ask,
-    check_address,
-    read,
-    shown,
-)
+import numpy as np
+
+from evenslice.data.archive import MB, DamagedError, download, sha256_of, unpack, without_secrets
+from evenslice.data.registry import Archive, Conversion, Dataset, dataset, default_folder
 from evenslice.errors import BadInputError
-from evenslice.progress import Progress, Step, silent
-from evenslice.volume.atomic import fsync, named, written_beside
+from evenslice.progress import Progress, silent
+from evenslice.volume.array import Volume, sizes
+from evenslice.volume.atomic import folder_written_beside
+from evenslice.volume.files import open_volume, save_volume
+from evenslice.volume.locks import try_lock
 
-MB = 10**6
-PIECE = 2**16
-ATTEMPTS = 4
-PAUSE_S = 1.0
-ROOM = 64 * MB  # that is left free in any case
+RECORD = "evenslice-source.json"
+SCHEMA = "evenslice.source/1"
+NO_HASH = "of what was received; the page of the source publishes none that we know of"
+LARGEST_VOXEL = 8  # bytes
+SPARE = 1000 * MB  # for what an archive holds beside the volumes
 
 
 @dataclass(frozen=True)
-class Received:
-    """A file that was fetched whole.
+class SourceRecord:
+    """Where the files of a data set came from, as written beside them.
 
     Attributes
     ----------
-    path
-        Where it lies.
-    size
-        Bytes.
-    sha256
-        Of what was received.
-    stated
-        Algorithm and digest that the server stated, with which the file agrees; None if it stated none.
+    dataset
+        Name of the data set.
+    url
+        Address or file name of the archive.
+    bytes, sha256
+        Size and hash of the archive.
+    compared
+        Hashes that others state for it, and whether they agree.
+    fetched
+        Time, ISO 8601.
     """
 
-    path: Path
-    size: int
+    dataset: str
+    url: str
+    bytes: int
     sha256: str
-    stated: tuple[str, str] | None = None
+    sha256_is: str
+    compared: list[str]
+    fetched: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def read(cls, folder: Path) -> "SourceRecord | None":
+        """Read the record of a folder, None for files put there by hand."""
+        try:
+            found = json.loads((folder / RECORD).read_text())
+            return cls(**found) if found.pop("schema") == SCHEMA else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What the server said of the file when its part was begun."""
+class FetchedDataset:
+    """A data set in its folder, its layout verified.
 
-    url: str
-    etag: str | None
-    digest: tuple[str, str] | None
-    total: int | None
+    Attributes
+    ----------
+    fresh
+        Whether it was fetched now, or was there already.
+    record
+        Where it came from, None for files put there by hand.
+    notes
+        What differs from what was published.
+    """
 
-    def is_of(self, other: "_Known") -> bool:
-        """Whether a part of one is a part of the other, as far as the server tells."""
-        if self.digest or other.digest:
-            return self.digest == other.digest
-        return (self.etag, self.total) == (other.etag, other.total)
-
-
-class _Place:
-    """The file, its part while it is not whole, and a note of what the part is of."""
-
-    def __init__(self, target: Path, url: str) -> None:
-        self.target, self.url = target, url
-        self.part = target.with_name(f"{target.name}.part")
-        self._note = target.with_name(f"{target.name}.part.json")
-
-    def size(self) -> int:
-        """Bytes of the part."""
-        return self.part.stat().st_size if self.part.is_file() else 0
-
-    def known(self) -> _Known | None:
-        """Return what is known of the part, None if there is none of this address."""
-        try:
-            values = json.loads(self._note.read_text())
-            digest = values["digest"] and (str(values["digest"][0]), str(values["digest"][1]))
-            known = _Known(values["url"], values["etag"], digest, values["total"])
-        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
-            return None
-        return known if known.url == _key(self.url) else None
+    dataset: Dataset
+    folder: Path
+    fresh: bool
+    record: SourceRecord | None
+    notes: tuple[str, ...] = ()
 
     @property
-    def is_noted(self) -> bool:
-        """Whether there is a note."""
-        return self._note.is_file()
+    def command(self) -> list[str]:
+        """The words of a command that trains on it."""
+        train, test = self.dataset.train, self.dataset.test
+        paths = [str(self.folder / path) for path in (train.raw, train.labels)]
+        words = ["evenslice", "train", *paths, "model.safetensors", "--target", self.dataset.target]
+        if test.raw == train.raw and test.span:
+            words += ["--validation", f"{test.span[0]}:{test.span[1]}"]
+        return words
 
-    def note(self, known: _Known) -> None:
-        """Write down what the part is of."""
-        with written_beside(self._note) as beside:
-            beside.write_text(json.dumps(asdict(known)) + "\n")
-
-    def clear(self) -> None:
-        """Throw the part away."""
-        self.part.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
-
-
-class _Meter:
-    """Progress in MB; the bar begins when the server has said how large the file is."""
-
-    def __init__(self, label: str, progress: Progress, stack: ExitStack) -> None:
-        self._label, self._progress, self._stack = label, progress, stack
-        self._step: Step | None = None
-        self._shown = 0
-
-    def at(self, size: int, total: int | None) -> None:
-        """Show how many bytes there are."""
-        if self._step is None:
-            said = "MB" if total is not None else "MB, size not stated"
-            self._step = self._stack.enter_context(
-                self._progress(f"{self._label} ({said})", -(-(total or 0) // MB))
-            )
-        reached = -(-size // MB) if size == total else size // MB
-        for _ in range(self._shown, reached):
-            self._step()
-        self._shown = max(self._shown, reached)
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return {
+            "schema": "evenslice.data/1",
+            **self.dataset.describe(self.folder),
+            "fresh": self.fresh,
+            "source": None if self.record is None else self.record.to_dict(),
+            "notes": list(self.notes),
+            "command": self.command,
+        }
 
 
-def download(url: str, target: Path, progress: Progress = silent) -> Received:
-    """Fetch a file into ``target``, going on with what an earlier try left beside it.
-
-    The part lies beside as ``NAME.part``, with a note ``NAME.part.json`` of address, size and entity tag; if the file at the source is
-    another one by now, it is fetched anew. Cut connections and errors of the server that may pass are tried again, with
-    growing pauses. Where the server states a digest of the file, it is compared.
+def fetch(
+    name: str,
+    to: Path | None = None,
+    source: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> FetchedDataset:
+    """Bring a public data set into its folder, or verify it if it is there.
 
     Parameters
     ----------
-    url
-        Address, http or https.
-    target
-        The file; its folder must exist. One that is there from the same address is kept as it is.
+    name
+        Of the data set.
+    to
+        Its folder; its own within ``default_folder()`` if None.
+    source
+        Another address of the archive, or the archive itself as a file.
+    force
+        Fetch again what is there, and replace it.
     progress
-        Shows MB.
+        Shows how far unpacking is.
 
     Raises
     ------
     BadInputError
-        If it cannot be had, there is no room for it, or it is not what the server stated. A part is kept.
+        If there is no such data set, it cannot be downloaded or unpacked, its files are not as
+        described, or files are in the way.
     """
-    check_address(url)
-    place = _Place(target, url)
-    known = place.known()
-    if target.is_file() and known is not None and known.total == target.stat().st_size:
-        return Received(target, target.stat().st_size, _hash(target, "sha256"), known.digest)
-    if known is None:
-        place.clear()
-    with ExitStack() as stack:
-        _receive_all(place, _Meter(target.name, progress, stack))
-    return _checked(place)
-
-
-def _receive_all(place: _Place, meter: _Meter) -> None:
-    failures, received = 0, False
-    while True:
-        before = place.size()
+    known = dataset(name)
+    folder = default_folder() / known.folder if to is None else to
+    if not force and not known.missing(folder):
+        return _verified(known, folder, fresh=False)
+    downloads = folder.resolve().with_name(f".{folder.resolve().name}.download")
+    with _alone(folder, downloads), folder_written_beside(folder, True, beside=True) as part:
+        if not force and not known.missing(folder):  # a killed fetch had its files to move only
+            return _verified(known, folder, fresh=True)
+        _check_free(folder, (*known.files, *known.archived_files), force)
+        archive, record = _archive(known, downloads, source, force)
+        most = SPARE + len(known.archived_files) * LARGEST_VOXEL * math.prod(known.shape)
         try:
-            return _receive(place, meter)
-        except UnreachableError as error:
-            gained = place.size() > before
-            received, failures = received or gained, 1 if gained else failures + 1
-            if failures >= ATTEMPTS or not (error.passing or received):
-                raise BadInputError(_advice(place, str(error))) from error
-            time.sleep(PAUSE_S * 2 ** (failures - 1))
+            files = unpack(archive, part, known.archived_files, most, progress)
+            for conversion in known.conversions:
+                convert(conversion, part, known.voxel_nm)
+            notes = verify_layout(known, part)
+        except DamagedError:
+            shutil.rmtree(downloads, ignore_errors=True)
+            raise
+        except BadInputError as error:
+            raise BadInputError(str(error).replace(f"{part}/", f"{archive.name}:")) from error
+        _check_free(folder, files, force)
+        text = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
+        (part / RECORD).write_text(f"{text}\n")
+    differs = [line for line in record.compared if "differs" in line]
+    return FetchedDataset(known, folder, True, record, (*notes, *differs))
 
 
-def _advice(place: _Place, reason: str) -> str:
-    what = f"{shown(place.url)} cannot be fetched ({reason}), expected a file"
-    if place.size():
-        return (
-            f"{what}; the part of {place.size() / MB:.1f} MB is kept: run the same command to go on"
-        )
-    return f"{what}; check address and network, then run the same command again"
+def verify_layout(known: Dataset, folder: Path) -> tuple[str, ...]:
+    """Open every volume of a data set and return what is not as published.
+
+    Raises
+    ------
+    BadInputError
+        If one cannot be opened, or labels differ in shape from their volume.
+    """
+    notes: dict[str, None] = {}
+    published = (known.shape, (known.shape[0], *known.shape[:0:-1]))  # either order of y and x
+    for volume in known.volumes:
+        raw, labels = (open_volume(folder / path) for path in (volume.raw, volume.labels))
+        if raw.shape != labels.shape:
+            raise BadInputError(
+                f"{labels.source} is {sizes(labels.shape)}, expected {sizes(raw.shape)} like "
+                f"{raw.source}; check the archive"
+            )
+        if raw.shape not in published:
+            notes[
+                f"{volume.raw} is {sizes(raw.shape)}; {sizes(known.shape)} is what was published"
+            ] = None
+        if volume.span is not None and volume.span[1] > raw.shape[0]:
+            notes[
+                f"{volume.raw} ends before slice {volume.span[1]}, so the stated split does not "
+                "apply to it"
+            ] = None
+    return tuple(notes)
 
 
-def _receive(place: _Place, meter: _Meter) -> None:
-    """Make one request and write what comes; return when the part is whole."""
-    known, start = place.known(), place.size()
-    if known is None or (known.total is not None and start > known.total):
-        start = 0
-    if known is not None and start == known.total:
-        return
-    tag = None if known is None or known.digest else known.etag
-    with ask(place.url, start, tag) as answer:
-        now = _Known(_key(place.url), answer.etag, answer.digest, answer.total)
-        if answer.status == 416 or (
-            answer.start and not (known and answer.start == start and known.is_of(now))
-        ):
-            if answer.status == 416 and start and answer.total == start:
-                return place.note(now)
-            place.clear()
-            raise UnreachableError("the file at the source is another one by now", True)
-        check_room(place.part.parent, (answer.total or 0) - answer.start)
-        place.note(now)
-        _write(place.part, answer, meter)
+def _verified(known: Dataset, folder: Path, fresh: bool) -> FetchedDataset:
+    notes = verify_layout(known, folder)
+    return FetchedDataset(known, folder, fresh, SourceRecord.read(folder), notes)
 
 
-def _write(part: Path, answer: LogitsAdapter, meter: _Meter) -> None:
-    size = answer.start
-    with named(part), part.open("ab" if size else "wb") as file:
-        while piece := read(answer, PIECE):
-            if size // ROOM < (size + len(piece)) // ROOM:
-                check_room(part.parent, len(piece))
-            file.write(piece)
-            size += len(piece)
-            meter.at(size, answer.total)
-    if answer.total is not None and size != answer.total:
-        raise UnreachableError(f"the connection was cut after {size} of {answer.total} bytes", True)
+@contextmanager
+def _alone(folder: Path, downloads: Path) -> Iterator[None]:
+    """Let no other process fetch into the folder; afterwards keep no more than a whole archive.
+
+    Raises
+    ------
+    BadInputError
+        If another process does.
+    """
+    made = [path for path in folder.parents if not path.exists()]
+    downloads.mkdir(parents=True, exist_ok=True)
+    try:
+        with try_lock(downloads / "fetch.lock") as free:
+            if not free:
+                raise BadInputError(
+                    f"another process is fetching into {folder}, expected none; wait for it, or "
+                    "choose another folder with --to"
+                )
+            try:
+                yield
+                shutil.rmtree(downloads, ignore_errors=True)
+            finally:
+                if not any(path.is_dir() for path in downloads.glob("*")):
+                    shutil.rmtree(downloads, ignore_errors=True)
+    finally:
+        with suppress(OSError):  # they stay if anything lies in them
+            for path in made:
+                path.rmdir()
 
 
-def check_room(folder: Path, needed: int) -> None:
-    """Raise ``BadInputError`` unless so many bytes fit on the disk of a folder, and some more."""
-    free = shutil.disk_usage(folder).free
-    if needed + ROOM > free:
+def _check_free(folder: Path, files: Sequence[str], force: bool) -> None:
+    there = [path for path in dict.fromkeys(files) if (folder / path).exists()]
+    if there and not force:
         raise BadInputError(
-            f"{folder} has {free / MB:.0f} MB free, expected {(needed + ROOM) / MB:.0f} MB; make room, or choose another folder with --to"
+            f"{folder} holds {', '.join(there)}, expected none of the files of the data set; "
+            "choose another folder with --to, or add --force to replace them"
         )
 
 
-def _checked(place: _Place) -> Received:
-    """Compare the part with what the server stated, and give it its name."""
-    known, size = place.known(), place.size()
-    stated = known.digest if known is not None else None
-    sha256 = _hash(place.part, "sha256")
-    if (
-        stated is not None
-        and (sha256 if stated[0] == "sha256" else _hash(place.part, stated[0])) != stated[1]
-    ):
-        place.clear()
-        raise BadInputError(
-            f"{shown(place.url)} came with another {stated[0]} than its server states, expected {stated[1]}; it was thrown away: fetch it again"
-        )
-    fsync(place.part)
-    place.part.replace(place.target)
-    place.note(_Known(_key(place.url), known.etag if known else None, stated, size))
-    return Received(place.target, size, sha256, stated)
+def _archive(
+    known: Dataset, downloads: Path, source: str | None, force: bool
+) -> tuple[Path, SourceRecord]:
+    """Return the archive, downloaded if need be, and a record of where it came from."""
+    compared = []
+    if source is not None and "://" not in source:
+        path, shown = Path(source), Path(source).name
+        if not path.is_file():
+            raise BadInputError(
+                f"--from is {source}, which is no file, expected an archive or an address "
+                "http:// or https://; check the path"
+            )
+    else:
+        chosen = known.archives[0] if source is None else Archive(source, "")
+        shown = without_secrets(chosen.url)
+        store = downloads / sha256(chosen.url.encode()).hexdigest()[:16]
+        if force:
+            shutil.rmtree(store, ignore_errors=True)
+        path, stated = download(chosen.url, store)
+        if stated:
+            compared.append(f"{stated.partition(':')[0]} stated by the server: agrees")
+    digest = sha256_of(path)
+    if source is None and chosen.sha256 is not None:
+        word = "agrees" if chosen.sha256 == digest else f"differs ({chosen.sha256})"
+        compared.append(f"sha256 stated by {chosen.stated_by}: {word}")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    size = path.stat().st_size
+    return path, SourceRecord(known.name, shown, size, digest, NO_HASH, compared, now)
 
 
-def _key(url: str) -> str:
-    """Return what an address is known by in a note; its query, which may be secret, as a digest."""
-    query = urlsplit(url).query
-    return shown(url) + (f"?{hashlib.sha256(query.encode()).hexdigest()[:16]}" if query else "")
+def convert(
+    conversion: Conversion, folder: Path, voxel_nm: tuple[float, float, float] | None
+) -> None:
+    """Write the target of a conversion from its source, both below ``folder``.
 
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    return _hash(path, "sha256")
-
-
-def _hash(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
-        ).hexdigest()
-
-
-def forget(target: Path) -> None:
-    """Remove a file that was fetched and all that was kept of it."""
-    _Place(target, "").clear()
-    target.unlink(missing_ok=True)
-
-
-def is_kept(target: Path) -> bool:
-    """Whether a file that was fetched lies there whole, with what was noted of it."""
-    return target.is_file() and _Place(target, "").is_noted
+    Raises
+    ------
+    BadInputError
+        If the source cannot be read, or labels have one value only, or what is labelled would be
+        the larger part.
+    """
+    source = open_volume(folder / conversion.source)
+    voxels = source.read((slice(None), slice(None), slice(None)))
+    if conversion.kind != "grey":
+        dark = voxels < (float(voxels.min()) + float(voxels.max())) / 2
+        fraction = float(dark.mean())
+        if fraction in (0, 1) or (conversion.kind == "dark" and fraction >= 0.5):
+            raise BadInputError(
+                f"{source.source} is dark in {100 * fraction:.0f} % of its pixels, expected labels "
+                "that are darker or brighter than the larger part; check the archive"
+            )
+        voxels = np.asarray(dark if fraction < 0.5 else ~dark, np.uint8)
+    meaning = "intensity" if conversion.kind == "grey" else "labels"
+    save_volume(folder / conversion.target, Volume(voxels, voxel_nm, source.source, meaning))

@@ -1,8 +1,9 @@
-"""A synthetic serial-section electron micrograph with its truth: made, not measured, and free to pass on.
+"""A synthetic serial-section electron micrograph with its ground truth, free to pass on.
 
-Neurites are cells of a power diagram whose centres wander through z inside a medium that flows and folds. Everything that changes
-with z is a stationary Gaussian process with a symmetric kernel, so the volume read backwards is as likely as the volume itself:
-a model that leans to one neighbour did not learn it here. All lengths below are in nm.
+Neurites are cells of a power diagram whose centres wander through z inside a medium that flows and
+folds. Everything that changes with z is a stationary Gaussian process with a symmetric kernel, so
+the volume read backwards is as likely as the volume itself: a model that is asymmetric did not
+learn it here. All lengths below are in nm.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,13 @@ from scipy.special import erf
 
 Floats = NDArray[np.float64]
 
-CYTOPLASM = 160.0
+SMALLEST = (1, 32, 32)
+CYTOPLASM = 160.0  # grey value
 MEMBRANE_SIGMA = 7.5
+HALF_WIDTH = 8.2  # of a membrane in the ground truth
+MARGIN = 600.0  # beyond the field of view
+SIZES = ((150.0, 0.45), (92.0, 0.6), (54.0, 1.0))  # radius of neurites, chance of a place
+NEIGHBOURS = 6
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Section:
     gap
         Distance to the nearest membrane's middle line, 0 or more.
     smear
-        Half the distance by which that membrane shifts within the thickness of the section, 0 or more.
+        Half the distance by which that membrane shifts within the section, 0 or more.
     strength
         Darkness of the membrane, around 1.
     density
@@ -60,7 +66,9 @@ class Section:
 
 
 def smooth(rng: np.random.Generator, shape: tuple[int, ...], sigmas: tuple[float, ...]) -> Floats:
-    """Stationary Gaussian noise of mean 0 and variance 1, smooth along each axis.
+    """Return stationary Gaussian noise of mean 0 and variance 1, smooth along each axis.
+
+    Its law is the same when any axis is reversed, at the ends as in the middle.
 
     Parameters
     ----------
@@ -69,12 +77,7 @@ def smooth(rng: np.random.Generator, shape: tuple[int, ...], sigmas: tuple[float
     shape
         Shape of the result, any axes.
     sigmas
-        Standard deviation of the Gaussian filter along each axis, in samples; 0 leaves an axis white.
-
-    Returns
-    -------
-    NDArray[np.float64]
-        Array of `shape`. Its law is the same when any axis is reversed, at the ends as in the middle.
+        Standard deviation of the Gaussian along each axis, in samples; 0 leaves an axis white.
     """
     pads = [int(4 * sigma + 0.5) for sigma in sigmas]
     noise: Floats = rng.standard_normal(
@@ -90,20 +93,7 @@ def smooth(rng: np.random.Generator, shape: tuple[int, ...], sigmas: tuple[float
 
 
 def render(section: Section, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Photograph one section: tissue, its own brightness and contrast, shot noise and the blur of the camera.
-
-    Parameters
-    ----------
-    section
-        What is where.
-    rng
-        Where granules, vesicles and noise come from.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        Picture of shape (y, x), grey values 0 to 255, membranes dark.
-    """
+    """Photograph a section (y, x) in grey values 0 to 255, with shot noise and blur."""
     shape = section.gap.shape
     tissue = CYTOPLASM + section.tone + section.shade + _granules(section, rng)
     tissue += _organelles(section, rng)
@@ -133,7 +123,7 @@ def _granules(section: Section, rng: np.random.Generator) -> Floats:
 
 
 def _organelles(section: Section, rng: np.random.Generator) -> Floats:
-    """Vesicles (dark rings of about 40 nm) and microtubules (dark dots) off the membranes and the mitochondria."""
+    """Vesicles (dark rings of about 40 nm) and microtubules (dark dots) in the cytoplasm."""
     (dy, dx), shape = section.voxel_nm, section.gap.shape
     area = dy * dx * 1e-6
     free = (section.gap > 34.0) & (section.mito < -24.0)
@@ -168,16 +158,9 @@ def _mitochondria(section: Section, tissue: Floats) -> Floats:
     return np.asarray((1.0 - inside) * tissue + inside * matrix - 48.0 * outline, np.float64)
 
 
-MARGIN = 600.0
-SIZES = ((150.0, 0.45), (92.0, 0.6), (54.0, 1.0))
-HALF_WIDTH = 8.2
-NEIGHBOURS = 6
-SMALLEST = (1, 32, 32)
-
-
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic volume and what is in it; all arrays have the same shape (z, y, x).
+    """A synthetic volume and its ground truth; all arrays have the same shape (z, y, x).
 
     Attributes
     ----------
@@ -186,7 +169,7 @@ class Phantom:
     membranes
         1 on a membrane, 0 off it, uint8.
     neurons
-        Which neuron a voxel belongs to, uint16: 1 to n, the same number in every section; 0 exactly on membranes.
+        Neuron of a voxel, uint16: 1 to n, the same in every section; 0 exactly on membranes.
     mitochondria
         1 in a mitochondrion, 0 elsewhere, uint8; never on a membrane.
     voxel_nm
@@ -205,7 +188,7 @@ def phantom(
     seed: int = 0,
     voxel_nm: tuple[float, float, float] = (50.0, 4.0, 4.0),
 ) -> Phantom:
-    """Make a synthetic serial-section electron micrograph of neuropil with its truth.
+    """Make a synthetic serial-section electron micrograph of neuropil with its ground truth.
 
     Parameters
     ----------
@@ -214,20 +197,21 @@ def phantom(
     seed
         Non-negative integer; the same seed, shape and voxel size give the same bytes.
     voxel_nm
-        Size of a voxel along z, y, x in nm. Structures keep their size in nm, so it sets how many voxels they cover.
+        Size of a voxel along z, y, x in nm. Structures keep their size in nm.
 
     Returns
     -------
     Phantom
-        The picture and its truth, both shifted from section to section by the same jitter of about 4 nm. Membranes fill about
-        0.22 of the volume: 0.16 to 0.30 of a field of view of 0.77 x 0.77 um (192 x 192 pixels of 4 nm). A view smaller than
-        a neurite (32 x 32 such pixels) may hold no membrane at all.
+        Membranes fill about 0.22 of the volume: 0.16 to 0.30 of a field of view of 0.77 x 0.77 um.
+        A view smaller than a neurite may hold no membrane at all. Sections are shifted by a jitter
+        of about 4 nm.
 
     Raises
     ------
     ValueError
-        If `shape` is not three integers of at least (1, 32, 32), if `voxel_nm` is not three positive numbers, if `seed` is
-        negative, or if the field of view would hold more neurons than uint16 can number.
+        If `shape` is not three integers of at least (1, 32, 32), if `voxel_nm` is not three
+        positive numbers, if `seed` is negative, or if there would be more neurons than uint16
+        can number.
     """
     _check(shape, seed, voxel_nm)
     tissue = _Tissue(np.random.default_rng([seed, 0]), shape, voxel_nm)
@@ -250,9 +234,8 @@ def phantom(
 
 
 def _check(shape: tuple[int, int, int], seed: int, voxel_nm: tuple[float, float, float]) -> None:
-    """Refuse what cannot be made, naming it."""
-    whole = all(isinstance(size, int | np.integer) for size in shape)
-    if len(shape) != 3 or not whole or any(n < low for n, low in zip(shape, SMALLEST, strict=True)):
+    whole = len(shape) == 3 and all(isinstance(size, int | np.integer) for size in shape)
+    if not whole or any(n < low for n, low in zip(shape, SMALLEST, strict=True)):
         raise ValueError(
             f"phantom shape is {shape}, expected three integers (z, y, x) of at least {SMALLEST}"
         )
@@ -265,7 +248,7 @@ def _check(shape: tuple[int, int, int], seed: int, voxel_nm: tuple[float, float,
 
 
 def _pack(rng: np.random.Generator, extent: tuple[float, float]) -> tuple[Floats, Floats]:
-    """Scatter large, then middle, then small discs where there is room: centres (n, 2) and radii (n,), in nm."""
+    """Scatter large, middle, then small discs where there is room: centres (n, 2) and radii."""
     centres, radii = np.zeros((0, 2)), np.zeros(0)
     for size, chance in SIZES:
         step = 1.75 * size
@@ -287,7 +270,7 @@ def _pack(rng: np.random.Generator, extent: tuple[float, float]) -> tuple[Floats
 
 
 class _Tissue:
-    """Everything that lasts from section to section, at half sections: index 2 z + 1 is the middle of section z."""
+    """What lasts through z, at half sections: 2 z + 1 is the middle of section z."""
 
     def __init__(
         self,
@@ -313,7 +296,7 @@ class _Tissue:
     def _field(
         self, rng: np.random.Generator, size_nm: float, depth_nm: float
     ) -> tuple[Floats, float]:
-        """Noise smooth over `size_nm` in the section and `depth_nm` through z, on a coarse grid, and the grid's step in nm."""
+        """Return noise smooth over both lengths, on a coarse grid, and the step of the grid."""
         step = size_nm / 2.0
         counts = [int(length / step) + 6 for length in self.extent]
         return smooth(
@@ -321,12 +304,13 @@ class _Tissue:
         ), step
 
     def _neurites(self, rng: np.random.Generator) -> None:
-        """Centres, radii and looks of the cells; some cells are lobes of their neighbour's neuron."""
+        """Place the cells; some are lobes of their neighbour's neuron."""
         anchors, radii = _pack(rng, self.extent)
         count = len(radii)
         if count > np.iinfo(np.uint16).max:
             raise ValueError(
-                f"phantom of {self.extent} nm would hold {count} cells, expected at most 65535: make it smaller"
+                f"phantom of {self.extent} nm would hold {count} cells, expected at most 65535: "
+                "make it smaller"
             )
         wander = np.stack([self._walk(rng, count, 170.0) for _ in range(2)], axis=-1)
         self.centres = anchors + 0.34 * radii[:, None] * wander
@@ -360,7 +344,7 @@ class _Tissue:
         )
 
     def _places(self, half: int, jitter: Floats) -> Floats:
-        """Where in the unfolded tissue each pixel looks, shape (y, x, 2)."""
+        """Where in the unfolded tissue each pixel lies, shape (y, x, 2)."""
         rows, columns = (
             np.arange(n) * size + j
             for n, size, j in zip(self.shape, self.voxel, jitter, strict=True)
@@ -374,7 +358,7 @@ class _Tissue:
     def _gap(
         self, half: int, places: Floats, cell: NDArray[np.intp], other: NDArray[np.intp]
     ) -> Floats:
-        """Signed distance to the boundary between two cells, positive inside `cell`, shape of `other`."""
+        """Signed distance to the boundary between two cells, positive inside `cell`."""
         centres, power = self.centres[half], self.radii[half] ** 2
         height = np.sum(centres**2, axis=-1) - power
         normal = centres[other] - centres[cell]
@@ -386,7 +370,7 @@ class _Tissue:
     def _nearest(
         self, half: int, places: Floats
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
-        """Each pixel's cell, the cell of another neuron with the nearest boundary, and the distance to that boundary (nm)."""
+        """Each pixel's cell, the nearest cell of another neuron, and the distance to that."""
         power = self.radii[half] ** 2
         lifted = np.column_stack([self.centres[half], np.sqrt(power.max() - power)])
         ahead = np.concatenate([places, np.zeros((*self.shape, 1))], axis=-1)
@@ -435,10 +419,10 @@ class _Tissue:
     def _inside(
         self, half: int, places: Floats, cell: NDArray[np.intp], gap: Floats
     ) -> tuple[Floats, Floats]:
-        """Depth in the mitochondrion of the pixel's own cell, and the coordinate across its cristae."""
+        """Depth in the mitochondrion of the pixel's cell, and the coordinate across its cristae."""
         size, angle = self.size[half][cell], self.angle[half][cell]
         away = places - self.middle[half][cell]
-        swap_axis = away[..., 0] * np.cos(angle) + away[..., 1] * np.sin(angle)
+        along = away[..., 0] * np.cos(angle) + away[..., 1] * np.sin(angle)
         across = away[..., 1] * np.cos(angle) - away[..., 0] * np.sin(angle)
-        depth = size - np.hypot(swap_axis / self.stretch[cell], across)
-        return np.minimum(depth, gap - 24.0) - 1e3 * (size < 15.0), across + 0.15 * swap_axis
+        depth = size - np.hypot(along / self.stretch[cell], across)
+        return np.minimum(depth, gap - 24.0) - 1e3 * (size < 15.0), across + 0.15 * along

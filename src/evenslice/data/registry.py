@@ -1,31 +1,27 @@
-"""Public data sets by name: where they are, what they hold, how they are split, on what terms; facts only."""
+"""Public data sets by name: where they are, what they hold, how they are split, on what terms."""
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from evenslice.errors import BadInputError
 
-CONTAINER = re.compile(r"(\.(?:h5|hdf5|hdf|he5)):.*$", re.IGNORECASE)
+VARIABLE = "EVENSLICE_DATA"
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where an archive is to be had.
+class Archive:
+    """An archive on the web.
 
     Attributes
     ----------
-    url
-        Its address.
-    page
-        The page that describes it, for people.
-    sha256
-        What somebody states that it should be, or None.
-    stated_by
-        Who states it.
+    url, page
+        Its address, and the page that describes it.
+    sha256, stated_by
+        A hash that somebody else states for it, and who; None and empty where nobody does.
     """
 
     url: str
@@ -35,7 +31,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Part:
+class LabelledVolume:
     """One volume with its labels.
 
     Attributes
@@ -43,9 +39,9 @@ class Part:
     role
         What it is for.
     raw, labels
-        Paths below the folder of the data set, as ``open_volume`` takes them (``train_im.h5:/main`` chooses inside a container).
+        Paths below the folder of the data set.
     span
-        Slices [z0, z1) of the files that belong to this part, None for all.
+        Slices [z0, z1) of the files that it consists of, None for all.
     """
 
     role: Literal["train", "test"]
@@ -56,14 +52,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A file that is made from what the archive holds.
+    """A TIFF that is made from what the archive holds.
 
     Attributes
     ----------
     source, target
-        Paths below the folder of the data set; the target is a TIFF.
+        Paths below the folder of the data set.
     kind
-        ``grey``: the same voxels. ``dark``: labels, 1 where the source is dark. ``rarer``: labels, 1 for the rarer of dark and bright.
+        ``grey``: the same voxels. ``dark``: labels, 1 where the source is dark. ``rarer``: labels,
+        1 for the rarer of dark and bright.
     """
 
     source: str
@@ -77,13 +74,11 @@ class Dataset:
 
     Attributes
     ----------
-    name, title
-        What it is called, and what it shows.
     folder
         Name of its folder within ``default_folder()``.
-    sources
-        Where it is to be had; the first is fetched, the others are named.
-    parts
+    archives
+        Where it is published; the first is fetched.
+    volumes
         One to train on and one to test on.
     shape
         (z, y, x) of each volume as published.
@@ -91,19 +86,17 @@ class Dataset:
         (z, y, x), None where the source does not state it.
     target
         What the labels mean, as ``Target`` takes it.
-    split, terms, citation, doi, size, notes
-        In words.
     conversions
-        What is made of the files after unpacking.
+        Files that are made after unpacking.
     aliases
-        Other spellings; case, spaces and signs never matter.
+        Other spellings; case, spaces and punctuation never matter.
     """
 
     name: str
     title: str
     folder: str
-    sources: tuple[Source, ...]
-    parts: tuple[Part, ...]
+    archives: tuple[Archive, ...]
+    volumes: tuple[LabelledVolume, ...]
     shape: tuple[int, int, int]
     voxel_nm: tuple[float, float, float] | None
     target: Literal["boundary", "foreground", "classes"]
@@ -117,50 +110,55 @@ class Dataset:
     aliases: tuple[str, ...] = ()
 
     @property
-    def train(self) -> Part:
-        """The part to train on."""
-        return next(part for part in self.parts if part.role == "train")
+    def train(self) -> LabelledVolume:
+        """The volume to train on."""
+        return next(volume for volume in self.volumes if volume.role == "train")
 
     @property
-    def test(self) -> Part:
-        """The part that is not trained on."""
-        return next(part for part in self.parts if part.role == "test")
+    def test(self) -> LabelledVolume:
+        """The volume that is not trained on."""
+        return next(volume for volume in self.volumes if volume.role == "test")
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All that must lie in the folder: volumes, labels, and the text files beside raw voxels."""
-        volumes = dict.fromkeys(
-            file_of(path) for part in self.parts for path in (part.raw, part.labels)
-        )
-        beside = [f"{path}.info" for path in volumes if path.endswith(".raw")]
-        return (*volumes, *beside)
+        """All that must lie in the folder: volumes, labels, and the text files of raw voxels."""
+        paths = dict.fromkeys(path for one in self.volumes for path in (one.raw, one.labels))
+        return (*paths, *(f"{path}.info" for path in paths if path.endswith(".raw")))
 
     @property
-    def archived(self) -> tuple[str, ...]:
-        """What of the files must come out of the archive: those that are not made by a conversion, and the sources of these."""
+    def archived_files(self) -> tuple[str, ...]:
+        """What must come out of the archive: files that no conversion makes, and its sources."""
         made = {one.target for one in self.conversions}
         sources = tuple(one.source for one in self.conversions)
         return (*(path for path in self.files if path not in made), *sources)
 
-    def place(self, folder: str | Path) -> tuple[Part, ...]:
-        """Return the parts with their paths in ``folder``, whether they exist or not."""
-        return tuple(
-            replace(part, raw=str(Path(folder) / part.raw), labels=str(Path(folder) / part.labels))
-            for part in self.parts
-        )
-
-    def missing(self, folder: str | Path) -> list[str]:
+    def missing(self, folder: Path) -> list[str]:
         """Return those of the files that are absent from ``folder``."""
-        return [path for path in self.files if not (Path(folder) / path).exists()]
+        return [path for path in self.files if not (folder / path).exists()]
+
+    def describe(self, folder: Path) -> dict[str, Any]:
+        """Return what is known of it, and whether it lies in ``folder``, as JSON takes it."""
+        missing = self.missing(folder)
+        return {
+            "name": self.name,
+            "title": self.title,
+            "folder": str(folder),
+            "present": not missing,
+            "missing": missing,
+            "shape": self.shape,
+            "voxel_nm": self.voxel_nm,
+            "target": self.target,
+            "parts": [asdict(volume) for volume in self.volumes],
+            "split": self.split,
+            "terms": self.terms,
+            "citation": self.citation,
+            "doi": self.doi,
+            "size": self.size,
+            "remarks": self.notes,
+            "sources": [{"url": one.url, "page": one.page} for one in self.archives],
+        }
 
 
-def file_of(path: str) -> str:
-    """Return a path without the part that chooses inside a container."""
-    return CONTAINER.sub(r"\1", path)
-
-
-__all__ = ["DATASETS", "Conversion", "Dataset", "Part", "Source", "dataset", "default_folder"]
-VARIABLE = "EVENSLICE_DATA"
 _CONNECTOMICS = "https://huggingface.co/pytc/tutorial/resolve/main/"
 _CONNECTOMICS_PAGE = "https://huggingface.co/pytc/tutorial/tree/main/"
 _OUR_SPLIT = (
@@ -171,16 +169,16 @@ SNEMI3D = Dataset(
     name="SNEMI3D",
     title="Neurons of mouse cortex, serial-section SEM",
     folder="snemi3d",
-    sources=(
-        Source(f"{_CONNECTOMICS}neuron_snemi/snemi.zip", f"{_CONNECTOMICS_PAGE}neuron_snemi"),
-        Source(
+    archives=(
+        Archive(f"{_CONNECTOMICS}neuron_snemi/snemi.zip", f"{_CONNECTOMICS_PAGE}neuron_snemi"),
+        Archive(
             "https://zenodo.org/records/7142003/files/snemi.zip?download=1",
             "https://zenodo.org/records/7142003",
         ),
     ),
-    parts=(
-        Part("train", "train-input.tif", "train-labels.tif"),
-        Part("test", "test-input.tif", "test-labels.h5"),
+    volumes=(
+        LabelledVolume("train", "train-input.tif", "train-labels.tif"),
+        LabelledVolume("test", "test-input.tif", "test-labels.h5"),
     ),
     shape=(100, 1024, 1024),
     voxel_nm=(30.0, 6.0, 6.0),
@@ -188,14 +186,15 @@ SNEMI3D = Dataset(
     split="official: the training volume and the test volume of the challenge",
     terms="CC BY 4.0",
     citation=(
-        "Kasthuri et al. 2015, Saturated reconstruction of a volume of neocortex, Cell 162(3):648-661; "
-        "data: doi 10.5281/zenodo.7142003"
+        "Kasthuri et al. 2015, Saturated reconstruction of a volume of neocortex, Cell "
+        "162(3):648-661; data: doi 10.5281/zenodo.7142003"
     ),
     doi="10.5281/zenodo.7142003",
     size="about 190 MiB",
     notes=(
-        "Labels are instances of neurons; membranes are the boundaries between them. Some state 29 nm for z. The challenge never "
-        "published the labels of the test volume: they come with the first source only, not with the Zenodo record."
+        "Labels are instances of neurons; membranes are the boundaries between them. Some state "
+        "29 nm for z. The challenge never published the labels of the test volume: they come with "
+        "the first source only, not with the Zenodo record."
     ),
     aliases=("snemi", "ac3ac4"),
 )
@@ -204,17 +203,17 @@ LUCCHI = Dataset(
     name="Lucchi++",
     title="Mitochondria of mouse hippocampus, FIB-SEM",
     folder="lucchi++",
-    sources=(
-        Source(
+    archives=(
+        Archive(
             f"{_CONNECTOMICS}mito_lucchi%2B%2B/lucchi%2B%2B.zip",
             f"{_CONNECTOMICS_PAGE}mito_lucchi%2B%2B",
             "d6c29c25db29780f068b40edf27918ad4af8a1ce7d699f043ed91c6b012a0637",
             "tutorials/mito_lucchi++/README.md of PyTorch Connectomics",
         ),
     ),
-    parts=(
-        Part("train", "train_im.h5", "train_mito.h5"),
-        Part("test", "test_im.h5", "test_mito.h5"),
+    volumes=(
+        LabelledVolume("train", "train_im.h5", "train_mito.h5"),
+        LabelledVolume("test", "test_im.h5", "test_mito.h5"),
     ),
     shape=(165, 768, 1024),
     voxel_nm=(5.0, 5.0, 5.0),
@@ -222,12 +221,16 @@ LUCCHI = Dataset(
     split="official: the training volume and the test volume",
     terms="none stated for the data that we know of; the repository that serves it is labelled MIT",
     citation=(
-        "Casser, Kang, Pfister, Haehn 2018, Fast mitochondria detection for connectomics, arXiv 1812.06024 (labels); "
-        "Lucchi, Li, Fua 2013, Learning for structured prediction using approximate subgradient descent with working sets, CVPR (images)"
+        "Casser, Kang, Pfister, Haehn 2018, Fast mitochondria detection for connectomics, arXiv "
+        "1812.06024 (labels); Lucchi, Li, Fua 2013, Learning for structured prediction using "
+        "approximate subgradient descent with working sets, CVPR (images)"
     ),
     doi="10.48550/arXiv.1812.06024",
     size="about 211 MiB",
-    notes="The data set of Lucchi et al. with its labels drawn anew; described at https://sites.google.com/view/connectomics/.",
+    notes=(
+        "The data set of Lucchi et al. with its labels drawn anew; described at "
+        "https://sites.google.com/view/connectomics/."
+    ),
     aliases=("lucchi", "lucchipp", "lucchiplusplus", "epfl"),
 )
 
@@ -235,15 +238,15 @@ GF_PA66 = Dataset(
     name="GF-PA66",
     title="Polyamide 66 with glass fibres, synchrotron X-ray tomography",
     folder="gf-pa66",
-    sources=(
-        Source(
+    archives=(
+        Archive(
             "https://zenodo.org/records/4601560/files/pa66.zip?download=1",
             "https://zenodo.org/records/4601560",
         ),
     ),
-    parts=(
-        Part("train", "pa66.raw", "pa66.ground_truth.raw", (0, 1600)),
-        Part("test", "pa66.raw", "pa66.ground_truth.raw", (1600, 1900)),
+    volumes=(
+        LabelledVolume("train", "pa66.raw", "pa66.ground_truth.raw", (0, 1600)),
+        LabelledVolume("test", "pa66.raw", "pa66.ground_truth.raw", (1600, 1900)),
     ),
     shape=(1900, 1040, 1300),
     voxel_nm=None,
@@ -251,8 +254,9 @@ GF_PA66 = Dataset(
     split="official: slices 1600:1900, the last 300, test",
     terms="CC BY-SA 4.0",
     citation=(
-        "Bertoldo, Decencière, Ryckelynck, Proudhon 2021, A modular U-Net for automated segmentation of X-ray tomography images in "
-        "composite materials, Frontiers in Materials 8:761229; data: doi 10.5281/zenodo.4601560"
+        "Bertoldo, Decencière, Ryckelynck, Proudhon 2021, A modular U-Net for automated "
+        "segmentation of X-ray tomography images in composite materials, Frontiers in Materials "
+        "8:761229; data: doi 10.5281/zenodo.4601560"
     ),
     doi="10.5281/zenodo.4601560",
     size="unpacked 4.8 GiB",
@@ -264,15 +268,15 @@ ISBI_2012 = Dataset(
     name="ISBI 2012",
     title="Membranes of the ventral nerve cord of a Drosophila larva, serial-section TEM",
     folder="isbi2012",
-    sources=(
-        Source(
+    archives=(
+        Archive(
             "https://downloads.imagej.net/ISBI-2012-challenge.zip",
             "https://imagej.net/events/isbi-2012-segmentation-challenge",
         ),
     ),
-    parts=(
-        Part("train", "raw.tif", "membranes.tif", (0, 21)),
-        Part("test", "raw.tif", "membranes.tif", (24, 30)),
+    volumes=(
+        LabelledVolume("train", "raw.tif", "membranes.tif", (0, 21)),
+        LabelledVolume("test", "raw.tif", "membranes.tif", (24, 30)),
     ),
     shape=(30, 512, 512),
     voxel_nm=(50.0, 4.0, 4.0),
@@ -280,15 +284,17 @@ ISBI_2012 = Dataset(
     split=_OUR_SPLIT.format("0:21", "24:30"),
     terms="free for generating or testing non-commercial segmentation software",
     citation=(
-        "Cardona et al. 2010, An integrated micro- and macroarchitectural analysis of the Drosophila brain by computer-assisted serial "
-        "section electron microscopy, PLoS Biology 8(10):e1000502"
+        "Cardona et al. 2010, An integrated micro- and macroarchitectural analysis of the "
+        "Drosophila brain by computer-assisted serial section electron microscopy, PLoS Biology "
+        "8(10):e1000502"
     ),
     doi="10.1371/journal.pbio.1000502",
     size="not stated by the source",
     notes=(
-        "In the release membranes are black (0) and cells white (255); membranes.tif is made from it with 1 for membrane, and raw.tif "
-        "holds train-volume.tif with its voxel size. The archive is said to hold test-volume.tif and test-labels.tif too, which are "
-        "unpacked and not used. The images jump between slices 9/10 and 25/26."
+        "In the release membranes are black (0) and cells white (255); membranes.tif is made from "
+        "it with 1 for membrane, and raw.tif holds train-volume.tif with its voxel size. The "
+        "archive is said to hold test-volume.tif and test-labels.tif too, which are unpacked and "
+        "not used. The images jump between slices 9/10 and 25/26."
     ),
     conversions=(
         Conversion("train-volume.tif", "raw.tif", "grey"),
@@ -299,31 +305,38 @@ ISBI_2012 = Dataset(
 
 VNC = Dataset(
     name="VNC",
-    title="Membranes of the ventral nerve cord of a Drosophila larva (third instar), serial-section TEM",
+    title=(
+        "Membranes of the ventral nerve cord of a Drosophila larva (third instar), serial-section "
+        "TEM"
+    ),
     folder="vnc",
-    sources=(
-        Source(
+    archives=(
+        Archive(
             "https://github.com/unidesigner/groundtruth-drosophila-vnc/archive/refs/heads/master.zip",
             "https://github.com/unidesigner/groundtruth-drosophila-vnc",
             "f7bd0db03c86b64440a16b60360ad60c0a4411f89e2c021c7ee2c8d6af3d7e86",
             "torch-em, torch_em/data/datasets/electron_microscopy/vnc.py",
         ),
     ),
-    parts=(
-        Part("train", "raw.tif", "membranes.tif", (0, 13)),
-        Part("test", "raw.tif", "membranes.tif", (16, 20)),
+    volumes=(
+        LabelledVolume("train", "raw.tif", "membranes.tif", (0, 13)),
+        LabelledVolume("test", "raw.tif", "membranes.tif", (16, 20)),
     ),
     shape=(20, 1024, 1024),
     voxel_nm=(50.0, 4.6, 4.6),
     target="foreground",
     split=_OUR_SPLIT.format("0:13", "16:20"),
     terms="CC BY-NC-SA 3.0",
-    citation="Gerhard, Funke, Martel, Cardona, Fetter 2013, Segmented anisotropic ssTEM dataset of neural tissue, figshare",
+    citation=(
+        "Gerhard, Funke, Martel, Cardona, Fetter 2013, Segmented anisotropic ssTEM dataset of "
+        "neural tissue, figshare"
+    ),
     doi="10.6084/m9.figshare.856713",
     size="not stated by the source",
     notes=(
-        "The source states 45 to 50 nm for z. The release holds a folder of images for each kind of label; raw.tif, membranes.tif and "
-        "mitochondria.tif are made from them, with 1 for the rarer of dark and bright. Glia and the space between cells count as membrane."
+        "The source states 45 to 50 nm for z. The release holds a folder of images for each kind "
+        "of label; raw.tif, membranes.tif and mitochondria.tif are made from them, with 1 for the "
+        "rarer of dark and bright. Glia and the space between cells count as membrane."
     ),
     conversions=(
         Conversion("stack1/raw", "raw.tif", "grey"),
@@ -337,7 +350,7 @@ VNC_MITOCHONDRIA = replace(
     VNC,
     name="VNC mitochondria",
     title=VNC.title.replace("Membranes", "Mitochondria"),
-    parts=tuple(replace(part, labels="mitochondria.tif") for part in VNC.parts),
+    volumes=tuple(replace(one, labels="mitochondria.tif") for one in VNC.volumes),
     aliases=("vncmito",),
 )
 
@@ -345,7 +358,7 @@ DATASETS = (SNEMI3D, LUCCHI, GF_PA66, ISBI_2012, VNC, VNC_MITOCHONDRIA)
 
 
 def dataset(name: str) -> Dataset:
-    """Return a data set by name; case, spaces and signs do not matter.
+    """Return a data set by name; case, spaces and punctuation do not matter.
 
     Raises
     ------
@@ -357,11 +370,9 @@ def dataset(name: str) -> Dataset:
     if found is not None:
         return found
     close = dict.fromkeys(known[key].name for key in get_close_matches(_bare(name), known, n=3))
-    meant = " or ".join(close) or "one of these"
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
     names = ", ".join(one.name for one in DATASETS)
-    raise BadInputError(
-        f"the data set {name!r} is unknown, expected one of {names}; did you mean {meant}?"
-    )
+    raise BadInputError(f"the data set {name!r} is unknown, expected one of {names}{hint}")
 
 
 def _bare(name: str) -> str:
@@ -369,5 +380,5 @@ def _bare(name: str) -> str:
 
 
 def default_folder() -> Path:
-    """Return the folder that holds the folders of the data sets: $EVENSLICE_DATA, or ``data`` here."""
+    """Return the folder of all data sets: $EVENSLICE_DATA, or ``data`` in the current one."""
     return Path(os.environ.get(VARIABLE) or "data")

@@ -23,7 +23,7 @@ from evenslice.report.verdict import (
 from evenslice.volume.array import sizes
 
 if TYPE_CHECKING:
-    from evenslice.data.placing import Placed
+    from evenslice.data.fetch import FetchedDataset
     from evenslice.data.registry import Dataset
     from evenslice.evidence.certificate import Certificate
     from evenslice.evidence.result import Audit, MethodResult
@@ -392,14 +392,14 @@ def print_datasets(known: "Sequence[Dataset]", parent: Path) -> None:
     )
 
 
-def print_placed(placed: "Placed") -> None:
+def print_fetched(fetched: "FetchedDataset") -> None:
     """Print what a dataset is, how it is split, on what terms, and what to do with it."""
-    known, record = placed.dataset, placed.record
-    state = f"is in {placed.folder} already (--force fetches it again)"
-    if placed.fresh:
-        state = f"was fetched into {placed.folder}"
+    known, record = fetched.dataset, fetched.record
+    state = f"is in {fetched.folder} already (--force fetches it again)"
+    if fetched.fresh:
+        state = f"was fetched into {fetched.folder}"
     say(f"{known.name} {state}: {known.title}")
-    for part in known.parts:
+    for part in known.volumes:
         span = "" if part.span is None else f", slices {part.span[0]}:{part.span[1]}"
         say(f"  {part.role}: {part.raw}, labels {part.labels}{span}")
     facts = {
@@ -409,15 +409,15 @@ def print_placed(placed: "Placed") -> None:
         "terms": known.terms,
         "please cite": f"{known.citation} (doi {known.doi})",
         "remarks": known.notes,
-        "from": record.get("url", ""),
-        "sha256": f"{record['sha256']} {record['sha256_is']}" if record else "",
+        "from": "" if record is None else record.url,
+        "sha256": "" if record is None else f"{record.sha256} {record.sha256_is}",
     }
     for name, value in facts.items():
         if value:
             say(f"  {name}: {value}")
-    for line in record.get("compared", []):
+    for line in () if record is None else record.compared:
         say(f"  {line}")
-    say(f"Next: {shlex.join(placed.command)}")
+    say(f"Next: {shlex.join(fetched.command)}")
 
 
 def print_study(result: "Study") -> None:
