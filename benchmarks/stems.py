@@ -24,7 +24,7 @@ from evenslice import uniform_stem
 from evenslice.errors import BadInputError
 from evenslice.model.stem.find import find_stems
 from evenslice.model.stem.slots import norms_per_slot
-from evenslice.model.weights import load_encoder, read_weights
+from evenslice.model.weights import load_encoder, load_state_dict
 
 TESTS = Path(__file__).resolve().parent.parent / "tests" / "model"
 COMMAND = "python benchmarks/stems.py --doc docs/stems.md"
@@ -91,7 +91,7 @@ def compare(weights, families):
     if weights is None:
         families.move(rgb, 96)
     else:
-        load_encoder(rgb, read_weights(weights)[0], str(weights))
+        load_encoder(rgb, load_state_dict(weights), str(weights))
     print(f"ResNet-18, {'weights drawn and moved' if weights is None else weights.name}")
     for slices in (3, 5, 7, 9):
         print(f"\nS = {slices}")

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from evenslice import build_model, load_model, save_model
 from evenslice.errors import BadInputError
-from evenslice.model.build import build_network, stride_of
+from evenslice.model.build import build_network
+from evenslice.model.encoders import stride_of
 from evenslice.model.predict import logits_of
 from evenslice.model.spec import Spec
 from evenslice.model.stem.find import find_stems
@@ -185,7 +186,7 @@ def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, conten
             "bundled weights are for the encoder resnet18",
         ),
         ({"slices": 4}, "4 slices were asked for, expected an odd number"),
-        ({"classes": 0}, "0 classes"),
+        ({"classes": 0}, "number of classes is 0"),
         ({"encoder_depth": 9}, "the encoder depth 9 cannot be built, expected 1 to 5 for unet"),
     ],
 )
@@ -202,7 +203,7 @@ def test_offline_the_error_names_the_other_weights(monkeypatch):
 
     monkeypatch.setattr(smp, "create_model", unreachable)
     with pytest.raises(
-        BadInputError, match=r"cannot be fetched .* use --weights bundled, or --weights FILE"
+        BadInputError, match=r"cannot be fetched .* --weights bundled or --weights FILE"
     ):
         build_model()
 

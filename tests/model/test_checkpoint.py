@@ -90,9 +90,9 @@ def not_json(path):
         (lambda p: None, "does not exist, expected a model file"),
         (lambda p: p.write_bytes(b""), "is not a model file"),
         (lambda p: p.write_text("hello, I am text"), "is not a model file"),
-        (other_weights, "holds weights but no evenslice record"),
+        (other_weights, "holds weights but no evenslice metadata"),
         (newer, "has the schema 'evenslice.model/9', expected 'evenslice.model/1'"),
-        (not_json, "is not a model file"),
+        (not_json, "damaged metadata"),
     ],
 )
 def test_other_files_are_refused(tmp_path, make, message):

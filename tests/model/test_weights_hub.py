@@ -88,10 +88,7 @@ def test_a_revision_can_be_named(hub):
     hub.repositories["lab/a"] = repository("test_resnet", net)
     where = f"hf-hub:lab/a@{'a' * 40}"
     assert_holds(build_small(weights=where), net)
-    with pytest.raises(
-        BadInputError,
-        match=r"lab/a@other names no repository and revision of the hub .* expected hf-hub:",
-    ):
+    with pytest.raises(BadInputError, match=r"lab/a@other cannot be fetched .*404"):
         build_model(encoder="test_resnet", weights="hf-hub:lab/a@other")
 
 
@@ -159,46 +156,25 @@ def corrupt_metadata(hub):
     hub.repositories["lab/a"] = {"config.json": b"{"}
 
 
+CANNOT = "cannot be fetched from the hub"
+
+
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (
-            None,
-            {"weights": "hf-hub:lab/a"},
-            r"repository of hf-hub:lab/a does not exist, or is private \(answer 401\), .* log in",
-        ),
-        (
-            None,
-            {"encoder": "hf-hub:lab/a"},
-            "repository of hf-hub:lab/a does not exist, or is private",
-        ),
-        (
-            None,
-            {"encoder": "test_resnet"},
-            r"repository of test_resnet.r160_in1k does not exist, or is private \(answer 401\)",
-        ),
-        (
-            gated,
-            {"weights": "hf-hub:lab/a"},
-            r"repository of hf-hub:lab/a asks for a login \(answer 403\), expected",
-        ),
+        (None, {"weights": "hf-hub:lab/a"}, f"hf-hub:lab/a {CANNOT} .*401.* log in"),
+        (None, {"encoder": "hf-hub:lab/a"}, f"hf-hub:lab/a {CANNOT}"),
+        (None, {"encoder": "test_resnet"}, f"test_resnet.r160_in1k {CANNOT} .*401"),
+        (gated, {"weights": "hf-hub:lab/a"}, f"{CANNOT} .*403.* log in"),
+        (None, {"weights": "hf-hub:a/b/c"}, f"{CANNOT} .*expected .*hf-hub:OWNER/NAME"),
         (
             other_architecture,
             {"weights": "hf-hub:lab/a"},
-            "lab/a holds weights of resnet50, expected those of resnet18; use --encoder resnet50",
+            "of resnet50, expected those of resnet18",
         ),
-        (
-            of_transformers,
-            {"encoder": "hf-hub:lab/a"},
-            "does not say which architecture of timm it holds",
-        ),
-        (
-            of_transformers,
-            {"weights": "hf-hub:lab/a"},
-            "holds no weights, expected model.safetensors or pytorch_model.bin",
-        ),
+        (of_transformers, {"encoder": "hf-hub:lab/a"}, "does not say which architecture of timm"),
+        (of_transformers, {"weights": "hf-hub:lab/a"}, "holds no weights, expected model.safet"),
         (corrupt_metadata, {"weights": "hf-hub:lab/a"}, "has a damaged config.json"),
-        (None, {"weights": "hf-hub:a/b/c"}, "names no repository and revision of the hub"),
     ],
 )
 def test_what_the_hub_refuses_is_said_in_a_line(hub, make, options, message):
@@ -219,7 +195,7 @@ def test_offline_the_error_names_the_other_weights(hub, monkeypatch, options):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     getattr(utils, "reset_sessions", list)()  # older clients ask once per session
     with pytest.raises(
-        BadInputError, match=r"cannot be fetched .* use --weights bundled, or --weights FILE"
+        BadInputError, match=r"cannot be fetched .* --weights bundled or --weights FILE"
     ):
         build_model(**options)
 

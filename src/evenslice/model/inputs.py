@@ -18,10 +18,10 @@ from evenslice.model.checkpoint import (
     has_metadata,
     load_model,
     load_state,
-    model_fields,
     model_metadata,
     read_metadata,
     save_model,
+    with_metadata,
 )
 from evenslice.model.external import ENDINGS, form_of, load_callable, wrap_external
 from evenslice.model.logits import LogitsAdapter
@@ -101,7 +101,7 @@ def _load(source: str, slices: int | None, trust: bool) -> Model:
 
     network, metadata = read_exported(path, trust) if form == "torch-export" else read_onnx(path)
     model = wrap_external(network, form, source, slices, image_shape(network))
-    return _with_metadata(model, metadata, source).with_facts(file=path)
+    return _with_exported_metadata(model, metadata, source).with_facts(file=path)
 
 
 def _load_callable(source: str, slices: int | None) -> Model:
@@ -122,23 +122,22 @@ def _load_callable(source: str, slices: int | None) -> Model:
     return load_model(weights, model.network)
 
 
-def _with_metadata(model: Model, metadata: dict[str, Any], source: str) -> Model:
+def _with_exported_metadata(model: Model, metadata: dict[str, Any], source: str) -> Model:
     """Add what evenslice wrote in an exported file."""
     if not metadata:
         return model
     assert isinstance(model.spec, ExternalSpec)
-    spec, facts = model.spec, model_fields(metadata, source)
+    spec = model.spec
     try:
         stem = metadata.get("stem") or {}
         spec = replace(spec, init=stem.get("init", "unknown"), tie=stem.get("tie", "none"))
-        tta = metadata["tta"]
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
         raise corrupt_metadata(source, repr(error)) from error
     if metadata.get("export") and isinstance(model.module, LogitsAdapter):
         # export writes logits, also where they all happen to lie in 0..1
         model.module.probabilities = False
         spec = replace(spec, answers="logits")
-    return model.with_facts(spec=spec, **facts).with_tta(tta)
+    return with_metadata(replace(model, spec=spec), metadata, source)
 
 
 def wrapped_module(module: nn.Module, slices: int | None = None) -> Model:

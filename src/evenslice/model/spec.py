@@ -26,7 +26,7 @@ class Spec:
     Attributes
     ----------
     arch
-        Architecture of segmentation-models-pytorch in lower case, for example ``unet``, ``fpn``, ``dpt``.
+        Architecture of segmentation-models-pytorch in lower case, such as ``unet``, ``dpt``.
     encoder
         A timm name, or ``smp:NAME`` for one of segmentation-models-pytorch's own.
     encoder_depth
@@ -68,8 +68,8 @@ class Spec:
         # timm would read the files that these options name
         if files := [name for name in self.options if name in FORBIDDEN]:
             raise BadInputError(
-                f"the encoder option {files[0]!r} names a file, expected options of the architecture; "
-                "give weights by --weights FILE"
+                f"the encoder option {files[0]!r} names a file, expected options of the "
+                "architecture; give weights by --weights FILE"
             )
 
     def to_dict(self) -> Metadata:
@@ -164,7 +164,7 @@ class Model:
 
     @property
     def network(self) -> nn.Module:
-        """The network itself, without what was put around it: the one with the stem and the weights."""
+        """The network itself, without wrappers: the one with the stem and the weights."""
         return plain(self.module)
 
     @property
@@ -177,15 +177,16 @@ class Model:
         return replace(self, **facts)
 
     def with_tta(self, tta: str) -> "Model":
-        """Return the same network that answers as the mean over each window and its reversal (``reversal``), or not (``none``)."""
+        """Return the same network with a test-time augmentation.
+
+        ``reversal``: it answers as the mean over each window and its reversal. ``none``: as it is.
+        """
         if tta not in TTAS:
             raise BadInputError(
-                f"the test-time augmentation {tta!r} is unknown, expected one of {', '.join(TTAS)}; choose one"
+                f"the test-time augmentation {tta!r} is unknown, expected one of "
+                f"{', '.join(TTAS)}; choose one"
             )
-        single = self.module.network if isinstance(self.module, Ensemble) else self.module
-        both = (
-            Ensemble(single, self.normalisation).train(single.training)
-            if tta == "reversal"
-            else single
-        )
-        return replace(self, module=both, tta=tta)
+        module = self.module.network if isinstance(self.module, Ensemble) else self.module
+        if tta == "reversal":
+            module = Ensemble(module, self.normalisation).train(module.training)
+        return replace(self, module=module, tta=tta)

@@ -1,4 +1,4 @@
-"""Pretrained encoder weights: read from a file, matched to an encoder strictly."""
+"""Weights: read from a file without running code, and matched strictly to an encoder."""
 
 import argparse
 import inspect
@@ -7,8 +7,8 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -17,101 +17,41 @@ from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 
+BUNDLED = Path(__file__).parent / "bundled" / "resnet18_conv1-layer2.safetensors"
+BUNDLED_DEPTH = 3
+WRAPPERS = ("state_dict", "model", "state_dict_ema", "teacher")
+COPIES = ("student", "encoder_k", "momentum")  # the lesser of two encoders in one file
+HALF = (torch.float16, torch.bfloat16)
 RESNETS = {
-    ((2, 2, 2, 2), False): "resnet18",
-    ((3, 4, 6, 3), False): "resnet34",
-    ((3, 4, 6, 3), True): "resnet50",
-    ((3, 4, 23, 3), True): "resnet101",
-    ((3, 8, 36, 3), True): "resnet152",
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
+    "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
+    "resnet152": ((3, 8, 36, 3), True),
 }
 FAMILIES = {
     r"relative_position_bias_table|cpb_mlp": "a Swin transformer or another with windows",
-    r"(^|\.)(encoder|vit|dinov2)\.(encoder\.)?layers?\.(encoder_layer_)?0\.": "a transformer in the names of torchvision or transformers",
+    r"(^|\.)(encoder|vit|dinov2)\.(encoder\.)?layers?\.(encoder_layer_)?0\.": (
+        "a transformer in the names of torchvision or transformers"
+    ),
     r"(^|\.)block1\.0\.attn\.": "a mix transformer (mit_*)",
     r"denseblock1\.": "a DenseNet",
-    r"conv_stem\.weight": "an EfficientNet or MobileNet of timm",
     r"_conv_stem\.weight": "an EfficientNet of segmentation-models-pytorch",
+    r"conv_stem\.weight": "an EfficientNet or MobileNet of timm",
     r"(^|\.)features\.0\.0\.weight": "a network in the names of torchvision",
     r"conv_dw\.weight|dwconv\.weight": "a ConvNeXt or a relative",
 }
 
 
-def guess_architecture(state: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
-    """Return what weights seem to be for, ``""`` if nothing tells.
-
-    Parameters
-    ----------
-    state
-        Tensors by name, under any prefix.
-    facts
-        What the file says about itself.
-    """
-    said = facts.get("timm") or facts.get("architecture")
-    return said or _resnet(state) or _vit(state) or _family(state)
-
-
-def _resnet(state: Mapping[str, Tensor]) -> str:
-    found = [re.search(r"(?:^|\.)layer([1-4])\.(\d+)\.conv1\.weight$", name) for name in state]
-    blocks = [0, 0, 0, 0]
-    for match in filter(None, found):
-        stage = int(match[1]) - 1
-        blocks[stage] = max(blocks[stage], int(match[2]) + 1)
-    deep = any(re.search(r"(^|\.)layer1\.0\.conv3\.weight$", name) for name in state)
-    counts = tuple(n for n in blocks if n)
-    names = [
-        name
-        for (stages, deeper), name in RESNETS.items()
-        if stages[: len(counts)] == counts and deeper == deep
-    ]
-    return " or ".join(names) if counts else ""
-
-
-def _vit(state: Mapping[str, Tensor]) -> str:
-    blocks = {
-        int(m[1])
-        for name in state
-        if (m := re.search(r"(?:^|\.)blocks\.(\d+)\.attn\.qkv\.weight$", name))
-    }
-    patch = next(
-        (
-            t
-            for name, t in state.items()
-            if name.endswith("patch_embed.proj.weight") and t.ndim == 4
-        ),
-        None,
-    )
-    if not blocks or patch is None or any("relative_position_bias_table" in name for name in state):
-        return ""
-    return f"a vision transformer of {max(blocks) + 1} blocks, width {patch.shape[0]}, patch {patch.shape[-1]}"
-
-
-def _family(state: Mapping[str, Tensor]) -> str:
-    return next(
-        (
-            words
-            for shape, words in FAMILIES.items()
-            if any(re.search(shape, name) for name in state)
-        ),
-        "",
-    )
-
-
-BUNDLED = Path(__file__).parent / "bundled" / "resnet18_conv1-layer2.safetensors"
-BUNDLED_DEPTH = 3
-WRAPPERS = ("state_dict", "model", "state_dict_ema", "teacher")
-HALF = (torch.float16, torch.bfloat16)
-COPIES = ("student", "encoder_k", "momentum")  # the lesser of two encoders in one file
-
-
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors file, or from one of ``torch.save``; no code in it is run.
+    """Read a state dict from a file of safetensors or ``torch.save``; no code in it is run.
 
     Returns
     -------
     dict
-        Tensors by name, half precision widened to float32. What wraps a state dict in a training checkpoint
-        (``state_dict``, ``model``, ``teacher``) is opened; the prefixes of ``DataParallel`` (``module.``) and
-        ``torch.compile`` (``_orig_mod.``) are removed.
+        Tensors by name, half precision widened to float32. What wraps a state dict in a training
+        checkpoint (``state_dict``, ``model``, ``teacher``) is opened; the prefixes of
+        ``DataParallel`` (``module.``) and ``torch.compile`` (``_orig_mod.``) are removed.
 
     Raises
     ------
@@ -148,7 +88,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def without_wrapper_prefixes(names: Iterable[str]) -> dict[str, str]:
-    """Map names of tensors to those without the prefixes of ``DataParallel`` and ``torch.compile``."""
+    """Map names to those without the prefixes of ``DataParallel`` and ``torch.compile``."""
     plain = {name: name.replace("_orig_mod.", "") for name in names}
     if all(name.startswith("module.") for name in plain.values()):
         plain = {name: short.removeprefix("module.") for name, short in plain.items()}
@@ -163,11 +103,6 @@ def weights_metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a state dict and what its file says about itself; see ``load_state_dict``."""
-    return load_state_dict(path), weights_metadata(path)
-
-
 def _unreadable(path: Path, error: Exception) -> BadInputError:
     objects = re.search(r"GLOBAL ([\w.]+)", str(error))
     reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
@@ -177,8 +112,8 @@ def _unreadable(path: Path, error: Exception) -> BadInputError:
             "expected tensors only; save model.state_dict() in their place"
         )
     return BadInputError(
-        f"the weights {path} cannot be read ({reason}), expected safetensors or a torch state dict; "
-        "copy them again"
+        f"the weights {path} cannot be read ({reason}), expected safetensors or a torch state "
+        "dict; copy them again"
     )
 
 
@@ -187,14 +122,15 @@ def load_encoder(
     state: Mapping[str, Tensor],
     source: str,
     whole: Callable[[], nn.Module] | None = None,
-    facts: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Load weights into an encoder in place: every tensor of the encoder must be found, with its shape.
+    """Load weights into an encoder in place: each of its tensors must be found, with its shape.
 
-    Prefixes (``encoder.``, ``module.encoder_q.``, ``teacher.backbone.``, ...) are found out, and timm's feature networks, which
-    wrap or flatten the names of the full network (``model.``, ``stages_0.``), are looked through. What does not fit then is given
-    to timm's own conversion, which resamples position embeddings and tables of another image size and knows the names that the
-    authors of a network used. What the encoder does not have, such as a classifier, is left out.
+    Prefixes (``encoder.``, ``module.encoder_q.``, ``teacher.backbone.``) are found out, and the
+    names of timm's feature networks, which wrap or flatten those of the full network (``model.``,
+    ``stages_0.``), are matched. What does not fit then is given to timm's own conversion, which
+    resamples position embeddings and knows the names that the authors of a network used. What the
+    encoder does not have, such as a classifier, is left out.
 
     Parameters
     ----------
@@ -203,10 +139,10 @@ def load_encoder(
     state
         Tensors by name.
     source
-        What to call the weights.
+        The weights' name in messages.
     whole
-        Makes the network of timm that the encoder is a part of; None for an encoder that is not timm's.
-    facts
+        Makes the timm network that the encoder is a part of; None if it is not timm's.
+    metadata
         What the file says about itself.
 
     Raises
@@ -214,51 +150,28 @@ def load_encoder(
     BadInputError
         If a tensor is missing or has another shape; the encoder is then unchanged.
     """
-    wanted, spare = encoder.state_dict(), _classifiers(encoder)
+    wanted, heads = encoder.state_dict(), _classifiers(encoder)
     state = _under_prefix(state, wanted)
-    loaded, problem = _matched(wanted, state, spare)
+    loaded, problem = _match(wanted, state, heads)
+    if problem and (converted := _converted(state, encoder, whole)):
+        converted_match, remaining = _match(wanted, _under_prefix(converted, wanted), heads)
+        if not remaining:
+            loaded, problem, state = converted_match, "", converted
+    problem = problem or _surplus(state, wanted, whole)
     if problem:
-        converted = _converted(state, encoder, whole)
-        again, remaining = (
-            _matched(wanted, _under_prefix(converted, wanted), spare)
-            if converted
-            else (loaded, problem)
-        )
-        if converted and not remaining:
-            loaded, problem, state = again, "", dict(converted)
-    problem = problem or _too_much(state, wanted, whole)
-    if problem:
-        like = guess_architecture(state, facts or {})
-        seem = f"they seem to be for {like}; " if like else ""
-        raise BadInputError(f"the weights {source} {problem}; {seem}{_advice(problem)}")
+        guess = guess_architecture(state, metadata or {})
+        seem = f"they seem to be for {guess}; " if guess else ""
+        advice = "name the encoder they were made for"
+        if problem.startswith("have a stem"):
+            advice = "use weights that were trained on colour photographs"
+        elif problem.startswith("lack"):
+            advice += ", or fewer stages with --encoder-depth"
+        raise BadInputError(f"the weights {source} {problem}; {seem}{advice}")
     encoder.load_state_dict(loaded)
-
-
-def _advice(problem: str) -> str:
-    if problem.startswith("have a stem"):
-        return "use weights that were trained on colour photographs"
-    return "name the encoder they were made for" + (
-        ", or fewer stages with --encoder-depth" if problem.startswith("lack") else ""
-    )
 
 
 def _plain(name: str) -> str:
     return name.removeprefix("model.").replace("_", ".")
-
-
-def _under_prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under the prefix that fits most names of the encoder, without it."""
-    names = {_plain(name) for name in wanted}
-    fits = Counter(
-        prefix for key in state for prefix in _prefixes(key) if _plain(key[len(prefix) :]) in names
-    )
-    if not fits:
-        return dict(state)
-    best = max(
-        fits,
-        key=lambda prefix: (fits[prefix], not any(word in prefix for word in COPIES), -len(prefix)),
-    )
-    return {key[len(best) :]: tensor for key, tensor in state.items() if key.startswith(best)}
 
 
 def _prefixes(key: str) -> Iterator[str]:
@@ -266,90 +179,96 @@ def _prefixes(key: str) -> Iterator[str]:
     yield from (key[: place + 1] for place, letter in enumerate(key) if letter == ".")
 
 
+def _under_prefix(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Return the tensors under the prefix that fits most names of the encoder, without it."""
+    names = {_plain(name) for name in wanted}
+    fits = Counter(
+        prefix for key in state for prefix in _prefixes(key) if _plain(key[len(prefix) :]) in names
+    )
+    if not fits:
+        return dict(state)
+
+    def rank(prefix: str) -> tuple[int, bool, int]:
+        return fits[prefix], not any(word in prefix for word in COPIES), -len(prefix)
+
+    best = max(fits, key=rank)
+    return {key[len(best) :]: tensor for key, tensor in state.items() if key.startswith(best)}
+
+
 def _classifiers(encoder: nn.Module) -> tuple[str, ...]:
-    """Return the layers of an encoder that only classify, which a vision transformer brings along and nobody asks."""
+    """Return the layers that only classify, which a vision transformer brings along."""
     cfg = getattr(encoder, "pretrained_cfg", None) or {}
     named = cfg.get("classifier") or ()
     return tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))
 
 
-def _matched(
-    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], spare: tuple[str, ...]
+def _match(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], heads: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors found for an encoder, and what is wrong with them in words, ``""`` if nothing is.
+    """Return the tensors found for an encoder, and what is wrong with them, ``""`` if nothing is.
 
-    Those under a name of ``spare``, and counters, stay as they are where none is found that fits.
+    Those of ``heads``, and counters, stay as they are where none is found that fits.
     """
     plain = {_plain(key): key for key in state}
     loaded, missing, misfit = {}, [], ""
     for name, tensor in wanted.items():
-        key = name if name in state else plain.get(_plain(name))
-        found = None if key is None else state[key]
+        found = state.get(name if name in state else plain.get(_plain(name), ""))
         if found is not None and found.shape == tensor.shape:
             loaded[name] = found
-        elif name.startswith(spare) or name.endswith("num_batches_tracked"):
+        elif name.startswith(heads) or name.endswith("num_batches_tracked"):
             loaded[name] = tensor
         elif found is None:
             missing.append(name)
         else:
             misfit = misfit or _misfit(name, found, tensor)
-    if missing:
-        parts = sorted({".".join(name.removeprefix("model.").split(".")[:2]) for name in missing})
-        return loaded, (
-            f"lack {len(missing)} of the {len(wanted)} tensors of the encoder ({', '.join(parts[:4])}"
-            f"{', ...' if len(parts) > 4 else ''}), expected all"
-        )
-    return loaded, misfit
+    if not missing:
+        return loaded, misfit
+    parts = sorted({".".join(name.removeprefix("model.").split(".")[:2]) for name in missing})
+    more = ", ..." if len(parts) > 4 else ""
+    return loaded, (
+        f"lack {len(missing)} of the {len(wanted)} tensors of the encoder "
+        f"({', '.join(parts[:4])}{more}), expected all"
+    )
 
 
 def _misfit(name: str, found: Tensor, wanted: Tensor) -> str:
-    if (
-        found.ndim == wanted.ndim == 4
-        and wanted.shape[1] == 3
-        and found.shape[2:] == wanted.shape[2:]
-        and len(found) == len(wanted)
-    ):
+    rgb = wanted.ndim == 4 and wanted.shape[1] == 3
+    if rgb and found.ndim == 4 and found[:, :1].shape == wanted[:, :1].shape:
         return f"have a stem of {found.shape[1]} channels ({name}), expected the three of RGB"
     return f"hold {name} of shape {tuple(found.shape)}, expected {tuple(wanted.shape)}"
 
 
-def _too_much(
-    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whole: Callable[[], nn.Module] | None
+def _surplus(
+    state: Mapping[str, Tensor], wanted: Iterable[str], whole: Callable[[], nn.Module] | None
 ) -> str:
-    """Say in words that weights are of a deeper network: ResNet-34's hold all that a ResNet-18 wants."""
-    extra = _further(state, wanted)
+    """Say that weights are of a deeper network: ResNet-34's hold all that a ResNet-18 wants."""
+    extra = _further_parts(state, wanted)
     if extra and whole is not None:  # stages that this encoder leaves out are no fault
         with torch.random.fork_rng(devices=[]):
-            extra = _further(state, whole().state_dict())
-    return (
-        f"hold more than the encoder has ({', '.join(extra[:3])}{', ...' if len(extra) > 3 else ''}), expected the same"
-        if extra
-        else ""
-    )
+            extra = _further_parts(state, whole().state_dict())
+    more = ", ..." if len(extra) > 3 else ""
+    named = ", ".join(extra[:3])
+    return f"hold more than the encoder has ({named}{more}), expected the same" if extra else ""
 
 
-def _further(state: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> list[str]:
-    """Return the parts of weights that go on counting where a known network stops, such as ``layer1.2`` after ``layer1.1``."""
-    modules = {
-        _plain(name[:place]) for name in known for place, letter in enumerate(name) if letter == "."
-    }
+def _further_parts(state: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the numbered parts beyond those known, such as ``layer1.2`` after ``layer1.1``."""
+    modules = {_plain(prefix).rstrip(".") for name in known for prefix in _prefixes(name)}
     found = set()
     for key in state:
-        above = ""
-        for prefix in _prefixes(key):
-            here = prefix.rstrip(".")
-            if here and _plain(here) not in modules:
-                if here.rpartition(".")[2].isdecimal() and _plain(above) in modules:
+        parents = [prefix.rstrip(".") for prefix in _prefixes(key)]
+        for above, here in pairwise(parents):
+            if _plain(here) not in modules:
+                if above and here.rpartition(".")[2].isdecimal():
                     found.add(here)
                 break
-            above = here
     return sorted(found)
 
 
 def _converted(
     state: Mapping[str, Tensor], encoder: nn.Module, whole: Callable[[], nn.Module] | None
 ) -> Mapping[str, Tensor] | None:
-    """Return the weights as timm's own loading would make them for a network, or None if it has no way or fails."""
+    """Return the weights as timm's own loading converts them, None if it cannot."""
     model, convert = encoder, _conversion(encoder)
     if convert is None and whole is not None:
         with torch.random.fork_rng(devices=[]):
@@ -357,22 +276,57 @@ def _converted(
         convert = _conversion(model)
     if convert is None:
         return None
-    more = (
-        {"adapt_layer_scale": True}
-        if "adapt_layer_scale" in inspect.signature(convert).parameters
-        else {}
-    )
+    scaled = "adapt_layer_scale" in inspect.signature(convert).parameters
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = convert(dict(state), model, **more)
-    except (
-        Exception
-    ):  # it is written for weights that it knows; the reason is then given by what does not fit
+            options = {"adapt_layer_scale": True} if scaled else {}
+            found = convert(dict(state), model, **options)
+    except Exception:  # written for weights that it knows; the misfit is then the reason to show
         return None
     return found if isinstance(found, Mapping) else None
 
 
-def _conversion(model: nn.Module) -> Callable[..., Any] | None:
+def _conversion(model: nn.Module) -> Callable[..., object] | None:
     found = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     return found if callable(found) else None
+
+
+def guess_architecture(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return what weights (tensors by name, under any prefix) seem to be for, ``""`` if unknown."""
+    return (
+        metadata.get("timm")
+        or metadata.get("architecture")
+        or _guess_resnet(state)
+        or _guess_vit(state)
+        or next((kind for shape, kind in FAMILIES.items() if _any_name(shape, state)), "")
+    )
+
+
+def _any_name(pattern: str, state: Iterable[str]) -> bool:
+    return any(re.search(pattern, name) for name in state)
+
+
+def _guess_resnet(state: Iterable[str]) -> str:
+    stages: dict[str, int] = {}
+    for name in state:
+        if match := re.search(r"(?:^|\.)layer([1-4])\.(\d+)\.conv1\.weight$", name):
+            stages[match[1]] = max(stages.get(match[1], 0), int(match[2]) + 1)
+    found = tuple(stages[stage] for stage in sorted(stages))
+    bottleneck = _any_name(r"(^|\.)layer1\.0\.conv3\.weight$", state)
+    names = [
+        name
+        for name, (blocks, deep) in RESNETS.items()
+        if blocks[: len(found)] == found and deep == bottleneck
+    ]
+    return " or ".join(names) if found else ""
+
+
+def _guess_vit(state: Mapping[str, Tensor]) -> str:
+    blocks = [re.search(r"(?:^|\.)blocks\.(\d+)\.attn\.qkv\.weight$", name) for name in state]
+    depth = max((int(match[1]) + 1 for match in blocks if match), default=0)
+    patches = [t for n, t in state.items() if n.endswith("patch_embed.proj.weight") and t.ndim == 4]
+    if not depth or not patches or _any_name("relative_position_bias_table", state):
+        return ""
+    width, _, _, patch = patches[0].shape
+    return f"a vision transformer of {depth} blocks, width {width}, patch {patch}"
