@@ -185,7 +185,7 @@ def test_a_damaged_record_is_said_to_be_one(module, tmp_path, change):
         about = json.loads(file.metadata()["evenslice"])
     change(about)
     save_file(load_file(path), path, {"evenslice": json.dumps(about)})
-    with pytest.raises(BadInputError, match="holds a damaged record of evenslice"):
+    with pytest.raises(BadInputError, match="holds damaged metadata of evenslice"):
         model_of(f"{module}:make@{path}")
 
 
