@@ -15,7 +15,7 @@ HEAD = """# Reliability
 
 What was tried to break evenslice, and what came of it. Every section names the command that made its figures and can be run again from a
 clone (`make reliability` runs all of them, which takes hours); `python reliability/page.py` writes this page from them. What files from
-strangers can and cannot do is told under [Files from strangers](threats.md)."""
+strangers can and cannot do is told under [Security](threats.md)."""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

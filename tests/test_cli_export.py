@@ -38,18 +38,21 @@ def test_a_function_is_exported_and_used_without_options(place, grey, capfd):
         run("export", "exported_nets:make", "m.pt2", *MADE, "--tile", "64", "--json", "m.json") == 0
     )
     told = capfd.readouterr()
-    assert "any batch, 3 slices" in told.out and "Next: evenslice audit m.pt2 VOLUME" in told.out
+    assert (
+        "any batch, 3 slices" in told.out
+        and "Next: evenslice audit m.pt2 VOLUME --trust" in told.out
+    )
     found = json.loads((place / "m.json").read_text())
     assert found["schema"] == "evenslice.export/1"
     assert (found["path"], found["format"], found["opset"]) == ("m.pt2", "torch-export", None)
     assert found["bytes"] == (place / "m.pt2").stat().st_size and found["difference"] <= 1e-4
     assert found["dynamic"] == ["batch", "y", "x"] and found["answers"] == "logits"
-    assert run("inspect", "m.pt2", "--json", "-") == 0
+    assert run("inspect", "m.pt2", "--trust", "--json", "-") == 0
     seen = json.loads(capfd.readouterr().out)
     assert (seen["slices"], seen["normalisation"]["mean"]) == (3, [128.0])
     assert seen["certificate"] == found["certificate"]
     save_volume("raw.tif", grey)
-    for model, more in (("m.pt2", []), ("exported_nets:make", MADE)):
+    for model, more in (("m.pt2", ["--trust"]), ("exported_nets:make", MADE)):
         out = ["--output", "probabilities", "--tile", "64"]
         assert run("segment", model, "raw.tif", f"{model[:2]}.tif", *out, *more) == 0
     assert abs(imread("m..tif").astype(int) - imread("ex.tif").astype(int)).max() <= 1

@@ -315,6 +315,7 @@ def test_exported_networks_are_audited_in_one_command(volume, tmp_path, capfd, e
         "40",
         "--json",
         tmp_path / "a.json",
+        "--trust",
     ]
     assert run(*words, "--fail-above", "0.05") == 1
     found = json.loads((tmp_path / "a.json").read_text())
@@ -323,9 +324,17 @@ def test_exported_networks_are_audited_in_one_command(volume, tmp_path, capfd, e
     assert found["believed"]["passed"]
     assert found["checks"]["random_weights"]["passed"] is (True if ending == "pt2" else None)
     assert "Sanity checks passed" in capfd.readouterr().out
-    assert run("audit", path, tmp_path / "v.tif", "--methods", "gradient", "--windows", "2") == (
-        0 if ending == "pt2" else 2
-    )
+    words = [
+        "audit",
+        path,
+        tmp_path / "v.tif",
+        "--methods",
+        "gradient",
+        "--windows",
+        "2",
+        "--trust",
+    ]
+    assert run(*words) == (0 if ending == "pt2" else 2)
 
 
 def test_the_cost_of_many_exact_values_is_announced(volume, tmp_path, capfd, monkeypatch):

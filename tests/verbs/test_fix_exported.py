@@ -22,7 +22,7 @@ def network():
 
 def run(*words):
     with pytest.raises(SystemExit) as stop:
-        cli.main([str(word) for word in words])
+        cli.main([*(str(word) for word in words), "--trust"])
     return stop.value.code
 
 

@@ -190,7 +190,7 @@ def test_a_damaged_record_is_said_to_be_one(module, tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    ("record", "message"), [("[1]", "damaged record"), ('{"schema": "x/9"}', "the schema 'x/9'")]
+    ("record", "message"), [("[1]", "damaged metadata"), ('{"schema": "x/9"}', "the schema 'x/9'")]
 )
 def test_a_record_that_is_not_understood_is_not_taken_for_plain_weights(
     module, tmp_path, record, message

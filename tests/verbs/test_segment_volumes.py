@@ -302,7 +302,7 @@ def test_an_exported_network_of_one_size_takes_any_volume(tmp_path, grey, ending
     with pytest.raises(
         BadInputError, match="--tile is 64, expected 32 x 48 as the exported network takes"
     ):
-        segment(path, grey, tmp_path / "t.zarr", tile=64, **given)
+        segment(path, grey, tmp_path / "t.zarr", tile=64, trust=True, **given)
 
 
 def test_scores_of_a_store_find_their_part(tmp_path, grey):

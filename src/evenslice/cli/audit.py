@@ -64,7 +64,7 @@ def audit(
         )
     warn_of_code(model)
     with stdout_to_stderr():
-        loaded = model_of(model, options.slices, options.mean, options.std)
+        loaded = model_of(model, options.slices, options.mean, options.std, options.trust)
     if loaded.normalisation is None:
         warn(
             f"{model} does not state its normalisation; the mean and std of the volume are used "

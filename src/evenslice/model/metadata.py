@@ -69,4 +69,9 @@ def certificate_in(found: Any) -> dict[str, Any] | None:
     if found is None:
         return None
     response = found["float32"]
-    return dict(found) | {"float32": math.inf if response is None else float(response)}
+    symmetric = bool(found["symmetric"])
+    infinite = response is None
+    return dict(found) | {
+        "symmetric": symmetric,
+        "float32": math.inf if infinite else float(response),
+    }

@@ -125,7 +125,7 @@ class AuditPanel(Panel):
             from evenslice.model.inputs import model_of, name_of
             from evenslice.verbs.audit import audit
 
-            loaded = model_of(model["source"], None, model["mean"], model["std"])
+            loaded = model_of(model["source"], None, model["mean"], model["std"], trust=True)
             with control.watching(loaded.module):
                 found = audit(
                     loaded,

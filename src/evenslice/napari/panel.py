@@ -105,8 +105,8 @@ class Panel(QWidget):
                 raise BadInputError(
                     "no model was chosen, expected a file or module:callable; choose one"
                 )
-            if form_of(source) == "callable" and not ask(
-                self, f"{source} is code. It will be imported and run with your rights. Run it?"
+            if form_of(source) in ("callable", "torch-export") and not ask(
+                self, f"{source} is code, or can hold code, that runs with your rights. Run it?"
             ):
                 self.say("Not run.")
                 return None

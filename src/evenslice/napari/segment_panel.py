@@ -72,6 +72,7 @@ class SegmentPanel(Panel):
                 out,
                 mean=model["mean"],
                 std=model["std"],
+                trust=True,
                 progress=control.progress,
                 **options,
             )

@@ -59,7 +59,7 @@ OBJECT_SCORES = {
 SHOWN_LEVELS = ("0.50", "0.75", "0.90")
 NEXT_COMMANDS = {
     "onnx": "evenslice audit {path} VOLUME",
-    "torch-export": "evenslice audit {path} VOLUME",
+    "torch-export": "evenslice audit {path} VOLUME --trust",
     "bioimageio": "bioimageio test {path}",
 }
 MINUTE, HOUR = 60.0, 3600.0

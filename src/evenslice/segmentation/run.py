@@ -139,6 +139,7 @@ def segment(
     slices: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    trust: bool = False,
     seed: int = 0,
     device: str = "auto",
     force: bool = False,
@@ -217,7 +218,7 @@ def segment(
         raise BadInputError(
             "a volume in memory was given, expected a path that the workers can open; save it first"
         )
-    model, volume = model_of(model, slices, mean, std), volume_of(volume)
+    model, volume = model_of(model, slices, mean, std, trust), volume_of(volume)
     if voxel_nm is not None:
         volume = replace(volume, voxel_nm=voxel_size_of(voxel_nm))
     job_options: dict[str, Any] = {

@@ -74,6 +74,7 @@ def audit(
     slices: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    trust: bool = False,
     seed: int = 0,
     device: str = "auto",
     maps: str | Path | None = None,
@@ -139,7 +140,7 @@ def audit(
         If something given cannot be used.
     """
     known = wrapped_module(model, slices) if isinstance(model, nn.Module) else model
-    model, volume = model_of(known, slices, mean, std), volume_of(volume)
+    model, volume = model_of(known, slices, mean, std, trust), volume_of(volume)
     given = model
     check_segments(model)
     truth = None if labels is None else whole(volume_of(labels))

@@ -106,6 +106,7 @@ def export(
     slices: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    trust: bool = False,
     authors: Sequence[str] = (),
     license: str | None = None,
     seed: int = 0,
@@ -127,6 +128,8 @@ def export(
         Height and width where the network takes one size only; where it takes any, one of the sizes that are checked.
     slices, mean, std
         Of a foreign model, as ``audit`` takes them; mean and std in raw intensity units.
+    trust
+        Whether a ``.pt2``, which can run code when it is opened, may be opened.
     authors, license
         Names, and the SPDX identifier of a licence, for a package of bioimage.io.
     seed
@@ -156,7 +159,7 @@ def export(
     check_writable(out, force)
     check_apart(out, model)
     check_installed(chosen)
-    given = model_of(model, slices, mean, std)
+    given = model_of(model, slices, mean, std, trust)
     check_segments(given)
     if given.normalisation is None:
         raise BadInputError(

@@ -104,6 +104,7 @@ def fix(
     slices: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    trust: bool = False,
     volume: VolumeLike | None = None,
     labels: VolumeLike | None = None,
     seed: int = 0,
@@ -131,6 +132,8 @@ def fix(
         S of the fixed model: with an init it may differ from the three slots there are; else what a foreign model sees.
     mean, std
         Normalisation in raw intensity units, in place of the model's. Different ones per slot are replaced by their mean.
+    trust
+        Whether a ``.pt2``, which can run code when it is opened, may be opened.
     volume, labels
         Volume to audit before and after, and its truth. After the mirror average the batch norms are measured anew on
         windows of this volume; the change of the output is measured on them, and of Dice with labels.
@@ -151,7 +154,7 @@ def fix(
         check_slices(slices)
     check_writable(out, force)
     check_apart(out, model, volume, labels)
-    before = model_of(model, slices if init is None else None, mean, std)
+    before = model_of(model, slices if init is None else None, mean, std, trust)
     check_name(before, out)
     given = before
     if tta != "none":

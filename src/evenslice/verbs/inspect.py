@@ -98,6 +98,7 @@ def inspect(
     slices: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    trust: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Inspected:
@@ -111,6 +112,8 @@ def inspect(
         Measure a model's response to the reversal again, on windows of noise.
     slices, mean, std
         Of a foreign model, as ``audit`` takes them.
+    trust
+        Whether a ``.pt2``, which can run code when it is opened, may be opened.
     seed
         Of the noise.
     progress
@@ -132,7 +135,7 @@ def inspect(
         return Inspected(
             None, (), volume, None, _middle_range(volume), provenance_of(None, volume=volume)
         )
-    model = model_of(source, slices, mean, std)
+    model = model_of(source, slices, mean, std, trust)
     certificate = certify(model, seed=seed, progress=progress) if verify else None
     return Inspected(
         model, tuple(stem_record(model)), None, certificate, None, provenance_of(seed, model=model)
