@@ -29,7 +29,7 @@ def main(folder: Path, out: Path) -> None:
     }
     figure, axes = plt.subplots(3, 3, figsize=(7.2, 7.6), layout="constrained")
     for row, (label, found) in enumerate([("raw", audits["rgb"]), *audits.items()]):
-        look, method = found.looks[0], found.methods["gradient"]
+        look, method = found.views[0], found.methods["gradient"]
         top = np.percentile(look.attribution, 99.5)
         for slot, axis in enumerate(axes[row]):
             if label == "raw":

@@ -41,7 +41,7 @@ def main() -> None:
         volume_of_layer(layer),
         windows=given.windows,
         tile=given.tile,
-        looks=3,
+        views=3,
     )
     for made in layers_of_audit(found, layer):
         viewer.add_layer(Layer.create(*made))

@@ -1,12 +1,14 @@
 import numpy as np
 
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 
 
 def look(prediction, truth):
     prediction = np.array([prediction], np.float32)
     truth = None if truth is None else np.array([truth])
-    return Look("m", (0, 0, 0), np.zeros((3, 1, prediction.size)), None, prediction, truth, None)
+    return WindowView(
+        "m", (0, 0, 0), np.zeros((3, 1, prediction.size)), None, prediction, truth, None
+    )
 
 
 def test_a_probability_is_compared_at_one_half():

@@ -9,7 +9,7 @@ from one_layer import linear
 
 from evenslice import audit
 from evenslice.evidence.result import Check
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.napari.layers import is_result
 from evenslice.napari.maps import Pinned, layers_of_audit, show_together, small_print, table_of
 
@@ -34,7 +34,7 @@ def look_at(origin, weights, numbered=False):
         else np.ones((len(weights), 2, 2), np.float32) * np.array(weights)[:, None, None]
     )
     prediction = np.full((2, 2), 2.0 if numbered else 0.25, np.float32)
-    return Look("it", origin, np.zeros((3, 2, 2), np.uint8), maps, prediction, None, None)
+    return WindowView("it", origin, np.zeros((3, 2, 2), np.uint8), maps, prediction, None, None)
 
 
 def layer_like(shape):
@@ -53,7 +53,7 @@ def value(data, z):
 def test_each_map_lies_on_the_slices_of_its_slot_and_all_have_one_contrast():
     layer = layer_like((6, 8, 8))
     found = SimpleNamespace(
-        slices=3, looks=(look_at((2, 0, 0), [1, 5, 2]), look_at((4, 4, 4), [1, 5, 2]))
+        slices=3, views=(look_at((2, 0, 0), [1, 5, 2]), look_at((4, 4, 4), [1, 5, 2]))
     )
     *maps, (prediction, facts, kind) = layers_of_audit(found, layer)
     assert [f["name"] for _, f, _ in maps] == [
@@ -82,7 +82,7 @@ def test_each_map_lies_on_the_slices_of_its_slot_and_all_have_one_contrast():
 def test_maps_are_laid_together_and_apart_again():
     napari = pytest.importorskip("napari.layers")
     layer = layer_like((6, 8, 8))
-    found = SimpleNamespace(slices=3, looks=(look_at((2, 0, 0), [1, 5, 2]),))
+    found = SimpleNamespace(slices=3, views=(look_at((2, 0, 0), [1, 5, 2]),))
     layers = [napari.Layer.create(*one) for one in layers_of_audit(found, layer)]
     assert all(is_result(one) for one in layers)
     show_together([layer, *layers], True)
@@ -102,7 +102,7 @@ def test_maps_are_laid_together_and_apart_again():
 
 def test_class_numbers_become_labels_and_what_was_not_measured_no_map():
     layer = layer_like((6, 8, 8))
-    unmeasured = SimpleNamespace(slices=3, looks=(look_at((2, 0, 0), None, numbered=True),))
+    unmeasured = SimpleNamespace(slices=3, views=(look_at((2, 0, 0), None, numbered=True),))
     ((data, facts, kind),) = layers_of_audit(unmeasured, layer)
     assert (kind, facts["name"], np.asarray(data[2]).max(), data.dtype) == (
         "labels",
@@ -110,7 +110,7 @@ def test_class_numbers_become_labels_and_what_was_not_measured_no_map():
         2,
         np.uint16,
     )
-    assert layers_of_audit(SimpleNamespace(slices=3, looks=()), layer) == []
+    assert layers_of_audit(SimpleNamespace(slices=3, views=()), layer) == []
 
 
 def test_the_table_and_the_small_print_of_a_real_audit(grey):

@@ -101,10 +101,10 @@ def test_an_audit_from_the_button_to_the_report(
     assert widget.audit.windows == 12
     maps = [f"importance of {slot}" for slot in ("previous", "centre", "next")]
     assert [layer.name for layer in shown.layers] == ["raw.tif", *maps, "prediction"]
-    z, y, x = widget.audit.looks[0].origin
+    z, y, x = widget.audit.views[0].origin
     assert shown.dims.point[0] == pytest.approx(z * VOXEL[0])
     seen = np.asarray(shown.layers[maps[1]].data[z])[y : y + 32, x : x + 32]
-    np.testing.assert_array_equal(seen, widget.audit.looks[0].attribution[1])
+    np.testing.assert_array_equal(seen, widget.audit.views[0].attribution[1])
     assert [layer.name for layer in map(widget.layer.itemData, range(widget.layer.count()))] == [
         "raw.tif"
     ]

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from evenslice.evidence.result import Audit, Check, MethodResult
 from evenslice.evidence.stats import Interval
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores
 from evenslice.volume.normalisation import Normalisation
 
@@ -78,7 +78,7 @@ def window_of(label, weights, shape=(160, 160), seed=3):
     importance = np.array(weights)[:, None, None] * (0.08 + membrane) * speckle
     centre = membrane[slices // 2]
     prediction = np.clip(centre + blobs(seed + 3, shape, 2, 0.05), 0, 1).astype(np.float32)
-    return Look(
+    return WindowView(
         label,
         (48, 512, 256),
         raw,

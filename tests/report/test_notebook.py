@@ -62,7 +62,7 @@ def test_figures_are_shown_without_a_screen_or_pyplot(monkeypatch):
 
 MADE = {
     "audit": lambda: audit_of(
-        {"gradient": method_of((0.1, 0.6, 0.3))}, looks=(window_of("green", (1, 2, 1), (30, 30)),)
+        {"gradient": method_of((0.1, 0.6, 0.3))}, views=(window_of("green", (1, 2, 1), (30, 30)),)
     ),
     "scores": scores_of,
     "study": lambda: study(

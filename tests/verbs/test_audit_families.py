@@ -245,7 +245,7 @@ def test_maps_are_a_valid_image_over_windows_and_slots(volume, tmp_path):
     assert [c["label"] for c in group.attrs["ome"]["omero"]["channels"]] == ["-1", "centre", "+1"]
     z, y, x = group.attrs["evenslice"]["windows"][0]
     np.testing.assert_array_equal(group["raw/0"][0], volume[z - 1 : z + 2, y : y + 32, x : x + 32])
-    np.testing.assert_array_equal(group["0"][0], found.looks[0].attribution)
+    np.testing.assert_array_equal(group["0"][0], found.views[0].attribution)
     with pytest.raises(BadInputError, match="exists, expected a new name"):
         audit(model_of(bent()), source, methods=["gradient"], windows=2, tile=32, maps=store)
     audit(

@@ -28,7 +28,7 @@ def test_rows_and_page(small, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png") >= 2 * 6
     assert str(tmp_path) not in page
-    looks = [look for row in result.rows for look in row.audit.looks]
+    looks = [look for row in result.rows for look in row.audit.views]
     assert [look.origin for look in looks[:3]] == [look.origin for look in looks[3:]]
     assert looks[0].truth is not None
 

@@ -83,7 +83,7 @@ def audit(
             labels=labels,
             maps=maps,
             force=force,
-            looks=SHOWN if out is not None else 1,
+            views=SHOWN if out is not None else 1,
             label=name_of(model),
             progress=bar,
             **options.model_dump(exclude_unset=True, exclude={"slices", "mean", "std", "trust"}),

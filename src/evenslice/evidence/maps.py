@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.volume.array import VoxelSize
 from evenslice.volume.atomic import store_written_beside
 from evenslice.volume.zarr_writer import create_image
@@ -14,7 +14,7 @@ from evenslice.volume.zarr_writer import create_image
 @contextmanager
 def writing_maps(
     path: Path, most: int, voxel_nm: VoxelSize | None, force: bool, provenance: Mapping[str, Any]
-) -> Iterator[Callable[[Look], None]]:
+) -> Iterator[Callable[[WindowView], None]]:
     """Write the attribution of windows, as they come, to an OME-Zarr store that appears when it is complete.
 
     The store is an image (t, c, y, x): windows and slots; ``raw`` in it holds the slices in the same place, and the
@@ -47,7 +47,7 @@ def writing_maps(
         arrays: list[Any] = []
         origins: list[list[int]] = []
 
-        def keep(look: Look) -> None:
+        def keep(look: WindowView) -> None:
             if not arrays:
                 shape = (most, *look.slices.shape)
                 names = _slot_names(shape[1])

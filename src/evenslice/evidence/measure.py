@@ -12,7 +12,7 @@ from evenslice.evidence.methods import gather
 from evenslice.evidence.network import ModelOnVolume, Raw, read_sites
 from evenslice.evidence.sampling import SampledWindow, slice_orders
 from evenslice.evidence.target import decision
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import confusion, scores_of
 from evenslice.labels.targets import Target
 from evenslice.model.predict import classes_of, logits_of, probabilities_of
@@ -101,7 +101,7 @@ class Found:
         Mean absolute change of probability under the reversal, and fraction of pixels whose class flips.
     lag
         Numerator and denominator, or None without labels or foreground.
-    look
+    view
         To look at.
     """
 
@@ -110,7 +110,7 @@ class Found:
     change: float
     flipped: float
     lag: tuple[float, float] | None
-    look: Look | None
+    view: WindowView | None
 
 
 def measure(
@@ -118,7 +118,7 @@ def measure(
     question: Question,
     sites: Sequence[SampledWindow],
     step: Step,
-    keep: Callable[[Look], None] | None = None,
+    keep: Callable[[WindowView], None] | None = None,
 ) -> Iterator[Found]:
     """Measure windows, a few at a time, each with its reversal, which is made before normalisation.
 
@@ -128,8 +128,8 @@ def measure(
     for start in range(0, len(sites), group):
         part = list(read_sites(scene.volume, scene.slices, sites[start : start + group]))
         for found in examine(scene, question, part):
-            if keep is not None and found.look is not None:
-                keep(found.look)
+            if keep is not None and found.view is not None:
+                keep(found.view)
             yield found
             step()
 
@@ -167,7 +167,7 @@ def examine(
             change=change,
             flipped=flipped,
             lag=_lag(question, both, truths[number]),
-            look=_look(scene, question, site, raw, shown, both, truths[number]),
+            view=_view(scene, question, site, raw, shown, both, truths[number]),
         )
 
 
@@ -269,7 +269,7 @@ def _lag(
     return lag_parts(classes_of(probabilities_of(logits)).cpu().numpy(), truths, classes)
 
 
-def _look(
+def _view(
     scene: ModelOnVolume,
     question: Question,
     site: SampledWindow,
@@ -277,10 +277,10 @@ def _look(
     slots: Tensor | None,
     logits: Tensor,
     truths: NDArray[np.uint8] | None,
-) -> Look:
+) -> WindowView:
     probability = probabilities_of(logits[:1])[0]
     prediction = probability[0] if len(probability) == 1 else probability.argmax(0)
-    return Look(
+    return WindowView(
         label=question.label,
         origin=(site.z, site.y.start, site.x.start),
         slices=raw,

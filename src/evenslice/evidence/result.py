@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evenslice.evidence.stats import Interval
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.volume.normalisation import Normalisation
 
 SCHEMA = "evenslice.audit/1"
@@ -128,8 +128,8 @@ class Audit:
         By method whether all slots are alike; empty unless the design is ``latin``.
     trained_on
         How many of the windows are centred on slices that the model was trained on.
-    looks
-        Windows to look at (not part of the JSON).
+    views
+        Windows kept for showing (not part of the JSON).
     provenance
         Command, seed, versions, and hashes of what was read.
     warnings
@@ -157,7 +157,7 @@ class Audit:
     region: str = "predicted"
     lag: Interval | None = None
     latin: Mapping[str, Latin] = field(default_factory=dict)
-    looks: tuple[Look, ...] = ()
+    views: tuple[WindowView, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ MISSED, TOO_MUCH, ANOTHER = 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Look:
+class WindowView:
     """What a person sees of one window.
 
     Attributes

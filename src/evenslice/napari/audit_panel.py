@@ -117,7 +117,7 @@ class AuditPanel(Panel):
             "methods": self.chosen_methods(),
             "windows": self.windows.value() or AUTO,
             "tile": self.tile.value(),
-            "looks": self.shown.value(),
+            "views": self.shown.value(),
         }
         self._asked = {"model": model["source"], "volume": file_of(layer) or layer.name, **options}
 
@@ -161,7 +161,7 @@ class AuditPanel(Panel):
         show_together(self.viewer.layers, self.together.isChecked())
         self.viewer.layers.selection.active = layer
         self.window_list.clear()
-        for number, look in enumerate(audit.looks, start=1):
+        for number, look in enumerate(audit.views, start=1):
             z, y, x = look.origin
             self.window_list.addItem(f"Window {number}: slice {z}, y {y}, x {x}")
         for part in self.results:
@@ -170,9 +170,9 @@ class AuditPanel(Panel):
 
     def go_to(self, number: int) -> None:
         """Show a window that was mapped: its centre slice, in the middle."""
-        if not self.audit.looks:
+        if not self.audit.views:
             return
-        look = self.audit.looks[number]
+        look = self.audit.views[number]
         z, y, x = look.origin
         layer = self.audited
         middle = (z, y + look.slices.shape[1] / 2, x + look.slices.shape[2] / 2)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from evenslice.evidence.result import Audit
 from evenslice.evidence.stats import Interval
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.napari.layers import RESULT, LayerData, LazyArray, placed_like
 from evenslice.report.verdict import DASH, confidence, fixed, interval, sanity_checks, slot_names
 from evenslice.volume.array import Volume, spans
@@ -70,7 +70,7 @@ def layers_of_audit(audit: Audit, layer: Any) -> list[LayerData]:
     """
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
     looks = [
-        (look.origin, look.attribution) for look in audit.looks if look.attribution is not None
+        (look.origin, look.attribution) for look in audit.views if look.attribution is not None
     ]
     found: list[LayerData] = []
     if looks:
@@ -97,7 +97,7 @@ def layers_of_audit(audit: Audit, layer: Any) -> list[LayerData]:
                     "image",
                 )
             )
-    return [*found, *_predictions(audit.looks, shape, layer)]
+    return [*found, *_predictions(audit.views, shape, layer)]
 
 
 def _top(looks: Sequence[Measured], slots: Collection[int]) -> float:
@@ -119,7 +119,7 @@ def _map(
     return found
 
 
-def _predictions(looks: Sequence[Look], shape: Shape, layer: Any) -> list[LayerData]:
+def _predictions(looks: Sequence[WindowView], shape: Shape, layer: Any) -> list[LayerData]:
     """Return what was predicted in the windows, hidden at first."""
     if not looks:
         return []

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from evenslice.evidence.result import Audit
     from evenslice.evidence.stats import Interval
-    from evenslice.evidence.window_view import Look
+    from evenslice.evidence.window_view import WindowView
     from evenslice.labels.metrics import Scores
 
 LINE_LETTERS = 118  # of a title
@@ -209,13 +209,13 @@ def _add_slot_key(figure: "Figure", slices: int) -> None:
     )
 
 
-def window_figure(window: "Look") -> "Figure":
+def window_figure(window: "WindowView") -> "Figure":
     """Draw one window: every slice under its importance, and the prediction.
 
     Parameters
     ----------
     window
-        One of those an audit kept (``audit(..., looks=3)``).
+        One of those an audit kept (``audit(..., views=3)``).
 
     Returns
     -------
@@ -249,7 +249,7 @@ def window_figure(window: "Look") -> "Figure":
     return figure
 
 
-def _titles(window: "Look") -> list[str]:
+def _titles(window: "WindowView") -> list[str]:
     """Name every panel, with the slot's share in this window."""
     names = slot_names(len(window.slices))
     if window.attribution is not None and window.attribution.sum() > 0:
@@ -259,7 +259,7 @@ def _titles(window: "Look") -> list[str]:
     return [*names, "prediction"]
 
 
-def _caption(window: "Look") -> str:
+def _caption(window: "WindowView") -> str:
     z, y, x = window.origin
     parts = [f"{window.label}, slice {z}, from y {y}, x {x}"]
     if window.attribution is not None:
@@ -269,7 +269,7 @@ def _caption(window: "Look") -> str:
     return "; ".join(parts)
 
 
-def _prediction(window: "Look") -> NDArray[np.float64]:
+def _prediction(window: "WindowView") -> NDArray[np.float64]:
     """Colour the prediction (y, x, RGBA): the more certain the denser, a colour per number."""
     from matplotlib.colors import to_rgb
 

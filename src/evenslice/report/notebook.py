@@ -145,7 +145,7 @@ def _figures(result: "Any") -> "Iterator[tuple[str, Figure]]":
 
     if isinstance(result, Audit):
         yield "audit", audit_figure(result)
-        for number, window in enumerate(result.looks, 1):
+        for number, window in enumerate(result.views, 1):
             yield f"window-{number}", window_figure(window)
     elif isinstance(result, Scores):
         yield "scores", scores_figure(result)

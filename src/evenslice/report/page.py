@@ -21,7 +21,7 @@ from evenslice.volume.atomic import written_beside
 
 if TYPE_CHECKING:
     from evenslice.evidence.result import Audit
-    from evenslice.evidence.window_view import Look
+    from evenslice.evidence.window_view import WindowView
     from evenslice.verbs.demo import Demo
 
 VIEWER = ("viewer.css",), ("viewer.js",)
@@ -95,7 +95,7 @@ class Page:
 
     title: str
     rows: "Sequence[Row]"
-    windows: "Sequence[Look]"
+    windows: "Sequence[WindowView]"
     facts: Mapping[str, str]
     command: str
     intro: str = ""
@@ -229,7 +229,7 @@ def write_audit_page(
 ) -> None:
     """Write the page of one audit."""
     facts = {**facts, **provenance_rows(audit.provenance)}
-    page = Page(f"Audit of {label}", [Row(label, audit)], audit.looks, facts, command)
+    page = Page(f"Audit of {label}", [Row(label, audit)], audit.views, facts, command)
     write_page(path, render(page))
 
 
@@ -238,7 +238,7 @@ def write_demo_page(path: Path, demo: "Demo", command: str) -> None:
     page = Page(
         title="evenslice demo: one volume, two stems",
         rows=[Row(row.init, row.audit, row.scores.dice, row.scores.iou) for row in demo.rows],
-        windows=[window for row in demo.rows for window in row.audit.looks],
+        windows=[window for row in demo.rows for window in row.audit.views],
         facts=demo.facts | provenance_rows(demo.provenance),
         command=command,
         intro="Two networks, alike but for their first layer, were trained on the same phantom. "

@@ -15,7 +15,7 @@ from evenslice.report.viewer import viewer_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from evenslice.evidence.window_view import Look
+    from evenslice.evidence.window_view import WindowView
     from evenslice.segmentation.run import Segmented
     from evenslice.verbs.train import Trained
 
@@ -179,7 +179,7 @@ def means_of(points: Points, most: int) -> Points:
 def write_segmentation_page(
     path: Path,
     result: "Segmented",
-    windows: "Sequence[Look]",
+    windows: "Sequence[WindowView]",
     facts: Mapping[str, str],
     command: str,
 ) -> None:

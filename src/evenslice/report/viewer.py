@@ -8,7 +8,7 @@ from evenslice.report import pictures
 from evenslice.report.verdict import slot_names
 
 if TYPE_CHECKING:
-    from evenslice.evidence.window_view import Look
+    from evenslice.evidence.window_view import WindowView
 
 PICTURE_BYTES = 5_000_000  # of pixels on the whole page: under 7 MB once encoded
 ORDER = ("raw", "attribution", "prediction", "truth", "error")
@@ -77,7 +77,7 @@ class Viewer:
     heat: str | None
 
 
-def viewer_of(windows: "Sequence[Look]") -> Viewer | None:
+def viewer_of(windows: "Sequence[WindowView]") -> Viewer | None:
     """Draw windows in one grey scale, small enough for one page.
 
     Parameters
@@ -94,7 +94,7 @@ def viewer_of(windows: "Sequence[Look]") -> Viewer | None:
         return None
     limits = pictures.grey_limits(window.slices for window in windows)
     most = min(pictures.LARGEST, PICTURE_BYTES // sum(_pictures(window) for window in windows))
-    groups: dict[tuple[object, ...], list[Look]] = {}
+    groups: dict[tuple[object, ...], list[WindowView]] = {}
     for window in windows:
         groups.setdefault((window.origin, window.slices.shape), []).append(window)
     places = tuple(
@@ -114,7 +114,7 @@ def viewer_of(windows: "Sequence[Look]") -> Viewer | None:
     return Viewer(places, layers, frozenset({"raw", first}), _legend(windows, layers), heat)
 
 
-def _legend(windows: "Sequence[Look]", layers: Sequence[str]) -> dict[str, Keys]:
+def _legend(windows: "Sequence[WindowView]", layers: Sequence[str]) -> dict[str, Keys]:
     """Say what the colours of the layers mean; numbered predictions have a colour each."""
     keys = {kind: KEYS[kind] for kind in layers if kind in KEYS}
     numbered = [window for window in windows if window.numbered]
@@ -128,19 +128,19 @@ def _legend(windows: "Sequence[Look]", layers: Sequence[str]) -> dict[str, Keys]
     return keys
 
 
-def _pictures(window: "Look") -> int:
+def _pictures(window: "WindowView") -> int:
     """Count the pictures of a window."""
     layers = 1 if window.attribution is None else 2
     return len(window.slices) * layers + (1 if window.truth is None else 3)
 
 
-def _where(window: "Look") -> str:
+def _where(window: "WindowView") -> str:
     _, height, width = window.slices.shape
     z, y, x = window.origin
     return f"z {z}, y {y} to {y + height - 1}, x {x} to {x + width - 1}"
 
 
-def _strip(window: "Look", limits: pictures.Limits, most: int) -> Strip:
+def _strip(window: "WindowView", limits: pictures.Limits, most: int) -> Strip:
     slices, height, width = window.slices.shape
     voxel = window.voxel_nm
     bar = pictures.scale_bar(width, voxel[2]) if voxel else None
@@ -161,7 +161,7 @@ def _strip(window: "Look", limits: pictures.Limits, most: int) -> Strip:
     return Strip(window.label, tuple(panels), f"{width} / {height * tall:.6g}", width < 100)
 
 
-def _centre_layers(window: "Look", most: int) -> list[Layer]:
+def _centre_layers(window: "WindowView", most: int) -> list[Layer]:
     """Draw what belongs to the centre slice alone."""
     draw = pictures.classes_png if window.numbered else pictures.probability_png
     text = f"Prediction of {window.label} for the centre slice"

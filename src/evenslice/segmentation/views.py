@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.model.inputs import VolumeLike, parse_roi, volume_of
 from evenslice.segmentation.predictions import open_prediction
 from evenslice.segmentation.run import Segmented
@@ -20,7 +20,7 @@ def segmentation_looks(
     axis: Literal["z", "y", "x"] = "z",
     count: int = 6,
     side: int = 320,
-) -> tuple[Look, ...]:
+) -> tuple[WindowView, ...]:
     """Read some windows, evenly spaced along the axis that was sliced along, in the middle of each slice.
 
     Parameters
@@ -36,7 +36,7 @@ def segmentation_looks(
 
     Returns
     -------
-    tuple of Look
+    tuple of WindowView
         Predictions are objects where there are any, else probabilities of the foreground, else class numbers.
     """
     source = volume_of(volume)
@@ -56,7 +56,7 @@ def segmentation_looks(
     for z in zs:
         at = (slice(z - span.start, z - span.start + 1), here[0], here[1])
         looks.append(
-            Look(
+            WindowView(
                 label=result.path.name,
                 origin=(z, y.start, x.start),
                 slices=read_window(raw, z, result.slices, y, x),

@@ -29,7 +29,7 @@ from evenslice.evidence.stats import (
 )
 from evenslice.evidence.summary import apply_abstention, lag_result, latin_result, method_result
 from evenslice.evidence.target import REGIONS
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.labels.targets import Target, whole
 from evenslice.model.checkpoint import stem_record
 from evenslice.model.inputs import (
@@ -79,7 +79,7 @@ def audit(
     device: str = "auto",
     maps: str | Path | None = None,
     force: bool = False,
-    looks: int = 1,
+    views: int = 1,
     label: str = "model",
     progress: Progress = silent,
 ) -> Audit:
@@ -127,8 +127,8 @@ def audit(
         ``auto``, ``cpu`` or ``cuda``.
     maps, force
         OME-Zarr store to write the attribution of every window to, slot by slot; whether to overwrite it.
-    looks
-        How many windows to keep for looking at.
+    views
+        How many windows to keep for showing.
     label
         Name of the model on these.
     progress
@@ -169,7 +169,7 @@ def audit(
                 writing_maps(Path(maps), plan[-1], volume.voxel_nm, force, made)
             )
         step = stack.enter_context(progress(f"auditing {label}", plan[-1]))
-        gathered = _gather(scene, question, sites, plan, margin, confidence, looks, step, keep)
+        gathered = _gather(scene, question, sites, plan, margin, confidence, views, step, keep)
         checks = run_checks(
             scene, [raw for _, raw in read_sites(volume, model.slices, sites[:CHECK_WINDOWS])]
         )
@@ -187,7 +187,7 @@ class _Gathered:
 
     sites: list[SampledWindow] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
-    shown: list[Look] = field(default_factory=list)
+    views: list[WindowView] = field(default_factory=list)
     methods: dict[str, MethodResult] = field(default_factory=dict)
 
     @property
@@ -205,7 +205,7 @@ def _gather(
     plan: Sequence[int],
     margin: float,
     confidence: float,
-    looks: int,
+    views: int,
     step: Step,
     keep: Any,
 ) -> _Gathered:
@@ -214,9 +214,9 @@ def _gather(
     for end in plan:
         part = sites[len(gathered.sites) : end]
         for found in measure(scene, question, part, step, keep):
-            if len(gathered.shown) < looks and found.look is not None:
-                gathered.shown.append(found.look)
-            gathered.found.append(replace(found, look=None))
+            if len(gathered.views) < views and found.view is not None:
+                gathered.views.append(found.view)
+            gathered.found.append(replace(found, view=None))
         gathered.sites.extend(part)
         gathered.methods = apply_abstention(
             {
@@ -291,7 +291,7 @@ def _result(
         region=question.region,
         lag=lag_result([one.lag for one in found], clusters, confidence, question.seed),
         latin=latin,
-        looks=tuple(gathered.shown),
+        views=tuple(gathered.views),
     )
 
 

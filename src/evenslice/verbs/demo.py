@@ -22,7 +22,7 @@ STEPS = 160
 RATE = 5e-4
 CROP = 128
 TILE = 80
-WINDOWS, LOOKS = 40, 3
+WINDOWS, VIEWS = 40, 3
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def run_demo(
             tile=TILE,
             seed=seed,
             device=device,
-            looks=LOOKS,
+            views=VIEWS,
             label=init,
             progress=progress,
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from evenslice.evidence.certificate import certify
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores
 from evenslice.learn.devices import check_devices
 from evenslice.learn.multi_volume import Mixture
@@ -56,7 +56,7 @@ class Trained:
     last: Path
     log: Path
     looks: tuple[dict[str, Any], ...] = ()
-    shown: tuple[Look, ...] = ()
+    shown: tuple[WindowView, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

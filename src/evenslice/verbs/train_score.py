@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evenslice.evidence.window_view import Look
+from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import Target
 from evenslice.learn.patches import PatchSource
@@ -31,7 +31,7 @@ def validate(model: Model, validation: Validation, device: torch.device) -> Scor
 
 def looks_at(
     model: Model, validation: Validation, device: torch.device, label: str, count: int
-) -> tuple[Look, ...]:
+) -> tuple[WindowView, ...]:
     """Segment some validation slices of the first volume, evenly spaced, and keep the middle of each to look at."""
     source, zs = validation[0]
     chosen = [
@@ -54,7 +54,7 @@ def looks_at(
         truth = source.target.apply(plane).astype(np.int64)
         truth[np.zeros(plane.shape, bool) if source.ignore is None else plane == source.ignore] = -1
         looks.append(
-            Look(
+            WindowView(
                 label=label,
                 origin=(z, y.start, x.start),
                 slices=read_window(source.volume, z, model.slices, y, x),
