@@ -1,4 +1,4 @@
-import io
+"""Components box by box equal those of the whole volume."""
 
 import numpy as np
 import pytest
@@ -7,17 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from evenslice.labels.blocks import faces_of, grid_of, with_halo
-from evenslice.labels.components import (
-    Local,
-    Numbering,
-    compact,
-    label_box,
-    number,
-    renumber,
-    same_names,
-    touching,
-)
+from evenslice.labels.blocks import faces_of, grid_of
+from evenslice.labels.components import compact, label_box, number, renumber, same_names, touching
 
 law = settings(derandomize=True, deadline=None, max_examples=150)
 NO_PAIRS = np.zeros((0, 4), np.int64)
@@ -25,7 +16,7 @@ side = st.integers(1, 6)
 
 
 def by_blocks(classes, block, min_size=1, order=None, with_classes=True, wide_from=2**32):
-    """Label a volume as a verb does: box by box into a store, then faces, then one numbering."""
+    """Label a volume as `segment` does: box by box, then faces, then one numbering."""
     boxes = grid_of(classes.shape, block)
     store, found = np.zeros(classes.shape, np.uint32), [None] * len(boxes)
     for i in order or range(len(boxes)):
@@ -165,26 +156,6 @@ def test_first_voxels_are_places_in_a_volume_too_large_for_32_bits():
     assert local.sizes.tolist() == [2]
 
 
-def saved(arrays):
-    """Through a file and back."""
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    file.seek(0)
-    return dict(np.load(file))
-
-
-def test_what_boxes_found_and_the_numbering_go_through_a_file():
-    _, local = label_box(U, (slice(0, 1), slice(0, 4), slice(0, 4)), U.shape)
-    again = Local.from_arrays(saved(local.to_arrays()))
-    assert (again.sizes.tolist(), again.first.tolist()) == ([10], [0])
-    _, numbers = by_blocks(SIDE_BY_SIDE, (1, 2, 3))
-    same = Numbering.from_arrays(saved(numbers.to_arrays()))
-    assert same.count == numbers.count
-    for i in range(4):
-        np.testing.assert_array_equal(same.numbers_of(i), numbers.numbers_of(i))
-        assert same.numbers_of(i).dtype == np.uint32
-
-
 @law
 @given(
     arrays(np.uint64, (3, 4, 5), elements=st.sampled_from([0, 3, 7, 2**40, 2**40 + 1])),
@@ -207,48 +178,3 @@ def test_objects_with_names_join_by_name_however_they_are_cut(labels, block):
 def test_renumbering_by_hand():
     labels, names = renumber(np.array([9, 0, 2**40, 9], np.uint64))
     assert (labels.tolist(), names.tolist()) == ([1, 0, 2, 1], [9, 2**40])
-
-
-@law
-@given(st.tuples(side, side, side), st.tuples(side, side, side), st.tuples(side, side, side))
-def test_boxes_cover_every_voxel_once_and_meet_at_every_inner_face(shape, block, halo):
-    boxes = grid_of(shape, block)
-    owner = np.full(shape, -1)
-    for i, box in enumerate(boxes):
-        assert (owner[box] == -1).all()
-        owner[box] = i
-        read, inside = with_halo(box, halo, shape)
-        np.testing.assert_array_equal(
-            np.arange(np.prod(shape)).reshape(shape)[read][inside],
-            np.arange(np.prod(shape)).reshape(shape)[box],
-        )
-        for span, core, wide, size in zip(read, box, halo, shape, strict=True):
-            assert (span.start, span.stop) == (
-                max(0, core.start - wide),
-                min(size, core.stop + wide),
-            )
-    assert (owner >= 0).all()
-    met = [(f.box, f.other) for f in faces_of(boxes)]
-    for f in faces_of(boxes):
-        assert (owner[f.plane] == f.box).all() and (owner[f.facing] == f.other).all()
-        assert owner[f.plane].shape == owner[f.facing].shape
-    expected = set()
-    for axis in range(3):
-        a, b = np.moveaxis(owner, axis, 0)[:-1], np.moveaxis(owner, axis, 0)[1:]
-        expected |= set(zip(a[a != b].tolist(), b[a != b].tolist(), strict=True))
-    assert len(met) == len(set(met))
-    assert set(met) == expected
-
-
-def test_what_does_not_fit_is_refused():
-    box = (slice(0, 1), slice(0, 2), slice(0, 2))
-    with pytest.raises(ValueError, match="like the box"):
-        label_box(np.zeros((1, 2, 3), np.uint8), box, (1, 2, 3))
-    with pytest.raises(ValueError, match="unsigned"):
-        label_box(np.zeros((1, 2, 2), np.float32), box, (1, 2, 3))
-    with pytest.raises(ValueError, match="at least 1"):
-        grid_of((3, 3, 3), (1, 0, 1))
-    one = Local(np.ones(1, np.int64), np.zeros(1, np.int64))
-    for pair in ([0, 1, 1, 2], [0, 1, 2, 1], [0, 0, 1, 1], [-1, 1, 1, 1]):
-        with pytest.raises(ValueError, match="does not"):
-            number([one, one], np.array([pair]))

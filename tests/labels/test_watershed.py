@@ -114,7 +114,7 @@ def test_a_flood_meets_at_a_weak_membrane_wherever_it_came_from(at):
 
 
 def test_depth_decides_where_probability_does_not():
-    # Two cells and a neck, all of probability 0. Counted in steps, the left seed would be first in the right cell.
+    # Two cells and a neck, all of probability 0. By steps, the left seed would take the right cell.
     boundary = np.full((1, 9, 28), 255, np.uint8)
     boundary[0, 1:8, 1:8] = boundary[0, 4, 8:12] = boundary[0, 1:8, 12:27] = 0
     seeds = np.zeros(boundary.shape, np.uint32)
@@ -176,7 +176,7 @@ noise = arrays(np.uint8, SHAPE, elements=st.integers(0, 255))
 marks = arrays(np.uint32, SHAPE, elements=st.sampled_from([0] * 12 + [1, 2, 3]))
 
 
-@settings(law, max_examples=25)
+@settings(law, max_examples=12)
 @given(noise, marks, st.tuples(side, side, side), voxels, st.booleans())
 def test_with_a_halo_of_the_volume_any_cut_equals_the_whole(boundary, seeds, block, voxel_nm, fill):
     whole = flood_by_blocks(boundary, seeds, SHAPE, (0, 0, 0), voxel_nm, fill=fill)
@@ -185,8 +185,8 @@ def test_with_a_halo_of_the_volume_any_cut_equals_the_whole(boundary, seeds, blo
     )
     if not fill:
         assert (whole[boundary >= 128] == 0).all()
-    held = (seeds > 0) & ((boundary < 128) | fill)
-    np.testing.assert_array_equal(whole[held], seeds[held])
+    seeded = (seeds > 0) & ((boundary < 128) | fill)
+    np.testing.assert_array_equal(whole[seeded], seeds[seeded])
 
 
 @law
@@ -199,23 +199,6 @@ def test_what_wins_does_not_depend_on_numbers(boundary, seeds, names):
     )
 
 
-def test_uint8_and_the_same_probabilities_as_float_agree():
-    rng = np.random.default_rng(0)
-    boundary = rng.integers(0, 256, SHAPE).astype(np.uint8)
-    seeds = (rng.random(SHAPE) < 0.05) * rng.integers(1, 9, SHAPE).astype(np.uint32)
-    as_float = boundary.astype(np.float32) / np.float32(255)
-    np.testing.assert_array_equal(
-        flood_box(boundary, seeds, EVERYTHING, 0.5, None, 2.0),
-        flood_box(as_float, seeds, EVERYTHING, 0.5, None, 2.0),
-    )
-
-
-def test_what_does_not_fit_is_refused():
+def test_whole_numbers_but_bytes_are_no_probabilities():
     with pytest.raises(ValueError, match="real numbers"):
         seeds_in(np.zeros(SHAPE, np.uint16), EVERYTHING, 0.5, None, 2.0)
-    with pytest.raises(ValueError, match="like the boundary"):
-        flood_box(
-            np.zeros(SHAPE, np.uint8), np.zeros((1, 1, 1), np.uint32), EVERYTHING, 0.5, None, 2.0
-        )
-    with pytest.raises(ValueError, match="more than 0"):
-        flood_box(np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint32), EVERYTHING, 0.5, None, 0.0)

@@ -108,7 +108,7 @@ def test_a_volume_is_never_read_whole(monkeypatch, as_):
 
     monkeypatch.setattr(evenslice.verbs.evaluate, "MOST_VOXELS", 500)
     for module in (evenslice.labels.targets, evenslice.verbs.evaluate):
-        monkeypatch.setattr(module, "bands", lambda shape: bands(shape, most=500))
+        monkeypatch.setattr(module, "bands", lambda shape, halo=0, most=0: bands(shape, halo, 500))
     lazy = [Lazy(np.ones((30, 40, 50), np.uint8)) for _ in range(2)]
     evaluate(*map(Volume, lazy), as_=as_, tolerance=1)
     assert all(
@@ -159,7 +159,7 @@ def test_boundaries_within_the_tolerance():
             INSTANCES,
             "array holds probabilities, expected objects",
         ),
-        (FOUND, -TRUTH, INSTANCES, "the truth holds the negative label -2"),
+        (FOUND, -TRUTH, INSTANCES, "the ground truth holds the negative label -2"),
         (-FOUND, TRUTH, INSTANCES, "the prediction holds the negative label -6"),
         (
             FOUND,

@@ -1,4 +1,4 @@
-"""Boxes of bounded size that cover a volume: whole slices together while they fit, else bands of rows of one slice."""
+"""Boxes that cover a volume: a regular grid with halos and faces, or bands of rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from evenslice.volume.array import Roi
 
 Box = Roi
 Shape = tuple[int, int, int]
+MOST_VOXELS = 2**24
 
 
 def grid_of(shape: Shape, block: Shape) -> list[Box]:
-    """Cut a volume into boxes of ``block`` voxels (z, y, x), the last ones smaller, in raster order.
+    """Cut a volume into boxes of ``block`` voxels (z, y, x), the last smaller, in raster order.
 
     Raises
     ------
@@ -66,13 +67,13 @@ class Face:
 
 def faces_of(boxes: Sequence[Box]) -> list[Face]:
     """List every face between two boxes of a regular grid once."""
-    at = {tuple(span.start for span in box): i for i, box in enumerate(boxes)}
+    index = {tuple(span.start for span in box): i for i, box in enumerate(boxes)}
     faces = []
     for i, box in enumerate(boxes):
         for axis, span in enumerate(box):
-            other = at.get(
-                tuple(span.stop if k == axis else part.start for k, part in enumerate(box))
-            )
+            corner = [side.start for side in box]
+            corner[axis] = span.stop
+            other = index.get(tuple(corner))
             if other is not None:
                 last, first = slice(span.stop - 1, span.stop), slice(span.stop, span.stop + 1)
                 faces.append(Face(i, other, _with(box, axis, last), _with(box, axis, first)))
@@ -80,11 +81,8 @@ def faces_of(boxes: Sequence[Box]) -> list[Face]:
 
 
 def _with(box: Box, axis: int, span: slice) -> Box:
-    z, y, x = (span if k == axis else part for k, part in enumerate(box))
+    z, y, x = (span if k == axis else side for k, side in enumerate(box))
     return z, y, x
-
-
-MOST_VOXELS = 2**24
 
 
 @dataclass(frozen=True)
@@ -116,17 +114,11 @@ class Band:
         return slice(self.rows.start - self.read.start, self.rows.stop - self.read.start)
 
 
-def bands(shape: tuple[int, int, int], halo: int = 0, most: int = MOST_VOXELS) -> Iterator[Band]:
-    """Cut a volume into boxes of at most ``most`` voxels (at least one row), slice after slice.
+def bands(shape: Shape, halo: int = 0, most: int = MOST_VOXELS) -> Iterator[Band]:
+    """Cut a volume (z, y, x) into boxes of at most ``most`` voxels (at least one row).
 
-    Parameters
-    ----------
-    shape
-        Sizes along z, y, x.
-    halo
-        Rows to read above and below each band.
-    most
-        Voxels of a box, the halo not counted.
+    Slices go together while they fit whole, else each is cut into bands of rows. ``halo`` more rows
+    are to be read above and below each band; they do not count in ``most``.
     """
     depth, height, _ = shape
     thick, rows = _sides(shape, most)
@@ -139,14 +131,13 @@ def bands(shape: tuple[int, int, int], halo: int = 0, most: int = MOST_VOXELS) -
             )
 
 
-def count_bands(shape: tuple[int, int, int], most: int = MOST_VOXELS) -> int:
+def count_bands(shape: Shape, most: int = MOST_VOXELS) -> int:
     """Return how many boxes ``bands`` makes of a volume."""
     thick, rows = _sides(shape, most)
     return -(-shape[0] // thick) * -(-shape[1] // rows)
 
 
-def _sides(shape: tuple[int, int, int], most: int) -> tuple[int, int]:
-    """Return how many slices and rows a box has at most."""
+def _sides(shape: Shape, most: int) -> tuple[int, int]:
     _, height, width = shape
     rows = min(height, max(1, most // width))
     return max(1, most // (height * width)) if rows == height else 1, rows

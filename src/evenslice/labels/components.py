@@ -1,6 +1,6 @@
 """Connected components box by box: the same answer as on the whole volume, however it is cut."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from scipy.sparse.csgraph import connected_components
 
 from evenslice.labels.blocks import Box, Face, Shape
 from evenslice.volume.array import Pixels
+
+WIDE_FROM = 2**32
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,6 @@ class Local:
 
     sizes: NDArray[np.int64]
     first: NDArray[np.int64]
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return plain arrays for a file (``np.savez``)."""
-        return {"sizes": self.sizes, "first": self.first}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Local":
-        """Take back what `to_arrays` gave."""
-        return cls(arrays["sizes"], arrays["first"])
 
 
 def local_of(labels: NDArray[np.uint32], box: Box, shape: Shape) -> Local:
@@ -56,20 +49,20 @@ def local_of(labels: NDArray[np.uint32], box: Box, shape: Shape) -> Local:
 def compact(
     labels: NDArray[Any], box: Box, shape: Shape
 ) -> tuple[NDArray[np.uint32], Local, NDArray[Any]]:
-    """Renumber any labels of a box as 1..n, in rising order, for `numbering.number`.
+    """Renumber any labels of a box as 1..n, in rising order, for `number`.
 
     Returns
     -------
     labels, local, names
-        The local labels (z, y, x), its objects, and the old name of each (n,): equal names in other boxes are the
-        same object, see `numbering.same_names`.
+        The local labels (z, y, x), its objects, and the old name of each (n,): equal names in other
+        boxes are the same object, see `same_names`.
     """
     renumbered, names = renumber(labels)
     return renumbered, local_of(renumbered, box, shape), names
 
 
 def renumber(labels: NDArray[Any]) -> tuple[NDArray[np.uint32], NDArray[Any]]:
-    """Turn any labels, 0 for background, into 1..n in rising order; return them and the old name of each (n,)."""
+    """Turn any labels, 0 for background, into 1..n in rising order; return also the old names."""
     names, _ = _first_of_each(labels)
     renumbered = (np.searchsorted(names, labels) + 1).astype(np.uint32)
     renumbered[labels == 0] = 0
@@ -77,7 +70,7 @@ def renumber(labels: NDArray[Any]) -> tuple[NDArray[np.uint32], NDArray[Any]]:
 
 
 def _first_of_each(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the labels present without 0, rising, and the flat index of the first voxel of each."""
+    """Return the labels present without 0, rising, and the flat index of each one's first voxel."""
     flat = labels.ravel()
     # Only where a run begins: far fewer entries to sort than voxels.
     starts = np.flatnonzero(
@@ -91,7 +84,7 @@ def _first_of_each(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64
 def _into_volume(
     flat: NDArray[np.int64], size: tuple[int, ...], box: Box, shape: Shape
 ) -> NDArray[np.int64]:
-    """Turn flat indices of a box into flat indices of the volume (int64, also where the platform's are shorter)."""
+    """Turn flat indices of a box into flat indices of the volume."""
     z, y, x = (
         part.astype(np.int64) + span.start
         for part, span in zip(np.unravel_index(flat, size), box, strict=True)
@@ -99,11 +92,8 @@ def _into_volume(
     return np.asarray((z * shape[1] + y) * shape[2] + x, np.int64)
 
 
-WIDE_FROM = 2**32
-
-
 def same_names(names: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
-    """Pair the local objects that have one name, each with the one before it; entry b of ``names`` is box b.
+    """Pair local objects of one name, each with the one before it; entry b of ``names`` is box b.
 
     Returns
     -------
@@ -130,7 +120,7 @@ class Numbering:
     offsets
         Where each box's objects begin in ``table`` (boxes + 1,).
     table
-        Final number of every local object, 0 for one that was dropped; uint32, or uint64 for very many.
+        Final number of every local object, 0 for dropped ones; uint32 (uint64 for very many).
     sizes
         Voxels of each final object (n,), int64.
     """
@@ -145,18 +135,9 @@ class Numbering:
         return len(self.sizes)
 
     def numbers_of(self, box: int) -> NDArray[Any]:
-        """Return the final number of each local label 0..n of a box: ``final = numbers_of(box)[labels]``."""
+        """Return the final numbers of the local labels 0..n: ``numbers_of(box)[labels]``."""
         own = self.table[self.offsets[box] : self.offsets[box + 1]]
         return np.concatenate([np.zeros(1, own.dtype), own])
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return plain arrays for a file (``np.savez``)."""
-        return {"offsets": self.offsets, "table": self.table, "sizes": self.sizes}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Numbering":
-        """Take back what `to_arrays` gave."""
-        return cls(arrays["offsets"], arrays["table"], arrays["sizes"])
 
 
 def number(
@@ -172,49 +153,27 @@ def number(
     locals_
         What every box found, in the order of the boxes.
     pairs
-        (pairs, 4): box, local number, box, local number of two that are one object; in any order, repeats allowed.
+        (pairs, 4): box, local number, box, local number of two that are one object; in any order,
+        repeats allowed.
     min_size
         Objects of fewer voxels are dropped.
     wide_from
         With this many objects or more the table is uint64.
-
-    Raises
-    ------
-    ValueError
-        If a pair names an object that its box does not have.
     """
     offsets = np.cumsum([0, *(len(part.sizes) for part in locals_)], dtype=np.int64)
     nodes = int(offsets[-1])
-    short = (
-        np.int32 if nodes <= np.iinfo(np.int32).max else np.int64
-    )  # scipy before 1.12 knows no longer ones here
-    left, right = (_nodes(ends, offsets).astype(short) for ends in (pairs[:, :2], pairs[:, 2:]))
+    left, right = (offsets[ends[:, 0]] + ends[:, 1] - 1 for ends in (pairs[:, :2], pairs[:, 2:]))
     joined = coo_array((np.ones(len(pairs), np.bool_), (left, right)), shape=(nodes, nodes))
-    count, member = (
-        connected_components(joined, directed=False) if nodes else (0, np.zeros(0, np.int32))
-    )
+    count, member = connected_components(joined, directed=False)
     sizes, first = np.zeros(count, np.int64), np.full(count, np.iinfo(np.int64).max)
-    np.add.at(
-        sizes, member, np.concatenate([np.zeros(0, np.int64), *(part.sizes for part in locals_)])
-    )
-    np.minimum.at(
-        first, member, np.concatenate([np.zeros(0, np.int64), *(part.first for part in locals_)])
-    )
+    if locals_:
+        np.add.at(sizes, member, np.concatenate([part.sizes for part in locals_]))
+        np.minimum.at(first, member, np.concatenate([part.first for part in locals_]))
     kept = np.flatnonzero(sizes >= min_size)
     kept = kept[np.argsort(first[kept])]
     final = np.zeros(count, np.uint64 if len(kept) >= wide_from else np.uint32)
     final[kept] = np.arange(1, len(kept) + 1)
     return Numbering(offsets, final[member], sizes[kept])
-
-
-def _nodes(ends: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Turn (box, local number) into one number for all boxes."""
-    box, local = ends[:, 0], ends[:, 1]
-    if len(ends) and (box.min() < 0 or box.max() >= len(offsets) - 1 or np.any(local < 1)):
-        raise ValueError("a pair names a box or an object that does not exist")
-    if np.any(local > np.diff(offsets)[box]):
-        raise ValueError("a pair names an object that its box does not have")
-    return offsets[box] + local - 1
 
 
 def label_box(classes: NDArray[Any], box: Box, shape: Shape) -> tuple[NDArray[np.uint32], Local]:
@@ -233,17 +192,7 @@ def label_box(classes: NDArray[Any], box: Box, shape: Shape) -> tuple[NDArray[np
     -------
     labels, local
         Local numbers 1..n (z, y, x), uint32, 0 for background; their sizes and first voxels.
-
-    Raises
-    ------
-    ValueError
-        If the classes are not as large as the box, or not whole numbers.
     """
-    sides = tuple(span.stop - span.start for span in box)
-    if classes.shape != sides or classes.dtype.kind not in "bu":
-        raise ValueError(
-            f"classes {classes.dtype} of shape {classes.shape}, expected unsigned of {sides} like the box"
-        )
     # A copy where need be: cc3d 4.1.1 misreads strided views that are one voxel wide.
     whole = np.ascontiguousarray(classes)
     labels = np.asarray(
@@ -253,12 +202,12 @@ def label_box(classes: NDArray[Any], box: Box, shape: Shape) -> tuple[NDArray[np
 
 
 def touching(labels: Pixels, face: Face, classes: Pixels | None = None) -> NDArray[np.int64]:
-    """Find the local objects that are one across a face; only the two facing planes are read.
+    """Find the local objects that are one across a face; only its two planes are read.
 
     Parameters
     ----------
     labels
-        Local labels of all boxes (z, y, x), as `label_box` gave them: an array or anything sliced like one.
+        Local labels of all boxes (z, y, x), as `label_box` gave them, sliced like an array.
     face
         The two boxes.
     classes

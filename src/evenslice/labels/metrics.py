@@ -1,5 +1,6 @@
-"""How good a segmentation is: Dice and IoU per class from one table of counts, and all scores together as they are written."""
+"""How good a segmentation is: Dice, IoU and boundary F-score per class, and all scores together."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,18 +13,14 @@ from evenslice.labels.overlap import NOTHING, Matching, Partition
 from evenslice.options import ScoresAs
 
 MOST_CLASSES = 256
+_Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class BoundaryScores:
-    """Boundary F-scores (``labels/boundary.py``).
+    """Boundary F-scores 0..1 of the foreground classes, None for one without boundary.
 
-    Attributes
-    ----------
-    tolerance
-        Pixels within the slice.
-    per_class
-        For each foreground class of the truth 0..1, or None where there is no boundary.
+    ``tolerance`` is in pixels within the slice.
     """
 
     tolerance: float
@@ -38,20 +35,21 @@ class BoundaryScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Dice and IoU, as means over the foreground classes present in the truth, and per class; for objects also how they agree.
+    """Dice and IoU, as means and per class; for objects also how they agree.
 
     Attributes
     ----------
     dice, iou
-        0..1; None when the truth holds no foreground. For objects: of all that is not label 0, as one class.
+        0..1, means over the foreground classes present in the ground truth; None without any. For
+        objects: of all that is not label 0, as one class.
     per_class
-        For each foreground class its ``dice``, ``iou`` and voxel count in the truth.
+        For each foreground class its ``dice``, ``iou`` and voxel count in the ground truth.
     voxels
-        How many voxels were compared: all but those of the label left out.
+        How many voxels were compared: all but those of the ignored label.
     as_
-        What the labels were taken for: ``semantic`` (class numbers) or ``instances`` (objects).
+        What the labels are: ``semantic`` (class numbers) or ``instances`` (objects).
     ignore
-        Truth label left out, or None. For ``instances`` 0 is left out of ``partition`` alone.
+        Ground truth label left out, or None. For ``instances`` 0 is left out of ``partition`` only.
     threshold
         Probability above which a voxel was foreground; None where labels were compared.
     boundary
@@ -63,9 +61,9 @@ class Scores:
     trained_slices
         Spans [z0, z1) among the slices compared that the model was trained on.
     warnings
-        What to know before believing the scores.
+        What to know before relying on the scores.
     provenance
-        Command, seed, versions, and hashes of what was read; empty for scores that belong to something else.
+        Command, seed, versions and hashes of the inputs; empty for scores within something else.
     """
 
     dice: float | None
@@ -89,21 +87,16 @@ class Scores:
         return scores_html(self)
 
     def plot(self) -> Any:
-        """Draw Dice and IoU per class and slice, and for objects F1 at every threshold: a matplotlib figure."""
+        """Draw Dice and IoU per class and slice, for objects F1 by threshold, with matplotlib."""
         from evenslice.report.notebook import scores_figure
 
         return scores_figure(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as JSON can hold them (schema evenslice.scores/1); what was not asked for is null."""
+        """Return the scores as JSON takes them (evenslice.scores/1); null: not asked for."""
         outlines = {} if self.boundary is None else self.boundary.per_class
-        matching = {
-            "f1": None,
-            "matching": None,
-            "mean_matched_iou": None,
-            "panoptic_quality": None,
-            "objects": None,
-        }
+        no_matching = ("f1", "matching", "mean_matched_iou", "panoptic_quality", "objects")
+        matching = self.matching.to_dict() if self.matching else dict.fromkeys(no_matching)
         return {
             "schema": "evenslice.scores/1",
             "as": self.as_,
@@ -120,7 +113,7 @@ class Scores:
             "tolerance": None if self.boundary is None else self.boundary.tolerance,
             "per_slice": list(self.per_slice),
             **self.partition.to_dict(),
-            **(matching if self.matching is None else self.matching.to_dict()),
+            **matching,
             "trained_slices": [list(span) for span in self.trained_slices],
             "warnings": list(self.warnings),
             **({"provenance": dict(self.provenance)} if self.provenance else {}),
@@ -130,7 +123,7 @@ class Scores:
 def confusion(
     prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignore: int | None = None
 ) -> NDArray[np.int64]:
-    """Count voxels by class: entry (t, p) is how many of truth t were predicted p.
+    """Count voxels by class: entry (t, p) is how many of ground truth t were predicted p.
 
     Parameters
     ----------
@@ -139,7 +132,7 @@ def confusion(
     classes
         Number of classes, background included.
     ignore
-        Truth label to leave out.
+        Ground truth label to leave out.
 
     Raises
     ------
@@ -148,7 +141,7 @@ def confusion(
     """
     if truth.shape != prediction.shape:
         raise ValueError(
-            f"prediction of shape {prediction.shape}, expected {truth.shape} like the truth"
+            f"prediction of shape {prediction.shape}, expected {truth.shape} of the ground truth"
         )
     truth, prediction = truth.ravel(), prediction.ravel()
     if ignore is not None:
@@ -164,24 +157,14 @@ def confusion(
 
 
 def scores_of(table: NDArray[np.int64]) -> Scores:
-    """Compute Dice = 2 TP / (2 TP + FP + FN) and IoU = TP / (TP + FP + FN) from a confusion table.
-
-    Classes are averaged over the foreground classes present in the truth.
-    """
+    """Compute Dice = 2 TP / (2 TP + FP + FN) and IoU = TP / (TP + FP + FN) from a table."""
     per_class: dict[int, dict[str, float]] = {}
     for label in range(1, len(table)):
-        hit, of_truth, of_prediction = (
-            int(table[label, label]),
-            int(table[label].sum()),
-            int(table[:, label].sum()),
-        )
-        if of_truth == 0:
-            continue
-        per_class[label] = {
-            "dice": 2 * hit / (of_truth + of_prediction),
-            "iou": hit / (of_truth + of_prediction - hit),
-            "voxels": of_truth,
-        }
+        hit, of_truth = int(table[label, label]), int(table[label].sum())
+        both = of_truth + int(table[:, label].sum())
+        if of_truth:
+            iou = hit / (both - hit)
+            per_class[label] = {"dice": 2 * hit / both, "iou": iou, "voxels": of_truth}
     if not per_class:
         return Scores(None, None, {}, int(table.sum()))
     mean = {key: float(np.mean([c[key] for c in per_class.values()])) for key in ("dice", "iou")}
@@ -189,13 +172,111 @@ def scores_of(table: NDArray[np.int64]) -> Scores:
 
 
 def check_classes(values: NDArray[Any], where: str) -> None:
-    """Raise ``BadInputError`` unless the values can be class numbers: whole, not negative, below 256."""
+    """Raise ``BadInputError`` unless the values are class numbers: whole, 0 to 255."""
     if values.dtype.kind == "f" and not np.all(values == np.floor(values)):
         raise BadInputError(
-            f"{where} holds fractions, expected class numbers; give labels, or probabilities as float with --threshold"
+            f"{where} holds fractions, expected class numbers; give labels, or probabilities as "
+            "float with --threshold"
         )
     if values.size and (values.min() < 0 or values.max() >= MOST_CLASSES):
         raise BadInputError(
-            f"{where} holds values {values.min()} to {values.max()}, expected class numbers 0 to {MOST_CLASSES - 1}; "
-            "for objects use --as instances, else give one number a class"
+            f"{where} holds values {values.min()} to {values.max()}, expected class numbers 0 to "
+            f"{MOST_CLASSES - 1}; for objects use --as instances, else give one number per class"
         )
+
+
+@dataclass
+class BoundaryCounter:
+    """The boundary F-score of classes within slices, gathered slice by slice.
+
+    Csurka, Larlus, Perronnin 2013, "What is a good evaluation measure for semantic segmentation?",
+    doi:10.5244/C.27.32: precision is the share of predicted boundary pixels with a true one within
+    a tolerance, recall the share of true ones with a predicted one, F their harmonic mean. Here the
+    pixels of all slices are counted together (there: a mean over images), so that slices without
+    outlines need no rule.
+
+    Attributes
+    ----------
+    tolerance
+        Largest distance in pixels (Euclidean, within the slice) that still counts as hit.
+    counts
+        For each class: predicted boundary pixels that are near a true one, all predicted ones,
+        true ones that are near a predicted one, all true ones.
+    """
+
+    tolerance: float
+    counts: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+
+    @property
+    def halo(self) -> int:
+        """Rows beyond a band that decide about its own."""
+        return math.floor(self.tolerance) + 1
+
+    def add(
+        self,
+        prediction: NDArray[np.integer],
+        truth: NDArray[np.integer],
+        keep: _Mask | None,
+        rows: slice,
+        classes: list[int],
+    ) -> None:
+        """Count the boundary pixels of some classes in one slice, or in a band of it.
+
+        Parameters
+        ----------
+        prediction, truth
+            Class numbers (y, x).
+        keep
+            Pixels to compare (y, x), None for all; steps between others are no boundary.
+        rows
+            The rows to count; ``halo`` more should be given on each side where the slice goes on.
+        classes
+            Those to count.
+        """
+        for number in classes:
+            guess, real = outline(prediction == number, keep), outline(truth == number, keep)
+            found = (guess[rows] & near(real, self.tolerance)[rows], guess[rows])
+            missed = (real[rows] & near(guess, self.tolerance)[rows], real[rows])
+            here = np.array([np.count_nonzero(marks) for marks in (*found, *missed)])
+            self.counts[number] = self.counts.get(number, np.zeros(4, np.int64)) + here
+
+    def score(self, number: int) -> float | None:
+        """Return the F-score of a class; None where neither side has a boundary."""
+        hit, guessed, recalled, real = (int(n) for n in self.counts.get(number, np.zeros(4)))
+        if not guessed and not real:
+            return None
+        precision, recall = hit / max(guessed, 1), recalled / max(real, 1)
+        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def outline(mask: _Mask, keep: _Mask | None = None) -> _Mask:
+    """Mark the pixels of a mask with one of 4 neighbours outside it; the rim is no boundary."""
+    found = np.zeros_like(mask)
+    down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
+    if keep is not None:
+        down &= keep[1:] & keep[:-1]
+        right &= keep[:, 1:] & keep[:, :-1]
+    found[1:] |= down
+    found[:-1] |= down
+    found[:, 1:] |= right
+    found[:, :-1] |= right
+    return found & mask
+
+
+def near(marks: _Mask, tolerance: float) -> _Mask:
+    """Mark the pixels with a mark within a Euclidean distance, in pixels.
+
+    Each row is widened, then carried up and down: faster than a distance transform for the few
+    pixels of a tolerance.
+    """
+    height = len(marks)
+    found, wide, width = np.zeros_like(marks), marks.copy(), 0
+    for step in range(min(math.floor(tolerance), height - 1), -1, -1):
+        widest = math.floor(math.sqrt(tolerance**2 - step**2))
+        while width < widest:
+            width += 1
+            wide[:, width:] |= marks[:, :-width]
+            wide[:, :-width] |= marks[:, width:]
+        found[step:] |= wide[: height - step]
+        found[: height - step] |= wide[step:]
+    return found

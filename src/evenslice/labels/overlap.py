@@ -1,11 +1,13 @@
-"""Which objects were found: true and predicted objects matched one to one by their overlap.
+"""How objects overlap: one sparse table of shared voxels, and the scores that come from it.
 
-At an IoU above 0.5 an object has one partner at most, so the matching is unique and needs no search. F1 = 2 TP / (2 TP + FP + FN), and
-panoptic quality = sum of matched IoU / (TP + FP / 2 + FN / 2): Kirillov et al. 2019, doi:10.1109/CVPR.2019.00963.
+Adapted Rand error and variation of information compare partitions. Matching asks which objects were
+found: at an IoU above 0.5 an object has one partner at most, so it needs no search.
+F1 = 2 TP / (2 TP + FP + FN), and panoptic quality = sum of matched IoU / (TP + FP / 2 + FN / 2):
+Kirillov et al. 2019, doi:10.1109/CVPR.2019.00963.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 
-STRIP = 2**17  # voxels looked at together: they stay in a processor's cache
+STRIP = 2**17  # voxels counted together: they stay in a processor's cache
 MOST_RUNS = 2**20
 MOST_CELLS = 2**22
 _Columns = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]
@@ -21,7 +23,7 @@ _Columns = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sparse contingency table: one row a pair of segments that share voxels, sorted by truth, then prediction.
+    """Sparse contingency table: one row per pair of segments that share voxels, sorted.
 
     Attributes
     ----------
@@ -36,7 +38,7 @@ class Pairs:
     count: NDArray[np.int64]
 
     def without(self, label: int) -> "Pairs":
-        """Leave out a label of the truth."""
+        """Leave out a label of the ground truth."""
         keep = self.truth != label
         return Pairs(self.truth[keep], self.prediction[keep], self.count[keep])
 
@@ -48,7 +50,7 @@ class Pairs:
     def sizes(
         self, of: NDArray[np.uint64]
     ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.intp]]:
-        """Return the segments in a column, their sizes in voxels, and for each pair the position of its segment."""
+        """Return the segments of a column, their voxels, and the index of each pair's segment."""
         names, place = np.unique(of, return_inverse=True)
         found = np.zeros(len(names), np.int64)
         np.add.at(found, place, self.count)
@@ -56,18 +58,18 @@ class Pairs:
 
 
 class PairCounter:
-    """Counts pairs of labels box by box; what it holds grows with the number of pairs, not of voxels.
+    """Counts pairs of labels box by box; its memory grows with the pairs, not the voxels.
 
     Parameters
     ----------
     ignore
-        Truth label whose voxels are not counted, or None. It alone may be negative.
+        Ground truth label whose voxels are not counted, or None. It alone may be negative.
     """
 
     def __init__(self, ignore: int | None = None) -> None:
         self._ignore = ignore
         self._runs: list[_Columns] = []
-        self._waiting = 0
+        self._new = 0
         self._table: _Columns = (
             np.zeros(0, np.uint64),
             np.zeros(0, np.uint64),
@@ -91,13 +93,11 @@ class PairCounter:
         ValueError
             If the shapes differ or the numbers are not of an integer type.
         """
-        if (
-            prediction.shape != truth.shape
-            or prediction.dtype.kind not in "bui"
-            or truth.dtype.kind not in "bui"
-        ):
+        types = {prediction.dtype.kind, truth.dtype.kind}
+        if prediction.shape != truth.shape or not types <= set("bui"):
             raise ValueError(
-                f"prediction {prediction.shape} {prediction.dtype}, truth {truth.shape} {truth.dtype}, expected integers of one shape"
+                f"prediction {prediction.shape} {prediction.dtype}, ground truth {truth.shape} "
+                f"{truth.dtype}, expected integers of one shape"
             )
         guess, real = prediction.ravel(), truth.ravel()
         for start in range(0, len(real), STRIP):
@@ -105,7 +105,7 @@ class PairCounter:
 
     def table(self) -> Pairs:
         """Return what was counted so far."""
-        self._settle()
+        self._merge()
         return Pairs(*self._table)
 
     def _add_strip(self, guess: NDArray[Any], real: NDArray[Any], where: str) -> None:
@@ -117,23 +117,24 @@ class PairCounter:
         if self._ignore is not None:
             keep = real != self._ignore
             guess, real, lengths = guess[keep], real[keep], lengths[keep]
-        for values, name in ((guess, "prediction"), (real, "truth")):
+        for values, name in ((guess, "prediction"), (real, "ground truth")):
             if values.size and values.min() < 0:
                 raise BadInputError(
-                    f"the {name} holds the negative label {values.min()} ({where}), expected 0 or more; renumber it"
+                    f"the {name} holds the negative label {values.min()} ({where}), expected 0 or "
+                    "more; renumber it"
                 )
         self._runs.append((real.astype(np.uint64), guess.astype(np.uint64), lengths))
-        self._waiting += len(lengths)
-        if self._waiting > max(MOST_RUNS, len(self._table[2])):
-            self._settle()
+        self._new += len(lengths)
+        if self._new > max(MOST_RUNS, len(self._table[2])):
+            self._merge()
 
-    def _settle(self) -> None:
+    def _merge(self) -> None:
         if not self._runs:
             return
         runs = _grouped(*(np.concatenate(column) for column in zip(*self._runs, strict=True)))
         joined = (np.concatenate(both) for both in zip(self._table, runs, strict=True))
         self._table = _grouped(*joined) if len(self._table[2]) else runs
-        self._runs, self._waiting = [], 0
+        self._runs, self._new = [], 0
 
 
 def _grouped(
@@ -145,10 +146,10 @@ def _grouped(
     low_t, low_p = truth.min(), prediction.min()
     tall, wide = int(truth.max() - low_t) + 1, int(prediction.max() - low_p) + 1
     if tall * wide > 2**64:
-        return _grouped_by_two_columns(truth, prediction, count)
+        return _sum_runs(np.lexsort((prediction, truth)), truth, prediction, count)
     key = (truth - low_t) * np.uint64(wide % 2**64) + (prediction - low_p)
     if tall * wide <= max(MOST_CELLS, 4 * len(count)):
-        # Sums of whole numbers below 2^53 are exact in float64.
+        # Sums of integers below 2^53 are exact in float64.
         sums = np.bincount(key.astype(np.int64), weights=count)
         cells = np.flatnonzero(sums)
         rows, columns = np.divmod(cells, wide)
@@ -157,26 +158,20 @@ def _grouped(
             columns.astype(np.uint64) + low_p,
             sums[cells].astype(np.int64),
         )
-    order = np.argsort(key)
-    first = _firsts(key[order])
-    chosen = order[first]
-    return truth[chosen], prediction[chosen], np.add.reduceat(count[order], first)
+    return _sum_runs(np.argsort(key), truth, prediction, count)
 
 
-def _grouped_by_two_columns(
-    truth: NDArray[np.uint64], prediction: NDArray[np.uint64], count: NDArray[np.int64]
+def _sum_runs(
+    order: NDArray[np.intp],
+    truth: NDArray[np.uint64],
+    prediction: NDArray[np.uint64],
+    count: NDArray[np.int64],
 ) -> _Columns:
-    order = np.lexsort((prediction, truth))
+    """Put the pairs in an order and add up the counts of equal neighbours."""
     truth, prediction = truth[order], prediction[order]
-    new = np.ones(len(order), bool)
-    new[1:] = (truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1])
-    first = np.flatnonzero(new)
+    new = (truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1])
+    first = np.concatenate([[0], np.flatnonzero(new) + 1])
     return truth[first], prediction[first], np.add.reduceat(count[order], first)
-
-
-def _firsts(ordered: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Return where equal values begin."""
-    return np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
 
 
 @dataclass(frozen=True)
@@ -188,7 +183,7 @@ class Partition:
     adapted_rand_error
         0 (perfect) to 1.
     adapted_rand_precision, adapted_rand_recall
-        0..1; low precision tells of merges, low recall of splits. None where there is no pair of voxels to judge.
+        0..1; low precision means merges, low recall splits. None without a pair of voxels.
     voi_split, voi_merge
         H(prediction | truth) and H(truth | prediction), bits, 0 or more; their sum is ``voi``.
     """
@@ -202,22 +197,13 @@ class Partition:
     @property
     def voi(self) -> float | None:
         """Variation of information, bits."""
-        return (
-            None
-            if self.voi_split is None or self.voi_merge is None
-            else self.voi_split + self.voi_merge
-        )
+        if self.voi_split is None or self.voi_merge is None:
+            return None
+        return self.voi_split + self.voi_merge
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return the scores as JSON can hold them."""
-        return {
-            "adapted_rand_error": self.adapted_rand_error,
-            "adapted_rand_precision": self.adapted_rand_precision,
-            "adapted_rand_recall": self.adapted_rand_recall,
-            "voi_split": self.voi_split,
-            "voi_merge": self.voi_merge,
-            "voi": self.voi,
-        }
+        """Return the scores as JSON takes them."""
+        return {**asdict(self), "voi": self.voi}
 
 
 NOTHING = Partition(None, None, None, None, None)
@@ -226,17 +212,13 @@ NOTHING = Partition(None, None, None, None, None)
 def partition_scores(pairs: Pairs) -> Partition:
     """Score a partition: every label in the table is a segment, 0 too.
 
-    Sums are exact (whole numbers, or ``math.fsum``), so names and order of the segments change no digit.
+    Sums are exact (integers, or ``math.fsum``): names and order of the segments change no digit.
     """
     if not len(pairs.count):
         return NOTHING
     _, real, i = pairs.sizes(pairs.truth)
     _, guess, j = pairs.sizes(pairs.prediction)
-    both, joined_real, joined_guess = (
-        _pairs_within(pairs.count),
-        _pairs_within(real),
-        _pairs_within(guess),
-    )
+    both, joined_real, joined_guess = map(_pairs_within, (pairs.count, real, guess))
     every = joined_real + joined_guess
     return Partition(
         adapted_rand_error=(every - 2 * both) / every if every else 0.0,
@@ -248,7 +230,7 @@ def partition_scores(pairs: Pairs) -> Partition:
 
 
 def _pairs_within(sizes: NDArray[np.int64]) -> int:
-    """Return sum n (n - 1), in whole numbers of any size."""
+    """Return sum n (n - 1), exactly."""
     largest = int(sizes.max())
     if largest * largest * len(sizes) < 2**63:
         return int(sizes @ (sizes - 1))
@@ -277,7 +259,7 @@ class Matching:
     mean_iou
         Of the pairs with an IoU above 0.5; None without any.
     panoptic_quality
-        0..1; None when the truth holds no object.
+        0..1; None when the ground truth holds no object.
     """
 
     truth_objects: int
@@ -287,13 +269,13 @@ class Matching:
     panoptic_quality: float | None
 
     def f1(self, percent: int = 50) -> float | None:
-        """Return F1 at an IoU above ``percent``; None when the truth holds no object."""
+        """Return F1 at an IoU above ``percent``; None when the ground truth holds no object."""
         if not self.truth_objects:
             return None
         return 2 * self.matched[percent] / (self.truth_objects + self.predicted_objects)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the matching as JSON can hold it."""
+        """Return the matching as JSON takes it."""
         per_threshold = {
             f"{percent / 100:.2f}": {
                 "f1": self.f1(percent),
@@ -313,12 +295,9 @@ class Matching:
 
 
 def match_objects(pairs: Pairs) -> Matching:
-    """Match objects by IoU; label 0 is background on both sides, and what lies in it is wrong, not left out.
+    """Match objects by IoU; label 0 is background on both sides, and what lies in it is wrong.
 
-    Parameters
-    ----------
-    pairs
-        Shared voxels, those of the background included.
+    The table must hold the voxels of the background too.
     """
     truths, real, i = pairs.sizes(pairs.truth)
     guesses, guess, j = pairs.sizes(pairs.prediction)

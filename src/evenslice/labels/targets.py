@@ -24,7 +24,7 @@ class Target:
     Attributes
     ----------
     kind
-        ``foreground``: label > 0. ``boundary``: between instances, and label 0. ``classes``: the label itself.
+        ``foreground``: label > 0. ``boundary``: between instances, and label 0. ``classes``: as is.
     classes
         Output channels of the network: 1, or the number of classes with background.
     """
@@ -33,8 +33,8 @@ class Target:
     classes: int
 
     @property
-    def reach(self) -> int:
-        """How many pixels beyond a part of a slice decide what its targets are."""
+    def halo(self) -> int:
+        """How many pixels beyond a part of a slice decide about its targets."""
         return 1 if self.kind == "boundary" else 0
 
     def apply(self, labels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -47,7 +47,7 @@ class Target:
 
 
 def boundaries(labels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Mark in-plane boundaries of instances: pixels of label 0, and both sides where two labels touch.
+    """Mark in-plane boundaries of instances: label 0, and both sides where two labels touch.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def boundaries(labels: NDArray[Any]) -> NDArray[np.uint8]:
     edge = labels == 0
     down = labels[..., 1:, :] != labels[..., :-1, :]
     right = labels[..., :, 1:] != labels[..., :, :-1]
-    # A step next to label 0 is already marked by the 0 itself; marking it again would widen membranes.
+    # A step next to label 0 is marked by the 0 itself; marking it again would widen membranes.
     down &= (labels[..., 1:, :] != 0) & (labels[..., :-1, :] != 0)
     right &= (labels[..., :, 1:] != 0) & (labels[..., :, :-1] != 0)
     edge[..., 1:, :] |= down
@@ -75,21 +75,22 @@ def boundaries(labels: NDArray[Any]) -> NDArray[np.uint8]:
 def resolve_target(
     labels: Volume | Sequence[Volume], kind: TargetKind, ignore: int | None = None
 ) -> Target:
-    """Decide what the labels of a volume, or of several together, mean, apart from the label to ignore.
+    """Decide what the labels of one or several volumes mean, apart from the label to ignore.
 
-    ``auto``: 0/1 is foreground, 3 to 8 contiguous values from 0 are classes; anything else must be said.
+    ``auto``: 0/1 is foreground, 3 to 8 contiguous values from 0 are classes; else an error asks.
 
     Raises
     ------
     BadInputError
-        If the labels are not whole numbers, cannot be told, or hold nothing to learn.
+        If the labels are not whole numbers, ambiguous, or hold nothing to learn.
     """
     volumes = [labels] if isinstance(labels, Volume) else list(labels)
     values = sorted({v for one in volumes for v in unique_values(one, ignore)} - {ignore})
     source = volumes[0].source + (f" (with {len(volumes) - 1} more)" if len(volumes) > 1 else "")
     if len(values) < 2:
         raise BadInputError(
-            f"{source} holds only the value {values[0] if values else ignore}, expected background and foreground; check the labels"
+            f"{source} holds only the value {values[0] if values else ignore}, expected background "
+            "and foreground; check the labels"
         )
     contiguous = values == list(range(len(values)))
     if kind == "auto":
@@ -99,35 +100,39 @@ def resolve_target(
             kind = "classes"
         else:
             raise BadInputError(
-                f"{source} holds {len(values)} values ({values[0]} to {values[-1]}), expected 0/1 or 3 to 8 contiguous classes; "
-                "say what they mean with --target foreground, boundary or classes"
+                f"{source} holds {len(values)} values ({values[0]} to {values[-1]}), expected 0/1 "
+                "or 3 to 8 contiguous classes; say what they mean with --target foreground, "
+                "boundary or classes"
             )
     if kind == "foreground" and values[0] != 0:
         raise BadInputError(
-            f"{source} holds no label 0 (values {values[0]} to {values[-1]}), expected background and foreground; check the labels"
+            f"{source} holds no label 0 (values {values[0]} to {values[-1]}), expected background "
+            "and foreground; check the labels"
         )
     if kind == "classes" and len(values) > MOST_VALUES:
         raise BadInputError(
-            f"{source} holds {len(values)} values, expected at most {MOST_VALUES} classes; for instances use --target boundary"
+            f"{source} holds {len(values)} values, expected at most {MOST_VALUES} classes; for "
+            "instances use --target boundary"
         )
     if kind == "classes" and not contiguous:
         raise BadInputError(
-            f"{source} holds the values {values[:8]}, expected classes 0, 1, 2, ... without gaps; renumber them"
+            f"{source} holds the values {values[:8]}, expected classes 0, 1, 2, ... without gaps; "
+            "renumber them"
         )
     return Target(kind, len(values) if kind == "classes" and len(values) > 2 else 1)
 
 
 def unique_values(labels: Volume, ignore: int | None = None, most: int | None = None) -> list[int]:
-    """Return the sorted values of a volume of labels, read in boxes of bounded size; only the one to ignore may be negative.
+    """Return the sorted values of a volume of labels, read in boxes of bounded size.
 
     Parameters
     ----------
     labels
         The volume.
     ignore
-        The label that may be negative.
+        The only label that may be negative.
     most
-        Stop reading when there are more values than this; what is returned then holds more than ``most``, but not all.
+        Stop reading when there are more values than this; more than ``most`` are returned then.
 
     Raises
     ------
@@ -137,18 +142,12 @@ def unique_values(labels: Volume, ignore: int | None = None, most: int | None = 
     found: set[int] = set()
     for band in bands(labels.shape):
         values = _distinct(labels.read(band.box))
-        where = (
-            f"slice {band.z.start}"
-            if band.z.stop == band.z.start + 1
-            else f"slices {band.z.start}:{band.z.stop}"
-        )
-        if values.dtype.kind == "f" and not (
-            np.isfinite(values).all() and np.all(values == np.floor(values))
-        ):
-            raise _fractions(labels.source, where)
+        where = f"slices {band.z.start}:{band.z.stop}"
+        _check_whole(values, labels.source, where)
         if any(v < 0 and v != ignore for v in values[:2]):
             raise BadInputError(
-                f"{labels.source} holds the negative label {values.min()} ({where}), expected 0 or more; renumber it"
+                f"{labels.source} holds the negative label {values.min()} ({where}), expected 0 or "
+                "more; renumber it"
             )
         found.update(int(v) for v in values)
         if most is not None and len(found) > most:
@@ -157,7 +156,7 @@ def unique_values(labels: Volume, ignore: int | None = None, most: int | None = 
 
 
 def whole(labels: Volume) -> Volume:
-    """Return labels that are refused, as ``unique_values`` would, when a part of them is read that holds fractions."""
+    """Return labels that are refused when a part of them is read that holds fractions."""
     return replace(labels, pixels=_Whole(labels)) if labels.dtype.kind == "f" else labels
 
 
@@ -170,19 +169,20 @@ class _Whole:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         values = self._labels.read(key)
-        if not (np.isfinite(values).all() and (values == np.floor(values)).all()):
-            raise _fractions(self._labels.source, f"slice {key[0].start}")
+        _check_whole(values, self._labels.source, f"slice {key[0].start}")
         return values
 
 
-def _fractions(source: str, where: str) -> BadInputError:
-    return BadInputError(
-        f"{source} holds fractions ({where}), expected labels as whole numbers; threshold it first"
-    )
+def _check_whole(values: NDArray[Any], source: str, where: str) -> None:
+    if not (np.isfinite(values).all() and np.all(values == np.floor(values))):
+        raise BadInputError(
+            f"{source} holds fractions ({where}), expected labels as whole numbers; threshold it "
+            "first"
+        )
 
 
 def _distinct(values: NDArray[Any]) -> NDArray[Any]:
-    """Return the sorted distinct values: labels come in runs, so only where they change is looked at."""
+    """Return the sorted distinct values; labels come in runs, so only changes are compared."""
     flat = values.ravel()
     new = np.ones(len(flat), bool)
     np.not_equal(flat[1:], flat[:-1], out=new[1:])

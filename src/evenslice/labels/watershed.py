@@ -1,12 +1,15 @@
 """Neurons from boundary probabilities: a seeded watershed, box by box.
 
-Seeds are the voxels far from any boundary, joined over the whole volume by `evenslice.labels.components`. Only whether a
-distance passes a threshold matters, so a halo of that distance makes them the same however the volume is cut. The flood
-(Meyer 1994, doi 10.1016/0165-1684(94)90060-4; scikit-image) carries their final numbers, so what it gives fits over the
-seams; it sees no farther than the halo, and near a seam it can differ from a flood of the whole volume.
+Seeds are the voxels far from any boundary, joined over the whole volume by
+`evenslice.labels.components`. Only whether a distance passes a threshold matters, so a halo of that
+distance makes them the same however the volume is cut. The flood (Meyer 1994,
+doi 10.1016/0165-1684(94)90060-4; scikit-image) carries their final numbers, so its labels fit over
+the seams; it sees no farther than the halo, and near a seam it can differ from a flood of the whole
+volume.
 
-The distance is a true one, in nm and in three dimensions. Where slices are thick (50 x 4 x 4 nm), it has to be more than a
-slice: else membranes of the next slice do not count, and neurons that lie over each other merge.
+The distance is a true one, in nm and in three dimensions. Where slices are thick (50 x 4 x 4 nm),
+it has to be more than a slice: else membranes of the next slice do not count, and neurons that lie
+over each other merge.
 """
 
 import math
@@ -21,22 +24,19 @@ from evenslice.labels.blocks import Box
 from evenslice.labels.components import renumber
 from evenslice.volume.array import VoxelSize
 
-# On ISBI 2012 (50 x 4 x 4 nm, blocks of 16 x 256 x 256) the adapted Rand error is within .005 of the whole flood's; with
-# no halo it is .012 to .017 higher, and a wider one hardly helps.
+# On ISBI 2012 (50 x 4 x 4 nm, blocks of 16 x 256 x 256) the adapted Rand error is within .005 of
+# the whole flood's; with no halo it is .012 to .017 higher, and a wider one hardly helps.
 FLOOD_HALO = (8, 64, 64)
 UNIT: VoxelSize = (1.0, 1.0, 1.0)
-# How far the deepest voxel lies below one at the boundary of the same probability: depth decides within neurons, where
-# probabilities are near 0, and probability at membranes.
+# How far the deepest voxel lies below one at the boundary of the same probability: depth decides
+# within neurons, where probabilities are near 0, and probability at membranes.
 DEPTH = 0.3
 
 
 def seed_distance(voxel_nm: VoxelSize | None) -> float:
-    """Choose how far from every boundary seeds begin: 1.2 of the longest side of a voxel, at least 3 of the shortest.
+    """Return how far from every boundary seeds begin, in nm (voxels if the size is unknown).
 
-    Returns
-    -------
-    float
-        nm, or voxels when the voxel size is unknown.
+    That is 1.2 of the longest side of a voxel, and at least 3 of the shortest.
     """
     sides = voxel_nm or UNIT
     return max(1.2 * max(sides), 3 * min(sides))
@@ -60,14 +60,14 @@ def seeds_in(
     Parameters
     ----------
     boundary
-        Boundary probability (z, y, x) of the box and a halo of at least `seed_halo`, cut at the edges of the volume
-        (outside is no boundary): uint8 with 255 for 1, or real numbers 0..1.
+        Boundary probability (z, y, x) of the box and a halo of at least `seed_halo`, cut at the
+        edges of the volume (outside is no boundary): uint8 with 255 for 1, or real numbers 0..1.
     inside
         Where the box lies in ``boundary``.
     threshold
         Boundary from this probability on, 0..1.
     voxel_nm, distance_nm
-        Voxel size (z, y, x) and distance in nm; voxels where the size is unknown (None). The distance is above 0.
+        Voxel size (z, y, x) and distance, above 0, in nm; in voxels where the size is unknown.
 
     Raises
     ------
@@ -89,18 +89,18 @@ def flood_box(
 ) -> NDArray[Any]:
     """Flood a box from seeds, from deep inside neurons to their membranes.
 
-    The landscape is the boundary probability minus `DEPTH` times the distance to the nearest boundary, in parts of
-    ``distance_nm`` and at most 1. What wins does not depend on how seeds are numbered.
+    The landscape is the boundary probability minus `DEPTH` times the distance to the nearest
+    boundary, in units of ``distance_nm`` and at most 1. What wins does not depend on how seeds are
+    numbered.
 
     Parameters
     ----------
     boundary
-        Boundary probability (z, y, x) of the box and its halo, as in `seeds_in`; `FLOOD_HALO` is a good halo.
+        Boundary probability (z, y, x) of the box and its halo, as in `seeds_in`; `FLOOD_HALO` is a
+        good halo.
     seeds
         Final numbers of the seeds, 0 elsewhere, unsigned, same shape.
-    inside
-        Where the box lies in ``boundary``.
-    threshold, voxel_nm, distance_nm
+    inside, threshold, voxel_nm, distance_nm
         As for `seeds_in`.
     fill
         Flood boundaries too, until every voxel is taken.
@@ -108,20 +108,9 @@ def flood_box(
     Returns
     -------
     array
-        The number of a seed for every voxel of the box (type of ``seeds``); 0 on boundaries (unless ``fill``) and where
-        no seed reaches within box and halo.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, the boundary is neither uint8 nor real numbers, or the distance is not above 0.
+        The number of a seed for every voxel of the box (type of ``seeds``); 0 on boundaries (unless
+        ``fill``) and where no seed reaches within box and halo.
     """
-    if distance_nm <= 0:
-        raise ValueError(f"a seed distance of {distance_nm}, expected more than 0")
-    if seeds.shape != boundary.shape:
-        raise ValueError(
-            f"seeds of shape {seeds.shape}, expected {boundary.shape} like the boundary"
-        )
     probability = _probability(boundary)
     below = probability < threshold
     depth = np.minimum(_depth(below, voxel_nm) / distance_nm, 1).astype(np.float32)
@@ -139,14 +128,12 @@ def _probability(boundary: NDArray[Any]) -> NDArray[np.float32]:
     if boundary.dtype == np.uint8:
         return boundary.astype(np.float32) / np.float32(255)
     if boundary.dtype.kind != "f":
-        raise ValueError(
-            f"boundary probabilities of type {boundary.dtype}, expected uint8 or real numbers 0..1"
-        )
+        raise ValueError(f"boundary of type {boundary.dtype}, expected uint8 or real numbers 0..1")
     return boundary.astype(np.float32)
 
 
 def _depth(below: NDArray[np.bool_], voxel_nm: VoxelSize | None) -> NDArray[np.float64]:
-    """Return the distance of each voxel to the nearest boundary voxel, infinite where there is none."""
+    """Return the distance of each voxel to the nearest boundary voxel, infinite without any."""
     if below.all():
         return np.full(below.shape, np.inf)
     return np.asarray(distance_transform_edt(below, sampling=voxel_nm or UNIT))

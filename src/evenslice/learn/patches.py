@@ -133,8 +133,8 @@ class PatchSource:
         """Return the targets of a box (z, y, x) as they are in the whole slices, -1 where no loss is taken."""
         _, height, width = self.volume.shape
         rows, columns = (
-            _widened(y, self.target.reach, height),
-            _widened(x, self.target.reach, width),
+            _widened(y, self.target.halo, height),
+            _widened(x, self.target.halo, width),
         )
         labels = self.labels.read((z, rows, columns))
         target = self.target.apply(labels).astype(np.int64)

@@ -139,19 +139,19 @@ class Objects:
         self, name: str, index: int, box: Box, local: NDArray[np.uint32], found: Local, **more: Any
     ) -> None:
         write_box(self._array("local"), box, local)
-        self._save(f"{name}-{index}", found.to_arrays() | more)
+        self._save(f"{name}-{index}", vars(found) | more)
 
     def _joined(self, name: str, min_size: int) -> Numbering:
         """Join the objects that all boxes found, and keep the numbering."""
         kept = [self._load(f"{name}-{index}") for index in range(len(self.boxes))]
-        locals_ = [Local.from_arrays(arrays) for arrays in kept]
+        locals_ = [Local(arrays["sizes"], arrays["first"]) for arrays in kept]
         pairs = (
             same_names([arrays["names"] for arrays in kept])
             if name == "flood"
             else self._touching()
         )
         numbering = number(locals_, pairs, min_size)
-        self._save(name, numbering.to_arrays())
+        self._save(name, vars(numbering))
         return numbering
 
     def _touching(self) -> NDArray[np.int64]:
@@ -165,7 +165,7 @@ class Objects:
 
     def _numbering(self, name: str) -> Numbering:
         if name not in self._numberings:
-            self._numberings[name] = Numbering.from_arrays(self._load(name))
+            self._numberings[name] = Numbering(**self._load(name))
         return self._numberings[name]
 
     @property

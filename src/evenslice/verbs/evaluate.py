@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.labels.blocks import Band, bands, count_bands
-from evenslice.labels.boundary import BoundaryCounter
 from evenslice.labels.metrics import (
     MOST_CLASSES,
+    BoundaryCounter,
     BoundaryScores,
     Scores,
     check_classes,
