@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from evenslice import build_model, open_volume, save_volume, segment
-from evenslice.model.runner import Runner, Settings
+from evenslice.model.predict import Runner, Settings
 from evenslice.volume.normalisation import Normalisation
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"

@@ -1,13 +1,15 @@
 """How much memory a network takes: counted on networks whose tensors can be counted by hand."""
 
+import os
+
 import numpy as np
 import pytest
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model import memory_estimate as footprint
-from evenslice.model.memory_estimate import SLACK, UNSEEN, bytes_per_pixel, free_memory, resident
+from evenslice.model import tile_limits
 from evenslice.model.spec import Model, Spec
+from evenslice.model.tile_limits import SLACK, UNSEEN, bytes_per_pixel, free_memory, resident
 from evenslice.segmentation.plan import PlanRequest, make_plan
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
@@ -54,7 +56,7 @@ def test_what_cannot_be_counted_is_guessed_high():
 
 
 def test_what_is_free_and_held_is_a_number_of_bytes():
-    total = footprint.os.sysconf("SC_PAGE_SIZE") * footprint.os.sysconf("SC_PHYS_PAGES")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < free_memory() <= total
     before = resident()
     held = np.ones(2**28, np.uint8)  # too large to come from what was freed before
@@ -63,19 +65,24 @@ def test_what_is_free_and_held_is_a_number_of_bytes():
 
 
 def test_limits_of_the_process_and_of_its_group_count(monkeypatch):
-    files = {"/sys/fs/cgroup/memory.max": ["3000000"], "/sys/fs/cgroup/memory.current": ["1000000"]}
-    monkeypatch.setattr(footprint, "_lines", lambda path: files.get(str(path), []))
-    assert free_memory() == 2_000_000
-    files["/proc/meminfo"] = ["MemTotal: 99 kB", "MemAvailable:    700 kB"]
+    page = os.sysconf("SC_PAGE_SIZE")
+    files = {"/sys/fs/cgroup/memory.max": "3000000\n", "/sys/fs/cgroup/memory.current": "1000000\n"}
+    monkeypatch.setattr(tile_limits, "_read", lambda path: files.get(path, ""))
+    assert free_memory() == 2_000_000 and resident() == 0
+    files["/proc/meminfo"] = "MemTotal: 99 kB\nMemAvailable:    700 kB\n"
     assert free_memory() == 700 * 1024
-    files["/sys/fs/cgroup/memory.max"] = ["max"]
-    files["/proc/self/statm"] = ["10 5 1"]
-    page = footprint.os.sysconf("SC_PAGE_SIZE")
+    files["/sys/fs/cgroup/memory.max"] = "max"
+    files["/proc/self/statm"] = "10 5 1"
     assert resident() == 5 * page
-    monkeypatch.setattr(footprint.resource, "getrlimit", lambda _: (100 * page, 0))
+    files["/proc/self/limits"] = f"Max address space   {100 * page}   unlimited   bytes"
     assert free_memory() == 90 * page
-    monkeypatch.setattr(footprint, "_lines", lambda _: [])
-    assert resident() == 0
+
+
+def test_without_the_files_of_linux_all_memory_is_taken_to_be_free(monkeypatch):
+    monkeypatch.setattr(tile_limits, "_read", lambda _: "")
+    assert free_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.delattr(os, "sysconf")
+    assert free_memory() == tile_limits.FALLBACK_MEMORY and resident() == 0
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from evenslice import open_volume, segment
-from evenslice.model.runner import Runner, Settings
+from evenslice.model.predict import Runner, Settings
 
 pytestmark = [
     pytest.mark.gpu,

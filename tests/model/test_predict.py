@@ -7,11 +7,10 @@ from torch import nn
 
 from evenslice import build_model
 from evenslice.errors import BadInputError
-from evenslice.model.predict import classes_of, logits_of, probabilities_of
-from evenslice.model.receptive_field import find_halo
-from evenslice.model.runner import Runner, Settings
+from evenslice.model.predict import Runner, Settings, classes_of, logits_of, probabilities_of
 from evenslice.model.spec import Model, Spec
 from evenslice.model.streaming import normalisation_of, predict_blocks, predict_slices
+from evenslice.model.tile_limits import find_halo
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.sections import SectionReader, Sections

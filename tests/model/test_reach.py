@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from evenslice.model.receptive_field import find_halo
+from evenslice.model.tile_limits import find_halo
 
 
 def run_of(module):

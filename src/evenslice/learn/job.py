@@ -14,9 +14,9 @@ from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.preload import held_sources
 from evenslice.learn.ranks import Ranks
 from evenslice.model.build import rebuild
-from evenslice.model.memory_estimate import free_memory
 from evenslice.model.spec import Spec
 from evenslice.model.stem.adapt import mirror_stem
+from evenslice.model.tile_limits import free_memory
 from evenslice.options import TrainOptions, TrainPrecision
 from evenslice.volume.array import Pixels, Volume
 from evenslice.volume.files import open_volume

@@ -1,4 +1,4 @@
-"""What a result was made with: command, seed, versions, and the hashes of what was read."""
+"""How a result was made: command, seed, versions, and the hashes of what was read."""
 
 import hashlib
 import os
@@ -7,101 +7,27 @@ import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from evenslice.model.external import form_of
 from evenslice.model.inputs import fingerprint
-from evenslice.model.spec import Model
+from evenslice.model.spec import Metadata, Model
 from evenslice.volume.array import Volume, as_volume
 from evenslice.volume.files import split_container
 
+PACKAGES = ("evenslice", "torch", "timm", "segmentation-models-pytorch", "numpy", "scipy", "zarr")
 WHOLE_BYTES = 256 * 2**20
 SPANS = 64
 SPAN_BYTES = 2**20
 MOST_FILES = 4096
-
-
-def file_record(path: str | Path) -> dict[str, Any]:
-    """Describe a file or folder that was read: its name as given, size in bytes and SHA-256.
-
-    Parameters
-    ----------
-    path
-        As the user gave it; of ``FILE.h5:/dataset`` the file is hashed.
-
-    Returns
-    -------
-    dict
-        ``name``, ``bytes``, ``sha256`` and ``hashed``. ``whole``: the hash is that of all bytes, as ``sha256sum`` gives it.
-        ``sampled``: of a file above 256 MiB, the hash of its size (8 bytes, little-endian) and of 64 evenly spaced spans of
-        1 MiB, the first and the last included. ``tree``: of a folder of at most 4096 files and 256 MiB, the hash of the
-        sorted lines ``SHA-256  relative/path``. ``none``: of a larger folder, or one that cannot be read; the size and hash
-        are None then.
-    """
-    file, _ = split_container(path)
-    nothing = {"name": str(path), "bytes": None, "sha256": None, "hashed": "none"}
-    try:
-        if file.is_dir():
-            return nothing | (_tree(file) or {})
-        size = file.stat().st_size
-        if size <= WHOLE_BYTES:
-            return {"name": str(path), "bytes": size, "sha256": _whole(file), "hashed": "whole"}
-        return {
-            "name": str(path),
-            "bytes": size,
-            "sha256": _sampled(file, size),
-            "hashed": "sampled",
-        }
-    except OSError:
-        return nothing
-
-
-def _whole(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sampled(file: Path, size: int) -> str:
-    digest = hashlib.sha256(size.to_bytes(8, "little"))
-    with file.open("rb") as stream:
-        for n in range(SPANS):
-            stream.seek((size - SPAN_BYTES) * n // (SPANS - 1))
-            digest.update(stream.read(SPAN_BYTES))
-    return digest.hexdigest()
-
-
-def _tree(folder: Path) -> dict[str, Any] | None:
-    files: list[Path] = []
-    total = 0
-    for item in folder.rglob("*"):
-        if item.is_file():
-            files.append(item)
-            total += item.stat().st_size
-        if len(files) > MOST_FILES or total > WHOLE_BYTES:
-            return None
-    lines = sorted(f"{_whole(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
-    text = "".join(lines).encode(errors="surrogateescape")
-    return {"bytes": total, "sha256": hashlib.sha256(text).hexdigest(), "hashed": "tree"}
-
-
-PACKAGES = (
-    "evenslice",
-    "torch",
-    "timm",
-    "segmentation-models-pytorch",
-    "captum",
-    "numpy",
-    "scipy",
-    "zarr",
-)
 SIDE = 512  # of what is hashed of a slice: cheap in any chunks
 UNSAID = {"--resume", "--force"}  # which change how a result came about, not what it is
-Source = Model | Volume | np.ndarray | str | Path | None
+Source: TypeAlias = Model | Volume | np.ndarray | str | Path
 
 
-def provenance_of(seed: int | None, **inputs: Source) -> dict[str, Any]:
+def provenance_of(seed: int | None, **inputs: Source | None) -> Metadata:
     """Record what a result is made with, so that it can be made again.
 
     Parameters
@@ -114,9 +40,10 @@ def provenance_of(seed: int | None, **inputs: Source) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``command`` (of this process), ``seed``, ``versions`` {package: version, and ``python``}, ``platform``, and ``inputs``
-        {role: {``name``, ``bytes``, ``sha256``, ``hashed``}} as ``file_record`` gives them; volumes have ``voxels`` too, a
-        hash of shape, type and 512 x 512 voxels of three slices that does not depend on the format. Roles that are None are left out.
+        ``command`` (of this process), ``seed``, ``versions`` {package: version, and ``python``},
+        ``platform``, and ``inputs`` {role: {``name``, ``bytes``, ``sha256``, ``hashed``}} as
+        ``file_record`` gives them; volumes have ``voxels`` too, a hash of shape, type and 512 x 512
+        voxels of three slices that does not depend on the format. Roles that are None are left out.
     """
     return {
         "command": command_line(),
@@ -127,45 +54,97 @@ def provenance_of(seed: int | None, **inputs: Source) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
-
-
 def command_line() -> str:
-    """Return the command of this process, to be run again; without --resume and --force, which leave the result as it is."""
+    """Return the command of this process, to be run again; without --resume and --force."""
     first, *words = sys.argv or [""]
-    name = Path(first).name
-    if name == "__main__.py":
-        name = Path(first).parent.name
+    path = Path(first)
+    name = path.parent.name if path.name == "__main__.py" else path.name
     return shlex.join([name, *(word for word in words if word not in UNSAID)])
 
 
-def _record(source: Model | Volume | np.ndarray | str | Path) -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # code that was put on the path, not installed
+            found[name] = "unknown"
+    return found
+
+
+def _record(source: Source) -> Metadata:
     if isinstance(source, Model):
-        return _of_model(source)
+        made_by = str(source.spec.to_dict().get("source", "a model in memory"))
+        return _code_record(made_by) if source.file is None else file_record(source.file)
     if isinstance(source, str | Path):
-        return _of_code(str(source)) if form_of(source) == "callable" else file_record(source)
+        is_code = form_of(source) == "callable"
+        return _code_record(str(source)) if is_code else file_record(source)
     volume = as_volume(source)
     return file_record(volume.source) | {"voxels": fingerprint(volume, SIDE)}
 
 
-def _of_model(model: Model) -> dict[str, Any]:
-    if model.file is not None:
-        return file_record(model.file)
-    return _of_code(str(model.spec.to_dict().get("source", "a model in memory")))
-
-
-def _of_code(name: str) -> dict[str, Any]:
-    """Describe a network that comes from code: the weights behind ``@`` are hashed, the code is not."""
+def _code_record(name: str) -> Metadata:
+    """Describe a network from code: the weights behind ``@`` are hashed, the code is not."""
     weights = name.partition("@")[2]
-    return (
-        file_record(weights) if weights else {"bytes": None, "sha256": None, "hashed": "none"}
-    ) | {"name": name}
+    record = file_record(weights) if weights else {"bytes": None, "sha256": None, "hashed": "none"}
+    return record | {"name": name}
 
 
-def _version(name: str) -> str:
+def file_record(path: str | Path) -> Metadata:
+    """Describe a file or folder that was read: its name as given, size in bytes and SHA-256.
+
+    Parameters
+    ----------
+    path
+        As the user gave it; of ``FILE.h5:/dataset`` the file is hashed.
+
+    Returns
+    -------
+    dict
+        ``name``, ``bytes``, ``sha256`` and ``hashed``. ``whole``: the hash of all bytes, as
+        ``sha256sum`` gives it. ``sampled``: of a file above 256 MiB, the hash of its size (8 bytes,
+        little-endian) and of 64 evenly spaced spans of 1 MiB, the first and the last included.
+        ``tree``: of a folder of at most 4096 files and 256 MiB, the hash of the sorted lines
+        ``SHA-256  relative/path``. ``none``: of a larger folder, or one that cannot be read; the
+        size and hash are None then.
+    """
+    file, _ = split_container(path)
+    record: Metadata = {"name": str(path), "bytes": None, "sha256": None, "hashed": "none"}
     try:
-        return version(name)
-    except PackageNotFoundError:  # code that was put on the path, not installed
-        return "unknown"
+        if file.is_dir():
+            return record | _hash_tree(file)
+        size = file.stat().st_size
+        if size <= WHOLE_BYTES:
+            return record | {"bytes": size, "sha256": _hash_whole(file), "hashed": "whole"}
+        return record | {"bytes": size, "sha256": _hash_samples(file, size), "hashed": "sampled"}
+    except OSError:
+        return record
+
+
+def _hash_whole(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _hash_samples(file: Path, size: int) -> str:
+    digest = hashlib.sha256(size.to_bytes(8, "little"))
+    with file.open("rb") as stream:
+        for n in range(SPANS):
+            stream.seek((size - SPAN_BYTES) * n // (SPANS - 1))
+            digest.update(stream.read(SPAN_BYTES))
+    return digest.hexdigest()
+
+
+def _hash_tree(folder: Path) -> Metadata:
+    files: list[Path] = []
+    total = 0
+    for item in folder.rglob("*"):
+        if item.is_file():
+            files.append(item)
+            total += item.stat().st_size
+        if len(files) > MOST_FILES or total > WHOLE_BYTES:
+            return {}
+    lines = [f"{_hash_whole(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    text = "".join(sorted(lines)).encode(errors="surrogateescape")
+    return {"bytes": total, "sha256": hashlib.sha256(text).hexdigest(), "hashed": "tree"}

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
@@ -10,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.model.runner import Pending, Runner, Settings
+from evenslice.model.predict import Pending, Runner, Settings
 from evenslice.model.spec import Model
-from evenslice.volume.array import Roi, Volume
+from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.sections import SectionReader, Sections
 from evenslice.volume.tiles import Block, Tile, TileLayout, plan_blocks, within
@@ -20,23 +22,13 @@ from evenslice.volume.tiles import Block, Tile, TileLayout, plan_blocks, within
 T = TypeVar("T")
 WHOLE = 2048
 TILE = 1024
-BLEND_SIDE = 4096
 IN_FLIGHT = {"cpu": 0, "cuda": 2}
 
 
 def predict_blocks(
-    runner: Runner, feed: SectionReader, blocks: Iterable[Block]
+    runner: Runner, reader: SectionReader, blocks: Iterable[Block]
 ) -> Iterator[tuple[Block, NDArray[np.float32]]]:
-    """Predict blocks, one after the other.
-
-    Parameters
-    ----------
-    runner
-        The network.
-    feed
-        Where the windows come from.
-    blocks
-        What to predict.
+    """Predict blocks, one after the other, with windows from ``reader``.
 
     Yields
     ------
@@ -44,68 +36,27 @@ def predict_blocks(
         Probabilities (C, z, y, x) of its core.
     """
     most = IN_FLIGHT[runner.settings.device]
-    for block, windows in _grouped(_ahead(_jobs(feed, blocks, runner.settings.batch))):
-        zs, ys, xs = block.core
-        out = np.zeros(
-            (runner.model.spec.classes, zs.stop - zs.start, ys.stop - ys.start, xs.stop - xs.start),
-            np.float32,
-        )
+    windows_by_block = (
+        (block, first, windows)
+        for block in blocks
+        for first, windows in reader.windows(block, runner.settings.batch)
+    )
+    for block, group in groupby(_read_ahead(windows_by_block), key=itemgetter(0)):
+        sides = (part.stop - part.start for part in block.core)
+        out = np.zeros((runner.model.spec.classes, *sides), np.float32)
         pending: deque[tuple[int, Tile, Pending]] = deque()
-        for first, stack in windows:
+        for _, first, windows in group:
             for tile in block.tiles:
-                pending.append(
-                    (
-                        first - zs.start,
-                        tile,
-                        runner.start(stack[(..., *within(tile.read, block.read))]),
-                    )
-                )
+                window = windows[(..., *within(tile.read, block.read))]
+                pending.append((first, tile, runner.start(window)))
                 while len(pending) > most:
-                    _put(out, block, *pending.popleft())
-        for one in pending:
-            _put(out, block, *one)
+                    _add(out, block, *pending.popleft())
+        for late in pending:
+            _add(out, block, *late)
         yield block, out
 
 
-def _put(out: NDArray[np.float32], block: Block, first: int, tile: Tile, pending: Pending) -> None:
-    found = pending.result()[(..., *tile.inside)].swapaxes(0, 1)
-    place = (
-        slice(None),
-        slice(first, first + found.shape[1]),
-        *within(tile.core, (block.core[1], block.core[2])),
-    )
-    if tile.weights is None:
-        out[place] = found
-    else:
-        out[place] += found * (tile.weights[0][:, None] * tile.weights[1])
-
-
-Job = tuple[Block, int, NDArray[np.float32]]
-
-
-def _jobs(feed: SectionReader, blocks: Iterable[Block], batch: int) -> Iterator[Job]:
-    for block in blocks:
-        for first, windows in feed.windows(block, batch):
-            yield block, first, windows
-
-
-def _grouped(
-    jobs: Iterator[Job],
-) -> Iterator[tuple[Block, Iterator[tuple[int, NDArray[np.float32]]]]]:
-    """Group the windows by their block; each group is used up before the next one begins."""
-    held = next(jobs, None)
-
-    def of(block: Block) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        nonlocal held
-        while held is not None and held[0] is block:
-            yield held[1], held[2]
-            held = next(jobs, None)
-
-    while held is not None:
-        yield held[0], of(held[0])
-
-
-def _ahead(items: Iterator[T]) -> Iterator[T]:
+def _read_ahead(items: Iterator[T]) -> Iterator[T]:
     """Take the next item in a thread while the last one is used."""
     with ThreadPoolExecutor(1, "reading") as pool:
         waiting = pool.submit(next, items, None)
@@ -114,34 +65,40 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
+def _add(out: NDArray[np.float32], block: Block, first: int, tile: Tile, pending: Pending) -> None:
+    """Write a tile's probabilities of the slices from ``first`` on; blended tiles are added up."""
+    zs, ys, xs = block.core
+    found = pending.result()[(..., *tile.inside)].swapaxes(0, 1)
+    depth = slice(first - zs.start, first - zs.start + found.shape[1])
+    place = (slice(None), depth, *within(tile.core, (ys, xs)))
+    if tile.weights is None:
+        out[place] = found
+    else:
+        out[place] += found * (tile.weights[0][:, None] * tile.weights[1])
+
+
 def predict_slices(
     model: Model, volume: Volume, zs: Sequence[int], device: torch.device
 ) -> Iterator[NDArray[np.float32]]:
-    """Predict some whole slices of a volume, one after the other, in float32: probabilities (C, y, x) each."""
+    """Predict whole slices of a volume one by one, in float32: probabilities (C, y, x) each."""
     _, height, width = volume.shape
-    side = WHOLE if max(height, width) <= WHOLE else TILE
-    cut = TileLayout(
-        (min(side, height), min(side, width)), 0, 0 if side == WHOLE else TILE // 4, model.stride
-    )
+    side, overlap = (WHOLE, 0) if max(height, width) <= WHOLE else (TILE, TILE // 4)
+    layout = TileLayout((min(side, height), min(side, width)), 0, overlap, model.stride)
     runner = Runner(model, Settings(device.type, threads=torch.get_num_threads()))
-    feed = SectionReader(Sections(volume), normalisation_of(model), model.slices)
-    blocks = [
-        block
-        for z in zs
-        for block in plan_blocks(volume.shape, _slice_of(volume, z), cut, 1, max(height, width))
-    ]
-    for _, probability in predict_blocks(runner, feed, blocks):
+    reader = SectionReader(Sections(volume), normalisation_of(model), model.slices)
+    blocks: list[Block] = []
+    for z in zs:
+        box = slice(z, z + 1), slice(0, height), slice(0, width)
+        blocks.extend(plan_blocks(volume.shape, box, layout, 1, max(height, width)))
+    for _, probability in predict_blocks(runner, reader, blocks):
         yield probability[:, 0]
-
-
-def _slice_of(volume: Volume, z: int) -> Roi:
-    return slice(z, z + 1), slice(0, volume.shape[1]), slice(0, volume.shape[2])
 
 
 def normalisation_of(model: Model) -> Normalisation:
     """Return a model's normalisation, or raise ``BadInputError`` if it was never trained."""
     if model.normalisation is None:
         raise BadInputError(
-            "the model has no normalisation yet, expected a trained model; train it, or give mean and std"
+            "the model has no normalisation yet, expected a trained model; "
+            "train it, or give mean and std"
         )
     return model.normalisation

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from evenslice.model.fusing import fused
-from evenslice.model.predict import classes_of
-from evenslice.model.runner import Runner
+from evenslice.model.predict import Runner, classes_of
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_blocks
 from evenslice.progress import Step

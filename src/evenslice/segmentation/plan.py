@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.model.memory_estimate import bytes_per_pixel, free_memory, resident
-from evenslice.model.receptive_field import find_halo
-from evenslice.model.runner import Runner, Settings, resolve_precision
+from evenslice.model.predict import Runner, Settings, resolve_precision
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_blocks
+from evenslice.model.tile_limits import bytes_per_pixel, find_halo, free_memory, resident
 from evenslice.volume.array import Roi, Volume
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.sections import SectionReader, Sections

@@ -15,8 +15,8 @@ from evenslice.learn.multi_volume import Mixture
 from evenslice.model.build import build_model
 from evenslice.model.checkpoint import check_model_name, load_model, save_model
 from evenslice.model.inputs import VolumeLike, check_apart, device_of, volume_of
-from evenslice.model.memory_estimate import free_memory
 from evenslice.model.spec import Model, Spec
+from evenslice.model.tile_limits import free_memory
 from evenslice.options import TrainOptions, TrainPrecision
 from evenslice.progress import Progress, silent
 from evenslice.verbs.train_plan import Plan, origin, plan_training, provenance
