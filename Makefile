@@ -74,13 +74,12 @@ $(VENV)/.reliability: $(VENV)/.ready
 	@touch $@
 
 reliability: $(VENV)/.reliability  ## Try to break it, for hours; writes docs/reliability.md
-	$(BIN)/python reliability/cases.py hostile fuzz faults
+	$(BIN)/python reliability/cases.py
 	$(BIN)/python reliability/soak.py segment
 	$(BIN)/python reliability/soak.py study
 	$(BIN)/python reliability/load.py
 	$(BIN)/python reliability/rounding.py
 	$(BIN)/python reliability/mutants.py
-	$(BIN)/python reliability/branches.py
 	$(BIN)/python reliability/versions.py lowest
 	$(BIN)/python reliability/versions.py newest
 	$(BIN)/python reliability/page.py

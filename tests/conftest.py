@@ -23,11 +23,6 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items):
-    """Tests that fork come first: torch forbids it to a process that has computed gradients."""
-    items.sort(key=lambda item: "faults" not in item.path.parts)
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real EM volumes and pretrained weights beside the checkout; not part of the project."""

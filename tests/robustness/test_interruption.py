@@ -1,0 +1,114 @@
+"""Ctrl-C, SIGTERM and kill -9 in the middle of work: nothing half-written, and a run resumes."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from evenslice import open_volume
+from evenslice.verbs import evaluate
+from evenslice.volume.atomic import store_written_beside, written_beside
+from robustness.commands import content, exit_code
+
+CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+SLOW = """
+import time
+import torch
+
+class Slow(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, x):
+        time.sleep(0.3)
+        return self.conv(x)
+
+def make():
+    torch.manual_seed(0)
+    return Slow()
+"""
+EXTERNAL = ["--slices", 3, "--mean", 128, "--std", 40, "--precision", "fp32", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_what_is_half_written_goes(place, capfd, monkeypatch, number):
+    zarr.create_group(str(place / "old.zarr"))
+    before = content(place)
+
+    def interrupted(*_, **__):
+        with (
+            store_written_beside(Path("old.zarr"), force=True) as store,
+            written_beside(Path("new.json")) as part,
+        ):
+            (store / "zarr.json").write_text("half")
+            part.write_text("half")
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+    monkeypatch.setattr(evaluate, "evaluate", interrupted)
+    assert exit_code(["evaluate", "labels.tif", "labels.tif"]) == CODES[number][0]
+    assert capfd.readouterr().err == f"evenslice: error: {CODES[number][1]}\n"
+    assert content(place) == before
+
+
+def test_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in CODES]
+    exit_code(["--version"])
+    assert [signal.getsignal(number) for number in CODES] == before
+
+
+def test_other_threads_leave_signals_alone(place):
+    codes = []
+    words = ["evaluate", "labels.tif", "labels.tif"]
+    thread = threading.Thread(target=lambda: codes.append(exit_code(words)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+@pytest.mark.parametrize("number", [*CODES, signal.SIGKILL])
+@pytest.mark.parametrize("out", ["out.zarr", "out.tif"])
+@pytest.mark.slow
+def test_segment_resumes(place, start, number, out):
+    (place / "slow.py").write_text(SLOW)
+    words = ["segment", "slow:make", "raw.tif", out, *EXTERNAL]
+    command = start(*words)
+    command.wait_for(f"{out}.run/done/**/*.json", place)
+    command.process.send_signal(number)
+    code, _, err = command.end()
+    assert code == (CODES[number][0] if number in CODES else -9)
+    assert "Traceback" not in err
+    assert not (place / out).exists()
+    assert start(*words, "--resume").end()[0] == 0
+    assert start(*words[:3], f"whole-{out}", *words[4:]).end()[0] == 0
+    assert not list(place.glob("*.run"))
+    assert not [path for path in place.rglob("*") if path.name.startswith(".")]
+    read = [open_volume(place / name) for name in (out, f"whole-{out}")]
+    one, two = (volume.read(tuple(slice(0, n) for n in volume.shape)) for volume in read)
+    assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("number", [*CODES, signal.SIGKILL])
+@pytest.mark.slow
+def test_train_resumes(place, start, number):
+    words = ["train", "raw.tif", "labels.tif", "m.safetensors", "--weights", "none"]
+    words += ["--encoder", "test_resnet.r160_in1k", "--encoder-depth", 2, "--crop", 32]
+    words += ["--batch", 1, "--steps", 120, "--device", "cpu"]
+    command = start(*words)
+    command.wait_for("m.safetensors.run/state.ckpt", place)
+    command.process.send_signal(number)
+    assert command.end()[0] == (CODES[number][0] if number in CODES else -9)
+    assert not (place / "m.safetensors").exists()
+    assert start(*words, "--resume").end()[0] == 0
+    assert start(*words[:3], "whole.safetensors", *words[4:]).end()[0] == 0
+    from safetensors.numpy import load_file
+
+    one, two = (load_file(place / name) for name in ("m.safetensors", "whole.safetensors"))
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[name], two[name]) for name in one)
