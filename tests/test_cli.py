@@ -154,10 +154,7 @@ BAD = [
     ),
     ("evaluate raw.tif labels.tif --ignore x", "--ignore is 'x', expected a whole number"),
     ("evaluate labels.tif labels.tif --as objects", "Invalid value for '--as'"),
-    (
-        "evaluate labels.tif labels.tif --tolerance -1",
-        "--tolerance is -1.0",
-    ),
+    ("evaluate labels.tif labels.tif --tolerance -1", "--tolerance is -1.0"),
     (
         "evaluate hole.tif labels.tif --as instances",
         "hole.tif holds numbers of type float32, expected objects",
@@ -180,7 +177,10 @@ BAD = [
         "evaluate labels.tif labels.tif --json labels.tif --force",
         "which this command reads or writes already",
     ),
-    ("evaluate labels.tif labels.tif --json /dev/null --force", "/dev/null is a folder or a device"),
+    (
+        "evaluate labels.tif labels.tif --json /dev/null --force",
+        "/dev/null is a folder or a device",
+    ),
     ("evaluate labels.tif labels.tif --threshold 7", "--threshold is 7.0"),
     ("evaluate labels.tif labels.tif --threshold nan", "--threshold is nan"),
     ("evaluate raw.tif labels.tif", "give probabilities as float from 0 to 1"),
