@@ -1,16 +1,39 @@
-"""A headless Chromium led through its own debugging pipe: real keys, no network, every complaint of the page kept."""
+"""A headless Chromium led through its own debugging pipe: real keys, no network, every message kept."""
 
 import base64
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
 
-from test_browser import CHROMIUM, QUIET
+import pytest
 
-START = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+NEEDS_CHROMIUM = [
+    pytest.mark.ui,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+]
+START = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "
+    "os.execv(sys.argv[3], sys.argv[3:])"
+)
 KEYS = {
     "Enter": ("Enter", 13, "\r"),
     "Space": (" ", 32, " "),
@@ -27,14 +50,7 @@ class Browser:
     def __init__(self, profile):
         read, self._out = os.pipe()
         self._in, write = os.pipe()
-        quiet = [flag for flag in QUIET if "virtual-time" not in flag]
-        chromium = [
-            CHROMIUM,
-            *quiet,
-            "--remote-debugging-pipe",
-            f"--user-data-dir={profile}",
-            "about:blank",
-        ]
+        chromium = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, str(read), str(write), *chromium],
             pass_fds=(read, write),

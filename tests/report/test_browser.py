@@ -1,76 +1,282 @@
-import shutil
-import subprocess
+"""The pages in a real browser: what every page holds to, the viewer of windows, the table of cells."""
+
+import base64
+import dataclasses
 
 import numpy as np
 import pytest
+from browsing import NEEDS_CHROMIUM, Browser
 from PIL import Image
+from studies import NETWORKS, study
 
 from evenslice.report.page import render
+from evenslice.report.study_page import write_study_page
 from evenslice.report.verdict import sentence
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--virtual-time-budget=2000",
-]
-
-pytestmark = [
-    pytest.mark.ui,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
+pytestmark = NEEDS_CHROMIUM
+BLUE, ORANGE = [0, 114, 178], [213, 94, 0]
+PLACE = "Window {} of 3: z {}, y 0 to 23, x 0 to 39"
+SEEN = """[...document.querySelectorAll('.frame img')].filter((one) =>
+  one.checkVisibility({visibilityProperty: true}) && !one.closest('.on-paper'))
+  .map((one) => one.className)"""
+PLACES = """[...document.querySelectorAll('.place')].filter((one) => one.checkVisibility())
+  .map((one) => one.ariaLabel)"""
+ROWS = """[...document.querySelectorAll('#cells-table tbody tr')]
+  .filter((row) => row.offsetHeight > 0)"""
+COUNT = "document.getElementById('cells-count').textContent"
+OUTSIDE = """[...document.querySelectorAll('main svg text')].filter((one) => {
+  const [a, b] = [one.getBoundingClientRect(), one.closest('svg').getBoundingClientRect()];
+  return a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1
+    || a.bottom > b.bottom + 1;
+}).map((one) => one.textContent)"""
 
 
-def browse(tmp_path, path, *flags):
-    command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", *flags, path.as_uri()]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chromium = Browser(tmp_path_factory.mktemp("profile"))
+    yield chromium
+    chromium.close()
 
 
-@pytest.fixture
-def written(page, tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(render(page))
+@pytest.fixture(scope="module")
+def found():
+    return study(NETWORKS[:2], seeds=2, five=False)
+
+
+@pytest.fixture(scope="module")
+def study_file(found, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_study_page(path, found, "evenslice study small.toml --out small")
     return path
 
 
-def test_the_browser_shows_the_verdict_and_draws_the_page(written, tmp_path, leaning, symmetric):
-    dom = browse(tmp_path, written, "--dump-dom").stdout
-    assert sentence(leaning) in dom
-    assert sentence(symmetric) in dom
-    shot = tmp_path / "shot.png"
-    browse(tmp_path, written, "--window-size=1240,2600", f"--screenshot={shot}")
-    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(float)
-    assert pixels.shape == (2600, 1240, 3)
-    assert pixels.std() > 20
-    assert pixels[:400].std() > 5
+@pytest.fixture
+def audit_file(page, make_window, tmp_path):
+    windows = [
+        dataclasses.replace(make_window(label, (1, 1, 1), (24, 40), seed), origin=(seed, 0, 0))
+        for seed in (1, 2, 3)
+        for label in ("rgb", "green")
+    ]
+    path = tmp_path / "report.html"
+    path.write_text(render(dataclasses.replace(page, windows=windows)))
+    return path
 
 
-def test_pictures_and_charts_are_drawn_in_colour(written, tmp_path):
-    shot = tmp_path / "shot.png"
-    browse(tmp_path, written, "--window-size=1240,2600", f"--screenshot={shot}")
-    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
-    blue, orange = (
-        np.all(pixels == colour, axis=2).sum() for colour in ([0, 114, 178], [213, 94, 0])
+@pytest.fixture(params=["audit_file", "study_file"])
+def either(request):
+    return request.getfixturevalue(request.param)
+
+
+def click(browser, kind, text):
+    every = f"[...document.querySelectorAll('{kind}')]"
+    browser.ask(f"{every}.find((one) => one.textContent === '{text}').click()")
+
+
+def test_a_page_opens_without_complaints_and_asks_nothing_of_the_network(browser, either):
+    browser.call("Network.enable")
+    browser.open(either)
+    assert browser.complaints() == []
+    sent = [one for one in browser.seen if one["method"] == "Network.requestWillBeSent"]
+    assert {one["params"]["request"]["url"].split(":")[0] for one in sent} <= {"file", "data"}
+
+
+def test_a_complaint_would_be_seen(browser, tmp_path):
+    path = tmp_path / "bad.html"
+    path.write_text("<!doctype html><title>t</title><script>nothing.at.all()</script>")
+    browser.open(path)
+    assert browser.complaints()
+
+
+@pytest.mark.parametrize("width", [390, 1240])
+def test_no_screen_is_scrolled_sideways_and_no_text_leaves_its_chart(browser, either, width):
+    browser.open(either, width=width)
+    assert browser.ask("document.documentElement.scrollWidth") <= width
+    assert browser.ask(OUTSIDE) == []
+
+
+def test_charts_are_drawn_in_colour(browser, either, tmp_path):
+    browser.open(either)
+    browser.picture(tmp_path / "shot.png")
+    pixels = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB"))
+    assert min(np.all(pixels == colour, axis=2).sum() for colour in (BLUE, ORANGE)) > 200
+
+
+def test_paper_holds_the_whole_page_without_its_controls(browser, study_file):
+    browser.open(study_file)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    form = "getComputedStyle(document.getElementById('cells-filter')).display"
+    assert browser.ask(form) == "none"
+    assert browser.ask("getComputedStyle(document.querySelector('.chart')).overflowX") == "visible"
+    browser.call("Emulation.setEmulatedMedia", media="")
+    printed = base64.b64decode(browser.call("Page.printToPDF", printBackground=False)["data"])
+    assert printed.startswith(b"%PDF") and printed.count(b"/Type /Page\n") >= 4
+
+
+def test_a_screen_reader_finds_a_name_for_everything_that_is_used_or_drawn(browser, study_file):
+    browser.open(study_file)
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    tree = [node for node in nodes if not node["ignored"]]
+    seen = [(node["role"]["value"], node.get("name", {}).get("value")) for node in tree]
+    named = {"combobox", "searchbox", "button", "link", "image", "region", "navigation", "form"}
+    assert {"combobox", "searchbox", "button", "region", "status"} <= {role for role, _ in seen}
+    assert [role for role, name in seen if role in named and not name] == []
+    status = next(node for node in tree if node["role"]["value"] == "status")
+    assert {one["name"]: one["value"]["value"] for one in status["properties"]}["live"] == "polite"
+
+
+def test_the_first_window_is_shown_as_all_models_saw_it(browser, audit_file, leaning):
+    browser.open(audit_file)
+    assert sentence(leaning) in browser.ask("document.body.textContent")
+    assert browser.ask(PLACES) == [PLACE.format(1, 1)]
+    assert sorted(browser.ask(SEEN)) == ["attribution"] * 6 + ["raw"] * 6
+
+
+def test_every_layer_is_switched_by_the_keyboard(browser, audit_file):
+    def switch(kind):
+        browser.ask(f"document.querySelector('[data-layer={kind}]').focus()")
+        browser.press("Space")
+
+    browser.open(audit_file)
+    for kind in ("prediction", "truth", "error"):
+        switch(kind)
+        assert browser.ask(SEEN).count(kind) == 2
+        assert browser.ask(f"document.querySelector('.key-{kind}').checkVisibility()")
+        switch(kind)
+        assert browser.ask(SEEN).count(kind) == 0
+    for kind in ("raw", "attribution"):
+        switch(kind)
+    assert browser.ask(SEEN) == []
+
+
+def test_the_slider_goes_through_the_windows_and_says_where_it_is(browser, audit_file):
+    shown = "document.querySelector('.slide output').textContent"
+    browser.open(audit_file)
+    browser.ask("document.getElementById('window-slider').focus()")
+    browser.press("Down")
+    assert browser.ask(shown) == PLACE.format(1, 1)
+    browser.press("Up")
+    browser.press("Up")
+    text = PLACE.format(3, 3)
+    assert browser.ask(PLACES) == [text] and browser.ask(shown) == text
+    spoken = "document.getElementById('window-slider').getAttribute('aria-valuetext')"
+    assert browser.ask(spoken) == text
+
+
+def test_layers_lie_exactly_over_the_slice(browser, audit_file):
+    browser.open(audit_file)
+    boxes = browser.ask(
+        """[...document.querySelectorAll('.place:not(.aside) .frame')].map((frame) =>
+        [...frame.querySelectorAll('img')].map((one) => {
+          const box = one.getBoundingClientRect();
+          return [box.x, box.y, box.width, box.height].join() }))"""
     )
-    assert min(blue, orange) > 2000
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
-    assert (spread[1300:] > 60).sum() > 3000
+    assert all(len(set(frame)) == 1 for frame in boxes)
+    width, height = (float(one) for one in boxes[0][0].split(",")[2:])
+    assert width > 200 and width / height == pytest.approx(40 / 24, rel=0.01)
 
 
-def test_a_phone_sees_no_sideways_page(written, tmp_path):
-    """The page itself must not be wider than the screen: the ground shows at the right edge all the way down."""
-    shot = tmp_path / "phone.png"
-    browse(tmp_path, written, "--window-size=500,3000", f"--screenshot={shot}")
-    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
-    edge = pixels[:, -4:]
-    assert np.all(np.abs(edge - [247, 247, 245]) <= 1)
-    assert pixels.std() > 20
+def test_paper_gets_every_window_with_and_without_layers(browser, audit_file):
+    browser.open(audit_file)
+    pictures = "document.querySelectorAll('.on-paper img').length"
+    browser.ask(f"addEventListener('beforeprint', () => {{ window.onPaper = {pictures}; }})")
+    printed = browser.call("Page.printToPDF", printBackground=False)["data"]
+    assert len(base64.b64decode(printed)) > 20_000
+    assert browser.ask("window.onPaper") == 3 * 2 * 3 and browser.ask(pictures) == 0
+
+
+def test_without_scripts_every_window_is_there_and_no_slider(browser, audit_file):
+    browser.open(audit_file, scripts=False)
+    root = browser.call("DOM.getDocument")["root"]["nodeId"]
+    for selector, count in ((".place:not(.aside)", 3), (".slide[hidden]", 1)):
+        nodes = browser.call("DOM.querySelectorAll", nodeId=root, selector=selector)["nodeIds"]
+        assert len(nodes) == count
+
+
+def column(browser, number):
+    return browser.ask(f"{ROWS}.map((row) => row.cells[{number}].textContent.trim())")
+
+
+def choose(browser, label, letters):
+    browser.ask(
+        "[...document.querySelectorAll('label')]"
+        f".find((one) => one.textContent.startsWith('{label}')).control.focus()"
+    )
+    browser.write(letters)
+
+
+@pytest.mark.parametrize(
+    ("choices", "fits"),
+    [
+        ({"Treatment": "green"}, lambda row: row["treatment"] == "green"),
+        ({"Network": "unet m"}, lambda row: row["network"] == NETWORKS[1]),
+        ({"Data set": "V", "Seed": "1"}, lambda row: row["dataset"] == "VNC" and row["seed"] == 1),
+        ({"Target": "f"}, lambda row: row["target"] == "foreground"),
+        ({"Verdict after": "fail"}, lambda row: row["failure"]),
+        (
+            {"Words": "reverse-Z vnc"},
+            lambda row: row["treatment"] == "rgb, reverse-z" and row["dataset"] == "VNC",
+        ),
+        ({"Words": "nowhere"}, lambda row: False),
+    ],
+)
+def test_choosing_by_keys_shows_the_cells_that_fit_and_says_how_many(
+    browser, study_file, found, choices, fits
+):
+    browser.open(study_file)
+    for label, letters in choices.items():
+        choose(browser, label, letters)
+    own = [row for row in found["rows"] if fits(row)]
+    assert browser.ask(COUNT) == f"{len(own)} of {len(found['rows'])} cells shown"
+    assert column(browser, 1) == [row["treatment"] for row in own]
+    click(browser, "button", "Show all")
+    browser.ask("new Promise((done) => setTimeout(done, 20))")
+    assert len(column(browser, 0)) == len(found["rows"])
+
+
+def test_sorting_by_keys_goes_up_then_down_and_leaves_what_is_missing_last(
+    browser, study_file, found
+):
+    browser.open(study_file)
+    head = "[...document.querySelectorAll('th button')].find((one) => one.textContent === 'Dice')"
+    browser.ask(f"{head}.focus()")
+    scores = sorted(row["dice"] for row in found["rows"] if not row["failure"])
+    for key, order, expected in (
+        ("Enter", "ascending", scores),
+        ("Space", "descending", scores[::-1]),
+    ):
+        browser.press(key)
+        assert column(browser, 5) == [f"{one:.3f}" for one in expected] + ["–"] * found["failed"]
+        sorted_heads = "[...document.querySelectorAll('#cells-table th[aria-sort]')]"
+        assert browser.ask(f"{sorted_heads}.map((one) => one.ariaSort)") == [order]
+
+
+def test_numbers_below_zero_are_sorted_as_numbers_and_words_as_words(browser, study_file, found):
+    browser.open(study_file)
+    click(browser, "th button", "Index after")
+    keys = browser.ask(f"{ROWS}.map((row) => row.cells[9].dataset.key)")
+    numbers = [float(key) for key in keys if key]
+    assert numbers == sorted(numbers) and numbers[0] < 0 < numbers[-1]
+    click(browser, "th button", "Treatment")
+    assert column(browser, 1) == sorted(row["treatment"] for row in found["rows"])
+
+
+def test_the_table_is_plain_and_whole_without_scripts(browser, study_file, found):
+    browser.open(study_file, scripts=False)
+    tree = browser.call("Accessibility.getFullAXTree")["nodes"]
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    roles = [node["role"]["value"] for node in tree if not node["ignored"]]
+    assert not {"combobox", "searchbox", "button"} & set(roles)
+    assert roles.count("row") > len(found["rows"])
+
+
+def test_tab_goes_from_the_skip_link_to_every_filter(browser, study_file):
+    active = "document.activeElement"
+    focused = f"{active}.labels?.[0]?.firstChild.textContent ?? {active}.textContent"
+    browser.open(study_file)
+    reached = []
+    while len(reached) < 120 and reached[-1:] != ["Show all"]:
+        browser.press("Tab")
+        reached.append(browser.ask(focused))
+    assert reached[0] == "Skip to the results"
+    filters = ["Network", "Treatment", "Data set", "Target", "Seed", "Verdict after"]
+    assert reached[-8:] == [*filters, "Words in the row", "Show all"]
