@@ -109,7 +109,7 @@ def test_steps_are_a_line_per_cell_with_the_interval_of_each_audit(small):
     for line, curve in zip(lines, small.curves, strict=True):
         assert list(line.get_xdata()) == [point.steps for point in curve.points]
         assert list(line.get_ydata()) == [point.mirror_index for point in curve.points]
-        assert line.get_color() == styles[curve.treatment].colour
+        assert line.get_color() == styles[curve.treatment]["color"]
     spans = [one.get_segments()[0][:, 1].tolist() for one in axis.collections]
     points = [point for curve in small.curves for point in curve.points]
     assert spans == [[point.mirror_low, point.mirror_high] for point in points]
@@ -185,8 +185,8 @@ def test_treatments_differ_in_colour_dash_and_marker_and_the_control_is_first():
     found = study_record(study(NETWORKS[:1], treatments=order))
     assert found.treatments == ["rgb", "green", "mean", "random weights", "rgb, reverse-z"]
     styles = line_styles(found.treatments).values()
-    for part in ("colour", "dash", "marker"):
-        assert len({getattr(style, part) for style in styles}) == 5
+    for part in ("color", "ls", "marker"):
+        assert len({style[part] for style in styles}) == 5
     assert len(line_styles([str(number) for number in range(30)])) == 30
 
 

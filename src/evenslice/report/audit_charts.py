@@ -7,43 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenslice.report.charts import (
-    AFTER,
-    BEFORE,
-    INK,
-    MARKERS,
-    QUIET,
-    WIDTH,
-    add_interval,
-    add_margin,
-    add_tooltip,
-    blank,
-    numbers,
-    set_rows,
-    slot_colour,
-    styled,
-)
-from evenslice.report.pictures import (
-    CLASSES,
-    PREDICTED,
-    TRUE,
-    grey_levels,
-    grey_limits,
-    heat,
-    palette_places,
-    scale_bar,
-    strength,
-)
-from evenslice.report.verdict import (
-    DASH,
-    fixed,
-    interval,
-    is_number,
-    sentence,
-    sides,
-    signed,
-    slot_names,
-)
+from evenslice.report import charts, pictures, verdict
+from evenslice.report.charts import AFTER, BEFORE, INK, MARKERS, QUIET, WIDTH, slot_colour
+from evenslice.report.verdict import fixed, slot_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +28,7 @@ FEW_CLASSES = 4  # whose scores are written beside their bars
 
 def audit_figure(audit: "Audit") -> "Figure":
     """Draw one audit with its verdict as the title: see ``audits_figure``."""
-    return audits_figure({"": audit}, sentence(audit))
+    return audits_figure({"": audit}, verdict.sentence(audit))
 
 
 def audits_figure(audits: Mapping[str, "Audit"], title: str = "") -> "Figure":
@@ -83,8 +49,8 @@ def audits_figure(audits: Mapping[str, "Audit"], title: str = "") -> "Figure":
     lags = {name: audit.lag for name, audit in audits.items() if audit.lag is not None}
     if lags:
         heights.append(0.25 + 0.2 * len(lags))
-    with styled():
-        figure = blank(WIDTH, 0.95 + sum(heights) + 0.45 * bool(lags) + 0.15 * bool(title))
+    with charts.styled():
+        figure = charts.blank(WIDTH, 0.95 + sum(heights) + 0.45 * bool(lags) + 0.15 * bool(title))
         grid = figure.subplots(len(heights), 2, squeeze=False, height_ratios=heights)
         for axes, (name, audit) in zip(grid, audits.items(), strict=False):
             _draw_shares(axes[0], audit)
@@ -111,11 +77,11 @@ def _draw_shares(axis: "Axes", audit: "Audit") -> None:
             place = row + height * (slot - half)
             colour = slot_colour(slot - half)
             bar = axis.barh(place, share.value, 0.86 * height, color=colour)[0]
-            add_tooltip(bar, f"{method}, {names[slot]}: {fixed(share.value)}")
-            add_interval(axis, (share.low, share.high), place, width=0.8)
-            end = max(numbers([share.value, share.high]), default=0.0)
+            charts.add_tooltip(bar, f"{method}, {names[slot]}: {fixed(share.value)}")
+            charts.add_interval(axis, (share.low, share.high), place, width=0.8)
+            end = max(charts.numbers([share.value, share.high]), default=0.0)
             axis.annotate(
-                f"{share.value:.2f}" if is_number(share.value) else DASH,
+                f"{share.value:.2f}" if verdict.is_number(share.value) else verdict.DASH,
                 (end, place),
                 xytext=(2, 0),
                 textcoords="offset points",
@@ -123,20 +89,20 @@ def _draw_shares(axis: "Axes", audit: "Audit") -> None:
                 fontsize=6,
             )
     axis.axvline(1 / audit.slices, color=INK, lw=0.7, ls=(0, (5, 4)))
-    set_rows(axis, list(audit.methods))
+    charts.set_rows(axis, list(audit.methods))
     axis.grid(visible=False, axis="y")
 
 
 def _draw_pairs(axis: "Axes", audit: "Audit") -> None:
     """Draw a mark per mirror pair; coloured by its side where it lies beyond the margin."""
-    add_margin(axis, audit.margin)
+    charts.add_margin(axis, audit.margin)
     for row, (method, result) in enumerate(audit.methods.items()):
         for number, pair in enumerate(result.pairs):
             place = row + 0.2 * (number - (len(result.pairs) - 1) / 2)
             marker = MARKERS[number % len(MARKERS)]
             what = method if len(result.pairs) == 1 else f"{method}, pair {number + 1}"
             _draw_estimate(axis, pair, place, what, audit.margin, marker)
-    set_rows(axis, [""] * len(audit.methods))
+    charts.set_rows(axis, [""] * len(audit.methods))
     axis.grid(visible=False, axis="y")
 
 
@@ -151,23 +117,23 @@ def _draw_estimate(
     colour = INK
     if margin is not None and (found.low > margin or found.high < -margin):
         colour = (AFTER if found.value > 0 else BEFORE)[0]
-    add_interval(axis, (found.low, found.high), place, colour)
-    mark = axis.plot([found.value], [place], marker, ms=4.2, mew=0.4, mec="white", color=colour)
-    add_tooltip(mark[0], f"{what}: {signed(found.value)}, {interval(found.low, found.high)}")
+    charts.add_interval(axis, (found.low, found.high), place, colour)
+    text = f"{verdict.signed(found.value)}, {verdict.interval(found.low, found.high)}"
+    charts.add_mark(axis, (found.value, place), colour, f"{what}: {text}", marker, 4.2)
 
 
 def _label_audits(rows: NDArray[Any], audits: Sequence["Audit"]) -> None:
     """Give all models one scale of shares and one of mirror pairs, and name them below."""
     methods = [result for audit in audits for result in audit.methods.values()]
-    shares = numbers(end for one in methods for s in one.shares for end in (s.value, s.high))
-    pairs = numbers(
+    shares = charts.numbers(end for one in methods for s in one.shares for end in (s.value, s.high))
+    pairs = charts.numbers(
         abs(end) for one in methods for p in one.pairs for end in (p.value, p.low, p.high)
     )
     reach = 1.08 * max([*pairs, *(LEAST_REACH * audit.margin for audit in audits)])
     for axes in rows:
         axes[0].set_xlim(0, 1.12 * max([*shares, 0.1]))
         axes[1].set_xlim(-reach, reach)
-    before, after = sides(max(audit.slices for audit in audits))
+    before, after = verdict.sides(max(audit.slices for audit in audits))
     rows[-1][0].set_xlabel("share of importance; dashed: all slots alike")
     rows[-1][1].set_xlabel(
         f"mirror pairs; shaded: symmetric, within the margin\n← {before}    {after} →"
@@ -178,10 +144,12 @@ def _draw_lags(axis: "Axes", lags: Mapping[str, "Interval"]) -> None:
     """Draw by how many slices each prediction fits a neighbour better."""
     for row, (name, lag) in enumerate(lags.items()):
         _draw_estimate(axis, lag, row, f"{name} lag".strip())
-    ends = numbers(abs(end) for lag in lags.values() for end in (lag.value, lag.low, lag.high))
+    ends = charts.numbers(
+        abs(end) for lag in lags.values() for end in (lag.value, lag.low, lag.high)
+    )
     reach = 1.3 * max([*ends, 1e-3])
     axis.axvline(0, color=QUIET, lw=0.7, zorder=0.5)
-    set_rows(axis, [f"{name} lag".strip() for name in lags])
+    charts.set_rows(axis, [f"{name} lag".strip() for name in lags])
     axis.set(xlim=(-reach, reach), xlabel="lag of the prediction, slices")
     axis.locator_params(axis="x", nbins=5)
     axis.grid(visible=False, axis="y")
@@ -225,24 +193,24 @@ def window_figure(window: "WindowView") -> "Figure":
     """
     slices, height, width = window.slices.shape
     panel = min(1.8, (WIDTH - 0.1) / (slices + 1))
-    limits = grey_limits([window.slices])
-    with styled():
-        figure = blank(panel * (slices + 1), panel * height / width + 0.65)
+    limits = pictures.grey_limits([window.slices])
+    with charts.styled():
+        figure = charts.blank(panel * (slices + 1), panel * height / width + 0.65)
         axes = figure.subplots(1, slices + 1, squeeze=False)[0]
         shown = [*window.slices, window.slices[slices // 2]]
         for axis, title, raw in zip(axes, _titles(window), shown, strict=True):
-            grey = grey_levels(raw, limits)
+            grey = pictures.grey_levels(raw, limits)
             axis.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set_title(title, loc="center", fontsize=7)
             axis.set_axis_off()
         if window.attribution is not None:
-            for axis, importance in zip(axes, strength(window.attribution), strict=False):
-                colours, alphas = heat(importance)
+            for axis, importance in zip(axes, pictures.strength(window.attribution), strict=False):
+                colours, alphas = pictures.heat(importance)
                 axis.imshow(np.dstack([colours / 255, alphas]), interpolation="nearest")
         axes[-1].imshow(_prediction(window), interpolation="nearest")
         if window.truth is not None:
             outline = np.asarray(window.truth) > 0
-            axes[-1].contour(outline, levels=[0.5], colors=[TRUE], linewidths=0.8)
+            axes[-1].contour(outline, levels=[0.5], colors=[pictures.TRUE], linewidths=0.8)
         if window.voxel_nm is not None:
             _add_scale_bar(axes[0], width, height, window.voxel_nm[2])
         figure.supxlabel(_caption(window), fontsize=6.5, color=QUIET)
@@ -274,10 +242,10 @@ def _prediction(window: "WindowView") -> NDArray[np.float64]:
     from matplotlib.colors import to_rgb
 
     if window.numbered:
-        places = palette_places(window.prediction)
-        colours = np.array([to_rgb(code) for code in CLASSES])[places]
+        places = pictures.palette_places(window.prediction)
+        colours = np.array([to_rgb(code) for code in pictures.CLASSES])[places]
         return np.dstack([colours, 0.62 * (places > 0)])
-    flat = np.broadcast_to(to_rgb(PREDICTED), (*window.prediction.shape, 3))
+    flat = np.broadcast_to(to_rgb(pictures.PREDICTED), (*window.prediction.shape, 3))
     return np.dstack([flat, 0.75 * np.clip(np.nan_to_num(window.prediction), 0, 1)])
 
 
@@ -285,7 +253,7 @@ def _add_scale_bar(axis: "Axes", width: int, height: int, pixel_nm: float) -> No
     """Draw a bar of a round length in the lower left corner."""
     from matplotlib.patheffects import withStroke
 
-    found = scale_bar(width, pixel_nm)
+    found = pictures.scale_bar(width, pixel_nm)
     if found is None:
         return
     share, text = found
@@ -301,8 +269,8 @@ def scores_figure(scores: "Scores") -> "Figure":
     """Draw Dice and IoU per class, and per slice where known; for objects F1 per IoU threshold."""
     matched = None if scores.matching is None else scores.matching.to_dict()["matching"]
     panels = 1 + bool(scores.per_slice) + (matched is not None)
-    with styled():
-        figure = blank(min(WIDTH, 2.6 * panels), 2.1)
+    with charts.styled():
+        figure = charts.blank(min(WIDTH, 2.6 * panels), 2.1)
         axes = list(figure.subplots(1, panels, squeeze=False)[0])
         _draw_classes(axes.pop(0), scores)
         if scores.per_slice:

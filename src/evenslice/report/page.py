@@ -201,27 +201,13 @@ def render(page: Page) -> str:
         "Verdicts" if several else "Verdict",
         page.intro,
     )
-    chart = to_svg(
-        audits_figure(audits if several else {"": page.rows[0].audit}),
-        "shares-chart",
-        "Shares and mirror pairs of every method",
-        "; ".join(_described(name, audit) for name, audit in audits.items()),
-    )
+    figure = audits_figure(audits if several else {"": page.rows[0].audit})
+    title = "Shares and mirror pairs of every method"
+    chart = to_svg(figure, "shares-chart", title, "The tables have the same numbers.")
     widest = max(audit.slices for audit in audits.values())
     return render_page(
         "audit.html", head, VIEWER, rows=page.rows, chart=chart, widest=widest, viewer=viewer
     )
-
-
-def _described(label: str, audit: "Audit") -> str:
-    """Put the shares of a model in words for readers who do not see the chart."""
-    names = verdict.slot_names(audit.slices)
-    parts = []
-    for method, result in audit.methods.items():
-        shares = zip(names, result.shares, strict=True)
-        text = ", ".join(f"{name} {verdict.fixed(share.value)}" for name, share in shares)
-        parts.append(f"{label} by {method}: {text}")
-    return "; ".join(parts)
 
 
 def write_audit_page(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from evenslice.report.charts import BEFORE, WIDTH, add_tooltip, blank, styled, to_svg
+from evenslice.report.charts import BEFORE, WIDTH, add_mark, blank, styled, to_svg
 from evenslice.report.page import VIEWER, Answer, Head, provenance_rows, render_page, write_page
 from evenslice.report.verdict import SYMMETRIC, Badge, fixed, short
 from evenslice.report.viewer import viewer_of
@@ -19,24 +19,6 @@ if TYPE_CHECKING:
     from evenslice.segmentation.run import Segmented
     from evenslice.verbs.train import Trained
 
-RECIPE = (
-    "arch",
-    "encoder",
-    "weights",
-    "init",
-    "tie",
-    "slices",
-    "reverse_z",
-    "steps",
-    "batch",
-    "crop",
-    "lr",
-    "schedule",
-    "loss",
-    "augment",
-    "precision",
-    "seed",
-)
 SPANS = {"slices trained on": "slices", "slices validated on": "validation"}
 MOST_POINTS, SMOOTH = 400, 40
 PALE = "#bcd9ec"
@@ -119,7 +101,7 @@ def _recipe_facts(trained: "Trained") -> dict[str, str]:
         name: ", ".join(f"{start}:{stop}" for start, stop in training.get(key) or [])
         for name, key in SPANS.items()
     }
-    options = {name.replace("_", " "): str(recipe[name]) for name in RECIPE if name in recipe}
+    options = {name.replace("_", " "): str(value) for name, value in recipe.items()}
     made = provenance_rows(trained.model.provenance)
     return {"target": str(training.get("target"))} | spans | options | made
 
@@ -156,8 +138,7 @@ def training_figure(loss: Points, dice: Points) -> "Figure":
         left.plot(*zip(*means_of(loss, MOST_POINTS), strict=True), color=PALE, lw=0.7)
         left.plot(*zip(*means_of(loss, SMOOTH), strict=True), color=BEFORE[0], lw=1.3)
         for step, value in dice:
-            right.plot([step], [value], "o", ms=3.4, color=BEFORE[0])
-            add_tooltip(right.lines[-1], f"step {step:g}: {fixed(value)}")
+            add_mark(right, (step, value), BEFORE[0], f"step {step:g}: {fixed(value)}")
         right.plot([step for step, _ in dice], [value for _, value in dice], color=BEFORE[0])
         if not dice:
             text = "not validated during training"

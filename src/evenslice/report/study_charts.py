@@ -2,25 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evenslice.errors import BadInputError
-from evenslice.report.charts import (
-    CENTRE,
-    INK,
-    MARKERS,
-    QUIET,
-    WIDTH,
-    add_interval,
-    add_margin,
-    add_tooltip,
-    blank,
-    numbers,
-    set_rows,
-    slot_colour,
-    styled,
-)
+from evenslice.report import charts, verdict
+from evenslice.report.charts import CENTRE, INK, MARKERS, QUIET, WIDTH, add_mark, slot_colour
 from evenslice.report.study_record import (
     Cell,
     Comparison,
@@ -30,15 +16,7 @@ from evenslice.report.study_record import (
     StudyRecord,
     unique,
 )
-from evenslice.report.verdict import (
-    comparison_badge,
-    fixed,
-    is_number,
-    outcome_of,
-    signed,
-    signed_interval,
-    slot_names,
-)
+from evenslice.report.verdict import fixed, is_number, signed, signed_interval, slot_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,34 +25,23 @@ if TYPE_CHECKING:
 LEAST_SPAN = 0.02  # of a scale of differences: what is nothing shall look like nothing
 USUAL = ("rgb", "green", "mean", "random weights", "rgb, reverse-z")
 COLOURS = ("#1f242b", "#00805d", "#b0468e", "#b06f00", "#4a86ff", "#8a3b12", "#4b2e83")
-DASHES: tuple[tuple[int, ...], ...] = (
+DASHES = (
     (),
-    (6, 2),
-    (2, 2),
-    (8, 2, 2, 2),
-    (4, 1),
-    (10, 3),
-    (5, 2, 1, 2, 1, 2),
+    (3.6, 1.2),
+    (1.2, 1.2),
+    (4.8, 1.2, 1.2, 1.2),
+    (2.4, 0.6),
+    (6, 1.8),
+    (3, 1.2, 0.6, 1.2),
 )
 EFFECTS = {"symmetric": "#00694b", "asymmetric": "#c14d00"}
-QUANTITIES = {"loss": "loss", "dice": "validation Dice", "mirror_index": "mirror index"}
+QUANTITIES = {"loss": "Loss", "dice": "Validation Dice", "mirror_index": "Mirror index"}
 
 
-@dataclass(frozen=True)
-class LineStyle:
-    """How a treatment is drawn: a colour, a dash pattern (empty for a whole line) and a marker."""
-
-    colour: str
-    dash: tuple[int, ...]
-    marker: str
-
-    @property
-    def line(self) -> Any:
-        """The dash pattern as matplotlib takes it."""
-        return (0, tuple(0.6 * length for length in self.dash)) if self.dash else "-"
+Style = dict[str, Any]
 
 
-def line_styles(treatments: Sequence[str]) -> dict[str, LineStyle]:
+def line_styles(treatments: Sequence[str]) -> dict[str, Style]:
     """Choose how each treatment is drawn; colours, dashes and markers each tell them apart.
 
     The control is black. Against ``rgb`` the treatments of the paper are drawn the same in every
@@ -85,13 +52,15 @@ def line_styles(treatments: Sequence[str]) -> dict[str, LineStyle]:
         places = {name: n for n, name in enumerate(USUAL) if name in treatments}
     free = (n for n in itertools.count() if n not in places.values())
     places |= {name: next(free) for name in treatments if name not in places}
+    return {name: _style(places[name]) for name in treatments}
+
+
+def _style(place: int) -> Style:
+    dash = DASHES[place % len(DASHES)]
     return {
-        name: LineStyle(
-            COLOURS[places[name] % len(COLOURS)],
-            DASHES[places[name] % len(DASHES)],
-            MARKERS[places[name] % len(MARKERS)],
-        )
-        for name in treatments
+        "color": COLOURS[place % len(COLOURS)],
+        "ls": (0, dash) if dash else "-",
+        "marker": MARKERS[place % len(MARKERS)],
     }
 
 
@@ -113,8 +82,8 @@ def finding_figure(study: StudyRecord) -> "Figure":
     if not groups:
         raise _nothing("finished cell")
     lines = [len(group.treatments) for group in groups]
-    with styled():
-        figure = blank(WIDTH, 0.75 + sum(0.62 + 0.25 * n for n in lines))
+    with charts.styled():
+        figure = charts.blank(WIDTH, 0.75 + sum(0.62 + 0.25 * n for n in lines))
         ratios = {"height_ratios": [n + 0.6 for n in lines], "width_ratios": [1.15, 1.15, 1.2, 0.9]}
         grid = figure.subplots(len(groups), 4, squeeze=False, sharex="col", gridspec_kw=ratios)
         _set_scales(grid[-1], study)
@@ -136,10 +105,10 @@ def finding_figure(study: StudyRecord) -> "Figure":
 def _draw_group(axes: Sequence["Axes"], group: Group, study: StudyRecord) -> None:
     """Draw the four panels of one network."""
     for axis in axes:
-        set_rows(axis, [""] * len(group.treatments))
+        charts.set_rows(axis, [""] * len(group.treatments))
     axes[0].set_yticklabels(group.treatments)
     axes[0].set_title(group.title)
-    add_margin(axes[2], study.margin)
+    charts.add_margin(axes[2], study.margin)
     pooled = study.pooled
     for place, name in enumerate(group.treatments):
         cells = group.of(name)
@@ -159,32 +128,28 @@ def _draw_shares(axis: "Axes", cells: Sequence[Cell], place: int, before: bool) 
         half, names = (cell.slices - 1) // 2, slot_names(cell.slices)
         for slot, share in enumerate(cell.shares_before if before else cell.shares):
             if share is not None:
-                lift = 0.22 * (slot - half) / max(1, half)
-                style: dict[str, Any] = {"ms": 3.2, "mew": 0.3, "mec": "white"}
-                dot = axis.plot(
-                    [share], [place + lift], "o", color=slot_colour(slot - half), **style
-                )
-                add_tooltip(dot[0], f"{cell.name}, {names[slot]}: {fixed(share)}")
+                height = place + 0.22 * (slot - half) / max(1, half)
+                text = f"{cell.name}, {names[slot]}: {fixed(share)}"
+                add_mark(axis, (share, height), slot_colour(slot - half), text)
 
 
 def _draw_indices(axis: "Axes", cells: Sequence[Cell], place: int) -> None:
     """Draw the mirror index of every cell before and after training, joined by a line."""
     for cell in cells:
-        ends = ((cell.index_before.value, -0.3, QUIET), (cell.index.value, 0.3, INK))
-        known = [(value, place + lift, colour) for value, lift, colour in ends if is_number(value)]
-        if len(known) == 2:
-            axis.plot([one[0] for one in known], [one[1] for one in known], color=CENTRE, lw=0.5)
-        for value, height, colour in known:
-            dot = axis.plot([value], [height], "o", ms=2.8, mew=0, alpha=0.6, color=colour)
-            before, after = signed(cell.index_before.value), signed(cell.index.value)
-            add_tooltip(dot[0], f"{cell.name}: {before} before, {after} after")
+        before, after = cell.index_before.value, cell.index.value
+        if before is not None and after is not None:
+            axis.plot([before, after], [place - 0.3, place + 0.3], color=CENTRE, lw=0.5)
+        text = f"{cell.name}: {signed(before)} before, {signed(after)} after"
+        for value, height, colour in ((before, place - 0.3, QUIET), (after, place + 0.3, INK)):
+            if value is not None:
+                add_mark(axis, (value, height), colour, text, size=2.8, mew=0, alpha=0.6)
 
 
 def _draw_pooled(axis: "Axes", found: PooledIndex, place: float, colour: str) -> None:
     """Draw a pooled mean with its interval; an arrow where that goes on beyond the frame."""
     if found.value is None:
         return
-    add_interval(axis, (found.low, found.high), place, colour, 1.1)
+    charts.add_interval(axis, (found.low, found.high), place, colour, 1.1)
     left, right = axis.get_xlim()
     arrow: dict[str, Any] = {"ms": 3, "mew": 0, "color": colour, "clip_on": False}
     if found.low is not None and found.low < left:
@@ -192,22 +157,19 @@ def _draw_pooled(axis: "Axes", found: PooledIndex, place: float, colour: str) ->
     if found.high is not None and found.high > right:
         axis.plot([right], [place], ">", **arrow)
     face = colour if found.when == "after" else "white"
-    mark = axis.plot([found.value], [place], "D", ms=3.6, mew=0.8, mec=colour, color=face)
-    ends = signed_interval(found.low, found.high)
-    what = f"{found.treatment}, mean {found.when} training"
-    add_tooltip(mark[0], f"{what}: {signed(found.value)}, {ends}")
+    text = f"{signed(found.value)}, {signed_interval(found.low, found.high)}"
+    text = f"{found.treatment}, mean {found.when} training: {text}"
+    add_mark(axis, (found.value, place), face, text, "D", 3.6, mew=0.8, mec=colour)
 
 
 def _draw_dice(axis: "Axes", cells: Sequence[Cell], place: int, datasets: Sequence[str]) -> None:
     """Draw Dice of every cell, a line and a marker per data set."""
-    for number, dataset in enumerate(datasets):
-        lift = 0.18 * (number - (len(datasets) - 1) / 2)
-        marker = MARKERS[number % len(MARKERS)]
-        for cell in cells:
-            if cell.dataset == dataset and cell.dice is not None:
-                style: dict[str, Any] = {"ms": 3, "mew": 0.3, "mec": "white", "color": INK}
-                dot = axis.plot([cell.dice], [place + lift], marker, **style)
-                add_tooltip(dot[0], f"{cell.name}: Dice {fixed(cell.dice)}")
+    for cell in cells:
+        if cell.dice is not None:
+            number = datasets.index(cell.dataset)
+            height = place + 0.18 * (number - (len(datasets) - 1) / 2)
+            text = f"{cell.name}: Dice {fixed(cell.dice)}"
+            add_mark(axis, (cell.dice, height), INK, text, MARKERS[number % len(MARKERS)], 3)
 
 
 def _set_scales(axes: Sequence["Axes"], study: StudyRecord) -> None:
@@ -216,9 +178,11 @@ def _set_scales(axes: Sequence["Axes"], study: StudyRecord) -> None:
     Wide intervals do not shrink it.
     """
     cells = study.finished
-    shares = numbers(share for cell in cells for share in (*cell.shares, *cell.shares_before))
-    values = numbers(end.value for cell in cells for end in (cell.index, cell.index_before))
-    values += numbers(one.value for one in study.lean)
+    shares = charts.numbers(
+        share for cell in cells for share in (*cell.shares, *cell.shares_before)
+    )
+    values = charts.numbers(end.value for cell in cells for end in (cell.index, cell.index_before))
+    values += charts.numbers(one.value for one in study.lean)
     if study.margin is not None:
         values += [-study.margin, study.margin]
     for axis, known in ((axes[0], shares), (axes[1], shares), (axes[2], values)):
@@ -268,25 +232,27 @@ def steps_figure(study: StudyRecord, quantity: str = "mirror_index") -> "Figure"
     BadInputError
         If no cell has it.
     """
+    from matplotlib.lines import Line2D
+
     curves = [
         curve
         for curve in study.curves
         if any(is_number(getattr(point, quantity)) for point in curve.points)
     ]
     if not curves:
-        raise _nothing(f"cell with a {QUANTITIES[quantity]} during training")
+        raise _nothing(f"cell with a {QUANTITIES[quantity].lower()} during training")
     panels = _panels(curves)
     columns = min(3, len(panels))
     if len(panels) > 3:
         columns = min(3, len(unique(curve.dataset for curve in curves)))
     rows = -(-len(panels) // columns)
     styles = line_styles(unique([*study.treatments, *(curve.treatment for curve in curves)]))
-    with styled():
-        figure = blank(max(4.4, WIDTH * columns / 3), 0.7 + 1.75 * rows)
+    with charts.styled():
+        figure = charts.blank(max(4.4, WIDTH * columns / 3), 0.7 + 1.75 * rows)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axis, (title, shown) in zip(grid.flat, panels.items(), strict=False):
             if quantity == "mirror_index":
-                add_margin(axis, study.margin, across=False)
+                charts.add_margin(axis, study.margin, across=False)
             axis.set_title(title, fontsize=7)
             for curve in shown:
                 _draw_curve(axis, curve, quantity, styles[curve.treatment])
@@ -296,7 +262,10 @@ def steps_figure(study: StudyRecord, quantity: str = "mirror_index") -> "Figure"
         for axis in grid[:, 0]:
             axis.set_ylabel(QUANTITIES[quantity] + above)
         figure.supxlabel("training steps", fontsize=7)
-        _add_treatment_key(figure, styles, unique(curve.treatment for curve in curves), columns)
+        used = unique(curve.treatment for curve in curves)
+        keys = [Line2D([], [], ms=3.4, label=name, **styles[name]) for name in used]
+        most = min(len(keys), 5 if columns > 2 else 3)
+        figure.legend(handles=keys, loc="outside upper center", ncols=most)
     return figure
 
 
@@ -310,39 +279,19 @@ def _panels(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
     return panels
 
 
-def _draw_curve(axis: "Axes", curve: Curve, quantity: str, style: LineStyle) -> None:
+def _draw_curve(axis: "Axes", curve: Curve, quantity: str, style: Style) -> None:
     """Draw one cell, with the intervals of its audits."""
     points = [p for p in curve.points if is_number(p.steps) and is_number(getattr(p, quantity))]
-    steps = numbers(point.steps for point in points)
-    values = numbers(getattr(point, quantity) for point in points)
-    drawn: dict[str, Any] = {"color": style.colour, "ls": style.line, "marker": style.marker}
-    line = axis.plot(steps, values, ms=2.6, mew=0.3, mec="white", **drawn)
-    add_tooltip(line[0], f"{curve.treatment}, seed {curve.seed}: last {fixed(values[-1])}")
+    steps = charts.numbers(point.steps for point in points)
+    values = charts.numbers(getattr(point, quantity) for point in points)
+    line = axis.plot(steps, values, ms=2.6, mew=0.3, mec="white", **style)
+    text = f"{curve.treatment}, seed {curve.seed}: last {fixed(values[-1])}"
+    charts.add_tooltip(line[0], text)
     if quantity == "mirror_index":
         for step, point in zip(steps, points, strict=True):
             if is_number(point.mirror_low) and is_number(point.mirror_high):
-                axis.vlines(step, point.mirror_low, point.mirror_high, color=style.colour, lw=0.6)
-
-
-def _add_treatment_key(
-    figure: "Figure", styles: dict[str, LineStyle], used: Sequence[str], columns: int
-) -> None:
-    from matplotlib.lines import Line2D
-
-    keys = [
-        Line2D(
-            [],
-            [],
-            color=styles[name].colour,
-            ls=styles[name].line,
-            marker=styles[name].marker,
-            ms=3.4,
-            label=name,
-        )
-        for name in used
-    ]
-    most = 5 if columns > 2 else 3
-    figure.legend(handles=keys, loc="outside upper center", ncols=min(len(keys), most))
+                ends = point.mirror_low, point.mirror_high
+                axis.vlines(step, *ends, color=style["color"], lw=0.6)
 
 
 def effects_figure(study: StudyRecord) -> "Figure":
@@ -358,30 +307,29 @@ def effects_figure(study: StudyRecord) -> "Figure":
         raise _nothing("comparison with the control")
     outcomes = unique(one.outcome for one in found)
     lines = unique(one.name for one in found)
-    with styled():
-        figure = blank(WIDTH, 0.85 + 0.3 * len(lines))
+    with charts.styled():
+        figure = charts.blank(WIDTH, 0.85 + 0.3 * len(lines))
         axes = figure.subplots(1, len(outcomes), squeeze=False, sharey=True)[0]
         for axis, outcome in zip(axes, outcomes, strict=True):
             _draw_effects(axis, [one for one in found if one.outcome == outcome], lines)
-        set_rows(axes[0], lines)
+        charts.set_rows(axes[0], lines)
     return figure
 
 
 def _draw_effects(axis: "Axes", found: Sequence[Comparison], lines: Sequence[str]) -> None:
     """Draw the comparisons of one outcome; filled where something was decided."""
-    outcome = outcome_of(found[0].outcome)
-    margins = numbers(one.margin for one in found)
-    add_margin(axis, max(margins, default=None))
+    outcome = verdict.outcome_of(found[0].outcome)
+    margins = charts.numbers(one.margin for one in found)
+    charts.add_margin(axis, max(margins, default=None))
     for one in found:
         if one.value is None:
             continue
-        place, badge = lines.index(one.name), comparison_badge(one)
-        add_interval(axis, (one.low, one.high), place)
-        colour = EFFECTS.get(badge.kind, "white")
-        edge = INK if colour == "white" else colour
-        mark = axis.plot([one.value], [place], "o", ms=4.6, mew=0.9, mec=edge, color=colour)
+        place, badge = lines.index(one.name), verdict.comparison_badge(one)
+        charts.add_interval(axis, (one.low, one.high), place)
         text = f"{signed(one.value)}, {signed_interval(one.low, one.high)}, {badge.word}"
-        add_tooltip(mark[0], f"{one.name}: {text}")
+        text, edge = f"{one.name}: {text}", EFFECTS.get(badge.kind, INK)
+        face = EFFECTS.get(badge.kind, "white")
+        add_mark(axis, (one.value, place), face, text, size=4.6, mew=0.9, mec=edge)
     axis.set_title(outcome.title)
     axis.set_xlabel(
         f"difference in {outcome.short} from {found[0].control}\n"
@@ -389,7 +337,7 @@ def _draw_effects(axis: "Axes", found: Sequence[Comparison], lines: Sequence[str
     )
     axis.tick_params(axis="y", length=0)
     ends = [0.0, *margins, *(-margin for margin in margins)]
-    ends += numbers(end for one in found for end in (one.value, one.low, one.high))
+    ends += charts.numbers(end for one in found for end in (one.value, one.low, one.high))
     low, high = min(ends), max(ends)
     spare = max(0.06 * (high - low), (LEAST_SPAN - high + low) / 2)
     axis.set_xlim(low - spare, high + spare)

@@ -1,17 +1,18 @@
 """The page of a study; formatting only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from evenslice.errors import BadInputError
 from evenslice.report import verdict
 from evenslice.report.charts import to_svg
 from evenslice.report.page import Answer, Head, provenance_rows, render_page, write_page
 from evenslice.report.study_charts import QUANTITIES, effects_figure, finding_figure, steps_figure
-from evenslice.report.study_record import ALL, StudyRecord, study_record, unique
-from evenslice.report.verdict import confidence, is_number, short, signed
+from evenslice.report.study_record import ALL, Claim, StudyRecord, study_record, unique
+from evenslice.report.verdict import confidence, is_number, short
 
 if TYPE_CHECKING:
     from evenslice.study.run import Study
@@ -44,21 +45,28 @@ def write_study_page(path: Path, study: "Study | Mapping[str, Any]", command: st
 
 def render_study(study: StudyRecord, command: str) -> str:
     """Turn a study into HTML that needs no other file and no network."""
+    effects = _chart("effects-chart", "Differences from the control", study, effects_figure)
+    finding = _chart("finding-chart", "Shares, mirror index and Dice", study, finding_figure)
+    curves = {
+        name: _chart(f"{quantity}-chart", f"{name} by steps", study, steps_figure, quantity)
+        for quantity, name in QUANTITIES.items()
+    }
+    curves = {name: chart for name, chart in curves.items() if chart}
+    sections = (
+        ("effects", "Effects", effects),
+        ("finding", "Shares and accuracy", finding),
+        ("before-after", "Before and after", study.lean),
+        ("curves", "Training curves", curves),
+        ("cells", "Cells", True),
+        ("failures", "Failures", True),
+        ("method", "Statistics", True),
+    )
     control = study.control or "the control"
     undecided = "" if study.claims else "No claim is decided: no cell is done."
-    contents = [
-        *([("effects", "Effects")] if study.comparisons else []),
-        *([("finding", "Shares and accuracy")] if study.finished else []),
-        *([("before-after", "Before and after")] if study.lean else []),
-        *([("curves", "Training curves")] if study.curves else []),
-        ("cells", "Cells"),
-        ("failures", "Failures"),
-        ("method", "Statistics"),
-    ]
     head = Head(
         f"Study: {study.name or 'without a name'}",
         command,
-        contents,
+        [(ident, name) for ident, name, there in sections if there],
         _settings(study),
         [_answer(claim, control) for claim in study.claims],
         "What the study found",
@@ -71,9 +79,9 @@ def render_study(study: StudyRecord, command: str) -> str:
         FILES,
         study=study,
         control=control,
-        effects=_effects(study),
-        finding=_finding(study),
-        curves=_curves(study),
+        effects=effects,
+        finding=finding,
+        curves=curves,
         pooled=sorted(study.pooled_pairs(), key=lambda pair: pair[0].network != ALL),
         choices=_choices(study),
         sort_key=_sort_key,
@@ -81,46 +89,20 @@ def render_study(study: StudyRecord, command: str) -> str:
     )
 
 
-def _answer(claim: Any, control: str) -> Answer:
+def _chart(
+    ident: str, title: str, study: StudyRecord, draw: Callable[..., Any], *options: str
+) -> Markup | None:
+    """Draw a chart; None where there is nothing to draw."""
+    try:
+        return to_svg(draw(study, *options), ident, title, "The tables have the same numbers.")
+    except BadInputError:
+        return None
+
+
+def _answer(claim: Claim, control: str) -> Answer:
     text = verdict.answer(claim, control)
     badge, who = verdict.claim_badge(claim), verdict.question(claim)
     return Answer(badge, who, text or claim.sentence, claim.sentence if text else "")
-
-
-def _effects(study: StudyRecord) -> Markup | None:
-    if not study.comparisons:
-        return None
-    title = f"Differences from {study.control} with intervals"
-    described = "; ".join(
-        f"{one.name}, {verdict.outcome_of(one.outcome).short}: {signed(one.value)}"
-        for one in study.comparisons
-    )
-    return to_svg(effects_figure(study), "effects-chart", title, described)
-
-
-def _finding(study: StudyRecord) -> Markup | None:
-    if not study.finished:
-        return None
-    described = "; ".join(
-        f"{after.treatment}, {after.network}: mean mirror index {signed(before.value)} before "
-        f"training, {signed(after.value)} after"
-        for before, after in study.pooled_pairs()
-    )
-    title = "Shares, mirror index and Dice of every cell"
-    return to_svg(finding_figure(study), "finding-chart", title, described)
-
-
-def _curves(study: StudyRecord) -> dict[str, Markup]:
-    """Draw what was validated during training, a chart per quantity that there is."""
-    charts = {}
-    for quantity, name in QUANTITIES.items():
-        points = (point for curve in study.curves for point in curve.points)
-        if any(is_number(getattr(point, quantity)) for point in points):
-            title = f"{name[:1].upper()}{name[1:]}"
-            described = f"{len(study.curves)} cells, a line each; the table of cells has their ends"
-            figure = steps_figure(study, quantity)
-            charts[title] = to_svg(figure, f"curve-{quantity}", f"{title} by steps", described)
-    return charts
 
 
 def _choices(study: StudyRecord) -> list[tuple[str, int, list[str]]]:
