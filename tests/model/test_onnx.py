@@ -1,4 +1,4 @@
-"""ONNX models: their stems are those of the network they come from, and change like any other."""
+"""ONNX models: weights that lie anywhere in a graph, other types, and files that are none."""
 
 import copy
 import sys
@@ -12,64 +12,18 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from evenslice import mirror_stem, uniform_stem
+from evenslice import mirror_stem
 from evenslice.errors import BadInputError
-from evenslice.model.exported import image_shape
 from evenslice.model.onnx_file import read_onnx, write_onnx
-from evenslice.model.stem.find import find_stems
-from evenslice.model.stem.probe import call_of, order_response
-from evenslice.model.stem.slots import norms_per_slot
-
-FOLDED = ("scaled", "unet")  # the exporters fold the batch norm behind the stem into it
-CASES = [("scaled", False, True), ("scaled", True, True), ("scaled", True, False)]
-CASES += [("space to depth", True, True), ("space to depth", False, False)]
-CASES += [("tokens", True, True), ("tokens", False, False), ("tokens without bias", False, True)]
-CASES += [("two branches", False, True), ("two branches", True, False), ("unet", False, False)]
-CASES += [pytest.param("unet", True, True, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    made = {}
-
-    def file(case, dynamic=False, dynamo=True):
-        if (case, dynamic, dynamo) not in made:
-            path = tmp_path_factory.mktemp("onnx") / f"{case.replace(' ', '')}.onnx"
-            made[case, dynamic, dynamo] = as_onnx(network(case), path, dynamic, dynamo)
-        return made[case, dynamic, dynamo]
-
-    return file
+def scaled(tmp_path_factory):
+    return as_onnx(network("scaled"), tmp_path_factory.mktemp("onnx") / "scaled.onnx", False)
 
 
-@pytest.mark.parametrize(("case", "dynamic", "dynamo"), CASES)
-def test_it_is_what_the_network_is_before_and_after(files, tmp_path, case, dynamic, dynamo):
-    plain, x = copy.deepcopy(network(case)), image(dynamic)
-    found, about = read_onnx(files(case, dynamic, dynamo))
-    assert about == {} and found.precisions == ("float32",)
-    assert image_shape(found) == ((None, 3, None, None) if dynamic else (1, 3, 32, 48))
-    stems, expected = find_stems(found), find_stems(plain)
-    assert [(s.name, s.slot_of, s.kind) for s in stems] == [
-        (s.name, s.slot_of, s.kind) for s in expected
-    ]
-    if case not in FOLDED:
-        for one, other in zip(stems, expected, strict=True):
-            assert norms_per_slot(one) == pytest.approx(norms_per_slot(other))
-            assert one.description == other.description
-    with torch.no_grad():
-        assert far(found(x), plain(x)) < 1e-4 and far(found(x.flip(1)), found(x)) > 1e-3
-        mirror_stem(found, 3), mirror_stem(plain, 3)
-        assert far(found(x), plain(x)) < 1e-4
-        assert order_response(found, call_of(found, 3), [2, 1, 0]) < 1e-5
-        write_onnx(tmp_path / "new.onnx", found, {"tie": "none"})
-        again, about = read_onnx(tmp_path / "new.onnx")
-        assert about == {"tie": "none"} and far(again(x), found(x)) < 1e-5
-        assert order_response(again, call_of(again, 3), [2, 1, 0]) < 1e-5
-        uniform_stem(found, 3, "green"), uniform_stem(plain, 3, "green")
-        assert far(found(x), plain(x)) < 1e-4 and far(found(x.roll(1, 1)), found(x)) < 1e-5
-
-
-def test_only_the_stem_and_the_metadata_change_in_the_file(files, tmp_path):
-    found, _ = read_onnx(files("scaled"))
+def test_only_the_stem_and_the_metadata_change_in_the_file(scaled, tmp_path):
+    found, _ = read_onnx(scaled)
     write_onnx(tmp_path / "same.onnx", found, {})
     mirror_stem(found, 3)
     write_onnx(tmp_path / "new.onnx", found, {"a": 1})
@@ -85,26 +39,8 @@ def test_only_the_stem_and_the_metadata_change_in_the_file(files, tmp_path):
     assert names == ["first.weight"]
 
 
-def test_its_number_of_slices_stays_and_ties_are_for_training(files):
-    found, _ = read_onnx(files("scaled", True))
-    before, x = copy.deepcopy(found.state_dict()), image(True)
-    with pytest.raises(
-        BadInputError,
-        match=r"exported with 3 slices, .* change the number of slices before the export",
-    ):
-        uniform_stem(found, 5)
-    with pytest.raises(
-        BadInputError, match="takes 3 channels, expected 5; its number of slices is fixed"
-    ):
-        mirror_stem(found, 5)
-    with pytest.raises(BadInputError, match=r"the tie 'uniform' is for training"):
-        mirror_stem(found, 3, "uniform")
-    assert all(torch.equal(before[name], value) for name, value in found.state_dict().items())
-    assert far(found(x), network("scaled")(x)) < 1e-5
-
-
-def test_copies_are_independent_and_other_types_are_taken_back(files):
-    found, _ = read_onnx(files("scaled"))
+def test_copies_are_independent_and_other_types_are_taken_back(scaled):
+    found, _ = read_onnx(scaled)
     x = image(False)
     output, other = found(x), copy.deepcopy(found)
     mirror_stem(found, 3)
@@ -160,8 +96,8 @@ def computed(model):
     model.graph.node.insert(0, onnx.helper.make_node("Tanh", ["before"], ["first.weight"]))
 
 
-def test_a_weight_in_a_constant_node_is_changed_there(files, tmp_path):
-    found, _ = read_onnx(edited(files("scaled"), tmp_path / "constant.onnx", as_constant))
+def test_a_weight_in_a_constant_node_is_changed_there(scaled, tmp_path):
+    found, _ = read_onnx(edited(scaled, tmp_path / "constant.onnx", as_constant))
     mirror_stem(found, 3)
     write_onnx(tmp_path / "new.onnx", found, {})
     again, _ = read_onnx(tmp_path / "new.onnx")
@@ -170,8 +106,8 @@ def test_a_weight_in_a_constant_node_is_changed_there(files, tmp_path):
     assert far(found(x), mirror_stem(copy.deepcopy(network("scaled")), 3)(x)) < 1e-5
 
 
-def test_what_else_uses_a_weight_keeps_it(files, tmp_path):
-    found, _ = read_onnx(edited(files("scaled"), tmp_path / "shared.onnx", shared))
+def test_what_else_uses_a_weight_keeps_it(scaled, tmp_path):
+    found, _ = read_onnx(edited(scaled, tmp_path / "shared.onnx", shared))
     before = found(image(False))
     assert isinstance(before, list) and torch.equal(before[1], -found.layers[0].weight)
     for name in ("new", "newer"):
@@ -192,8 +128,8 @@ def test_what_else_uses_a_weight_keeps_it(files, tmp_path):
         (computed, "weight of the stem '.*' is computed, expected a plain parameter"),
     ],
 )
-def test_weights_that_are_none_are_refused_by_name(files, tmp_path, change, message):
-    found, _ = read_onnx(edited(files("scaled"), tmp_path / "changed.onnx", change))
+def test_weights_that_are_none_are_refused_by_name(scaled, tmp_path, change, message):
+    found, _ = read_onnx(edited(scaled, tmp_path / "changed.onnx", change))
     with pytest.raises(BadInputError, match=message):
         mirror_stem(found, 3)
 
@@ -206,43 +142,6 @@ def test_other_operations_are_refused_by_name(tmp_path):
         BadInputError, match="the slices meet the parameter '0' of OnnxNetwork in ConvTranspose"
     ):
         mirror_stem(found, 3)
-
-
-def test_what_lies_behind_a_stem_does_not_count(tmp_path):
-    torch.manual_seed(0)
-    module = nn.Sequential(
-        nn.Conv2d(3, 4, 1, bias=False), nn.AvgPool2d(2), nn.Conv2d(4, 2, 3)
-    ).eval()
-
-    class Skipping(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = module[0], nn.Conv2d(7, 2, 3)
-
-        def forward(self, x):
-            return self.second(torch.cat([self.first(x), x], 1))
-
-    with torch.no_grad():
-        module[0].weight[:, ::2] = 0.0
-    skipping = Skipping().eval()
-    for plain in (module, skipping):
-        found, _ = read_onnx(as_onnx(plain, tmp_path / "skip.onnx", False, False))
-        expected = [(stem.name, stem.slot_of) for stem in find_stems(plain)]
-        assert [(stem.name, stem.slot_of) for stem in find_stems(found)] == expected
-
-
-def test_half_precision_stays_in_the_file(tmp_path):
-    half = copy.deepcopy(network("scaled")).half()
-    path = as_onnx(Half(half), tmp_path / "half.onnx", False, False)
-    assert weight_types(path) == {onnx.TensorProto.FLOAT16}
-    found, _ = read_onnx(path)
-    assert {p.dtype for p in found.parameters()} == {torch.float32}
-    mirror_stem(found, 3)
-    write_onnx(tmp_path / "new.onnx", found, {})
-    assert weight_types(tmp_path / "new.onnx") == {onnx.TensorProto.FLOAT16}
-    again, _ = read_onnx(tmp_path / "new.onnx")
-    x = image(False)
-    assert again(x).dtype == torch.float32 and far(again(x.flip(1)), again(x)) < 1e-2
 
 
 class Half(nn.Module):
@@ -260,8 +159,22 @@ def weight_types(path):
     }
 
 
-def test_weights_may_lie_in_a_file_of_the_same_folder_only(files, tmp_path):
-    model, folder = onnx.load(files("scaled")), tmp_path / "folder"
+def test_half_precision_stays_in_the_file(tmp_path):
+    half = copy.deepcopy(network("scaled")).half()
+    path = as_onnx(Half(half), tmp_path / "half.onnx", False, False)
+    assert weight_types(path) == {onnx.TensorProto.FLOAT16}
+    found, _ = read_onnx(path)
+    assert {p.dtype for p in found.parameters()} == {torch.float32}
+    mirror_stem(found, 3)
+    write_onnx(tmp_path / "new.onnx", found, {})
+    assert weight_types(tmp_path / "new.onnx") == {onnx.TensorProto.FLOAT16}
+    again, _ = read_onnx(tmp_path / "new.onnx")
+    x = image(False)
+    assert again(x).dtype == torch.float32 and far(again(x.flip(1)), again(x)) < 1e-2
+
+
+def test_weights_may_lie_in_a_file_of_the_same_folder_only(scaled, tmp_path):
+    model, folder = onnx.load(scaled), tmp_path / "folder"
     folder.mkdir()
     options = {"save_as_external_data": True, "location": "weights", "size_threshold": 0}
     onnx.save_model(model, folder / "m.onnx", **options)
@@ -281,8 +194,8 @@ def test_what_is_no_model_is_refused(tmp_path):
         read_onnx(tmp_path / "text.onnx")
 
 
-def test_without_onnx_it_says_what_to_install(files, monkeypatch):
-    path = files("scaled")
+def test_without_onnx_it_says_what_to_install(scaled, monkeypatch):
+    path = scaled
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
         BadInputError, match=r"onnxruntime is not installed, .* install evenslice\[onnx\]"
