@@ -1,11 +1,7 @@
 """Writing a network for other programs: one trace by torch.export, as it is or as ONNX."""
 
 import copy
-import io
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +121,7 @@ def graph_of(trace: Trace, opset: int) -> bytes:
         If torch cannot write it, not in this opset, or it is larger than such a file can be.
     """
     try:
-        with _silenced():
+        with quiet_torch():
             model = torch.onnx.export(  # type: ignore[union-attr]
                 trace.program,
                 dynamo=True,
@@ -175,17 +171,3 @@ def add_metadata(data: bytes, metadata: Mapping[str, Any]) -> bytes:
 def example(shape: tuple[int, ...], seed: int) -> Tensor:
     """Draw normalised slices of a shape: noise of mean 0 and std 1."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Silence what the ONNX exporter prints, logs and warns of; what it writes is checked."""
-    nowhere = io.StringIO()
-    before = logging.root.manager.disable
-    try:
-        logging.disable(logging.CRITICAL)
-        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

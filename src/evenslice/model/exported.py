@@ -5,7 +5,7 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +119,12 @@ def image_shape(module: nn.Module) -> tuple[int | None, ...]:
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Silence what torch.export warns of and logs; its errors say enough."""
-    names = ("torch.export", "torch._export", "torch.export.pt2_archive._package")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.disabled for logger in loggers]
+    """Silence what exporters print, warn of and log; their errors say enough."""
+    nowhere, before = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        for logger in loggers:
-            logger.disabled = True
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
+        logging.disable(before)

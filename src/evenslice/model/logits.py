@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evenslice.errors import BadInputError
+from evenslice.model.stem.probe import tensors_in
 from evenslice.volume.normalisation import Normalisation
 
 NAMES = ("logits", "out", "prediction", "pred", "output", "masks")
@@ -155,7 +156,7 @@ def find_prediction(found: Any) -> Tensor:
     """
     named = dict(_named(found))
     # four axes first, so that a flat score beside the prediction is passed over
-    nested = sorted(_leaves(found), key=lambda t: t.ndim != 4)
+    nested = sorted(tensors_in(found), key=lambda t: t.ndim != 4)
     first = [named[name] for name in NAMES if isinstance(named.get(name), Tensor)]
     tensors: list[Tensor] = first + nested
     for tensor in tensors:
@@ -177,24 +178,9 @@ def _named(found: Any) -> Iterator[tuple[str, Any]]:
         yield from found._asdict().items()
 
 
-def _leaves(found: Any) -> Iterator[Tensor]:
-    if isinstance(found, Tensor):
-        yield found
-    elif isinstance(found, Mapping) or is_dataclass(found):
-        for _, value in _named(found):
-            yield from _leaves(value)
-    elif isinstance(found, list | tuple):
-        for value in found:
-            yield from _leaves(value)
-
-
 def window_tensors(found: Any, batch: int) -> list[Tensor]:
     """Return the tensors of numbers in an answer that have a row for each window."""
-    return [
-        t
-        for t in _leaves(found)
-        if (t.is_floating_point() or t.is_complex()) and t.ndim and len(t) == batch and t.numel()
-    ]
+    return [t for t in tensors_in(found) if t.ndim and len(t) == batch and t.numel()]
 
 
 def resize_prediction(out: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:

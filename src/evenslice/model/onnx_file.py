@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
@@ -22,6 +23,8 @@ from evenslice.model.stem.probe import LayerInput, medians, shows_slots
 from evenslice.volume.atomic import written_beside
 
 if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
     from evenslice.model.stem.probe import Call
 
 
@@ -56,7 +59,7 @@ class OnnxNetwork(nn.Module):
     precisions: tuple[str, ...] = ("float32",)
     differentiable = False
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: "ModelProto") -> None:
         super().__init__()
         onnx, _ = libraries()
         _drop_weight_inputs(model)
@@ -130,7 +133,7 @@ class OnnxNetwork(nn.Module):
                 found.append(LayerInput(self.names[turn], layer, entry.refused, axes))
         return found
 
-    def run(self, kind: str, x: Tensor) -> list[Any]:
+    def run(self, kind: str, x: Tensor) -> list[NDArray[Any]]:
         """Run the ``network`` or its ``entries``, which answer what the operations receive."""
         given = {root: self.value_of(root) for root in self.roots}
         given[self.image] = x.detach().cpu().numpy()
@@ -156,7 +159,7 @@ class OnnxNetwork(nn.Module):
             )
         return self._sessions[key]
 
-    def value_of(self, root: str) -> Any:
+    def value_of(self, root: str) -> NDArray[Any]:
         """Return the present weight of an initialiser, in the layout of the file, in float32."""
         turn = self.roots[root]
         weight: Tensor = self.layers[turn].get_parameter("weight").detach().cpu()
@@ -175,7 +178,7 @@ class _Watcher(nn.Module):
         self.seen = [torch.from_numpy(found) for found in self.network.run("entries", x)]
 
 
-def _drop_weight_inputs(model: Any) -> None:
+def _drop_weight_inputs(model: "ModelProto") -> None:
     """Make initialisers constants that only we override; old files list them as inputs."""
     names = {tensor.name for tensor in model.graph.initializer}
     for given in [given for given in model.graph.input if given.name in names]:
@@ -183,7 +186,7 @@ def _drop_weight_inputs(model: Any) -> None:
     model.ir_version = max(model.ir_version, 4)
 
 
-def _image(model: Any) -> tuple[Any, tuple[int | None, ...]]:
+def _image(model: "ModelProto") -> tuple["ValueInfoProto", tuple[int | None, ...]]:
     """Return the one input and its shape."""
     onnx, _ = libraries()
     kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
@@ -199,7 +202,7 @@ def _image(model: Any) -> tuple[Any, tuple[int | None, ...]]:
     )
 
 
-def _layer(node: Any, entry: Entry, tensor: Any) -> nn.Module:
+def _layer(node: "NodeProto", entry: Entry, tensor: "TensorProto | None") -> nn.Module:
     """Return a layer with the weight of an operation as parameter; None, a computed one, is not."""
     onnx, _ = libraries()
     if entry.refused or node.op_type not in PRODUCTS:
@@ -291,7 +294,7 @@ def write_onnx(
         part.write_bytes(serialised(model))
 
 
-def serialised(model: Any) -> bytes:
+def serialised(model: "ModelProto") -> bytes:
     """Return the bytes of a model; raise ``BadInputError`` if it is larger than 2 GiB."""
     try:
         data: bytes = model.SerializeToString()

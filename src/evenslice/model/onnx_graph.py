@@ -2,7 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+    Tensors = dict[str, TensorProto]
+    Makers = dict[str, NodeProto]
 
 KEY = "evenslice"
 PRODUCTS = {"Conv", "Gemm", "MatMul"}
@@ -38,7 +44,7 @@ class Entry:
     transposed: bool
     refused: str
 
-    def name_in(self, graph: Any) -> str:
+    def name_in(self, graph: "GraphProto") -> str:
         """Return a dotted name: of the weight, of the module that torch notes, or of the node."""
         node, root = graph.node[self.node], self.root.removesuffix(f".{KEY}")
         if root.endswith(".weight"):
@@ -52,7 +58,7 @@ class Entry:
         return root or node.name or node.output[0]
 
 
-def attribute(node: Any, name: str, default: Any = None) -> Any:
+def attribute(node: "NodeProto", name: str, default: Any = None) -> Any:
     """Return an attribute of a node."""
     import onnx
 
@@ -60,7 +66,7 @@ def attribute(node: Any, name: str, default: Any = None) -> Any:
     return values[0] if values else default
 
 
-def find_entries(graph: Any, image: str) -> list[Entry]:
+def find_entries(graph: "GraphProto", image: str) -> list[Entry]:
     """Find the operations through which an image enters, and those that share a weight with them.
 
     Weights that lie in constants, behind transposes or in tensors that other operations use too
@@ -71,7 +77,7 @@ def find_entries(graph: Any, image: str) -> list[Entry]:
     return _entries(graph, image)
 
 
-def _entries(graph: Any, image: str) -> list[Entry]:
+def _entries(graph: "GraphProto", image: str) -> list[Entry]:
     tensors, made = _tensors(graph), _makers(graph)
     constant, data, found = set(tensors), {image}, []
     for place, node in enumerate(graph.node):
@@ -96,7 +102,7 @@ def _entries(graph: Any, image: str) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.node)
 
 
-def _tensors(graph: Any) -> dict[str, Any]:
+def _tensors(graph: "GraphProto") -> "Tensors":
     """Return the tensors that a graph holds, by name: initialisers and constants."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
@@ -105,11 +111,11 @@ def _tensors(graph: Any) -> dict[str, Any]:
     return tensors
 
 
-def _makers(graph: Any) -> dict[str, Any]:
+def _makers(graph: "GraphProto") -> "Makers":
     return {output: node for node in graph.node for output in node.output}
 
 
-def _source(name: str, made: dict[str, Any], tensors: dict[str, Any]) -> tuple[str, bool]:
+def _source(name: str, made: "Makers", tensors: "Tensors") -> tuple[str, bool]:
     """Follow a weight through transposes; return where it comes from, and whether it is turned."""
     turned = False
     while name not in tensors and name in made and made[name].op_type in ("Identity", "Transpose"):
@@ -119,7 +125,7 @@ def _source(name: str, made: dict[str, Any], tensors: dict[str, Any]) -> tuple[s
 
 
 def _entry(
-    place: int, node: Any, data: int, weight: int, made: dict[str, Any], tensors: dict[str, Any]
+    place: int, node: "NodeProto", data: int, weight: int, made: "Makers", tensors: "Tensors"
 ) -> Entry:
     name, turned = _source(node.input[weight], made, tensors)
     maker = made[name].op_type if name in made else ""
@@ -144,7 +150,7 @@ def _entry(
     return Entry(place, data, weight, name if name in tensors else "", transposed, refused)
 
 
-def _separate_weights(graph: Any, entries: list[Entry]) -> None:
+def _separate_weights(graph: "GraphProto", entries: list[Entry]) -> None:
     import onnx
 
     tensors, made = _tensors(graph), _makers(graph)
@@ -171,7 +177,7 @@ def _separate_weights(graph: Any, entries: list[Entry]) -> None:
         initialisers.add(own)
 
 
-def with_weights_as_inputs(model: Any, roots: list[str]) -> Any:
+def with_weights_as_inputs(model: "ModelProto", roots: list[str]) -> "ModelProto":
     """Return a copy of a model in which some initialisers may be overridden when it is run."""
     import onnx
 
@@ -184,7 +190,7 @@ def with_weights_as_inputs(model: Any, roots: list[str]) -> Any:
     return copy
 
 
-def with_entries_as_outputs(model: Any, entries: list[Entry]) -> Any:
+def with_entries_as_outputs(model: "ModelProto", entries: list[Entry]) -> "ModelProto":
     """Return a copy of a model whose outputs are what its first operations receive.
 
     These operations answer zeros, so that only what no weight has touched follows the image.

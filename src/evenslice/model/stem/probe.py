@@ -175,15 +175,14 @@ def tensors_in(found: Any) -> Iterator[Tensor]:
     if isinstance(found, Tensor):
         if found.is_floating_point() or found.is_complex():
             yield found
-    elif isinstance(found, Mapping):
-        for value in found.values():
-            yield from tensors_in(value)
-    elif isinstance(found, list | tuple):
-        for value in found:
-            yield from tensors_in(value)
+        return
+    parts: Iterable[Any] = found if isinstance(found, list | tuple) else ()
+    if isinstance(found, Mapping):
+        parts = found.values()
     elif is_dataclass(found):
-        for field in fields(found):
-            yield from tensors_in(getattr(found, field.name))
+        parts = [getattr(found, field.name) for field in fields(found)]
+    for part in parts:
+        yield from tensors_in(part)
 
 
 def order_response(module: nn.Module, call: Call, order: Sequence[int]) -> float:
