@@ -37,16 +37,17 @@ class SpaceToDepth(nn.Module):
 
 
 class Tokens(nn.Module):
-    """A patch embedding by linear layer, channels slowest within a token."""
+    """A patch embedding by linear layer, channels slowest or fastest within a token."""
 
-    def __init__(self, bias=True):
+    def __init__(self, bias=True, last=False):
         super().__init__()
+        self.order = (0, 2, 4, 3, 5, 1) if last else (0, 2, 4, 1, 3, 5)
         self.embed, self.head = nn.Linear(48, 8, bias=bias), nn.Linear(8, 2)
 
     def forward(self, x):
         b, c, h, w = x.shape
-        x = x.reshape(b, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 1, 3, 5)
-        return self.head(self.embed(x.reshape(b, (h // 4) * (w // 4), 48)).tanh())
+        x = x.reshape(b, c, h // 4, 4, w // 4, 4).permute(*self.order)
+        return self.head(self.embed(x.reshape(b, (h // 4) * (w // 4), 16 * c)).tanh())
 
 
 class TwoBranches(nn.Module):

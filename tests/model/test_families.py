@@ -9,7 +9,7 @@ from families import FAMILIES, answer, difference, even_copy, move, noise, order
 from evenslice import mirror_stem
 from evenslice.model.stem.find import find_stems
 
-QUICK = {"timm resnet18", "smp Unet tu-resnet18", "transformers SegformerForSemanticSegmentation"}
+QUICK = {"timm resnet18", "transformers SegformerForSemanticSegmentation"}
 INIT = {3: "green", 5: "mean", 9: "green-matched"}
 SLICES = (3, 5, 9)
 

@@ -17,7 +17,7 @@ from evenslice.model.checkpoint import KEY, baked_state, model_metadata
 from evenslice.model.exported import read_exported
 from evenslice.model.inputs import model_of
 from evenslice.model.spec import FORBIDDEN, Spec
-from evenslice.model.weights import read_weights
+from evenslice.model.weights import load_state_dict
 from verbs.scenes import blurring
 
 SOURCES = sorted(Path(evenslice.__file__).parent.rglob("*.py"))
@@ -56,7 +56,7 @@ def test_a_pickle_is_not_opened_as_a_model(folder, name):
 def test_a_pickle_is_not_opened_as_weights(folder, name):
     torch.save({"a": torch.zeros(2), "b": Evil()}, folder / name)
     with pytest.raises(BadInputError, match=f"the weights .*{name} cannot be read"):
-        read_weights(folder / name)
+        load_state_dict(folder / name)
 
 
 def calls(tree):

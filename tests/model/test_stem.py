@@ -4,12 +4,12 @@ import copy
 import itertools
 
 import pytest
-import timm
 import torch
+from exports import Tokens, TwoBranches
 from torch import nn
 
 from evenslice import mirror_stem, uniform_stem
-from evenslice.model.stem.adapt import bake_stem, tie_of
+from evenslice.model.stem.adapt import INITS, bake_stem, tie_of
 from evenslice.model.stem.find import Stem, find_stems
 from evenslice.model.stem.slots import (
     UNIFORM,
@@ -70,95 +70,47 @@ def test_how_far_slots_are_from_symmetric_by_hand(
     assert slot_pattern(stem) == pattern
 
 
-@pytest.fixture(scope="module")
-def resnet():
-    torch.manual_seed(0)
-    model = timm.create_model("resnet18", pretrained=False)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.weight.data.uniform_(0.5, 1.5)
-    return model.eval()
-
-
 def relative(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
+NETWORKS = [lambda: Tokens(last=True), Tokens, TwoBranches]
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-@pytest.mark.parametrize("init", UNIFORM)
-def test_a_uniform_stem_does_not_see_the_order_of_slices(resnet, init, dtype, tolerance):
-    model = uniform_stem(copy.deepcopy(resnet).to(dtype), slices=5, init=init)
-    x = torch.randn(1, 5, 32, 32, dtype=dtype, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("init", INITS)
+def test_a_uniform_stem_does_not_see_the_order_of_slices(make, init, dtype, tolerance):
+    torch.manual_seed(0)
+    model = uniform_stem(make().to(dtype), slices=5, init=init)
+    x = torch.randn(1, 5, 32, 32, dtype=dtype)
     with torch.no_grad():
         expected = model(x)
-        worst = max(
-            relative(model(x[:, list(p)]), expected)
-            for p in list(itertools.permutations(range(5)))[1::41]
-        )
-    assert worst < tolerance
-
-
-@pytest.mark.parametrize("init", ["rgb", "random"])
-def test_the_controls_do_see_the_order(resnet, init):
-    model = uniform_stem(copy.deepcopy(resnet), slices=5, init=init)
-    x = torch.randn(1, 5, 64, 64, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        assert relative(model(x.flip(1)), model(x)) > 1e-3
+        orders = list(itertools.permutations(range(5)))[1::29]
+        worst = max(relative(model(x[:, list(order)]), expected) for order in orders)
+    assert worst < tolerance if init in UNIFORM else worst > 1e-3
+    norms = [norms_per_slot(stem) for stem in find_stems(model, 5)]
+    assert all(max(each) == pytest.approx(min(each)) for each in norms) or init not in UNIFORM
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5, 7, 9])
-def test_mean_answers_identical_slices_like_the_grey_photograph(resnet, slices):
-    grey = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(2))
+@pytest.mark.parametrize("make", NETWORKS)
+def test_mean_answers_identical_slices_like_the_grey_photograph(make, slices):
+    torch.manual_seed(0)
+    model, grey = make(), torch.randn(1, 1, 32, 32)
     with torch.no_grad():
-        expected = resnet(grey.expand(-1, 3, -1, -1))
-        found = uniform_stem(copy.deepcopy(resnet), slices, "mean")(grey.expand(-1, slices, -1, -1))
+        expected = model(grey.expand(-1, 3, -1, -1))
+        found = uniform_stem(model, slices, "mean")(grey.expand(-1, slices, -1, -1))
     assert relative(found, expected) < 1e-5
 
 
-def test_only_the_stem_changes(resnet):
-    model = uniform_stem(copy.deepcopy(resnet), 3, "green")
-    before, after = resnet.state_dict(), model.state_dict()
-    assert before.keys() == after.keys()
-    changed = [name for name in before if not torch.equal(before[name], after[name])]
-    assert changed == ["conv1.weight"]
-
-
-def test_it_is_the_same_module_in_the_same_mode(resnet):
-    model = copy.deepcopy(resnet).train()
-    model.layer1.eval()
-    model.conv1.weight.requires_grad_(False)
+def test_it_is_the_same_module_in_the_same_mode():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout()).train()
+    model[2].eval()
+    mean = model[1].running_mean.clone()
     assert uniform_stem(model, 5) is model
-    assert model.training and not model.layer1.training
-    assert model.conv1.in_channels == 5 and not model.conv1.weight.requires_grad
-
-
-class Tokens(nn.Module):
-    """A patch embedding by linear layer, channels fastest or slowest within a token."""
-
-    def __init__(self, last: bool) -> None:
-        super().__init__()
-        self.last, self.embed, self.head = last, nn.Linear(3 * 16, 8), nn.Linear(8, 2)
-
-    def forward(self, x):
-        b, c, h, w = x.shape
-        x = x.reshape(b, c, h // 4, 4, w // 4, 4)
-        order = (0, 2, 4, 3, 5, 1) if self.last else (0, 2, 4, 1, 3, 5)
-        return self.head(self.embed(x.permute(*order).reshape(b, -1, 16 * c)).tanh())
-
-
-class TwoBranches(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.coarse, self.fine = nn.Conv2d(3, 4, 4, 2, 1), nn.Conv2d(3, 4, 3, padding=1, dilation=1)
-        self.mix = nn.Conv2d(8, 2, 1)
-
-    def forward(self, x):
-        small = nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear")
-        up = nn.functional.interpolate(
-            self.coarse(nn.functional.interpolate(small, scale_factor=2.0)), scale_factor=2
-        )
-        return self.mix(torch.cat([up, self.fine(x)], 1).tanh())
+    assert model.training and model[1].training and not model[2].training
+    assert torch.equal(model[1].running_mean, mean)
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5])
@@ -173,7 +125,10 @@ def test_the_mirror_average_by_hand(slices):
 @pytest.mark.parametrize("tie", ["mirror", "uniform"])
 @pytest.mark.parametrize(
     "make",
-    [lambda: nn.Sequential(nn.Conv2d(5, 4, 3)), lambda: uniform_stem(Tokens(True), 5, "random")],
+    [
+        lambda: nn.Sequential(nn.Conv2d(5, 4, 3)),
+        lambda: uniform_stem(Tokens(last=True), 5, "random"),
+    ],
 )
 def test_a_tie_holds_through_training_and_is_baked(tie, make):
     torch.manual_seed(0)
@@ -214,22 +169,6 @@ def test_baking_a_copy_leaves_the_original_tied():
     assert any("parametrizations" in name for name, _ in network.named_modules())
 
 
-@pytest.mark.parametrize("make", [lambda: Tokens(True), lambda: Tokens(False), TwoBranches])
-@pytest.mark.parametrize("slices", [3, 5])
-def test_other_stems_are_made_uniform(make, slices):
-    torch.manual_seed(0)
-    model = make().double()
-    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    assert relative(model(x.flip(1)), model(x)) > 1e-3
-    uniform_stem(model, slices)
-    x = torch.randn(1, slices, 64, 64, dtype=torch.float64)
-    order = torch.randperm(slices, generator=torch.Generator().manual_seed(1))
-    assert relative(model(x[:, order]), model(x)) < 1e-12
-    for stem in find_stems(model, slices):
-        norms = norms_per_slot(stem)
-        assert len(norms) == slices and max(norms) - min(norms) < 1e-12
-
-
 def test_a_tie_takes_the_place_of_the_one_before():
     layer = mirror_stem(mirror_stem(nn.Conv2d(3, 2, 1), 3, "mirror"), 3, "uniform")
     assert tie_of(layer) == "uniform" and len(layer.parametrizations.weight) == 1
@@ -256,6 +195,6 @@ def test_a_new_weight_learns_if_the_old_one_did_and_stays_the_same_if_it_can(lea
 
 
 def test_a_wider_layer_says_so_itself():
-    network = uniform_stem(Tokens(True), 5)
+    network = uniform_stem(Tokens(last=True), 5)
     assert network.embed.in_features == 5 * 16
     assert "Conv2d(7, 2" in repr(uniform_stem(nn.Conv2d(3, 2, 1), 7))
