@@ -1,4 +1,4 @@
-"""Make the figures of docs/why.md: our own phantom, seen by the two models of the demo, and by one that was made even.
+"""Make the figures of docs/why.md: our own phantom, seen by the models of the demo and a fixed one.
 
 evenslice demo evenslice-demo && python docs/why.py evenslice-demo docs
 """
@@ -45,14 +45,14 @@ def window_figure(window: np.ndarray, out: Path) -> None:
 
 
 def turned_figure(window: np.ndarray, folder: Path, out: Path) -> None:
-    """Draw what each model says of the window, and where it says otherwise when the stack is turned over."""
+    """Draw what each model predicts, and where it differs when the stack is turned over."""
     with tempfile.TemporaryDirectory() as work:
-        even = Path(work, "even.safetensors")
-        fix(folder / "rgb.safetensors", even, volume=folder / "phantom.tif")
+        fixed = Path(work, "fixed.safetensors")
+        fix(folder / "rgb.safetensors", fixed, volume=folder / "phantom.tif")
         files = {
             "rgb stem": folder / "rgb.safetensors",
             "green stem": folder / "green.safetensors",
-            "rgb, fixed": even,
+            "rgb, fixed": fixed,
         }
         models = {name: load_model(file) for name, file in files.items()}
     figure, axes = picture(4, len(models))

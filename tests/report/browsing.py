@@ -1,4 +1,4 @@
-"""A headless Chromium led through its own debugging pipe: real keys, no network, every message kept."""
+"""A headless Chromium led through its debugging pipe: real keys, every message kept."""
 
 import base64
 import json

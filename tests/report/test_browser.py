@@ -1,4 +1,4 @@
-"""The pages in a real browser: what every page holds to, the viewer of windows, the table of cells."""
+"""The pages in a real browser: every page, the viewer of windows, the table of cells."""
 
 import base64
 import dataclasses

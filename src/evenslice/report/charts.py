@@ -231,7 +231,7 @@ def _own_identifiers(root: ET.Element, ident: str) -> None:
 
 
 def save_figure(figure: "Figure", path: str | Path) -> None:
-    """Write a figure as SVG, PDF or PNG, by the ending of the name; the same figure, the same bytes.
+    """Write a figure as SVG, PDF or PNG by its ending; the same figure gives the same bytes.
 
     Parameters
     ----------

@@ -129,9 +129,9 @@ def render_page(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    words = (verdict.fixed, verdict.short, verdict.signed, verdict.confidence, verdict.p_value)
-    environment.filters.update({one.__name__: one for one in words})
-    environment.globals.update(words=verdict)
+    filters = (verdict.fixed, verdict.short, verdict.signed, verdict.confidence, verdict.p_value)
+    environment.filters.update({one.__name__: one for one in filters})
+    environment.globals.update(verdict=verdict)
     styles, scripts = files
     script = "\n".join(_read(name).strip() for name in scripts)
     style = "\n".join(_read(name).strip() for name in ("layout.css", *styles))
