@@ -1,6 +1,6 @@
-"""Does a lean do harm? A model on the phantom is made to lean on purpose, more and more: the second table of docs/lean.md.
+"""Does a lean do harm? A model on the phantom is made to lean on purpose, more and more: the second table of docs/asymmetry.md.
 
-    python benchmarks/lag.py [--doc docs/lean.md]
+    python benchmarks/lag.py [--doc docs/asymmetry.md]
 
 The demo's green model; then a part of the weights of the previous slot (and, in the last rows, of the centre) is given to the next slot,
 without retraining. Prints mirror index by gradient, Dice on all slices audited, and the lag of the prediction in slices.

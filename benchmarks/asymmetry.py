@@ -1,6 +1,6 @@
-"""The lean of real encoders by every family of evidence, before and after training: the table of docs/lean.md.
+"""The lean of real encoders by every family of evidence, before and after training: the table of docs/asymmetry.md.
 
-    python benchmarks/lean.py --data FOLDER --weights FOLDER --models FOLDER [--doc docs/lean.md] [--steps 200]
+    python benchmarks/asymmetry.py --data FOLDER --weights FOLDER --models FOLDER [--doc docs/asymmetry.md] [--steps 200]
 
 FOLDER of --data holds raw.tif and membranes.tif (ISBI 2012: the challenge's public training stack), that of --weights the
 ImageNet weights as .safetensors (timm's names). Models are trained into --models unless they are there; each audit is kept
