@@ -1,4 +1,4 @@
-"""A viewer of napari without a screen: real Qt, with a graphics card that answers but does not draw."""
+"""A viewer of napari without a screen: real Qt, with a graphics card that does not draw."""
 
 import os
 import tempfile
@@ -25,10 +25,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory, make_model):
-    """A small model that leans: the first slot of its stem counts three times."""
+    """A small asymmetric model: the first slot of its stem counts three times."""
     from evenslice import save_model
 
-    path = tmp_path_factory.mktemp("model") / "leaning.safetensors"
+    path = tmp_path_factory.mktemp("model") / "asymmetric.safetensors"
     model = make_model("green")
     model.module.encoder.model.conv1.weight.data[:, 0] *= 3
     save_model(path, model)

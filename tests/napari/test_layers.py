@@ -98,7 +98,7 @@ def test_contrast_comes_from_the_middle_and_never_vanishes():
 
 
 def stand_in(data, **changes):
-    """What a layer says of itself, as far as it is looked at."""
+    """The attributes of a layer that are read."""
     facts = {
         "name": "it",
         "data": data,

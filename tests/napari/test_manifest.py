@@ -1,4 +1,4 @@
-"""What napari is told of the plug-in."""
+"""The manifest of the plug-in."""
 
 import tomllib
 from pathlib import Path

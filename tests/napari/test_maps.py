@@ -26,8 +26,8 @@ def test_pictures_lie_where_they_are_pinned():
     assert pinned[2:3].sum() == 1  # three of its pixels are outside
 
 
-def look_at(origin, weights, numbered=False):
-    """A window of 2 x 2 pixels with one importance a slot."""
+def view_at(origin, weights, numbered=False):
+    """A window of 2 x 2 pixels with one importance per slot."""
     maps = (
         None
         if weights is None
@@ -53,7 +53,7 @@ def value(data, z):
 def test_each_map_lies_on_the_slices_of_its_slot_and_all_have_one_contrast():
     layer = layer_like((6, 8, 8))
     found = SimpleNamespace(
-        slices=3, views=(look_at((2, 0, 0), [1, 5, 2]), look_at((4, 4, 4), [1, 5, 2]))
+        slices=3, views=(view_at((2, 0, 0), [1, 5, 2]), view_at((4, 4, 4), [1, 5, 2]))
     )
     *maps, (prediction, facts, kind) = layers_of_audit(found, layer)
     assert [f["name"] for _, f, _ in maps] == [
@@ -82,7 +82,7 @@ def test_each_map_lies_on_the_slices_of_its_slot_and_all_have_one_contrast():
 def test_maps_are_laid_together_and_apart_again():
     napari = pytest.importorskip("napari.layers")
     layer = layer_like((6, 8, 8))
-    found = SimpleNamespace(slices=3, views=(look_at((2, 0, 0), [1, 5, 2]),))
+    found = SimpleNamespace(slices=3, views=(view_at((2, 0, 0), [1, 5, 2]),))
     layers = [napari.Layer.create(*one) for one in layers_of_audit(found, layer)]
     assert all(is_result(one) for one in layers)
     show_together([layer, *layers], True)
@@ -102,7 +102,7 @@ def test_maps_are_laid_together_and_apart_again():
 
 def test_class_numbers_become_labels_and_what_was_not_measured_no_map():
     layer = layer_like((6, 8, 8))
-    unmeasured = SimpleNamespace(slices=3, views=(look_at((2, 0, 0), None, numbered=True),))
+    unmeasured = SimpleNamespace(slices=3, views=(view_at((2, 0, 0), None, numbered=True),))
     ((data, facts, kind),) = layers_of_audit(unmeasured, layer)
     assert (kind, facts["name"], np.asarray(data[2]).max(), data.dtype) == (
         "labels",

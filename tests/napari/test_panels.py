@@ -1,4 +1,4 @@
-"""The panels in a real viewer with real Qt: what a user presses, and what he sees."""
+"""The panels in a real viewer with real Qt: what a user presses, and what the panel shows."""
 
 import json
 
@@ -16,7 +16,7 @@ pytest.importorskip(
 )
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QLabel
+from qtpy.QtWidgets import QFileDialog
 
 from evenslice.napari import audit_panel, panel, segment_panel
 from evenslice.segmentation import run as segmenting
@@ -132,7 +132,7 @@ def test_a_second_audit_replaces_the_maps_and_the_table_stays_plain(qtbot, shown
     assert [layer.visible for layer in shown.layers] == [True, True, False, True, False]
     assert all(
         label.textFormat() == Qt.TextFormat.PlainText
-        for label in (widget.news, widget.verdict, widget.notes)
+        for label in (widget.status, widget.verdict, widget.notes)
     )
 
 
@@ -140,16 +140,16 @@ def test_an_audit_is_cancelled_and_nothing_is_shown(qtbot, shown, model_file):
     widget = docked(shown, "Audit")
     quick(widget, model_file)
     widget.windows.setValue(60)
-    told = []
-    widget._teller.told.connect(
-        lambda label, done, total: (told.append(done), widget.cancel()) if done == 1 else None
+    reported = []
+    widget._progress.step.connect(
+        lambda label, done, total: (reported.append(done), widget.cancel()) if done == 1 else None
     )
     widget.run()
     widget.run()  # refused: one is running
-    assert widget.news.text().startswith("One piece of work is running")
+    assert widget.status.text().startswith("A task is running")
     finished(qtbot, widget)
-    assert widget.news.text() == "Cancelled; nothing was written."
-    assert told == [1]
+    assert widget.status.text() == "Cancelled; nothing was written."
+    assert reported == [1]
     assert [layer.name for layer in shown.layers] == ["raw.tif"]
     assert widget.run_button.isEnabled()
 
@@ -159,17 +159,17 @@ def test_errors_are_one_plain_line_here_and_in_napari(qtbot, shown, model_file, 
     quick(widget, tmp_path / "<b>bold</b>.safetensors")
     widget.run()
     finished(qtbot, widget)
-    assert "<b>bold</b>.safetensors does not exist" in widget.news.text()
-    assert "\n" not in widget.news.text()
+    assert "<b>bold</b>.safetensors does not exist" in widget.status.text()
+    assert "\n" not in widget.status.text()
     assert "‹b›bold‹/b›.safetensors does not exist" in errors[0]
     assert "<" not in errors[0]
     widget.model.line.setText("weights.pth")
     widget.run()
-    assert "a pickle that could run any code" in widget.news.text()
+    assert "holds weights without a network" in widget.status.text()
     widget.model.line.setText(str(model_file))
     widget.mean.setText("grey")
     widget.run()
-    assert widget.news.text().startswith("the mean is 'grey', expected one number")
+    assert widget.status.text().startswith("the mean is 'grey', expected one number")
     assert widget.control is None
 
 
@@ -177,17 +177,17 @@ def test_layers_that_are_no_volumes_are_refused(qtbot, viewer, model_file, error
     widget = docked(viewer, "Audit")
     quick(widget, model_file)
     widget.run()
-    assert widget.news.text().startswith("there is no image layer")
+    assert widget.status.text().startswith("there is no image layer")
     viewer.add_image(np.zeros((64, 64), np.uint8), name="flat")
     widget.run()
-    assert widget.news.text().startswith("the layer 'flat' has the shape 64 x 64")
+    assert widget.status.text().startswith("the layer 'flat' has the shape 64 x 64")
     viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="colour")
     widget.run()
-    assert widget.news.text().startswith("the layer 'colour' is in colour")
+    assert widget.status.text().startswith("the layer 'colour' is in colour")
     viewer.add_image(np.zeros((2, 64, 64), np.uint8), name="thin")
     widget.run()
     finished(qtbot, widget)
-    assert "2" in widget.news.text()
+    assert "2" in widget.status.text()
     assert len(errors) == 4
 
 
@@ -200,17 +200,17 @@ def test_code_is_run_only_when_the_user_says_so(qtbot, shown, answers, tmp_path,
     widget = docked(shown, "Audit")
     quick(widget, "their_plugin_network:make")
     widget.run()
-    assert (widget.control, widget.news.text()) == (None, "Not run.")
+    assert (widget.control, widget.status.text()) == (None, "Not run.")
     assert "their_plugin_network:make is code" in answers["questions"][0]
     assert not (tmp_path / "ran").exists()
     answers["answer"] = True
     widget.run()
     finished(qtbot, widget)
     assert (tmp_path / "ran").exists()
-    assert widget.news.text() == "Done."
+    assert widget.status.text() == "Done."
 
 
-def test_a_segmentation_is_cancelled_gone_on_with_and_shown(
+def test_a_segmentation_is_cancelled_resumed_and_shown(
     qtbot, shown, model_file, tmp_path, answers, monkeypatch
 ):
     monkeypatch.setattr(segmenting, "WORTH_KEEPING_S", 0.0)
@@ -218,21 +218,21 @@ def test_a_segmentation_is_cancelled_gone_on_with_and_shown(
     widget.model.line.setText(str(model_file))
     widget.out.line.setText(str(out))
     widget.instances.setCurrentText("components")
-    stop = widget._teller.told.connect(
+    stop = widget._progress.step.connect(
         lambda label, done, total: widget.cancel() if done == 1 else None
     )
     widget.run()
     finished(qtbot, widget)
-    assert widget.news.text() == "Cancelled; what is done is kept: press Segment to go on."
+    assert widget.status.text() == "Cancelled; finished blocks are kept: press Segment to resume."
     assert not out.exists()
-    widget._teller.told.disconnect(stop)
+    widget._progress.step.disconnect(stop)
     widget.run()
     assert widget.control is None  # asked, and the answer was no
     answers["answer"] = True
     widget.run()
     finished(qtbot, widget)
-    assert widget.news.text().startswith(f"Wrote {out}. ")
-    assert "Go on with it?" in answers["questions"][-1]
+    assert widget.status.text().startswith(f"Wrote {out}. ")
+    assert "Resume it?" in answers["questions"][-1]
     labels = shown.layers["seg labels"]
     assert (
         np.asarray(labels.data[2]) == open_volume(out / "labels" / "segmentation").slice_at(2)
@@ -267,11 +267,11 @@ def test_an_output_that_is_read_or_no_store_is_refused(
     widget.model.line.setText(str(model_file))
     widget.out.line.setText(str(volume_file))
     widget.run()
-    assert "expected the name of a store ending in .zarr" in widget.news.text()
+    assert "expected the name of a store ending in .zarr" in widget.status.text()
     widget.out.line.setText(str(volume_file.parent / "none" / "o.zarr"))
     widget.run()
     finished(qtbot, widget)
-    assert "does not exist" in widget.news.text()
+    assert "does not exist" in widget.status.text()
     assert len(errors) == 2
 
 
@@ -283,15 +283,17 @@ def test_closing_a_panel_stops_its_work_and_leaves_the_viewer_alone(qtbot, shown
     control = widget.control
     shown.window.remove_dock_widget(widget)
     widget.deleteLater()
-    qtbot.waitUntil(lambda: control.asked, timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: control.is_stopping, timeout=PATIENCE_MS)
     del widget
     qtbot.wait(50)
-    shown.add_image(np.zeros((3, 8, 8), np.uint8))  # nobody follows any more
+    shown.add_image(np.zeros((3, 8, 8), np.uint8))  # nothing follows any more
     assert len(shown.layers) == 2
 
 
 def test_the_fields_follow_the_viewer(qtbot, viewer, grey):
     widget = docked(viewer, "Audit")
+    assert (widget.tile.value(), widget.tile.minimum(), widget.windows.value()) == (256, 16, 0)
+    assert docked(viewer, "Segment").threshold.value() == 0.5
     one, two = viewer.add_image(grey, name="one"), viewer.add_image(grey, name="two")
     assert widget.layer.layer is two
     viewer.layers.selection.active = one
@@ -304,23 +306,3 @@ def test_the_fields_follow_the_viewer(qtbot, viewer, grey):
     assert widget.layer.layer is two
     assert [widget.labels.itemText(n) for n in range(widget.labels.count())] == ["none", "truth"]
     assert widget.labels.layer is None
-
-
-def test_the_sample_is_offered(viewer, monkeypatch):
-    from evenslice.data import phantom
-
-    small = phantom.phantom((3, 32, 32))
-    monkeypatch.setattr(phantom, "phantom", lambda: small)
-    viewer.open_sample("evenslice", "phantom")
-    assert [layer.name for layer in viewer.layers] == ["phantom", "phantom membranes"]
-
-
-def test_all_labels_of_the_panels_are_plain(viewer):
-    for name in ("Audit", "Segment"):
-        widget = docked(viewer, name)
-        filled = (
-            widget.news,
-            *(getattr(widget, part) for part in ("verdict", "notes") if hasattr(widget, part)),
-        )
-        assert all(label.textFormat() == Qt.TextFormat.PlainText for label in filled)
-        assert all(isinstance(label, QLabel) for label in filled)

@@ -11,8 +11,7 @@ from one_layer import linear
 
 from evenslice import open_volume, save_volume, segment
 from evenslice.errors import BadInputError
-from evenslice.napari.reading import get_reader, read, sample
-from evenslice.napari.stores import layers_of_store
+from evenslice.napari.reading import get_reader, layers_of_store, read, sample
 from evenslice.volume.array import Volume
 
 VOXEL = (50.0, 4.0, 4.0)

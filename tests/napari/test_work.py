@@ -1,5 +1,7 @@
-"""Work that is watched and stopped; no Qt."""
+"""Work that is watched and stopped, and loading torch into a viewer; no Qt."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -7,30 +9,30 @@ from one_layer import linear
 
 from evenslice import audit, segment
 from evenslice.errors import BadInputError
-from evenslice.napari.work import Control, Outcome, StoppedError, attempt, numbers
+from evenslice.napari.work import Control, Outcome, StoppedError, attempt, keep_triton_out
 from evenslice.segmentation import run as segmenting
 
 
 def control_that_stops_at(count):
-    """A control whose user presses cancel when so many steps are told."""
-    told = []
+    """A control whose user presses cancel when so many steps are reported."""
+    reported = []
 
-    def tell(label, done, total):
-        told.append((label, done, total))
+    def report(label, done, total):
+        reported.append((label, done, total))
         if done == count:
             control.stop()
 
-    control = Control(tell)
-    return control, told
+    control = Control(report)
+    return control, reported
 
 
-def test_progress_is_told_step_by_step():
-    told = []
-    control = Control(lambda *far: told.append(far))
+def test_progress_is_reported_step_by_step():
+    reported = []
+    control = Control(lambda *far: reported.append(far))
     with control.progress("counting", 2) as step:
         step()
         step("a note")
-    assert told == [("counting", 0, 2), ("counting", 1, 2), ("counting", 2, 2)]
+    assert reported == [("counting", 0, 2), ("counting", 1, 2), ("counting", 2, 2)]
 
 
 def test_a_stopped_control_stops_at_the_next_step_and_before_the_next_label():
@@ -75,7 +77,7 @@ def test_a_value_a_stop_and_an_error_after_a_stop():
 
 
 def test_an_audit_stops_at_a_step_and_leaves_no_maps(grey, tmp_path):
-    control, told = control_that_stops_at(2)
+    control, reported = control_that_stops_at(2)
 
     def task(control):
         return audit(
@@ -88,12 +90,12 @@ def test_an_audit_stops_at_a_step_and_leaves_no_maps(grey, tmp_path):
         )
 
     assert attempt(control, task) == Outcome(stopped=True)
-    assert told[-1][1] == 2
+    assert reported[-1][1] == 2
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_audit_stops_within_a_step(grey):
-    """Cancel is pressed while a window is measured: the run of the network, a copy of the one watched, is not made."""
+    """Cancel is pressed while a window is measured: a copy of the network does not run."""
     model, control, runs = linear([1.0, -2.0, 0.5]), Control(), []
 
     def count(*given):
@@ -111,7 +113,7 @@ def test_an_audit_stops_within_a_step(grey):
     assert len(model.module._forward_pre_hooks) == 1  # ours is gone
 
 
-def test_a_segmentation_is_stopped_and_gone_on_with(grey, tmp_path, monkeypatch):
+def test_a_segmentation_is_stopped_and_resumed(grey, tmp_path, monkeypatch):
     monkeypatch.setattr(segmenting, "WORTH_KEEPING_S", 0.0)
     model, out, whole = linear([1.0, -2.0, 0.5]), tmp_path / "o.zarr", tmp_path / "whole.zarr"
     control, _ = control_that_stops_at(2)
@@ -119,10 +121,10 @@ def test_a_segmentation_is_stopped_and_gone_on_with(grey, tmp_path, monkeypatch)
         stopped=True
     )
     assert not out.exists()
-    again, told = control_that_stops_at(None)
+    again, reported = control_that_stops_at(None)
     done = attempt(again, lambda c: segment(model, grey, out, resume=True, progress=c.progress))
     assert done.error is None
-    assert told[0] == ("segmenting", 0, done.value.blocks - 2)
+    assert reported[0] == ("segmenting", 0, done.value.blocks - 2)
     segment(model, grey, whole)
     chunks = {f.relative_to(whole): f.read_bytes() for f in whole.rglob("c/**/*") if f.is_file()}
     assert chunks
@@ -139,10 +141,38 @@ def test_a_segmentation_stopped_early_leaves_nothing(grey, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_numbers_are_read_or_refused():
-    assert numbers(" ", "the mean") is None
-    assert numbers("1, 2.5", "the mean") == [1.0, 2.5]
-    with pytest.raises(
-        BadInputError, match=r"the mean is 'two', expected one number or one a slot"
-    ):
-        numbers("two", "the mean")
+@pytest.fixture
+def no_triton(monkeypatch):
+    """As if triton had not been imported; whatever is done to it is undone."""
+    monkeypatch.setitem(sys.modules, "triton", None)
+    del sys.modules["triton"]
+
+
+@pytest.mark.parametrize(
+    ("library", "kept"), [("/usr/lib/libLLVM-15.so.1", True), ("/usr/lib/libGL.so.1", False)]
+)
+def test_triton_is_kept_out_only_where_another_llvm_is_loaded(tmp_path, no_triton, library, kept):
+    (tmp_path / "maps").write_text(f"7f00-7f01 r-xp 00000000 08:01 1 {library}\n")
+    assert keep_triton_out(tmp_path / "maps") == kept
+    assert ("triton" in sys.modules) == kept
+    assert keep_triton_out(tmp_path / "maps") == kept
+
+
+def test_a_triton_that_was_there_first_stays(tmp_path, monkeypatch):
+    (tmp_path / "maps").write_text("libLLVM")
+    monkeypatch.setitem(sys.modules, "triton", sys)
+    assert not keep_triton_out(tmp_path / "maps")
+    assert sys.modules["triton"] is sys
+
+
+def test_where_there_are_no_maps_nothing_is_kept_out(tmp_path, no_triton):
+    assert not keep_triton_out(tmp_path / "none")
+    assert "triton" not in sys.modules
+
+
+@pytest.mark.slow
+def test_the_verbs_load_without_triton():
+    verbs = "evenslice.segmentation.run, evenslice.verbs.audit"
+    code = f"import sys; sys.modules['triton'] = None; import {verbs}; print('loaded')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "loaded\n", done.stderr

@@ -1,26 +1,24 @@
 """Volumes as layers and layers as volumes: what napari shows, and what the verbs read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, sizes
+from evenslice.volume.array import Volume, VoxelSize, sizes
 
 LayerData = tuple[Any, dict[str, Any], str]
 RESULT = "evenslice_result"
-LOOKED_AT = 1024
+CONTRAST_SIDE = 1024  # pixels of the middle slice that contrast is chosen from
 
 
 class LazyArray:
-    """The voxels of a volume (z, y, x) as napari asks for them: whole numbers and slices, read when asked for.
+    """The voxels of a volume (z, y, x), read on demand by integers and slices as napari asks.
 
-    Parameters
-    ----------
-    volume
-        What is read. Booleans are handed over as uint8.
+    Booleans are handed over as uint8.
     """
 
     def __init__(self, volume: Volume) -> None:
@@ -31,29 +29,16 @@ class LazyArray:
         self.size = int(np.prod(self.shape))
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read what a key of whole numbers and slices, with steps if need be, names."""
+        """Read what integers and slices, with steps if need be, select."""
         parts = list(key) if isinstance(key, tuple) else [key]
-        at = next((n for n, part in enumerate(parts) if part is Ellipsis), len(parts))
-        parts[at : at + 1] = [slice(None)] * (self.ndim - len(parts) + (at < len(parts)))
+        start = next((n for n, part in enumerate(parts) if part is Ellipsis), len(parts))
+        missing = self.ndim - len(parts) + (start < len(parts))
+        parts[start : start + 1] = [slice(None)] * missing
         chosen = [range(size)[part] for part, size in zip(parts, self.shape, strict=True)]
         spans = [range(one, one + 1) if isinstance(one, int) else one for one in chosen]
-        low = [min(span, default=0) for span in spans]
-        high = [max(span, default=-1) + 1 for span in spans]
-        z, y, x = (slice(a, b) for a, b in zip(low, high, strict=True))
-        box = self.volume.read((z, y, x)).astype(self.dtype, copy=False)
-        inner = tuple(
-            one - a
-            if isinstance(one, int)
-            else [n - a for n in one]
-            if one.step != 1
-            else slice(None)
-            for one, a in zip(chosen, low, strict=True)
-        )
-        for axis in reversed(
-            range(self.ndim)
-        ):  # one axis after the other: lists are outer, not paired
-            box = box[(slice(None),) * axis + (inner[axis],)]
-        return box
+        z, y, x = (slice(min(span, default=0), max(span, default=-1) + 1) for span in spans)
+        inner = tuple(0 if isinstance(one, int) else slice(None, None, one.step) for one in chosen)
+        return self.volume.read((z, y, x))[inner].astype(self.dtype, copy=False)
 
     def __len__(self) -> int:
         """Return how many slices there are."""
@@ -65,7 +50,7 @@ class LazyArray:
 
 
 def layer_of(volume: Volume, name: str, levels: Sequence[Volume] = ()) -> LayerData:
-    """Return a volume as napari takes a layer: data, facts, kind.
+    """Return a volume as napari takes a layer: data, attributes, kind.
 
     Parameters
     ----------
@@ -74,34 +59,29 @@ def layer_of(volume: Volume, name: str, levels: Sequence[Volume] = ()) -> LayerD
     name
         Of the layer.
     levels
-        The same at smaller and smaller sizes, where there are such.
+        The same at smaller and smaller sizes, if there are any.
     """
-    pyramid = [volume, *levels]
-    data: Any = [LazyArray(level) for level in pyramid] if levels else LazyArray(volume)
-    facts: dict[str, Any] = {
-        "name": name,
-        "multiscale": bool(levels),
-        "axis_labels": ("z", "y", "x"),
-    }
+    data: Any = [LazyArray(level) for level in (volume, *levels)] if levels else LazyArray(volume)
+    attributes: dict[str, Any] = {"name": name, "multiscale": bool(levels)}
+    attributes["axis_labels"] = ("z", "y", "x")
     if volume.voxel_nm is not None:
-        facts |= {"scale": volume.voxel_nm, "units": ("nm",) * 3}
+        attributes |= {"scale": volume.voxel_nm, "units": ("nm",) * 3}
     if volume.meaning == "labels" and volume.dtype.kind in "bui":
-        return data, facts, "labels"
-    return data, facts | {"contrast_limits": contrast_of(volume), "rgb": False}, "image"
+        return data, attributes, "labels"
+    return data, attributes | {"contrast_limits": contrast_of(volume), "rgb": False}, "image"
 
 
 def contrast_of(volume: Volume) -> tuple[float, float]:
-    """Choose what is black and white: nearly all values in the middle of the middle slice lie between; probabilities 0 and 1."""
+    """Return black and white: 99.8 % of the middle slice lie between; probabilities: 0 and 1."""
     if volume.meaning == "probabilities":
         return 0.0, 1.0 if volume.dtype.kind == "f" else 255.0
     z, y, x = (size // 2 for size in volume.shape)
-    half = LOOKED_AT // 2
-    seen = volume.read(
-        (slice(z, z + 1), slice(max(0, y - half), y + half), slice(max(0, x - half), x + half))
-    )
-    known = seen[np.isfinite(seen)] if seen.dtype.kind == "f" else seen.astype(np.float64)
-    low, high = np.percentile(known, (0.1, 99.9)) if known.size else (0.0, 1.0)
-    return float(low), float(high) if high > low else float(low) + 1.0
+    half = CONTRAST_SIDE // 2
+    rows, columns = (slice(max(0, middle - half), middle + half) for middle in (y, x))
+    values = volume.read((slice(z, z + 1), rows, columns)).astype(np.float64)
+    values = values[np.isfinite(values)]
+    low, high = map(float, np.percentile(values, (0.1, 99.9))) if values.size else (0.0, 1.0)
+    return low, high if high > low else low + 1.0
 
 
 def volume_of_layer(layer: Any) -> Volume:
@@ -110,47 +90,48 @@ def volume_of_layer(layer: Any) -> Volume:
     Raises
     ------
     BadInputError
-        If the layer is not a greyscale volume (z, y, x).
+        If there is no layer, or it is not a greyscale volume (z, y, x).
     """
+    if layer is None:
+        raise BadInputError("there is no image layer, expected a greyscale volume; open one")
     name = f"the layer {layer.name!r}"
     if getattr(layer, "rgb", False):
         raise BadInputError(
             f"{name} is in colour, expected greyscale; convert it, or split its channels"
         )
-    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    data = _full_size(layer)
     shape = tuple(getattr(data, "shape", ()))
     if len(shape) != 3:
         raise BadInputError(
-            f"{name} has the shape {sizes(shape)}, expected a volume with axes z, y, x; choose another"
+            f"{name} has the shape {sizes(shape)}, expected a volume with axes z, y, x; choose "
+            "another"
         )
     voxel = voxel_of(layer)
     if isinstance(data, LazyArray):
-        volume = data.volume
-        return Volume(
-            volume.pixels, voxel or volume.voxel_nm, volume.source, volume.meaning, volume.facts
-        )
+        return replace(data.volume, voxel_nm=voxel or data.volume.voxel_nm)
     return Volume(data, voxel, name)
 
 
 def file_of(layer: Any) -> str | None:
-    """Return the path behind a layer that evenslice opened, as ``open_volume`` takes it; None for any other layer."""
-    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    return (
-        data.volume.source
-        if isinstance(data, LazyArray) and data.volume.source != "array"
-        else None
-    )
+    """Return the path behind a layer that evenslice opened; None for any other layer."""
+    data = _full_size(layer)
+    source = data.volume.source if isinstance(data, LazyArray) else "array"
+    return None if source == "array" else source
 
 
-def voxel_of(layer: Any) -> tuple[float, float, float] | None:
-    """Return the voxel size (z, y, x) in nm that a layer states: its scale, where its units are lengths."""
+def _full_size(layer: Any) -> Any:
+    return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+
+
+def voxel_of(layer: Any) -> VoxelSize | None:
+    """Return the voxel size (z, y, x) in nm of a layer, None if its units are no lengths."""
     units = getattr(layer, "units", None)
     if units is None or len(units) != 3:
         return None
     try:
         z, y, x = (
-            abs(float((1 * unit).to("nm").magnitude)) * abs(float(s))
-            for unit, s in zip(units, layer.scale, strict=True)
+            abs(float((1 * unit).to("nm").magnitude)) * abs(float(side))
+            for unit, side in zip(units, layer.scale, strict=True)
         )
     except Exception:  # pint raises types of its own for what is no length, such as pixels
         return None
@@ -158,19 +139,15 @@ def voxel_of(layer: Any) -> tuple[float, float, float] | None:
 
 
 def placed_like(layer: Any, origin: Sequence[float] = (0, 0, 0)) -> dict[str, Any]:
-    """Return where a layer lies, as facts for another one whose first voxel lies on the voxel ``origin`` (z, y, x) of it."""
-    moved = np.asarray(layer.data_to_world(origin)) - np.asarray(
-        layer.data_to_world((0,) * len(origin))
-    )
+    """Return attributes that place another layer with its first voxel on the voxel ``origin``."""
+    start = np.asarray(layer.data_to_world((0,) * len(origin)))
+    moved = np.asarray(layer.data_to_world(origin)) - start
     outer = np.asarray(layer.affine.linear_matrix)
+    names = ("rotate", "shear", "affine", "units", "axis_labels")
     return {
         "scale": tuple(layer.scale),
         "translate": tuple(np.asarray(layer.translate) + np.linalg.solve(outer, moved)),
-        "rotate": layer.rotate,
-        "shear": layer.shear,
-        "affine": layer.affine,
-        "units": layer.units,
-        "axis_labels": layer.axis_labels,
+        **{name: getattr(layer, name) for name in names},
     }
 
 

@@ -1,6 +1,6 @@
-"""The maps of an audit as layers: where each slot mattered, on the slices that it is about."""
+"""The maps of an audit as layers, where each slot mattered, and its figures as a table."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,14 @@ TOP = 99.5
 BEFORE, CENTRE, AFTER = "magenta", "gray", "green"
 ONE = "magma"
 Shape = tuple[int, int, int]
-Measured = tuple[Shape, NDArray[np.float32]]
-Picture = tuple[tuple[int, int, int], NDArray[Any]]
+Picture = tuple[Shape, NDArray[Any]]
 
 
 class Pinned:
-    """Pictures (y, x) pinned into an otherwise empty volume (z, y, x), each with its first pixel on a voxel of it.
+    """Pictures (y, x) pinned into an empty volume (z, y, x), each with its first pixel on a voxel.
 
-    Where two lie on one another the larger value counts. What lies outside is cut off. ``empty`` is the value elsewhere; NaN is
-    shown as nothing.
+    Where two overlap the larger value counts; what lies outside is cut off. ``empty`` is the value
+    elsewhere; NaN is shown as nothing.
     """
 
     def __init__(self, shape: Shape, pictures: Sequence[Picture], empty: float) -> None:
@@ -38,121 +37,94 @@ class Pinned:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Draw a box of it."""
         z, y, x = spans(key, self.shape)
-        box = np.full(
-            (z.stop - z.start, y.stop - y.start, x.stop - x.start), self._empty, self.dtype
-        )
+        size = (z.stop - z.start, y.stop - y.start, x.stop - x.start)
+        box = np.full(size, self._empty, self.dtype)
         for (at, top, left), picture in self._pictures:
             low, high = max(y.start, top), min(y.stop, top + picture.shape[0])
             west, east = max(x.start, left), min(x.stop, left + picture.shape[1])
             if z.start <= at < z.stop and low < high and west < east:
-                place = (
-                    at - z.start,
-                    slice(low - y.start, high - y.start),
-                    slice(west - x.start, east - x.start),
-                )
-                box[place] = np.fmax(
-                    box[place], picture[low - top : high - top, west - left : east - left]
-                )
+                plane = box[at - z.start, low - y.start : high - y.start]
+                place = plane[:, west - x.start : east - x.start]
+                part = picture[low - top : high - top, west - left : east - left]
+                np.fmax(place, part, out=place)
         return box
 
 
 def layers_of_audit(audit: Audit, layer: Any) -> list[LayerData]:
-    """Return the maps of the windows that an audit looked at, a layer each slot, and what the model predicted there.
+    """Return the maps of the windows that an audit kept, a layer per slot, and the predictions.
 
-    Every map lies on the slices that its slot holds, and all have one contrast, so that brightness can be compared.
-
-    Parameters
-    ----------
-    audit
-        With its looks.
-    layer
-        What was audited; the maps lie where it lies.
+    Every map lies on the slices that its slot holds, and all have one contrast, so that brightness
+    can be compared. ``layer`` is what was audited; the maps lie where it lies.
     """
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
-    looks = [
-        (look.origin, look.attribution) for look in audit.views if look.attribution is not None
+    mapped = [
+        (view.origin, np.asarray(view.attribution, np.float32))
+        for view in audit.views
+        if view.attribution is not None
     ]
     found: list[LayerData] = []
-    if looks:
-        half = audit.slices // 2
-        tops = {
-            "apart": _top(looks, range(audit.slices)),
-            "together": _top(looks, set(range(audit.slices)) - {half}),
+    half = audit.slices // 2
+    tops = {
+        "apart": _top([maps for _, maps in mapped]),
+        "together": _top([np.delete(maps, half, axis=0) for _, maps in mapped]),
+    }
+    for slot, name in enumerate(slot_names(audit.slices) if mapped else ()):
+        places = {
+            place: _pinned(shape, [((z + shift, y, x), maps[slot]) for (z, y, x), maps in mapped])
+            for place, shift in (("apart", slot - half), ("together", 0))
         }
-        facts = {
+        attributes = {
+            "name": f"importance of {name}",
             "contrast_limits": (0.0, tops["apart"]),
             "colormap": ONE,
             "blending": "translucent",
             "rgb": False,
-            **placed_like(layer),
+            "metadata": {RESULT: "map", PLACES: {"offset": slot - half, "tops": tops, **places}},
         }
-        for slot, name in enumerate(slot_names(audit.slices)):
-            ahead = slot - half
-            places = _map(f"importance of {name}", shape, looks, slot, ahead)
-            noted = {RESULT: "map", PLACES: {"ahead": ahead, "tops": tops, **places}}
-            found.append(
-                (
-                    places["apart"],
-                    {"name": f"importance of {name}", **facts, "metadata": noted},
-                    "image",
-                )
-            )
+        found.append((places["apart"], attributes | placed_like(layer), "image"))
     return [*found, *_predictions(audit.views, shape, layer)]
 
 
-def _top(looks: Sequence[Measured], slots: Collection[int]) -> float:
-    """Return what is white in the maps of some slots: nearly all of their values lie below."""
-    values = [maps[slot].ravel() for _, maps in looks for slot in slots]
+def _top(maps: Sequence[NDArray[np.float32]]) -> float:
+    """Return what is white in some maps: nearly all of their values lie below."""
+    values = [one.ravel() for one in maps if one.size]
     return (float(np.percentile(np.concatenate(values), TOP)) if values else 0.0) or 1.0
 
 
-def _map(
-    name: str, shape: Shape, looks: Sequence[Measured], slot: int, ahead: int
-) -> dict[str, LazyArray]:
-    """Return the maps of one slot, each on the slice that the slot holds (``apart``) and on the centre slice (``together``)."""
-    found = {}
-    for place, shift in (("apart", ahead), ("together", 0)):
-        pictures = [
-            ((o[0] + shift, o[1], o[2]), np.asarray(maps[slot], np.float32)) for o, maps in looks
-        ]
-        found[place] = LazyArray(Volume(Pinned(shape, pictures, np.nan), source=name))
-    return found
+def _pinned(shape: Shape, pictures: Sequence[Picture], empty: float = np.nan) -> LazyArray:
+    return LazyArray(Volume(Pinned(shape, pictures, empty)))
 
 
-def _predictions(looks: Sequence[WindowView], shape: Shape, layer: Any) -> list[LayerData]:
+def _predictions(views: Sequence[WindowView], shape: Shape, layer: Any) -> list[LayerData]:
     """Return what was predicted in the windows, hidden at first."""
-    if not looks:
+    if not views:
         return []
-    numbered = any(look.numbered for look in looks)
-    dtype, empty = (np.uint16, 0) if numbered else (np.float32, np.nan)
-    pinned = Pinned(shape, [(look.origin, look.prediction.astype(dtype)) for look in looks], empty)
-    facts = {
-        "name": "prediction",
-        "visible": False,
-        "metadata": {RESULT: "prediction"},
-        **placed_like(layer),
-    }
-    if numbered:
-        return [(LazyArray(Volume(pinned)), facts, "labels")]
-    return [
-        (LazyArray(Volume(pinned)), {**facts, "contrast_limits": (0.0, 1.0), "rgb": False}, "image")
-    ]
+    attributes = {"name": "prediction", "visible": False, "metadata": {RESULT: "prediction"}}
+    attributes |= placed_like(layer)
+    if any(view.numbered for view in views):
+        numbers = [(view.origin, view.prediction.astype(np.uint16)) for view in views]
+        return [(_pinned(shape, numbers, 0), attributes, "labels")]
+    probabilities = [(view.origin, view.prediction.astype(np.float32)) for view in views]
+    attributes |= {"contrast_limits": (0.0, 1.0), "rgb": False}
+    return [(_pinned(shape, probabilities), attributes, "image")]
 
 
 def show_together(layers: Sequence[Any], together: bool) -> None:
-    """Lay the maps on the centre slice, earlier slots magenta and later ones green (white: alike), or back on their own slices."""
+    """Lay the maps on the centre slice, or back on their own slices.
+
+    On the centre slice earlier slots are magenta and later ones green: white where they are alike.
+    """
     covered = False
     for layer in layers:
         places = layer.metadata.get(PLACES)
         if places is None:
             continue
-        ahead, place = places["ahead"], "together" if together else "apart"
+        offset, place = places["offset"], "together" if together else "apart"
+        colour = BEFORE if offset < 0 else AFTER if offset > 0 else CENTRE
         layer.data = places[place]
         layer.contrast_limits = (0.0, places["tops"][place])
-        layer.colormap = (
-            (BEFORE if ahead < 0 else AFTER if ahead > 0 else CENTRE) if together else ONE
-        )
-        layer.visible = not together or ahead != 0
+        layer.colormap = colour if together else ONE
+        layer.visible = not together or offset != 0
         layer.blending = "additive" if together and covered else "translucent"
         covered = covered or layer.visible
 

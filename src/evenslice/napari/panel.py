@@ -1,44 +1,174 @@
-"""What both panels share: a form above; run, cancel, progress and one line of news below; one piece of work at a time."""
+"""What both panels share: a form, one task at a time, its progress, and a line of status.
+
+All text is plain: names of files and layers are never taken as markup.
+"""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
     QFormLayout,
     QHBoxLayout,
+    QLabel,
     QLineEdit,
+    QMessageBox,
     QProgressBar,
     QPushButton,
     QScrollArea,
+    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from evenslice.errors import BadInputError, one_line
-from evenslice.napari.fields import LayerField, PathField, ask, choose_model, plain
-from evenslice.napari.loading import load_verbs
-from evenslice.napari.work import Control, Outcome, attempt, numbers
+from evenslice.napari.layers import is_result
+from evenslice.napari.work import Control, Outcome, attempt, load_verbs
+from evenslice.options import Options
+from evenslice.volume.voxel_size import numbers_of
+
+MODELS = "Models (*.safetensors *.pt2 *.onnx);;All files (*)"
 
 
-class _Teller(QObject):
-    """Carries progress from the thread that works to the one that draws."""
+def plain() -> QLabel:
+    """Make a label that wraps and takes no text as markup."""
+    label = QLabel()
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
 
-    told = Signal(str, int, int)
+
+def ask(parent: QWidget, text: str) -> bool:
+    """Ask a question that is answered by yes or no; no unless the user says yes."""
+    box = QMessageBox(QMessageBox.Icon.Question, "evenslice", "", parent=parent)
+    box.setTextFormat(Qt.TextFormat.PlainText)
+    box.setText(text)
+    box.setStandardButtons(QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No)
+    box.setDefaultButton(QMessageBox.StandardButton.No)
+    return bool(box.exec() == QMessageBox.StandardButton.Yes)
 
 
-class Panel(QWidget):
-    """A form and what runs it.
+def bind(field: QSpinBox | QDoubleSpinBox, options: type[Options], name: str) -> None:
+    """Give a number field the least value, the default and the help of an option."""
+    option = options.model_fields[name]
+    least = next((one.ge for one in option.metadata if hasattr(one, "ge")), 0)
+    field.setMinimum(least)
+    field.setValue(option.default)
+    field.setToolTip(option.description)
+
+
+class PathField(QWidget):
+    """A line of text and a button that fills it from a file dialog.
+
+    ``hint`` is shown while it is empty; ``choose`` asks the user for a path, empty for none.
+    """
+
+    def __init__(self, hint: str, choose: Callable[[QWidget], str]) -> None:
+        super().__init__()
+        self.line, self._choose = QLineEdit(), choose
+        self.line.setPlaceholderText(hint)
+        button = QPushButton("…")
+        button.setFixedWidth(32)
+        button.setToolTip("Choose a file")
+        button.clicked.connect(self._browse)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.line)
+        row.addWidget(button)
+
+    def _browse(self) -> None:
+        found = self._choose(self)
+        if found:
+            self.line.setText(found)
+
+    @property
+    def text(self) -> str:
+        """What was filled in."""
+        return str(self.line.text()).strip()
+
+
+class LayerField(QComboBox):
+    """The layers of one kind in the viewer, without those that evenslice made.
 
     Parameters
     ----------
-    viewer
-        Of napari.
-    verb
-        Text of the button that runs it.
+    layers
+        The viewer's list.
+    kind
+        Class of the layers.
+    none
+        Text for no layer; None where there must be one. Then it follows the viewer's selection.
     """
+
+    def __init__(self, layers: Any, kind: Any, none: str | None = None) -> None:
+        super().__init__()
+        self._layers, self._kind, self._none = layers, kind, none
+        events = layers.events
+        followed = [
+            (event, self._fill)
+            for event in (events.inserted, events.removed, events.reordered, events.renamed)
+        ]
+        if none is None:
+            followed.append((layers.selection.events.active, self._follow))
+        for event, callback in followed:
+            event.connect(callback)
+        self.destroyed.connect(partial(_disconnect, followed))
+        self._fill()
+        self._follow()
+
+    def _fill(self, event: Any = None) -> None:
+        """List the layers, keeping the choice."""
+        chosen = self.layer
+        self.blockSignals(True)
+        self.clear()
+        if self._none is not None:
+            self.addItem(self._none, None)
+        for layer in self._layers:
+            if type(layer) is self._kind and not is_result(layer):
+                self.addItem(layer.name, layer)
+        self._choose(chosen)
+        self.blockSignals(False)
+
+    def _follow(self, event: Any = None) -> None:
+        self._choose(self._layers.selection.active)
+
+    def _choose(self, layer: Any) -> None:
+        for number in range(self.count()):
+            # Equal, not identical: napari may hand over a layer in a wrapper.
+            if layer is not None and self.itemData(number) == layer:
+                self.setCurrentIndex(number)
+
+    @property
+    def layer(self) -> Any:
+        """The layer chosen, or None."""
+        return self.currentData()
+
+
+def _disconnect(followed: list[tuple[Any, Callable[..., None]]]) -> None:
+    """Stop following a viewer that outlives the field."""
+    for event, callback in followed:
+        event.disconnect(callback)
+
+
+def _choose_model(parent: QWidget) -> str:
+    return str(QFileDialog.getOpenFileName(parent, "Choose a model", "", MODELS)[0])
+
+
+class _ProgressSignal(QObject):
+    """Carries progress from the worker thread to the one that draws."""
+
+    step = Signal(str, int, int)
+
+
+class Panel(QWidget):
+    """A form and what runs it; ``verb`` is the text of the button."""
 
     def __init__(self, viewer: Any, verb: str) -> None:
         super().__init__()
@@ -47,14 +177,12 @@ class Panel(QWidget):
         load_verbs()
         self.viewer = viewer
         self.control: Control | None = None
-        self._ended: Callable[[Any], None] | None = None
-        self._teller = _Teller()
-        self._teller.told.connect(self._show_progress)
-        self.model = PathField("model.safetensors, .pt2, .onnx or module:callable", choose_model)
+        self._on_value: Callable[[Any], None] | None = None
+        self._progress = _ProgressSignal()
+        self._progress.step.connect(self._show_progress)
+        self.model = PathField("model.safetensors, .pt2, .onnx or module:callable", _choose_model)
         self.layer = LayerField(viewer.layers, Image)
         self.mean, self.std = QLineEdit(), QLineEdit()
-        for line in (self.mean, self.std):
-            line.setPlaceholderText("as the model says")
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         self.form.addRow("Model", self.model)
@@ -63,25 +191,27 @@ class Panel(QWidget):
         self.run_button.clicked.connect(self.run)
         self.cancel_button.clicked.connect(self.cancel)
         self.cancel_button.setEnabled(False)
-        self.bar, self.news = QProgressBar(), plain()
+        self.bar, self.status = QProgressBar(), plain()
         self.bar.setVisible(False)
-        body, area = QWidget(), QScrollArea()
+        self._arrange()
+
+    def _arrange(self) -> None:
+        body, area, outside = QWidget(), QScrollArea(), QVBoxLayout(self)
         self.column = QVBoxLayout(body)
         area.setWidgetResizable(True)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(body)
-        outside = QVBoxLayout(self)
         outside.setContentsMargins(0, 0, 0, 0)
         outside.addWidget(area)
         self.setMinimumWidth(380)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.run_button)
+        buttons.addWidget(self.cancel_button)
         self.column.addLayout(self.form)
-        row = QHBoxLayout()
-        row.addWidget(self.run_button)
-        row.addWidget(self.cancel_button)
-        self.column.addLayout(row)
+        self.column.addLayout(buttons)
         self.column.addWidget(self.bar)
-        self.column.addWidget(self.news)
+        self.column.addWidget(self.status)
 
     def run(self) -> None:
         """Check what was filled in and start; called by the button."""
@@ -89,43 +219,47 @@ class Panel(QWidget):
 
     def add_normalisation(self) -> None:
         """Add the lines for mean and std."""
-        row = QHBoxLayout()
-        row.addWidget(self.mean)
-        row.addWidget(plain("std"))
-        row.addWidget(self.std)
+        row, between = QHBoxLayout(), plain()
+        between.setText("std")
+        for field in (self.mean, between, self.std):
+            row.addWidget(field)
+        for line in (self.mean, self.std):
+            line.setPlaceholderText("as the model says")
         self.form.addRow("Mean", row)
 
-    def asked_model(self) -> dict[str, Any] | None:
-        """Return the model's name, mean and std; None, with a line of news, where there is none or the user does not want it run."""
+    def chosen_model(self) -> dict[str, Any] | None:
+        """Return the model's ``source``, ``mean``, ``std``; None if the user does not want it run.
+
+        Raises
+        ------
+        BadInputError
+            If there is no model, or mean or std are no numbers.
+        """
         from evenslice.model.external import form_of
 
         source = self.model.text
-        try:
-            if not source:
-                raise BadInputError(
-                    "no model was chosen, expected a file or module:callable; choose one"
-                )
-            if form_of(source) in ("callable", "torch-export") and not ask(
-                self, f"{source} is code, or can hold code, that runs with your rights. Run it?"
-            ):
-                self.say("Not run.")
-                return None
-            return {
-                "source": source,
-                "mean": numbers(self.mean.text(), "the mean"),
-                "std": numbers(self.std.text(), "the std"),
-            }
-        except BadInputError as error:
-            self.print_error(str(error))
+        if not source:
+            raise BadInputError(
+                "no model was chosen, expected a file or module:callable; choose one"
+            )
+        if form_of(source) in ("callable", "torch-export") and not ask(
+            self, f"{source} is code, or can hold code, that runs with your rights. Run it?"
+        ):
+            self.say("Not run.")
             return None
+        lines = {"mean": self.mean.text().strip(), "std": self.std.text().strip()}
+        numbers = {
+            name: numbers_of(text, f"the {name}") if text else None for name, text in lines.items()
+        }
+        return {"source": source, **numbers}
 
-    def start(self, task: Callable[[Control], Any], ended: Callable[[Any], None]) -> None:
-        """Do a piece of work in a thread, then ``ended`` with its value here; refused while another one runs."""
+    def start(self, task: Callable[[Control], Any], on_value: Callable[[Any], None]) -> None:
+        """Run a task in a thread, then ``on_value`` with its value here; refused while one runs."""
         if self.control is not None:
-            self.say("One piece of work is running; wait for it or cancel it.")
+            self.say("A task is running; wait for it or cancel it.")
             return
-        self.control, self._ended = Control(self._teller.told.emit), ended
-        self._busy(True)
+        self.control, self._on_value = Control(self._progress.step.emit), on_value
+        self._set_busy(True)
         self.say("Starting …")
         worker = create_worker(attempt, self.control, task)
         worker.returned.connect(self._finish)
@@ -139,16 +273,16 @@ class Panel(QWidget):
             self.say("Stopping …")
 
     def say(self, text: str) -> None:
-        """Show one line of news."""
-        self.news.setText(one_line(text))
+        """Show one line of status."""
+        self.status.setText(one_line(text))
 
     def print_error(self, text: str) -> None:
-        """Show an error here and where napari shows errors, which may take tags for markup: there are none left."""
+        """Show an error here and in napari, which may take tags for markup: none are left."""
         self.say(text)
         show_error("evenslice: " + one_line(text).replace("<", "‹").replace(">", "›"))
 
     def stopped(self) -> str:
-        """Say what is left when the user stopped the work."""
+        """Say what is left when the user stopped the task."""
         return "Cancelled; nothing was written."
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802 (a name of Qt)
@@ -157,23 +291,23 @@ class Panel(QWidget):
         super().closeEvent(event)
 
     def _finish(self, outcome: Outcome) -> None:
-        ended, self.control, self._ended = self._ended, None, None
-        self._busy(False)
+        on_value, self.control, self._on_value = self._on_value, None, None
+        self._set_busy(False)
         if outcome.error is not None:
             self.print_error(outcome.error)
         elif outcome.stopped:
             self.say(self.stopped())
-        elif ended is not None:
-            ended(outcome.value)
+        elif on_value is not None:
+            on_value(outcome.value)
 
-    def _busy(self, busy: bool) -> None:
+    def _set_busy(self, busy: bool) -> None:
         self.run_button.setEnabled(not busy)
         self.cancel_button.setEnabled(busy)
         self.bar.setVisible(busy)
         self.bar.setRange(0, 0)
 
     def _show_progress(self, label: str, done: int, total: int) -> None:
-        if self.control is None or self.control.asked:
+        if self.control is None or self.control.is_stopping:
             return
         self.bar.setRange(0, total)
         self.bar.setValue(done)

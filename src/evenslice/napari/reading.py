@@ -1,17 +1,20 @@
-"""Opening files in napari: the volumes that ``open_volume`` reads, and a made one to try things on."""
+"""Opening files in napari: volumes, what ``segment`` wrote, and a made one to try things on."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evenslice.napari.layers import LayerData, layer_of
-from evenslice.napari.stores import is_segmentation, layers_of_store
-from evenslice.volume.array import Volume
+import numpy as np
+from numpy.typing import NDArray
+
+from evenslice.napari.layers import RESULT, LayerData, layer_of
+from evenslice.volume.array import Volume, spans
 from evenslice.volume.files import MRC, TIFF, open_volume, split_container
 from evenslice.volume.images import SUFFIXES
 from evenslice.volume.zarr_reader import attributes_of, in_store, levels_of
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
+SEGMENTATION = Path("labels", "segmentation")
 
 
 def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
@@ -20,21 +23,18 @@ def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
         if len(path) != 1:
             return None
         path = path[0]
-    return read if reads(str(path)) else None
+    return read if _is_readable(str(path)) else None
 
 
-def reads(path: str) -> bool:
-    """Whether a path is of a kind that ``open_volume`` reads, as far as its name and its neighbours tell."""
+def _is_readable(path: str) -> bool:
+    """Whether ``open_volume`` reads a path, as far as names tell."""
     file, _ = split_container(path)
     if file.is_dir():
-        return (
-            in_store(file)
-            or file.suffix.lower() == ".zarr"
-            or any(f.suffix.lower() in SUFFIXES for f in file.iterdir())
-        )
+        is_store = in_store(file) or file.suffix.lower() == ".zarr"
+        return is_store or any(one.suffix.lower() in SUFFIXES for one in file.iterdir())
     ending = file.suffix.lower()
     if ending == ".raw":
-        return file.with_name(file.name + ".info").is_file()
+        return file.with_name(f"{file.name}.info").is_file()
     return file.is_file() and ending in (*TIFF, *MRC, *HDF5)
 
 
@@ -46,26 +46,71 @@ def read(path: Any) -> list[LayerData]:
     BadInputError
         In one line, if it does not hold a greyscale volume.
     """
-    path = str(path[0] if isinstance(path, (list, tuple)) else path)
-    file = Path(path)
-    if is_segmentation(file):
+    file = Path(path[0] if isinstance(path, (list, tuple)) else path)
+    if (file / SEGMENTATION).is_dir():
         return layers_of_store(file)
-    volume = open_volume(path)
-    smaller = (
-        [open_volume(level.path) for level in levels_of(file)[1:]]
-        if in_store(file) and attributes_of(file)
-        else []
-    )
-    return [layer_of(volume, file.name, smaller)]
+    volume = open_volume(str(file))
+    has_levels = in_store(file) and attributes_of(file)
+    levels = [open_volume(level.path) for level in levels_of(file)[1:]] if has_levels else []
+    return [layer_of(volume, file.name, levels)]
+
+
+def layers_of_store(path: Path) -> list[LayerData]:
+    """Return the layers of a store that ``segment`` wrote: labels, and probabilities, hidden.
+
+    Raises
+    ------
+    BadInputError
+        If it cannot be read.
+    """
+    labels, *smaller = [open_volume(level.path) for level in levels_of(path / SEGMENTATION)]
+    found = []
+    channels = _channels(path, labels)
+    for number, levels in enumerate(channels):
+        suffix = f" of class {number}" if len(channels) > 1 else ""
+        data, attributes, kind = layer_of(
+            levels[0], f"{path.stem} probabilities{suffix}", levels[1:]
+        )
+        attributes |= {"colormap": "magma", "blending": "additive", "visible": False}
+        found.append((data, attributes | {"metadata": {RESULT: "probabilities"}}, kind))
+    data, attributes, _ = layer_of(labels, f"{path.stem} labels", smaller)
+    found.append((data, attributes | {"metadata": {RESULT: "labels"}}, "labels"))
+    return found
+
+
+def _channels(path: Path, labels: Volume) -> list[list[Volume]]:
+    """Return every channel of the probabilities, each at its sizes."""
+    import zarr
+
+    arrays = [zarr.open_array(str(level.path), mode="r") for level in levels_of(path)]
+    if arrays[0].shape[1:] != labels.shape:  # labels alone were kept
+        return []
+    return [
+        [
+            Volume(_Channel(array, channel), labels.voxel_nm, str(path), "probabilities")
+            for array in arrays
+        ]
+        for channel in range(arrays[0].shape[0])
+    ]
+
+
+class _Channel:
+    """One channel of an array (c, z, y, x)."""
+
+    def __init__(self, array: Any, channel: int) -> None:
+        self._array, self._channel = array, channel
+        self.shape, self.dtype = tuple(array.shape[1:]), np.dtype(array.dtype)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return np.asarray(self._array[(self._channel, *spans(key, self.shape))])
 
 
 def sample() -> list[LayerData]:
-    """Make a synthetic electron micrograph (24, 192, 192) with its membranes, voxels of 50 x 4 x 4 nm."""
+    """Make a synthetic electron micrograph (24, 192, 192) of 50 x 4 x 4 nm with its membranes."""
     from evenslice.data.phantom import phantom
 
     made = phantom()
     raw = layer_of(Volume(made.raw, made.voxel_nm), "phantom")
-    membranes = layer_of(
-        Volume(made.membranes, made.voxel_nm, meaning="labels"), "phantom membranes"
-    )
-    return [(made.raw, *raw[1:]), (made.membranes, membranes[1] | {"visible": False}, "labels")]
+    membranes = Volume(made.membranes, made.voxel_nm, meaning="labels")
+    _, attributes, kind = layer_of(membranes, "phantom membranes")
+    return [(made.raw, *raw[1:]), (made.membranes, attributes | {"visible": False}, kind)]

@@ -1,16 +1,16 @@
-"""The panel ``Segment``: a layer of any size, segmented block by block into a store that napari then shows."""
+"""The panel ``Segment``: a layer segmented by blocks into a store that napari shows."""
 
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFileDialog, QWidget
 
 from evenslice.errors import BadInputError
-from evenslice.napari.fields import PathField, ask, choose_store
 from evenslice.napari.layers import file_of, placed_like, volume_of_layer
-from evenslice.napari.panel import Panel
-from evenslice.napari.stores import layers_of_store
+from evenslice.napari.panel import Panel, PathField, ask, bind
+from evenslice.napari.reading import layers_of_store
 from evenslice.napari.work import Control
+from evenslice.options import SegmentOptions
 
 INSTANCES = {
     "no objects": "none",
@@ -24,21 +24,17 @@ class SegmentPanel(Panel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer, "Segment")
-        self.out = PathField("segmentation.zarr", choose_store)
+        self.out = PathField("segmentation.zarr", _choose_store)
         self.instances, self.threshold = QComboBox(), QDoubleSpinBox()
         self.instances.addItems(list(INSTANCES))
-        self.threshold.setRange(0.0, 1.0)
+        self.threshold.setMaximum(1.0)
         self.threshold.setSingleStep(0.05)
-        self.threshold.setValue(0.5)
+        bind(self.threshold, SegmentOptions, "threshold")
         self.both = QCheckBox("average each window with its reversal")
-        rows = [
-            ("Output", self.out),
-            ("Objects", self.instances),
-            ("Threshold", self.threshold),
-            ("Directions", self.both),
-        ]
-        for title, field in rows:
-            self.form.addRow(title, field)
+        self.form.addRow("Output", self.out)
+        self.form.addRow("Objects", self.instances)
+        self.form.addRow("Threshold", self.threshold)
+        self.form.addRow("Directions", self.both)
         self.add_normalisation()
         self.column.addStretch()
 
@@ -46,75 +42,63 @@ class SegmentPanel(Panel):
         """Segment in a thread."""
         layer = self.layer.layer
         try:
-            if layer is None:
-                raise BadInputError(
-                    "there is no image layer, expected a greyscale volume; open one"
-                )
             volume = volume_of_layer(layer)
-            going = self._going_on()
+            existing = self._choose_existing()
+            model = None if existing is None else self.chosen_model()
         except BadInputError as error:
             self.print_error(str(error))
             return
-        model = None if going is None else self.asked_model()
-        if going is None or model is None:
+        if existing is None or model is None:
             return
-        out, options = Path(self.out.text), self._options() | going
-        source = file_of(layer)
+        out, source = Path(self.out.text), file_of(layer)
+        options: dict[str, Any] = {
+            "instances": INSTANCES[self.instances.currentText()],
+            "threshold": self.threshold.value(),
+            "tta": "reversal" if self.both.isChecked() else None,
+            "mean": model["mean"],
+            "std": model["std"],
+            "trust": True,
+            **existing,
+        }
 
         def task(control: Control) -> Any:
             from evenslice.model.inputs import check_apart
             from evenslice.segmentation.run import segment
 
             check_apart(out, model["source"], source)
-            done = segment(
-                model["source"],
-                volume,
-                out,
-                mean=model["mean"],
-                std=model["std"],
-                trust=True,
-                progress=control.progress,
-                **options,
-            )
+            done = segment(model["source"], volume, out, progress=control.progress, **options)
             return done, layers_of_store(out)
 
-        self.start(task, lambda value: self.show_result(value[0], value[1], layer))
+        self.start(task, lambda value: self.show_result(*value, layer))
 
     def show_result(self, done: Any, layers: list[Any], layer: Any) -> None:
         """Show what was written, where the layer lies that it was made of."""
         from napari.layers import Layer
 
-        for data, facts, kind in layers:
-            if facts["name"] in self.viewer.layers:  # of the store that was replaced
-                self.viewer.layers.remove(facts["name"])
-            self.viewer.add_layer(Layer.create(data, facts | placed_like(layer), kind))
+        for data, attributes, kind in layers:
+            if attributes["name"] in self.viewer.layers:  # of the store that was replaced
+                self.viewer.layers.remove(attributes["name"])
+            self.viewer.add_layer(Layer.create(data, attributes | placed_like(layer), kind))
         counted = "" if done.objects is None else f" {done.objects} objects."
-        self.say(
-            f"Wrote {done.path}.{counted} {' '.join(f'Note: {note}.' for note in done.warnings)}"
-        )
+        notes = " ".join(f"Note: {note}." for note in done.warnings)
+        self.say(f"Wrote {done.path}.{counted} {notes}")
 
     def stopped(self) -> str:
-        """Say whether the run can be gone on with."""
+        """Say whether the run can be resumed."""
         if _work_folder(Path(self.out.text)).exists():
-            return "Cancelled; what is done is kept: press Segment to go on."
-        return "Cancelled; nothing was written."
+            return "Cancelled; finished blocks are kept: press Segment to resume."
+        return super().stopped()
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "instances": INSTANCES[self.instances.currentText()],
-            "threshold": self.threshold.value(),
-            "tta": "reversal" if self.both.isChecked() else None,
-        }
-
-    def _going_on(self) -> dict[str, bool] | None:
-        """Ask what to do about what is there under the name of the output; None for nothing."""
-        if not self.out.text.endswith(".zarr"):
-            raise BadInputError(
-                f"the output is {self.out.text!r}, expected the name of a store ending in .zarr; choose one"
-            )
+    def _choose_existing(self) -> dict[str, bool] | None:
+        """Ask what to do about an output that exists; None for nothing."""
         out = Path(self.out.text)
+        if out.suffix != ".zarr":
+            raise BadInputError(
+                f"the output is {self.out.text!r}, expected the name of a store ending in .zarr; "
+                "choose one"
+            )
         if _work_folder(out).exists():
-            if ask(self, f"An unfinished run for {out} is there. Go on with it?"):
+            if ask(self, f"An interrupted run for {out} is there. Resume it?"):
                 return {"resume": True}
         elif not out.exists():
             return {}
@@ -122,6 +106,12 @@ class SegmentPanel(Panel):
             return {"force": True}
         self.say("Not run: choose another output.")
         return None
+
+
+def _choose_store(parent: QWidget) -> str:
+    kind = "OME-Zarr (*.zarr)"
+    found = str(QFileDialog.getSaveFileName(parent, "Write to", "segmentation.zarr", kind)[0])
+    return found if not found or found.endswith(".zarr") else f"{found}.zarr"
 
 
 def _work_folder(out: Path) -> Path:

@@ -1,17 +1,20 @@
-"""Work that can be watched and stopped: what runs in a worker thread, without a line of Qt."""
+"""Work in a worker thread that can be watched and stopped, without a line of Qt."""
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from evenslice.errors import BadInputError, one_line
 from evenslice.progress import Step
-from evenslice.volume.voxel_size import numbers_of
 
-Tell = Callable[[str, int, int], None]
+Report = Callable[[str, int, int], None]
+MAPS = Path("/proc/self/maps")
 
 
 class StoppedError(Exception):
@@ -20,7 +23,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a piece of work ended: with a value, stopped by the user, or with an error in one line."""
+    """How a task ended: with a value, stopped by the user, or with an error in one line."""
 
     value: Any = None
     stopped: bool = False
@@ -28,54 +31,51 @@ class Outcome:
 
 
 class Control:
-    """Tells how far a piece of work is, and stops it at its next step.
+    """Reports the progress of a task, and stops it at its next step.
 
-    Parameters
-    ----------
-    tell
-        Is given a label, the steps done and the steps in all; called in the thread that works.
+    ``report`` is given a label, the steps done and their total; it is called in the worker thread.
     """
 
-    def __init__(self, tell: Tell = lambda label, done, total: None) -> None:
-        self._tell = tell
-        self._asked = threading.Event()
+    def __init__(self, report: Report = lambda label, done, total: None) -> None:
+        self._report = report
+        self._stop = threading.Event()
 
     def stop(self) -> None:
-        """Ask the work to stop; safe from any thread."""
-        self._asked.set()
+        """Ask the task to stop; safe from any thread."""
+        self._stop.set()
 
     @property
-    def asked(self) -> bool:
-        """Whether the work was asked to stop."""
-        return self._asked.is_set()
+    def is_stopping(self) -> bool:
+        """Whether the task was asked to stop."""
+        return self._stop.is_set()
 
     def check(self) -> None:
-        """Raise ``StoppedError`` if the work was asked to stop."""
-        if self.asked:
+        """Raise ``StoppedError`` if the task was asked to stop."""
+        if self.is_stopping:
             raise StoppedError
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Step]:
-        """Show the progress of a verb, see ``evenslice.progress``; a step raises ``StoppedError`` when asked to."""
+        """Show the progress of a verb, see ``evenslice.progress``; its steps may raise."""
         done = 0
 
         def step(note: str = "") -> None:
             nonlocal done
             done += 1
-            self._tell(label, done, total)
+            self._report(label, done, total)
             self.check()
 
         self.check()
-        self._tell(label, 0, total)
+        self._report(label, 0, total)
         yield step
 
     @contextmanager
     def watching(self, module: Any) -> Iterator[None]:
-        """Check before every run of a network, or of a copy made meanwhile, so that one long step can be stopped within."""
-        asked = self._asked  # no self below: copies of the network are to share it
+        """Check before every run of a network or its copies: a long step can be stopped."""
+        stop = self._stop  # no self below: copies of the network are to share it
 
         def check(*given: Any) -> None:
-            if asked.is_set():
+            if stop.is_set():
                 raise StoppedError
 
         handle = module.register_forward_pre_hook(check)
@@ -86,36 +86,48 @@ class Control:
 
 
 def attempt(control: Control, task: Callable[[Control], Any]) -> Outcome:
-    """Do a piece of work; whatever happens, say how it ended."""
+    """Run a task and return how it ended, whatever happens."""
     try:
         control.check()
         return Outcome(value=task(control))
     except StoppedError:
         return Outcome(stopped=True)
     except BadInputError as error:
-        return Outcome(error=one_line(str(error)))
+        text = str(error)
     except OSError as error:
-        what = error.filename or "a file"
-        return Outcome(
-            error=one_line(
-                f"{what} cannot be used ({error.strerror or error}); choose another, or make room"
-            )
+        text = (
+            f"{error.filename or 'a file'} cannot be used ({error.strerror or error}); choose "
+            "another, or make room"
         )
     except Exception as error:
-        if control.asked:  # code of others may have turned the stop into an error of its own
+        if control.is_stopping:  # external code may have turned the stop into an error of its own
             return Outcome(stopped=True)
         logging.getLogger("evenslice").exception("unexpected")
-        return Outcome(
-            error=one_line(f"unexpected {type(error).__name__}: {error}; please report it")
-        )
+        text = f"unexpected {type(error).__name__}: {error}; please report it"
+    return Outcome(error=one_line(text))
 
 
-def numbers(text: str, name: str) -> list[float] | None:
-    """Read one number or several, separated by commas; None for nothing.
+def keep_triton_out(maps: Path = MAPS) -> bool:
+    """Keep triton from being imported where that would end the viewer; return whether it is.
 
-    Raises
-    ------
-    BadInputError
-        If it is something else.
+    The OpenGL of Mesa brings the library LLVM with it, triton brings another build of it, and
+    loading the second one into the same process is a segmentation fault. torch takes a triton that
+    cannot be imported as one that is not installed, and nothing here needs it. Where triton was
+    there first all is well.
     """
-    return numbers_of(text, name) if text.strip() else None
+    if "triton" in sys.modules:
+        return sys.modules["triton"] is None
+    try:
+        found = "libLLVM" in maps.read_text(errors="replace")
+    except OSError:  # not Linux
+        return False
+    if found:
+        sys.modules["triton"] = None  # type: ignore[assignment]
+    return found
+
+
+def load_verbs() -> None:
+    """Load torch and the verbs in the background, so that the first run does not wait for them."""
+    keep_triton_out()
+    load = threading.Thread(target=import_module, args=("evenslice.segmentation.run",), daemon=True)
+    load.start()
