@@ -125,9 +125,9 @@ class AuditPanel(Panel):
             control.check()
             return found, layers_of_audit(found, layer)
 
-        self.start(task, lambda value: self.show_result(*value, layer))
+        self.start(task, lambda value: self.show_result(layer, *value))
 
-    def show_result(self, audit: Any, maps: list[Any], layer: Any) -> None:
+    def show_result(self, layer: Any, audit: Any, maps: list[Any]) -> None:
         """Show an audit: the verdict, the table, and its maps in place of those before."""
         from napari.layers import Layer
 

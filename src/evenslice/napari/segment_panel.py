@@ -69,9 +69,9 @@ class SegmentPanel(Panel):
             done = segment(model["source"], volume, out, progress=control.progress, **options)
             return done, layers_of_store(out)
 
-        self.start(task, lambda value: self.show_result(*value, layer))
+        self.start(task, lambda value: self.show_result(layer, *value))
 
-    def show_result(self, done: Any, layers: list[Any], layer: Any) -> None:
+    def show_result(self, layer: Any, done: Any, layers: list[Any]) -> None:
         """Show what was written, where the layer lies that it was made of."""
         from napari.layers import Layer
 
