@@ -1,4 +1,4 @@
-"""Predicting: any size, any tiling, the same answer."""
+"""How a network is run: windows of any size, precision, threads, and layers folded."""
 
 import numpy as np
 import pytest
@@ -7,169 +7,96 @@ from torch import nn
 
 from evenslice import build_model
 from evenslice.errors import BadInputError
-from evenslice.model.predict import Runner, Settings, classes_of, logits_of, probabilities_of
-from evenslice.model.spec import Model, Spec
-from evenslice.model.streaming import normalisation_of, predict_blocks, predict_slices
-from evenslice.model.tile_limits import find_halo
-from evenslice.volume.array import Volume
-from evenslice.volume.normalisation import Normalisation
-from evenslice.volume.sections import SectionReader, Sections
-from evenslice.volume.tiles import TileLayout, plan_blocks
+from evenslice.model.fusing import ConvReLU, fused
+from evenslice.model.predict import (
+    Runner,
+    Settings,
+    classes_of,
+    logits_of,
+    probabilities_of,
+    resolve_precision,
+)
+from evenslice.model.spec import ExternalSpec, Model, Spec
 
 CPU = torch.device("cpu")
 
 
-def centre_model(slices=3, reach=3):
-    """A network whose logit is a local mean of the centre slice: its answer is known and its reach small."""
-    conv = nn.Conv2d(slices, 1, 2 * reach + 1, padding=reach, bias=False)
-    nn.init.zeros_(conv.weight)
-    conv.weight.data[:, slices // 2] = 1.0 / (2 * reach + 1) ** 2
-    return Model(conv.eval(), Spec(slices=slices), Normalisation((0.5,), (0.25,), "file"), stride=1)
-
-
-def leaning_model():
-    """One pixel of each slice, weighed differently: the order of slices matters, the place does not."""
-    model = centre_model(reach=0)
-    model.module.weight.data[:] = torch.tensor([0.7, 1.0, -0.4])[None, :, None, None]
-    return model
-
-
-def predicted(model, volume, cut, roi=None, batch=1, depth=2, side=48):
-    """The probabilities (C, z, y, x) of a box, put together from blocks."""
-    roi = roi or tuple(slice(0, n) for n in volume.shape)
-    out = np.full(
-        (model.spec.classes, *(part.stop - part.start for part in roi)), np.nan, np.float32
-    )
-    feed = SectionReader(Sections(volume), normalisation_of(model), model.slices)
-    blocks = plan_blocks(volume.shape, roi, cut, depth, side)
-    for block, found in predict_blocks(Runner(model, Settings(batch=batch)), feed, blocks):
-        out[
-            (
-                slice(None),
-                *(
-                    slice(c.start - r.start, c.stop - r.start)
-                    for c, r in zip(block.core, roi, strict=True)
-                ),
-            )
-        ] = found
-    return out
-
-
-def whole(model, volume):
-    return predicted(model, volume, TileLayout(volume.shape[1:], 0, 0, model.stride))
+def external(form):
+    return Model(nn.Conv2d(3, 1, 1), ExternalSpec(form, "a.b:c", 3, 1, 3), stride=1)
 
 
 @pytest.fixture
-def volume():
-    return Volume(np.random.default_rng(0).random((5, 70, 90), np.float32))
+def ours():
+    return Model(nn.Conv2d(3, 1, 1).eval(), Spec(), stride=1)
 
 
 @pytest.fixture
-def answer(volume):
-    """What the identity answers to the volume."""
-    return 1 / (1 + np.exp(-(volume.pixels - 0.5) / 0.25))
+def windows():
+    return np.random.default_rng(0).normal(size=(3, 3, 40, 64)).astype(np.float32)
 
 
-def test_the_identity_segments_to_its_input(volume, answer):
-    found = np.stack([p[0] for p in predict_slices(centre_model(reach=0), volume, range(5), CPU)])
-    np.testing.assert_allclose(found, answer, rtol=1e-5)
-    some = [p[0] for p in predict_slices(centre_model(reach=0), volume, [4, 1], CPU)]
-    np.testing.assert_array_equal(some, found[[4, 1]])
+@pytest.mark.parametrize(("fast", "found"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_processor_has_it(ours, monkeypatch, fast, found):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: fast, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: fast)
+    for device in ("cpu", "cuda"):
+        assert resolve_precision("auto", ours, torch.device(device)) == found
+        assert resolve_precision("auto", external("callable"), torch.device(device)) == found
+        assert resolve_precision("auto", external("onnx"), torch.device(device)) == "fp32"
+        assert resolve_precision("fp32", ours, torch.device(device)) == "fp32"
+        assert resolve_precision("bf16", ours, torch.device(device)) == "bf16"
 
 
-def test_a_large_slice_is_predicted_in_tiles_that_blend(volume, answer, monkeypatch):
-    monkeypatch.setattr("evenslice.model.streaming.WHOLE", 80)
-    monkeypatch.setattr("evenslice.model.streaming.TILE", 40)
-    found = np.stack([p[0] for p in predict_slices(centre_model(reach=0), volume, range(5), CPU)])
-    np.testing.assert_allclose(found, answer, atol=1e-6)
+def test_auto_is_fp32_where_torch_cannot_say(ours, monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert resolve_precision("auto", ours, CPU) == "fp32"
 
 
-@pytest.mark.parametrize("tile", [32, 33, 64, 89])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_tiles_with_the_halo_equal_the_whole(volume, tile, batch):
-    model = centre_model()
-    tiled = predicted(model, volume, TileLayout((tile, tile), 3, 0, 1), batch=batch)
-    np.testing.assert_allclose(tiled, whole(model, volume), atol=1e-6)
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_an_exported_network_has_its_precision(form):
+    with pytest.raises(BadInputError, match="bf16 was requested of an exported network"):
+        resolve_precision("bf16", external(form), CPU)
+    assert resolve_precision("fp32", external(form), CPU) == "fp32"
 
 
-def test_tiles_with_less_than_the_halo_do_not(volume):
-    model = centre_model()
-    assert (
-        np.abs(predicted(model, volume, TileLayout((32, 32), 2, 0, 1)) - whole(model, volume)).max()
-        > 1e-4
-    )
+def test_bf16_is_near_and_not_the_same(make_model, windows):
+    model = make_model()
+    exact = Runner(model, Settings()).start(windows).result()
+    rough = Runner(model, Settings(precision="bf16")).start(windows).result()
+    assert exact.dtype == rough.dtype == np.float32
+    assert 0 < np.abs(rough - exact).max() < 0.03
+    assert {p.dtype for p in model.module.parameters()} == {torch.float32}
 
 
-def test_tiles_of_a_unet_with_the_halo_found_equal_the_whole(make_model):
-    model = make_model().with_facts(normalisation=Normalisation((0.0,), (1.0,), "file"))
+def test_the_layout_of_memory_does_not_change_the_answer(make_model, windows):
+    model = make_model()
+    with torch.no_grad():
+        plain = model.module(torch.from_numpy(windows)).numpy()
+    np.testing.assert_allclose(Runner(model, Settings()).logits(windows), plain, atol=1e-5)
+
+
+def test_it_runs_in_eval_mode(windows):
+    model = Model(nn.Sequential(nn.Conv2d(3, 1, 1), nn.Dropout(0.5)).train(), Spec(), stride=1)
     runner = Runner(model, Settings())
-    halo = find_halo(runner.logits, 3, model.stride)
-    assert halo % model.stride == 0
-    assert 8 <= halo <= 96
-    side = 2 * halo + 160
-    volume = Volume(
-        np.random.default_rng(0).normal(size=(3, side + 75, side + 3)).astype(np.float32)
-    )
-    one = (slice(1, 2), *(slice(0, n) for n in volume.shape[1:]))
-    cut = TileLayout((side, side), halo, 0, model.stride)
-    exact = predicted(model, volume, TileLayout(volume.shape[1:], 0, 0, model.stride), one)
-    np.testing.assert_allclose(predicted(model, volume, cut, one), exact, atol=1e-6)
-    box = (slice(1, 2), slice(37, side + 60), slice(101, 200))
-    crop = exact[:, :, 37 : side + 60, 101:200]
-    np.testing.assert_allclose(predicted(model, volume, cut, box), crop, atol=1e-6)
-    if halo > model.stride:
-        less = predicted(model, volume, TileLayout((side, side), 0, 0, model.stride), one)
-        assert np.abs(less - exact).max() > 1e-3
+    assert not model.module.training
+    np.testing.assert_array_equal(runner.logits(windows), runner.logits(windows))
 
 
-@pytest.mark.parametrize("batch", [2, 3, 7])
-def test_batches_agree(volume, make_model, batch):
-    model = make_model(classes=3)
-    cut = TileLayout((70, 90), 0, 0, 32)
-    one = predicted(model, Volume(volume.pixels * 255), cut, depth=5)
-    np.testing.assert_allclose(
-        predicted(model, Volume(volume.pixels * 255), cut, depth=5, batch=batch), one, atol=1e-6
-    )
+def test_probabilities_are_those_of_the_logits(ours, windows):
+    runner = Runner(ours, Settings())
+    logits = runner.logits(windows)
+    np.testing.assert_allclose(runner.start(windows).result(), 1 / (1 + np.exp(-logits)), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("tile", "overlap"), [((32, 32), 8), ((40, 90), 16), ((32, 200), 31), ((71, 32), 1)]
-)
-@pytest.mark.parametrize("side", [17, 48, 4096])
-def test_tiles_that_blend_add_up_to_the_identity(volume, answer, tile, overlap, side):
-    cut = TileLayout(tile, 0, overlap, 1)
-    found = predicted(centre_model(reach=0), volume, cut, side=side)
-    np.testing.assert_allclose(found[0], answer, atol=1e-6)
-    box = (slice(1, 3), slice(5, 60), slice(20, 85))
-    np.testing.assert_allclose(
-        predicted(centre_model(reach=0), volume, cut, box)[0], answer[box], atol=1e-6
-    )
-
-
-def test_blended_tiles_lie_between_their_answers(volume):
-    model = centre_model()
-    found = predicted(model, volume, TileLayout((40, 40), 0, 16, 1))
-    apart = np.abs(found - whole(model, volume))
-    assert 0 < apart.max() < 0.2
-    assert (apart < 1e-6).mean() > 0.5
-
-
-@pytest.mark.parametrize("cut", [TileLayout((200, 200), 3, 0, 1), TileLayout((32, 40), 3, 0, 1)])
-def test_a_box_equals_the_same_part_of_the_whole(volume, cut):
-    model = centre_model()
-    model.module.weight.data[:, 0] = -0.01
-    box = (slice(1, 4), slice(8, 40), slice(5, 77))
-    np.testing.assert_allclose(
-        predicted(model, volume, cut, box), whole(model, volume)[(slice(None), *box)], atol=1e-6
-    )
-
-
-def test_the_reversal_ensemble_does_not_see_the_order(volume):
-    both = leaning_model().with_tta("reversal")
-    one = whole(both, volume)
-    back = whole(both, Volume(volume.pixels[::-1]))
-    np.testing.assert_allclose(back[:, ::-1], one, atol=1e-6)
-    assert np.abs(whole(leaning_model(), volume) - one).max() > 0.01
+def test_threads_are_those_chosen(ours, windows):
+    before = torch.get_num_threads()
+    try:
+        Runner(ours, Settings(threads=before + 1)).start(windows)
+        assert torch.get_num_threads() == before + 1
+        Runner(ours, Settings(threads=before)).start(windows)
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_sizes_that_are_no_multiple_are_padded_and_cut():
@@ -202,19 +129,6 @@ def test_probabilities_and_classes_by_hand():
     assert classes_of(probabilities_of(logits)).flatten().tolist() == [1, 2]
 
 
-def test_not_a_number_is_refused(volume):
-    pixels = volume.pixels.copy()
-    pixels[2, 3, 4] = np.nan
-    with pytest.raises(BadInputError, match="slice 2 has 1 voxels that are NaN or infinite"):
-        list(predict_slices(centre_model(), Volume(pixels), range(5), CPU))
-
-
-def test_a_model_without_normalisation_is_refused(volume):
-    model = centre_model().with_facts(normalisation=None)
-    with pytest.raises(BadInputError, match="no normalisation"):
-        list(predict_slices(model, volume, range(5), CPU))
-
-
 @pytest.mark.parametrize("size", [pytest.param((48, 80), marks=pytest.mark.slow), (20, 17)])
 def test_vision_transformers_take_any_size(size):
     model = build_model("dpt", "vit_tiny_patch16_224", weights="none")
@@ -224,3 +138,47 @@ def test_vision_transformers_take_any_size(size):
             1,
             *size,
         )
+
+
+class TwoReaders(nn.Module):
+    """A convolution whose output a batch norm and a sum both read."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 1, 1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.last(self.norm(y) + y)
+
+
+def count(module, kind):
+    return sum(isinstance(layer, kind) for layer in module.modules())
+
+
+def with_statistics(module):
+    """Move the running statistics, so that a batch norm does something."""
+    torch.manual_seed(0)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean, -1, 1)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+    return module.eval()
+
+
+def test_folded_layers_answer_like_the_network(make_model):
+    model = make_model()
+    with_statistics(model.module)
+    faster, x = fused(model).module, torch.randn(2, 3, 64, 96)
+    assert count(model.module, nn.BatchNorm2d) > 0 == count(faster, nn.BatchNorm2d)
+    assert not any(parameter.is_inference() for parameter in faster.parameters())
+    if hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        assert count(faster, ConvReLU) > 0
+    with torch.no_grad():
+        torch.testing.assert_close(faster(x), model.module(x), rtol=0, atol=1e-4)
+
+
+def test_a_convolution_with_a_second_reader_is_not_folded():
+    model = Model(with_statistics(TwoReaders()), Spec(), stride=1)
+    assert fused(model) is model

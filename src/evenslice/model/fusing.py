@@ -43,8 +43,9 @@ def fused(model: Model, seed: int = 0) -> Model:
         tolerance = TOLERANCE * float(before.abs().max())
         for with_relu in (True, False) if device.type == "cpu" and _has_conv_relu() else (False,):
             try:
-                chains = _find_chains(model.module, noise)
-                module = _fold(model.module, chains, with_relu)
+                with torch.inference_mode(False), torch.no_grad():  # to leave ordinary parameters
+                    chains = _find_chains(model.module, noise)
+                    module = _fold(model.module, chains, with_relu)
                 after = module(noise)
                 with torch.autocast(device.type, torch.bfloat16):
                     module(noise)
@@ -90,8 +91,7 @@ def _find_chains(module: nn.Module, x: Tensor) -> list[Chain]:
         hooks.append(part.register_forward_pre_hook(partial(trace.before, name=name)))
         hooks.append(part.register_forward_hook(partial(trace.after, name=name)))
     try:
-        with torch.inference_mode(False), torch.no_grad():
-            module(x.clone())
+        module(x.clone())
     finally:
         for hook in hooks:
             hook.remove()
