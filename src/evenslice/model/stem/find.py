@@ -188,7 +188,8 @@ def _watch_once(
     hooks = []
     try:
         if is_exported(module):
-            call.run(GraphWatcher(module, watched), constants)
+            with GraphWatcher(module, watched):
+                call.run(module, constants)
             return watched.seen
         layers, loose = _parts(module)
         for name, layer in layers.items():

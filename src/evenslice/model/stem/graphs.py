@@ -3,139 +3,109 @@
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from evenslice.model.stem.probe import WatchedInputs
 
 JOINING = {"aten::cat", "aten::stack", "aten::concat", "aten::concatenate"}
-CONVOLUTIONS = {"aten::conv2d", "aten::convolution", "aten::_convolution"}
-PRODUCTS = {  # places of the data and of the weight among the arguments
-    "aten::linear": (0, 1),
-    "aten::mm": (0, 1),
-    "aten::addmm": (1, 2),
-    "aten::matmul": (0, 1),
+LAYERS = {  # the arguments that are the data and the weight
+    "aten::conv2d": ("input", "weight"),
+    "aten::convolution": ("input", "weight"),
+    "aten::_convolution": ("input", "weight"),
+    "aten::linear": ("input", "weight"),
+    "aten::mm": ("self", "mat2"),
+    "aten::addmm": ("mat1", "mat2"),
+    "aten::matmul": ("self", "other"),
 }
 TRANSPOSES = {"aten::t", "aten::transpose", "aten::permute", "aten::numpy_T"}
 ALIASES = {"aten::detach", "aten::alias", "aten::lift_fresh_copy"}
+COMPUTED = 9  # in place of a number of transposes: no parameter any more
 
 
-class GraphWatcher(nn.Module):
-    """An exported network that is run operation by operation, and keeps what meets parameters."""
+class GraphWatcher(TorchFunctionMode):
+    """Keeps what meets parameters while a graph is run, and answers noise in its place."""
 
     def __init__(self, module: nn.Module, watched: WatchedInputs) -> None:
         super().__init__()
-        assert isinstance(module, fx.GraphModule)
-        self.module = module
-        self.interpreter = _Interpreter(module, watched)
+        self.module, self.watched = module, watched
+        # what does not depend on the image, by id: a parameter's name or "", the tensor, transposes
+        self.fixed: dict[int, tuple[str, Tensor, int]] = {}
+        for name, parameter in module.named_parameters():
+            self.fixed[id(parameter)] = (name, parameter, 0)
+        for buffer in module.buffers():
+            self.fixed[id(buffer)] = ("", buffer, 0)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the graph."""
-        inputs = tree_leaves((args, kwargs))
-        return self.interpreter.run(*inputs, enable_io_processing=False)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if not isinstance(func, torch._ops.OpOverload):
+            return output
+        operation = func._schema.name
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        learned = [t for t in tensors if self.fixed.get(id(t), ("",))[0]]
+        others = [t for t in tensors if id(t) not in self.fixed]
+        if not others:
+            name, _, turns = self.fixed[id(learned[0])] if learned else ("", None, 0)
+            turns += operation in TRANSPOSES
+            turns = turns if operation in TRANSPOSES | ALIASES else COMPUTED
+            for leaf in tree_leaves(output):
+                if isinstance(leaf, Tensor):
+                    self.fixed[id(leaf)] = (name, leaf, turns)
+        elif learned and operation not in JOINING:
+            names = [argument.name for argument in func._schema.arguments]
+            self._add(operation, dict(zip(names, args, strict=False)) | kwargs, learned, others)
+            return tree_map(self.watched.noise, output)
+        return output
 
-
-class _Interpreter(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, watched: WatchedInputs) -> None:
-        super().__init__(module)
-        self.watched = watched
-        self.made_of = _origins(module)
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one operation; answer noise where a parameter met another tensor."""
-        learned = [arg for arg in n.all_input_nodes if self.made_of[arg]]
-        others = [arg for arg in n.all_input_nodes if self.made_of[arg] is None]
-        meets = n.op == "call_function" and learned and _schema(n) not in JOINING
-        if not meets or not any(isinstance(self.env[arg], Tensor) for arg in others):
-            return super().run_node(n)
-        weight, data = _weight_and_data(n)
+    def _add(
+        self, operation: str, given: dict[str, Any], learned: list[Tensor], others: list[Tensor]
+    ) -> None:
+        data, weight = (given.get(name) for name in LAYERS.get(operation, ("", "")))
         layer = None
-        if weight in learned and data in others:
-            layer = self._layer(n, weight)
+        if any(weight is t for t in learned) and any(data is t for t in others):
+            layer = self._layer(operation, given, weight)
         if layer is None:
-            self._add(learned[0], self.module, _schema(n).split("::")[-1], others)
+            name = self.fixed[id(learned[0])][0]
+            self.watched.add(name, self.module, operation.rsplit("::", maxsplit=1)[-1], others)
         else:
-            self._add(weight, layer, "", [data])
-        return tree_map(self.watched.noise, super().run_node(n))
+            name = self.fixed[id(weight)][0].removesuffix("weight").removesuffix(".")
+            self.watched.add(name, layer, "", [data])
 
-    def _add(self, n: fx.Node, layer: nn.Module, operation: str, inputs: list[fx.Node]) -> None:
-        name = (self.made_of[n] or ("",))[0]
-        if not operation:
-            name = name.removesuffix("weight").removesuffix(".")
-        tensors = tree_leaves([self.env[arg] for arg in inputs])
-        self.watched.add(name, layer, operation, tensors)
-
-    def _layer(self, n: fx.Node, weight: fx.Node) -> nn.Module | None:
+    def _layer(self, operation: str, given: dict[str, Any], weight: Any) -> nn.Module | None:
         """Return a layer that holds the parameter of an operation, None if there is none.
 
         A weight that is computed is no parameter of that layer, as those of ``weight_norm``.
         """
-        value, product = self.env[weight], _schema(n) in PRODUCTS
-        transposed = product and _schema(n) != "aten::linear"
-        if product and value.ndim == 2:
-            outputs, inputs = value.shape[::-1] if transposed else value.shape
-            layer: nn.Module = nn.Linear(inputs, outputs, bias=False, device="meta")
-        elif product or value.ndim != 4 or (_argument(n, 6, "transposed") is True):
-            return None
+        name, _, turns = self.fixed[id(weight)]
+        transposed = LAYERS[operation][1] != "weight"
+        if "conv" in operation and weight.ndim == 4 and not given.get("transposed"):
+            layer: nn.Module = _convolution(given, weight)
+        elif "conv" not in operation and weight.ndim == 2:
+            outputs, inputs = weight.shape[::-1] if transposed else weight.shape
+            layer = nn.Linear(inputs, outputs, bias=False, device="meta")
         else:
-            layer = _convolution(n, value)
-        source, turns = weight, 0
-        while _schema(source) in ALIASES | TRANSPOSES and len(source.all_input_nodes) == 1:
-            turns += _schema(source) in TRANSPOSES
-            source = source.all_input_nodes[0]
-        stored = source.op == "get_attr"
-        parameter = self.fetch_attr(str(source.target)) if stored else None
-        if isinstance(parameter, nn.Parameter) and turns == transposed:
-            layer.weight = parameter
-        elif transposed and turns == 0 and stored:
+            return None
+        if turns == transposed:
+            layer.weight = self.module.get_parameter(name)
+        elif transposed and turns == 0:
             return None  # (in, out): no weight of a Linear
         else:
             del layer.weight
-            layer.weight = value.detach()
+            layer.weight = weight.detach()
         return layer
 
 
-def _origins(module: fx.GraphModule) -> dict[fx.Node, tuple[str, ...] | None]:
-    """Return for each node the parameters it is made of, None if it depends on the input."""
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    made_of: dict[fx.Node, tuple[str, ...] | None] = {}
-    for n in module.graph.nodes:
-        parts = [made_of[arg] for arg in n.all_input_nodes]
-        if n.op == "get_attr":
-            made_of[n] = (str(n.target),) if str(n.target) in parameters else ()
-        elif n.op == "placeholder" or any(part is None for part in parts):
-            made_of[n] = None
-        else:
-            made_of[n] = tuple(dict.fromkeys(name for part in parts for name in part or ()))
-    return made_of
-
-
-def _schema(n: fx.Node) -> str:
-    return n.target._schema.name if isinstance(n.target, torch._ops.OpOverload) else str(n.target)
-
-
-def _argument(n: fx.Node, place: int, name: str, default: Any = None) -> Any:
-    return n.args[place] if len(n.args) > place else n.kwargs.get(name, default)
-
-
-def _weight_and_data(n: fx.Node) -> tuple[Any, Any]:
-    """Return the nodes of the weight and of the input of a convolution or a matrix product."""
-    if _schema(n) in CONVOLUTIONS:
-        return _argument(n, 1, "weight"), _argument(n, 0, "input")
-    data, weight = PRODUCTS.get(_schema(n), (0, len(n.args)))
-    return (n.args[weight], n.args[data]) if len(n.args) > weight else (None, None)
-
-
-def _convolution(n: fx.Node, weight: Tensor) -> nn.Conv2d:
-    groups = _argument(n, 6 if _schema(n) == "aten::conv2d" else 8, "groups", 1)
-    stride, padding = _argument(n, 3, "stride", 1), _argument(n, 4, "padding", 0)
+def _convolution(given: dict[str, Any], weight: Tensor) -> nn.Conv2d:
+    groups, padding = given.get("groups", 1), given.get("padding", 0)
     return nn.Conv2d(
         weight.shape[1] * groups,
         weight.shape[0],
         (int(weight.shape[2]), int(weight.shape[3])),
-        _pair(stride),
+        _pair(given.get("stride", 1)),
         padding if isinstance(padding, str) else _pair(padding),
-        _pair(_argument(n, 5, "dilation", 1)),
+        _pair(given.get("dilation", 1)),
         groups,
         bias=False,
         device="meta",
