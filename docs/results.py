@@ -50,7 +50,7 @@ def main(folders: list[Path], out: Path) -> None:
         )
     given = " ".join(folder.name for folder in folders)
     sentences = "\n".join(
-        f"- {text(study.name)}: **{text(verdict.question(claim))}** "
+        f"- {text(study.name)}: **{text(verdict.QUESTIONS[claim.name])}** "
         f"{text(verdict.claim_badge(claim).word.capitalize())}. {text(claim.sentence)}"
         for study in studies
         for claim in study.claims
@@ -130,7 +130,7 @@ def figure(study: StudyRecord, kind: str, name: str, out: Path) -> str:
 def claims(study: StudyRecord) -> str:
     """Write the claims as a table: question, answer, what was measured."""
     lines = [
-        (verdict.question(claim), verdict.answer(claim, study.control), claim.sentence)
+        (verdict.QUESTIONS[claim.name], verdict.answer(claim, study.control), claim.sentence)
         for claim in study.claims
     ]
     return table(("question", "answer", "measured"), lines)
@@ -184,7 +184,7 @@ def comparisons(study: StudyRecord) -> str:
     )
     lines = [
         (
-            verdict.outcome_of(one.outcome).short,
+            verdict.OUTCOMES[one.outcome].short,
             one.name,
             value(one),
             *map(p_value, (one.p, one.p_holm, one.p_signflip)),

@@ -36,10 +36,7 @@ def symmetric():
 def page(leaning, symmetric):
     return Page(
         title="Two ways to start the same model",
-        rows=[
-            Row("rgb", leaning, 0.8731, 0.7748, "control"),
-            Row("green", symmetric, 0.8724, 0.7737),
-        ],
+        rows=[Row("rgb", leaning, 0.8731, 0.7748), Row("green", symmetric, 0.8724, 0.7737)],
         windows=[
             window_of("rgb", (0.263, 0.549, 0.189)),
             window_of("green", (0.249, 0.502, 0.249)),

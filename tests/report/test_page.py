@@ -109,7 +109,7 @@ def test_every_text_from_outside_is_escaped(leaning, make_window):
         stems=({"module": EVIL, "kind": EVIL, "norms": [1.0, 2.0, 3.0]},),
         normalisation=Normalisation((1.0,), (1.0,), EVIL),
     )
-    rows, windows = [Row(EVIL, audit, note=EVIL)], [make_window(EVIL, (1, 1, 1), (16, 16))]
+    rows, windows = [Row(EVIL, audit)], [make_window(EVIL, (1, 1, 1), (16, 16))]
     reader = check_whole(render(Page(EVIL, rows, windows, {EVIL: EVIL}, EVIL, EVIL)))
     assert reader.text.count(EVIL) > 15
 

@@ -11,7 +11,7 @@ from studies import NETWORKS, study
 
 from evenslice.errors import BadInputError
 from evenslice.report.study_record import study_record
-from evenslice.report.verdict import answer, fixed, question, signed, signed_interval
+from evenslice.report.verdict import QUESTIONS, answer, fixed, signed, signed_interval
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "results.py"
 
@@ -60,7 +60,7 @@ def lines_of(text, head):
 def test_the_document_says_the_claims_the_commands_and_how_it_was_written(written, found):
     text = (written[0] / "results.md").read_text(encoding="utf-8")
     for claim in study_record(found).claims:
-        asked, said = question(claim), answer(claim, "rgb")
+        asked, said = QUESTIONS[claim.name], answer(claim, "rgb")
         assert f"- small: **{asked}** Yes. {claim.sentence}" in text
         assert f"| {asked} | {said} | {claim.sentence} |" in text
     assert "** No. " in text

@@ -65,7 +65,7 @@ def test_the_claims_come_first_and_say_their_verdict_first(word):
     for claim in study_record(found).claims:
         answer = verdict.answer(claim, "rgb")
         assert answer.startswith(f"{word.capitalize()}: ")
-        shown = f"{verdict.question(claim)} {answer} {claim.sentence}"
+        shown = f"{verdict.QUESTIONS[claim.name]} {answer} {claim.sentence}"
         assert last < text.index(shown) < text.index("What each treatment changes")
         last = text.index(shown)
 
@@ -77,7 +77,8 @@ def test_every_text_from_outside_is_escaped():
             return {name: spoiled(one, name) for name, one in renamed.items()}
         if isinstance(value, list):
             return [spoiled(one) for one in value]
-        keep = key in ("schema", "when", "outcome") or (key == "failure" and not value)
+        keep = key in ("schema", "when", "outcome", "verdict") or value in verdict.QUESTIONS
+        keep = keep or (key == "failure" and not value)
         return EVIL if isinstance(value, str) and not keep else value
 
     html = rendered(spoiled(small_study()), EVIL)
@@ -165,7 +166,7 @@ def test_missing_numbers_are_dashes():
     row |= dict.fromkeys(("dice", "iou", "mirror_low", "mirror_high_before", "share_0", "seconds"))
     row["mirror_index_before"] = float("nan")
     found["lean"][0] |= dict.fromkeys(("low", "high", "p_holm"))
-    found["comparisons"][0] |= dict.fromkeys(("value", "low", "high", "p")) | {"verdict": "x"}
+    found["comparisons"][0] |= dict.fromkeys(("value", "low", "high", "p"))
     html = rendered(found)
     assert "nan" not in re.findall("[a-z]+", html.lower())
     text = check_whole(html).text

@@ -93,7 +93,7 @@ def test_a_study_is_shown_with_its_claims_and_a_line_per_treatment_and_network(s
     found = study(NETWORKS[:2], seeds=2, five=False, pending=6)
     print_study(Given(found))
     out, record = shown(), study_record(found)
-    assert f"{verdict.question(record.claims[0])} " in out
+    assert f"{verdict.QUESTIONS[record.claims[0].name]} " in out
     assert record.claims[2].sentence in out
     for one in record.lean:
         if one.when == "after":

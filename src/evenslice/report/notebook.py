@@ -11,14 +11,13 @@ from evenslice.report.audit_charts import audit_figure, scores_figure, window_fi
 from evenslice.report.charts import METADATA, save_figure
 from evenslice.report.study_charts import effects_figure, finding_figure, steps_figure
 from evenslice.report.study_record import study_record
-from evenslice.report.tables import score_rows
-from evenslice.report.verdict import sanity_checks, sentence, signed, signed_interval, slot_names
+from evenslice.report.tables import estimate, method_row, score_rows
+from evenslice.report.verdict import sanity_checks, sentence, slot_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evenslice.evidence.result import Audit
-    from evenslice.evidence.stats import Interval
     from evenslice.labels.metrics import Scores
     from evenslice.study.run import Study
 
@@ -40,22 +39,14 @@ TEMPLATE = """{% if lead %}<p>{{ lead }}</p>{% endif -%}
 def audit_html(audit: "Audit") -> str:
     """Return an audit as HTML: the verdict in a sentence, a row per method, and the checks."""
     head = ("method", *slot_names(audit.slices), "mirror index", "verdict")
-    rows = [
-        (
-            name,
-            *(f"{share.value:.3f}" for share in method.shares),
-            _estimate(method.index),
-            method.verdict,
-        )
-        for name, method in audit.methods.items()
-    ]
+    rows = [method_row(name, method) for name, method in audit.methods.items()]
     height, width = audit.tile
     notes = [
         f"{audit.windows} windows of {height} x {width} in {audit.clusters} blocks, "
         f"seed {audit.seed}"
     ]
     if audit.lag is not None:
-        notes.append(f"lag of the prediction: {_estimate(audit.lag)} slices")
+        notes.append(f"lag of the prediction: {estimate(audit.lag)} slices")
     if audit.believed["failed"]:
         notes.append(sanity_checks(audit))
     return _html(head, rows, notes, sentence(audit))
@@ -80,12 +71,6 @@ def _html(
 ) -> str:
     template = Environment(autoescape=True).from_string(TEMPLATE)
     return template.render(head=head, rows=rows, notes=notes, lead=lead)
-
-
-def _estimate(found: "Interval | None") -> str:
-    if found is None:
-        return "-"
-    return f"{signed(found.value)} ({signed_interval(found.low, found.high)})"
 
 
 def save_figures(

@@ -70,13 +70,12 @@ class Head:
 
 @dataclass(frozen=True)
 class Row:
-    """One audited model, as a line of the table; ``note`` is a remark under its label."""
+    """One audited model, as a line of the table."""
 
     label: str
     audit: "Audit"
     dice: float | None = None
     iou: float | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)

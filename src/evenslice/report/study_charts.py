@@ -318,7 +318,7 @@ def effects_figure(study: StudyRecord) -> "Figure":
 
 def _draw_effects(axis: "Axes", found: Sequence[Comparison], lines: Sequence[str]) -> None:
     """Draw the comparisons of one outcome; filled where something was decided."""
-    outcome = verdict.outcome_of(found[0].outcome)
+    outcome = verdict.OUTCOMES[found[0].outcome]
     margins = charts.numbers(one.margin for one in found)
     charts.add_margin(axis, max(margins, default=None))
     for one in found:

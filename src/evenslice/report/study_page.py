@@ -1,6 +1,6 @@
 """The page of a study; formatting only."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +84,6 @@ def render_study(study: StudyRecord, command: str) -> str:
         curves=curves,
         pooled=sorted(study.pooled_pairs(), key=lambda pair: pair[0].network != ALL),
         choices=_choices(study),
-        sort_key=_sort_key,
-        share_list=_share_list,
     )
 
 
@@ -100,9 +98,8 @@ def _chart(
 
 
 def _answer(claim: Claim, control: str) -> Answer:
-    text = verdict.answer(claim, control)
-    badge, who = verdict.claim_badge(claim), verdict.question(claim)
-    return Answer(badge, who, text or claim.sentence, claim.sentence if text else "")
+    badge, question = verdict.claim_badge(claim), verdict.QUESTIONS[claim.name]
+    return Answer(badge, question, verdict.answer(claim, control), claim.sentence)
 
 
 def _choices(study: StudyRecord) -> list[tuple[str, int, list[str]]]:
@@ -116,15 +113,6 @@ def _choices(study: StudyRecord) -> list[tuple[str, int, list[str]]]:
         choices.append((label, column, [str(option) for option in options]))
     badges = {verdict.cell_badge(cell, study.margin).word for cell in study.rows}
     return [*choices, ("Verdict after", VERDICT_COLUMN, sorted(badges))]
-
-
-def _share_list(shares: Sequence[float | None]) -> str:
-    return " / ".join(f"{share:.2f}" if is_number(share) else verdict.DASH for share in shares)
-
-
-def _sort_key(value: object) -> str:
-    """Return a number as the table is sorted by it; nothing where there is none."""
-    return f"{value:.9g}" if is_number(value) else ""
 
 
 def _settings(study: StudyRecord) -> dict[str, str]:

@@ -106,7 +106,8 @@ def _voxel(voxel_nm: tuple[float, float, float] | None, between: str = " x ") ->
     return between.join(f"{side:g}" for side in voxel_nm)
 
 
-def _method_row(name: str, method: "MethodResult") -> tuple[str, ...]:
+def method_row(name: str, method: "MethodResult") -> tuple[str, ...]:
+    """Return one method as a row: its name, shares, mirror index and verdict."""
     shares = (score(share.value) for share in method.shares)
     return (name, *shares, estimate(method.index), method.verdict)
 
@@ -116,7 +117,7 @@ def print_demo(demo: "Demo") -> None:
     slots = slot_names(demo.rows[0].audit.slices)
     rows = []
     for row in demo.rows:
-        name, *measured = _method_row(row.init, row.audit.methods["gradient"])
+        name, *measured = method_row(row.init, row.audit.methods["gradient"])
         rows.append((name, score(row.scores.dice), *measured))
     head = ("init", "Dice", *slots, "mirror index", "verdict")
     show(head, rows, "Share of importance per slot, by gradient")
@@ -126,7 +127,7 @@ def print_audit(audit: "Audit") -> None:
     """Print an audit: verdict first, then methods and sanity checks."""
     say(sentence(audit))
     head = ("method", *slot_names(audit.slices), "mirror index", "verdict")
-    show(head, [_method_row(name, method) for name, method in audit.methods.items()])
+    show(head, [method_row(name, method) for name, method in audit.methods.items()])
     say(
         f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks; "
         f"reversal changes the probability by {audit.probability_change:.4f} "
@@ -425,7 +426,7 @@ def print_study(result: "Study") -> None:
     study = study_record(result)
     for claim in study.claims:
         word = verdict.claim_badge(claim).word.capitalize()
-        say(f"{verdict.question(claim)} {word}.")
+        say(f"{verdict.QUESTIONS[claim.name]} {word}.")
         say(f"  {claim.sentence}")
     _print_pooled(study)
     if text := verdict.progress(study):

@@ -333,20 +333,9 @@ OUTCOMES = {
 }
 
 
-def outcome_of(name: str) -> Outcome:
-    """Return what an outcome means."""
-    return OUTCOMES.get(name, Outcome(name, name, "lower", "higher"))
-
-
-def question(claim: "Claim") -> str:
-    """Return the question that a claim answers."""
-    return QUESTIONS.get(claim.name, claim.name)
-
-
 def answer(claim: "Claim", control: str) -> str:
-    """Answer a claim's question in one sentence without numbers; empty for an unknown claim."""
-    words = ANSWERS.get(claim.name, {}).get(claim.verdict, "")
-    return words.replace("{control}", control)
+    """Answer a claim's question in one sentence without numbers."""
+    return ANSWERS[claim.name][claim.verdict].replace("{control}", control)
 
 
 def claim_badge(claim: "Claim") -> Badge:
@@ -377,7 +366,7 @@ def cell_badge(cell: "Cell", margin: float | None) -> Badge:
 
 def comparison_badge(found: "Comparison") -> Badge:
     """Return the badge of a comparison; less asymmetry and more accuracy are good."""
-    outcome = outcome_of(found.outcome)
+    outcome = OUTCOMES[found.outcome]
     if found.verdict in ("lower", "higher"):
         lower = found.verdict == "lower"
         good = lower == (found.outcome == "lean")
