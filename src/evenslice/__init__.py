@@ -1,4 +1,4 @@
-"""Measure and remove the slice asymmetry that RGB pretraining leaves in 2D+ electron-microscopy models.
+"""Measure and remove the slice asymmetry that RGB pretraining leaves in 2D+ models of EM.
 
 The names below are the whole front page; each loads what it needs when first used.
 """

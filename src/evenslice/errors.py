@@ -9,7 +9,8 @@ from pydantic_core import ErrorDetails
 
 OPTION = "--"  # prefix of an option in a message; a settings file has its path there
 
-# Controls but tab and newline, marks of direction, separators of lines, what has no width, halves of characters, tags.
+# Controls but tab and newline, marks of direction, separators of lines, what has no width, halves
+# of characters, tags.
 _UNFIT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
@@ -17,10 +18,10 @@ _UNFIT = re.compile(
 
 
 def escape_control_chars(text: str) -> str:
-    r"""Return a text with characters that are not to be shown written out, such as ``\x1b`` or ``\u202e``.
+    r"""Return a text with invisible and control characters written out, such as ``\x1b``.
 
-    File names, names in archives, labels and metadata of strangers come to the terminal and onto pages through this. Tabs and
-    newlines stay.
+    File names, names in archives, labels and metadata of strangers come to the terminal and onto
+    pages through this. Tabs and newlines stay.
     """
     return _UNFIT.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
@@ -39,8 +40,9 @@ _ENDLESS = re.compile(r"[^\s/]{401,}")  # longer than any name in a path
 class BadInputError(ValueError):
     """Something the user gave cannot be used.
 
-    The message says what was found, what was expected and what to do. The command line prints it as one line
-    and exits with 2. Of what is quoted from a file the middle is left out where it would fill the screen.
+    The message says what was found, what was expected and what to do. The command line prints it as
+    one line and exits with 2. Of what is quoted from a file the middle is left out where it would
+    fill the screen.
     """
 
     def __init__(self, message: Any = "") -> None:
@@ -65,7 +67,7 @@ _TYPES = {
 
 
 def explain(error: ValidationError, kind: type[BaseModel], prefix: str) -> str:
-    """Say the first thing that is wrong, and how many more there are; ``prefix`` stands before the key."""
+    """Return the first error in one line, and the number of others; ``prefix`` precedes the key."""
     errors = error.errors()
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     others = len({tuple(_place(e)) for e in errors}) - 1
@@ -94,12 +96,13 @@ def _explain_one(error: ErrorDetails, kind: type[BaseModel], prefix: str) -> str
         wanted = str(error["ctx"]["expected"])
         choices = wanted.replace("'", "").replace(" or ", ", ").split(", ")
         close = difflib.get_close_matches(str(error["input"]), choices, n=1)
-        return f"{key} is {error['input']!r}, expected {wanted}; {f'did you mean {close[0]}?' if close else 'choose one'}"
+        hint = f"did you mean {close[0]}?" if close else "choose one"
+        return f"{key} is {error['input']!r}, expected {wanted}; {hint}"
     return f"{key} is {error['input']!r}, expected {_expected(error)}; correct it"
 
 
 def flag_of(kind: type[BaseModel], name: str) -> str:
-    """Return the option of the command line for a field of an options model: ``--encoder-depth``."""
+    """Return the command-line option of a field of an options model: ``--encoder-depth``."""
     field = kind.model_fields.get(name)
     shown = None if field is None else field.json_schema_extra
     flag = shown.get("flag") if isinstance(shown, dict) else None
@@ -107,7 +110,7 @@ def flag_of(kind: type[BaseModel], name: str) -> str:
 
 
 def _place(error: ErrorDetails) -> list[Any]:
-    """Return the keys that lead to what is wrong; what pydantic adds for the kinds that a key may hold is left out."""
+    """Return the keys that lead to an error, without the types that pydantic adds to them."""
     keys = [
         part
         for part in error["loc"][:-1]

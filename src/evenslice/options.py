@@ -1,4 +1,4 @@
-"""What can be asked of each verb: one frozen model per verb, shared by command line, Python and workers.
+"""The options of each verb: one frozen model, shared by command line, Python and workers.
 
 The defaults, ranges and help texts of all options stand here once. Nothing here imports torch.
 """
@@ -130,7 +130,7 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 class Options(Table):
-    """The options of a verb, or the settings of a file; wrong ones are a ``BadInputError`` of one line."""
+    """The options of a verb, or the settings of a file; a wrong one is a ``BadInputError``."""
 
     def __init__(self, source: str = OPTION, /, **values: Any) -> None:
         """Check the values; ``source`` stands before the name of a field in the error.
@@ -152,7 +152,7 @@ class Options(Table):
 
     @classmethod
     def of(cls, options: Self | None, changes: Mapping[str, Any]) -> Self:
-        """Return ``options`` (None: all defaults) with ``changes``, the keyword arguments of a verb."""
+        """Return ``options`` (None: all defaults) with ``changes``, keyword arguments of a verb."""
         given = {} if options is None else options.model_dump(exclude_unset=True)
         return cls(**(given | dict(changes)))
 
@@ -369,7 +369,7 @@ class Noise(Table):
 
 
 class Missing(Table):
-    """A neighbour slice is lost: grey in a fraction ``blank`` of cases, else a copy of the centre."""
+    """A neighbour slice is lost: grey in a fraction ``blank``, else a copy of the centre."""
 
     probability: Fraction = 0.05
     blank: Fraction = 0.5
@@ -535,7 +535,7 @@ class TrainFile(TrainOptions):
     more: list[More] = Field(default_factory=list)
 
     def options(self, **given: Any) -> TrainOptions:
-        """Return the options of the file, with those ``given`` on the command line in their place."""
+        """Return the options of the file, replaced by those ``given`` on the command line."""
         return TrainOptions(**(self.model_dump(exclude={"more"}, exclude_unset=True) | given))
 
 

@@ -61,7 +61,7 @@ def bar(label: str, total: int) -> Iterator[Step]:
 
 
 def rate(speed: float | None, unit: str = "") -> str:
-    """Write units per second as units per second, minute or hour, whichever is a number above 1; nothing while unknown."""
+    """Write a rate per second, minute or hour, whichever is above 1; nothing if unknown."""
     if not speed:
         return ""
     for seconds, word in ((1, "s"), (60, "min")):

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def _sigterm_raised() -> Iterator[None]:
-    """Turn SIGTERM into ``Terminated``; on the way out, further signals do not cut cleaning short."""
+    """Turn SIGTERM into ``Terminated``; further signals do not cut cleaning up short."""
 
     def end(number: int, frame: FrameType | None) -> None:
         for one in (signal.SIGTERM, signal.SIGINT):
@@ -82,7 +82,8 @@ def _run(words: list[str]) -> int:
     try:
         if any(not word or "\0" in word for word in words):
             raise BadInputError(
-                "an argument is empty or holds a null byte, expected a name or a value; leave it out"
+                "an argument is empty or holds a null byte, expected a name or a value; leave it "
+                "out"
             )
         code = app(words, standalone_mode=False)
         if code == INTERRUPTED:  # typer's answer to Ctrl-C

@@ -29,7 +29,7 @@ def audit(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Ground truth of the same shape: stratifies the windows, measures the lag, is shown."
+            help="Ground truth of the same shape: stratifies windows, measures the lag, is shown."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for audit.json and report.html.")] = None,
@@ -123,6 +123,7 @@ def _check_targets(
         check_apart(maps, model, volume, labels)
         if out is not None and maps.resolve() == out.resolve():
             raise BadInputError(
-                f"--maps and --out are both {maps}, expected two names; choose another for one of them"
+                f"--maps and --out are both {maps}, expected two names; choose another for one of "
+                "them"
             )
         check_store_writable(maps, force)

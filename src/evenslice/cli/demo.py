@@ -29,7 +29,8 @@ def demo(
     check_json(json, force)
     with folder_written_beside(out, force) as folder:
         print(
-            "evenslice demo: a phantom volume, two networks, one difference between them; about two minutes",
+            "evenslice demo: a phantom volume, two networks, one difference between them; about "
+            "two minutes",
             file=sys.stderr,
         )
         from evenslice.model.provenance import command_line

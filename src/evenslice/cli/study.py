@@ -40,7 +40,6 @@ def study(
     from evenslice.progress import lines
     from evenslice.report.study_page import write_study_page
     from evenslice.report.tables import print_study, say
-    from evenslice.study.run import Study
     from evenslice.study.run import study as run
 
     check_json(json, force, file, out, *(out / name for name in OWN))
@@ -48,11 +47,8 @@ def study(
         _dry(file, out, options.device, json, force)
         return
 
-    def write(found: Study) -> None:
-        """Write the page, while no other process writes one."""
-        write_study_page(out / "report.html", found, command_line())
-
-    result = run(file, out, told=write, progress=lines, **options.model_dump(exclude_unset=True))
+    result = run(file, out, options, progress=lines)
+    write_study_page(out / "report.html", result, command_line())
     write_json(json, result.to_dict(), force)
     if json != "-":
         print_study(result)

@@ -16,7 +16,7 @@ BETWEEN = "\0"  # between the two paths of --more, which no path holds
 
 
 class TrainCommand(TyperCommand):
-    """The command, with an option that takes two paths and may be repeated, which the parser does not know."""
+    """The command, with a repeatable option of two paths, which the parser does not know."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Join the two paths after each ``--more``."""
@@ -31,7 +31,8 @@ def paired(words: list[str], name: str = "--more") -> list[str]:
         if found[-1] == name:
             if len(left) < 2 or any(word.startswith("--") for word in left[:2]):
                 raise BadInputError(
-                    f"{name} needs two paths, expected VOLUME LABELS after it; write for example {name} b.tif b_labels.tif"
+                    f"{name} needs two paths, expected VOLUME LABELS after it; write for example "
+                    f"{name} b.tif b_labels.tif"
                 )
             found.append(left.pop(0) + BETWEEN + left.pop(0))
     return found
@@ -127,7 +128,8 @@ def train(
         done = result.looks[-1]["steps"] if result.looks else recipe.steps
         if done < recipe.steps:
             print(
-                f"stopped after {done} of {recipe.steps} steps: no better Dice in {recipe.patience} looks"
+                f"stopped after {done} of {recipe.steps} steps: no better Dice in "
+                f"{recipe.patience} looks"
             )
         print_scores(result.scores, f"{out} on the validation slices")
 

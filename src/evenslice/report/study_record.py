@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from evenslice.study.run import Study
 
 ALL = "all"
-VERDICTS = {"leans": "asymmetric", "even": "symmetric"}  # as study.json spells them
+VERDICTS = {"leans": "asymmetric", "even": "symmetric"}  # as studies of version 0.1 spell them
 
 
 def _finite(value: object) -> float | None:

@@ -1,1 +1,1 @@
-"""The experiment: a grid of cells, each trained, audited and scored, compared with paired statistics."""
+"""The experiment: a grid of cells, trained, audited, scored and compared with paired tests."""

@@ -1,4 +1,4 @@
-"""One cell of a study: train, audit before, during and after, segment the test slices, score them; one row."""
+"""One cell of a study: train, audit, segment the test slices, score them; one row."""
 
 import json
 import time
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 def run_cell(cell: Cell, data: Data, folder: Path, device: str) -> Row:
-    """Run one cell to its row, going on with what an earlier, killed process left in its folder.
+    """Run one cell to its row, resuming what a killed process left in its folder.
 
     Parameters
     ----------
@@ -53,17 +53,12 @@ def run_cell(cell: Cell, data: Data, folder: Path, device: str) -> Row:
     try:
         found = _run(cell, data, folder, device)
         failure = ""
-    except (
-        Exception
-    ) as error:  # whatever a network or a file raises is a row, and the study goes on
+    except Exception as error:  # what a network or a file raises is a row, and the study goes on
         if _is_of_the_disk(error):
             raise  # that is no finding: every other cell would fail too
         found, failure = {}, _reason(error)
-    return (
-        facts_of(cell, data)
-        | found
-        | {"seconds": round(time.monotonic() - began, 1), "failure": failure}
-    )
+    seconds = round(time.monotonic() - began, 1)
+    return facts_of(cell, data) | found | {"seconds": seconds, "failure": failure}
 
 
 def _is_of_the_disk(error: BaseException | None) -> bool:
@@ -81,61 +76,61 @@ def drop_models(folder: Path) -> None:
 
 def facts_of(cell: Cell, data: Data) -> Row:
     """Return what identifies a cell, and what is known of it before it runs."""
-    recipe = cell.recipe
+    options = cell.options
     return {
         "cell": cell.name,
-        "arch": recipe.arch,
-        "encoder": recipe.encoder,
+        "arch": options.arch,
+        "encoder": options.encoder,
         "weights": cell.weights,
-        "init": recipe.init,
-        "tie": recipe.tie,
+        "init": options.init,
+        "tie": options.tie,
         "dataset": cell.dataset,
-        "target": recipe.target if recipe.target != "auto" else data.target,
-        "seed": recipe.seed,
-        "reverse_z": recipe.reverse_z,
-        "slices": recipe.slices,
-        "steps": recipe.steps,
+        "target": options.target if options.target != "auto" else data.target,
+        "seed": options.seed,
+        "reverse_z": options.reverse_z,
+        "slices": options.slices,
+        "steps": options.steps,
         "treatment": cell.treatment,
         "network": cell.network,
-        **{key: getattr(recipe, key) for key in cell.varied},
+        **{key: getattr(options, key) for key in cell.varied},
     } | {"weights": cell.weights, "context": cell.context}
 
 
 def _run(cell: Cell, data: Data, folder: Path, device: str) -> Row:
     volume, labels = open_volume(data.raw), open_volume(data.labels)
-    out, looks_file = folder / "model.safetensors", folder / "looks.json"
-    if out.exists() and looks_file.exists():  # trained by a process that was killed later
-        model, looks = load_model(out), stored_rows(looks_file, "steps")
+    out, runs_file = folder / "model.safetensors", folder / "validation.json"
+    if out.exists() and runs_file.exists():  # trained by a process that was killed later
+        model, runs = load_model(out), stored_rows(runs_file, "steps")
     else:
-        going_on = (folder / "model.safetensors.run" / "state.ckpt").exists() and not out.exists()
+        resume = (folder / "model.safetensors.run" / "state.ckpt").exists() and not out.exists()
         trained = train(
             volume,
             labels,
             out,
-            cell.recipe.model_copy(update=_told(data)),
+            cell.options.model_copy(update=_target_of(data)),
             device=device,
-            resume=going_on,
-            force=not going_on,
+            resume=resume,
+            force=not resume,
             watch=_watching(cell, volume, folder, device),
         )
-        model, looks = trained.model, list(trained.looks)
-        _write(looks_file, looks)
+        model, runs = trained.model, list(trained.looks)
+        _write(runs_file, runs)
     after = _audit(cell, model, volume, device)
     _write(folder / "after.json", after.to_dict())
     before = stored_table(folder / "before.json")
     scores = model.scores["validation"] if data.test_raw is None else _scored(model, data, device)
     kind = {"target": model.training["target"], "dice": scores["dice"], "iou": scores["iou"]}
-    _write(folder / "curve.json", [*looks[:-1], looks[-1] | measured(after.to_dict())])
+    _write(folder / "curve.json", [*runs[:-1], runs[-1] | measured(after.to_dict())])
     return kind | measured(after.to_dict()) | measured(before, "_before")
 
 
-def _told(data: Data) -> dict[str, Any]:
-    told: dict[str, Any] = {"validation": data.test, "ignore_label": data.ignore_label}
-    return told if data.target == "auto" else told | {"target": data.target}
+def _target_of(data: Data) -> dict[str, Any]:
+    known: dict[str, Any] = {"validation": data.test, "ignore_label": data.ignore_label}
+    return known if data.target == "auto" else known | {"target": data.target}
 
 
 def measured(found: dict[str, Any], end: str = "") -> Row:
-    """Return what a row holds of an audit: shares, index and verdict of its first method, gradient where there is one."""
+    """Return the part of a row from an audit: shares, index, verdict (gradient first)."""
     methods = found["methods"]
     method = methods.get(HEADLINE) or next(iter(methods.values()))
     row = {f"share_{slot}{end}": share for slot, share in enumerate(method["shares"])}
@@ -149,14 +144,14 @@ def measured(found: dict[str, Any], end: str = "") -> Row:
 
 
 def _watching(cell: Cell, volume: Volume, folder: Path, device: str) -> Callable[[Model, int], Row]:
-    """Audit before the first step, and at each look if that was asked for, on the same windows as in the end."""
+    """Audit before the first step, and at each validation run if asked, on the final windows."""
 
     def watch(model: Model, steps: int) -> Row:
         if steps == 0:
             found = _audit(cell, model, volume, device).to_dict()
             _write(folder / "before.json", found)
             return measured(found)
-        if cell.audit.watch_windows == 0 or steps >= cell.recipe.steps:
+        if cell.audit.watch_windows == 0 or steps >= cell.options.steps:
             return {}
         return measured(_audit(cell, model, volume, device, cell.audit.watch_windows).to_dict())
 
@@ -174,7 +169,7 @@ def _audit(
         windows=windows or table.windows,
         tile=table.tile,
         margin=table.margin,
-        seed=cell.recipe.seed,
+        seed=cell.options.seed,
         device=device,
     )
 

@@ -1,4 +1,4 @@
-"""The data of a study's cells: a table of the user's own, a public data set by name, or the phantom, made on the spot."""
+"""The data of a study: the user's own volumes, a public dataset by name, or the phantom."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ class Data:
 
 
 def data_of(plan: Plan, name: str, out: Path) -> Data:
-    """Find the data of a name: a table of the study file, the ``phantom`` in the study's folder ``out``, else a public data set.
+    """Find a dataset: a table of the study file, the ``phantom`` in ``out``, or a public one.
 
     Raises
     ------
@@ -82,7 +82,8 @@ def data_of(plan: Plan, name: str, out: Path) -> Data:
         return _public(dataset(name), folder_of(plan, name))
     if (own.test_raw is None) != (own.test_labels is None):
         raise BadInputError(
-            f"datasets.{name} has only one of test_raw and test_labels, expected both or neither; add it"
+            f"datasets.{name} has only one of test_raw and test_labels, expected both or neither; "
+            "add it"
         )
     if own.test_raw is not None and own.test is not None:
         raise BadInputError(
@@ -113,7 +114,7 @@ def _public(known: Dataset, folder: Path) -> Data:
 
 
 def check_data(plan: Plan, out: Path) -> dict[str, Data]:
-    """Return the data of all cells by name, or raise ``BadInputError`` that names what is missing and how to get it."""
+    """Return the data of all cells by name; ``BadInputError`` names what is missing."""
     found = {
         name: data_of(plan, name, out)
         for name in dict.fromkeys(cell.dataset for cell in plan.cells)
@@ -122,7 +123,8 @@ def check_data(plan: Plan, out: Path) -> dict[str, Data]:
         missing = [] if is_made(plan, name) else data.missing()
         if missing:
             raise BadInputError(
-                f"{name} is not complete ({missing[0]} does not exist), expected its files; {advice(plan, name)}"
+                f"{name} is not complete ({missing[0]} does not exist), expected its files; "
+                f"{advice(plan, name)}"
             )
     return found
 

@@ -1,4 +1,4 @@
-"""What a study will take, without running it: whether every cell resolves, sizes, missing data, and time measured here."""
+"""The dry run of a study: does every cell resolve, sizes, missing data, and measured time."""
 
 import time
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ KNOWN = ("imagenet", "none", "bundled")
 class NetworkEstimate:
     """A network of a study: its size, and how long a training step takes on this machine.
 
-    ``weights`` says where they come from; ``problem`` is the reason why it cannot be built, or empty.
+    ``weights`` says where they come from; ``problem`` is the reason why it cannot be built, or
+    empty.
     """
 
     network: str
@@ -42,7 +43,7 @@ class NetworkEstimate:
 
 @dataclass(frozen=True)
 class DataEstimate:
-    """A data set of a study: shapes (z, y, x) of its volumes, and what of it is missing, with how to get it."""
+    """A dataset of a study: shapes (z, y, x), missing files, and how to get them."""
 
     name: str
     cells: int
@@ -72,8 +73,8 @@ def estimate_study(
 ) -> Estimate:
     """Resolve every cell of a study, and estimate what it takes.
 
-    Each network is built without weights and takes two training steps of 2 x 128 x 128, scaled to the pixels of its batches.
-    To the training come two audits and the scored slices.
+    Each network is built without weights and takes two training steps of 2 x 128 x 128, scaled to
+    the pixels of its batches. To the training come two audits and the scored slices.
 
     Raises
     ------
@@ -113,36 +114,36 @@ def estimate_study(
 
 def _network(name: str, cells: Sequence[Cell], where: torch.device) -> NetworkEstimate:
     """Build a network for all slices and inits that the cells ask for, and time it once."""
-    recipe = cells[0].recipe
-    weights = sorted({cell.recipe.weights for cell in cells})
+    options = cells[0].options
+    weights = sorted({cell.options.weights for cell in cells})
     try:
         for one in weights:
-            _check_weights(recipe.encoder, one)
+            _check_weights(options.encoder, one)
         for kind in {
-            (cell.recipe.slices, cell.recipe.init, cell.recipe.tie): cell for cell in cells
+            (cell.options.slices, cell.options.init, cell.options.tie): cell for cell in cells
         }.values():
-            network, stride = _built(kind.recipe)
-        seconds = _timed(network.to(where), stride, recipe, where)
+            network, stride = _built(kind.options)
+        seconds = _timed(network.to(where), stride, options, where)
     except Exception as error:  # networks raise kinds of their own
-        told = (
+        message = (
             str(error) if isinstance(error, BadInputError) else f"{type(error).__name__}: {error}"
         )
-        return NetworkEstimate(name, len(cells), 0, 0.0, ", ".join(weights), told)
+        return NetworkEstimate(name, len(cells), 0, 0.0, ", ".join(weights), message)
     parameters = sum(p.numel() for p in network.parameters())
     return NetworkEstimate(
         name, len(cells), parameters, seconds, ", ".join(Path(w).name for w in weights)
     )
 
 
-def _built(recipe: TrainOptions) -> tuple[torch.nn.Module, int]:
+def _built(options: TrainOptions) -> tuple[torch.nn.Module, int]:
     model = build_model(
-        recipe.arch,
-        recipe.encoder,
-        slices=recipe.slices,
+        options.arch,
+        options.encoder,
+        slices=options.slices,
         weights="none",
-        init=recipe.init,
-        tie=recipe.tie,
-        encoder_depth=recipe.encoder_depth,
+        init=options.init,
+        tie=options.tie,
+        encoder_depth=options.encoder_depth,
     )
     return model.module, model.stride
 
@@ -157,18 +158,19 @@ def _check_weights(encoder: str, weights: str) -> None:
             )
     elif weights not in KNOWN and not weights.startswith("hf-hub:") and not Path(weights).is_file():
         raise BadInputError(
-            f"the weights {weights} do not exist, expected a file, imagenet, bundled or none; check the path"
+            f"the weights {weights} do not exist, expected a file, imagenet, bundled or none; "
+            "check the path"
         )
 
 
 def _timed(
-    network: torch.nn.Module, stride: int, recipe: TrainOptions, where: torch.device
+    network: torch.nn.Module, stride: int, options: TrainOptions, where: torch.device
 ) -> float:
     """Return the seconds of a training step, scaled from a small one."""
-    x = torch.zeros(BATCH, recipe.slices, SIDE, SIDE, device=where)
+    x = torch.zeros(BATCH, options.slices, SIDE, SIDE, device=where)
     truth = torch.zeros(BATCH, SIDE, SIDE, dtype=torch.int64, device=where)
     best = float("inf")
-    half = torch.autocast(where.type, torch.bfloat16, enabled=recipe.precision in ("bf16", "fp16"))
+    half = torch.autocast(where.type, torch.bfloat16, enabled=options.precision in ("bf16", "fp16"))
     for _ in range(ROUNDS):
         began = time.perf_counter()
         with half:
@@ -177,7 +179,7 @@ def _timed(
         if where.type == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - began)
-    return best * recipe.batch * recipe.crop**2 / (BATCH * SIDE**2)
+    return best * options.batch * options.crop**2 / (BATCH * SIDE**2)
 
 
 def _data(plan: Plan, name: str, found: Data) -> DataEstimate:
@@ -192,7 +194,7 @@ def _data(plan: Plan, name: str, found: Data) -> DataEstimate:
 
 
 def _scored_pixels(found: Data, known: DataEstimate) -> int:
-    """Return the pixels that are scored once a cell."""
+    """Return the pixels that are scored in a cell."""
     if not known.shapes:
         return 0
     depth, height, width = known.shapes[-1]
@@ -204,9 +206,9 @@ def _scored_pixels(found: Data, known: DataEstimate) -> int:
 
 
 def _seconds(cell: Cell, step: float, pixels: int) -> float:
-    recipe, table = cell.recipe, cell.audit
-    per_pixel = step / (recipe.batch * recipe.crop**2)
-    audits = 2 * table.windows + recipe.validation_runs * table.watch_windows
-    return recipe.steps * step + per_pixel * (
-        2 * audits * table.tile**2 + FORWARD * (recipe.validation_runs + 1) * pixels
+    options, table = cell.options, cell.audit
+    per_pixel = step / (options.batch * options.crop**2)
+    audits = 2 * table.windows + options.validation_runs * table.watch_windows
+    return options.steps * step + per_pixel * (
+        2 * audits * table.tile**2 + FORWARD * (options.validation_runs + 1) * pixels
     )

@@ -1,4 +1,4 @@
-"""What the rows of a study say together: leans, paired comparisons with the control, and the three claims of the paper."""
+"""Findings of a study: asymmetries, comparisons with the control, the paper's claims."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,14 +9,13 @@ from evenslice.evidence.paired import Mean, blocked_mean, holm, sign_flip
 from evenslice.study.plan import StudyTable
 
 ALL = "all"
-EVEN_INITS = ("green", "mean", "green-matched", "red", "blue")
 DEFAULT = "green"
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Lean:
-    """Mean signed mirror index of a treatment over cells, before or after training; verdicts as of audits, by the margin."""
+class Asymmetry:
+    """Mean signed mirror index of a treatment over cells; its verdict, by the margin."""
 
     treatment: str
     network: str
@@ -33,11 +32,12 @@ class Lean:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean paired difference, treatment less control, of cells that share all else; data sets are blocks.
+    """Mean paired difference, treatment less control; datasets are blocks.
 
-    ``p`` and ``p_holm``: against no difference. ``p_equivalence``: against a difference of the margin or more, by two
-    one-sided tests. ``p_not_worse``: against being worse by the margin or more. ``verdict``: ``lower`` or ``higher`` where
-    ``p_holm`` is small, ``equivalent`` where the adjusted ``p_equivalence`` is, else ``undecided``.
+    ``p`` and ``p_holm``: against no difference. ``p_equivalence``: against a difference of the
+    margin or more, by two one-sided tests. ``p_not_worse``: against being worse by the margin or
+    more. ``verdict``: ``lower`` or ``higher`` where ``p_holm`` is small, ``equivalent`` where the
+    adjusted ``p_equivalence`` is, else ``undecided``.
     """
 
     treatment: str
@@ -61,7 +61,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, and what this study says of it: ``yes``, ``no`` or ``undecided``, in a sentence."""
+    """A claim of the paper, and whether this study supports it: yes, no or undecided."""
 
     name: str
     verdict: str
@@ -72,7 +72,7 @@ class Claim:
 class Findings:
     """All that is concluded."""
 
-    lean: tuple[Lean, ...]
+    lean: tuple[Asymmetry, ...]
     comparisons: tuple[Comparison, ...]
     claims: tuple[Claim, ...]
 
@@ -96,7 +96,7 @@ def findings_of(rows: Sequence[Row], table: StudyTable) -> Findings:
         The study: its control, margins and confidence.
     """
     good = [row for row in rows if not row["failure"] and row.get("mirror_index") is not None]
-    lean = _leans(good, table)
+    lean = _asymmetries(good, table)
     comparisons = [
         *_compared(good, table, "lean", None),
         *_compared(good, table, "dice", table.dice_margin),
@@ -105,7 +105,7 @@ def findings_of(rows: Sequence[Row], table: StudyTable) -> Findings:
     return Findings(tuple(lean), tuple(comparisons), claims_of(lean, comparisons, table))
 
 
-def _leans(rows: Sequence[Row], table: StudyTable) -> list[Lean]:
+def _asymmetries(rows: Sequence[Row], table: StudyTable) -> list[Asymmetry]:
     found = []
     for when, key in (("before", "mirror_index_before"), ("after", "mirror_index")):
         means = {
@@ -114,15 +114,17 @@ def _leans(rows: Sequence[Row], table: StudyTable) -> list[Lean]:
         }
         adjusted = dict(zip(means, holm([mean.p_zero() for mean in means.values()]), strict=True))
         for name, mean in means.items():
-            found.append(_lean(name, ALL, when, mean, adjusted[name], table))
+            found.append(_asymmetry(name, ALL, when, mean, adjusted[name], table))
             own = [row for row in rows if row["treatment"] == name]
             for network in _names(own, "network"):
                 part = _mean([row for row in own if row["network"] == network], key)
-                found.append(_lean(name, network, when, part, math.nan, table))
+                found.append(_asymmetry(name, network, when, part, math.nan, table))
     return found
 
 
-def _lean(name: str, network: str, when: str, mean: Mean, p_holm: float, table: StudyTable) -> Lean:
+def _asymmetry(
+    name: str, network: str, when: str, mean: Mean, p_holm: float, table: StudyTable
+) -> Asymmetry:
     low, high = mean.interval(table.confidence)
     low, high, margin = (
         max(low, -1.0),
@@ -131,10 +133,10 @@ def _lean(name: str, network: str, when: str, mean: Mean, p_holm: float, table: 
     )  # an index lies there; NaN stays
     verdict = "undecided"
     if low > margin or high < -margin:
-        verdict = "leans"
+        verdict = "asymmetric"
     elif -margin <= low and high <= margin:
-        verdict = "even"
-    return Lean(
+        verdict = "symmetric"
+    return Asymmetry(
         name,
         network,
         when,
@@ -218,9 +220,9 @@ def _comparison(
 
 
 def claims_of(
-    lean: Sequence[Lean], comparisons: Sequence[Comparison], table: StudyTable
+    lean: Sequence[Asymmetry], comparisons: Sequence[Comparison], table: StudyTable
 ) -> tuple[Claim, ...]:
-    """Say what the study says of the paper's three claims, for the control and the ``green`` init."""
+    """Judge the paper's three claims, for the control and the ``green`` init."""
     pooled = {(one.treatment, one.when): one for one in lean if one.network == ALL}
     against = {(one.treatment, one.outcome): one for one in comparisons}
     control, level = table.control, 1 - table.confidence
@@ -231,38 +233,37 @@ def claims_of(
     )
 
 
-def _persists(before: Lean | None, after: Lean | None, control: str) -> Claim:
+def _persists(before: Asymmetry | None, after: Asymmetry | None, control: str) -> Claim:
     name = "persists"
     if before is None or after is None:
         return Claim(
-            name,
-            "undecided",
-            f"No cells with {control} are done: nothing can be said of the lean yet.",
+            name, "undecided", f"No cells with {control} are done: the asymmetry is not known yet."
         )
-    verdict = {"leans": "yes", "even": "no"}.get(after.verdict, "undecided")
+    verdict = {"asymmetric": "yes", "symmetric": "no"}.get(after.verdict, "undecided")
     words = {
-        "yes": f"The lean of {control} is real and is there after fine-tuning",
-        "no": f"{control} is even after fine-tuning",
-        "undecided": f"Whether {control} leans after fine-tuning is not decided",
+        "yes": f"The asymmetry of {control} is still there after fine-tuning",
+        "no": f"{control} is symmetric after fine-tuning",
+        "undecided": f"Whether {control} is asymmetric after fine-tuning is not decided",
     }
     return Claim(
         name,
         verdict,
-        f"{words[verdict]}: mean mirror index {_figures(after)} after training, {_figures(before)} before ({_cells(after)}).",
+        f"{words[verdict]}: mean mirror index {_figures(after)} after training, "
+        f"{_figures(before)} before ({_cells(after)}).",
     )
 
 
-def _restores(after: Lean | None, change: Comparison | None, control: str) -> Claim:
+def _restores(after: Asymmetry | None, change: Comparison | None, control: str) -> Claim:
     name = "restores"
     if after is None:
         return Claim(
             name, "undecided", f"No cells with {DEFAULT} are done: nothing can be said of it yet."
         )
-    verdict = {"even": "yes", "leans": "no"}.get(after.verdict, "undecided")
+    verdict = {"symmetric": "yes", "asymmetric": "no"}.get(after.verdict, "undecided")
     words = {
         "yes": f"Uniform initialisation ({DEFAULT}) restores symmetry",
-        "no": f"{DEFAULT} leans after training",
-        "undecided": f"Whether {DEFAULT} is even after training is not decided",
+        "no": f"{DEFAULT} is asymmetric after training",
+        "undecided": f"Whether {DEFAULT} is symmetric after training is not decided",
     }
     less = (
         ""
@@ -272,7 +273,8 @@ def _restores(after: Lean | None, change: Comparison | None, control: str) -> Cl
     return Claim(
         name,
         verdict,
-        f"{words[verdict]}: mean mirror index {_figures(after)} after training{less} ({_cells(after)}).",
+        f"{words[verdict]}: mean mirror index {_figures(after)} after training{less} "
+        f"({_cells(after)}).",
     )
 
 
@@ -291,22 +293,23 @@ def _keeps(change: Comparison | None, control: str, level: float) -> Claim:
     elif change.verdict == "higher" or change.p_not_worse < level / 2:
         verdict, words = (
             "yes",
-            f"Accuracy is kept or better: {DEFAULT} is not worse than {control} by {change.margin:g} Dice",
+            f"Accuracy is kept or better: {DEFAULT} is not worse than {control} by "
+            f"{change.margin:g} Dice",
         )
     elif change.verdict == "lower":
         verdict, words = "no", f"{DEFAULT} is less accurate than {control}"
     return Claim(name, verdict, f"{words}: Dice differs by {_figures(change)} ({_cells(change)}).")
 
 
-def _figures(found: Lean | Comparison) -> str:
+def _figures(found: Asymmetry | Comparison) -> str:
     if math.isnan(found.low):
         return f"{found.value:+.3f} (no interval: too few cells)"
     return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
-def _cells(found: Lean | Comparison) -> str:
+def _cells(found: Asymmetry | Comparison) -> str:
     what = "pairs" if isinstance(found, Comparison) else "cells"
-    return f"{found.cells} {what}, {found.datasets} data set{'s' if found.datasets > 1 else ''}"
+    return f"{found.cells} {what}, {found.datasets} dataset{'s' if found.datasets > 1 else ''}"
 
 
 def _mean(rows: Sequence[Row], key: str) -> Mean:

@@ -1,6 +1,7 @@
-"""The folder of a study: a folder a cell with its row, locks of the operating system, and the table of all rows.
+"""The folder of a study: one folder per cell with its row, locks, and the table of all rows.
 
-Any number of processes, on one machine or on several that share the folder, may work on it at the same time.
+Any number of processes, on one machine or on several that share the folder, may work on it at the
+same time.
 """
 
 import csv
@@ -47,7 +48,8 @@ class StudyFolder:
             )
         if not path.resolve().parent.is_dir():
             raise BadInputError(
-                f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
+                f"the folder {path.parent} of {path.name} does not exist, expected one to write "
+                "to; create it first"
             )
         name = path / "name.txt"
         if (
@@ -56,22 +58,20 @@ class StudyFolder:
             and not name.exists()
         ):
             raise BadInputError(
-                f"{path} is not empty and holds no study, expected a new folder for --out; choose another"
+                f"{path} is not empty and holds no study, expected a new folder for --out; choose "
+                "another"
             )
         path.mkdir(exist_ok=True)
         remove_stale(name)
-        if (
-            not name.exists()
-        ):  # the first thing that is in it, so that it is known as a study whatever happens
-            with (
-                suppress(BadInputError),
-                written_beside(name, force=False) as part,
-            ):  # another process may be faster
+        if not name.exists():  # written first, so that the folder is known as a study
+            # Another process may be faster.
+            with suppress(BadInputError), written_beside(name, force=False) as part:
                 part.write_text(plan.table.name + "\n", encoding="utf-8")
-        held = name.read_text(encoding="utf-8", errors="replace").strip()
-        if held != plan.table.name:
+        found = name.read_text(encoding="utf-8", errors="replace").strip()
+        if found != plan.table.name:
             raise BadInputError(
-                f"{path} holds the study {held[:100]!r}, expected {plan.table.name!r}; choose another folder for --out"
+                f"{path} holds the study {found[:100]!r}, expected {plan.table.name!r}; choose "
+                "another folder for --out"
             )
         (path / "cells").mkdir(exist_ok=True)
 
@@ -87,17 +87,17 @@ class StudyFolder:
             return None
 
     def pending(self, retry: bool = False) -> list[Cell]:
-        """Return the cells that have no row, those of the first seeds first; with ``retry`` those that failed, too.
+        """Return the cells without a row, first seeds first; with ``retry`` failed ones too.
 
         An unfinished study so holds whole repetitions.
         """
         rows = ((cell, self.row(cell)) for cell in self._plan.cells)
         left = [cell for cell, row in rows if row is None or (retry and row["failure"])]
-        return sorted(left, key=lambda cell: cell.recipe.seed)
+        return sorted(left, key=lambda cell: cell.options.seed)
 
     @contextmanager
     def claiming(self, cell: Cell) -> Iterator[bool]:
-        """Try to be the one that works on a cell; give whether that succeeded. A killed process gives it up."""
+        """Try to lock a cell; give whether that succeeded. A killed process releases it."""
         self.of(cell).mkdir(exist_ok=True)
         with try_lock(self.path / "cells" / f"{cell.name}.lock") as mine:
             yield mine
@@ -112,7 +112,7 @@ class StudyFolder:
         return [row for cell in self._plan.cells if (row := self.row(cell)) is not None]
 
     def curves(self) -> list[Row]:
-        """Return what the looks of the cells during training saw."""
+        """Return what the validation runs of the cells measured."""
         found = []
         for cell in self._plan.cells:
             file, row = self.of(cell) / "curve.json", self.row(cell)
@@ -124,19 +124,19 @@ class StudyFolder:
         return found
 
     @contextmanager
-    def tables_held(self) -> Iterator[None]:
-        """Hold the right to write what belongs to all cells."""
+    def tables_locked(self) -> Iterator[None]:
+        """Be the only process that writes what belongs to all cells."""
         with wait_lock(self.path / "tables.lock"):
             yield
 
     def write_rows(self, rows: Sequence[Row]) -> None:
-        """Write rows.csv: one line a cell, the columns of all cells."""
+        """Write rows.csv: one line per cell, the columns of all cells."""
         with written_beside(self.path / "rows.csv") as part:
             part.write_text(as_csv(rows))
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Write rows as CSV: what identifies them, scores and shares first; numbers in full, nothing where there is none."""
+    """Return rows as CSV: identity, scores and shares first; missing values are empty."""
     slots = max((row.get("slices") or 0 for row in rows), default=0)
     shares = [f"share_{slot}" for slot in range(slots)]
     first = [*FIRST, *shares, *MEASURED, "seconds", "failure"]

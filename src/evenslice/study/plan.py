@@ -1,4 +1,4 @@
-"""What a study is to do: a TOML file of grids, expanded into cells; nothing is opened or built here."""
+"""The plan of a study: a TOML file of grids, expanded into cells; nothing is opened."""
 
 import hashlib
 import itertools
@@ -36,7 +36,8 @@ class DatasetTable(Table):
     raw, labels
         Training volume and its labels.
     test
-        ``Z0:Z1``, slices of that volume that are scored and not trained on; the last 20 % when None.
+        ``Z0:Z1``, slices of that volume that are scored and not trained on; the last 20 % when
+        None.
     test_raw, test_labels
         A volume of its own to score instead, the whole of it.
     target, ignore_label
@@ -60,11 +61,11 @@ class AuditTable(Table):
     tile: Annotated[int, Field(ge=16)] = 256
     margin: Part = 0.05
     watch_windows: Annotated[int, Field(ge=0)] = 0
-    """Windows that are looked at during training too, at every look at the validation slices; 0 for none."""
+    """Windows audited at every validation run during training; 0 for none."""
 
 
 class StudyTable(Table):
-    """A study file. ``train`` holds what all cells share, each ``grid`` lists of what varies; keys are those of ``TrainOptions``."""
+    """A study file: ``train`` is shared by all cells, each ``grid`` lists what varies."""
 
     name: str
     title: str = ""
@@ -86,19 +87,19 @@ class Cell:
 
     Attributes
     ----------
-    recipe
+    options
         How the network is built and trained.
     dataset
         Name of the data set.
     audit
         How it is audited.
     varied
-        Names of the fields of the recipe that are not the same in all cells of the study.
+        Names of the options that are not the same in all cells of the study.
     several
         Whether the study compares several pretrained weights of this network.
     """
 
-    recipe: TrainOptions
+    options: TrainOptions
     dataset: str
     audit: AuditTable
     varied: tuple[str, ...] = field(default=(), compare=False)
@@ -108,19 +109,21 @@ class Cell:
     def weights(self) -> str:
         """The weights by name; of a file its name without folders."""
         return (
-            Path(self.recipe.weights).name if _is_file(self.recipe.weights) else self.recipe.weights
+            Path(self.options.weights).name
+            if _is_file(self.options.weights)
+            else self.options.weights
         )
 
     @property
     def treatment(self) -> str:
-        """What is done about the lean, in a few words: the init, and what differs from plain training."""
-        recipe = self.recipe
-        words: list[str] = ["random weights" if recipe.weights == "none" else recipe.init]
-        words += [f"{recipe.tie} tie"] if recipe.tie != "none" else []
-        words += ["reverse-z"] if recipe.reverse_z else []
+        """The treatment in a few words: the init, and what differs from plain training."""
+        options = self.options
+        words: list[str] = ["random weights" if options.weights == "none" else options.init]
+        words += [f"{options.tie} tie"] if options.tie != "none" else []
+        words += ["reverse-z"] if options.reverse_z else []
         words += (
-            [f"augment {recipe.augment}"]
-            if recipe.augment != "flips" and "augment" in self.varied
+            [f"augment {options.augment}"]
+            if options.augment != "flips" and "augment" in self.varied
             else []
         )
         return ", ".join(words)
@@ -128,33 +131,33 @@ class Cell:
     @property
     def network(self) -> str:
         """Architecture and encoder, with the weights where a study compares several."""
-        name = f"{self.recipe.arch} {self.recipe.encoder}"
+        name = f"{self.options.arch} {self.options.encoder}"
         return (
-            f"{name} ({self.weights})" if self.several and self.recipe.weights != "none" else name
+            f"{name} ({self.weights})" if self.several and self.options.weights != "none" else name
         )
 
     @property
     def context(self) -> str:
-        """What two cells share that are compared with each other, all but the treatment, as a short name."""
+        """A hash of all but the treatment: cells are compared that share it."""
         treated = {"init", "tie", "reverse_z", "weights", "augment"}
-        rest = self.recipe.model_dump(exclude=treated | set(OWN), exclude_defaults=True)
+        rest = self.options.model_dump(exclude=treated | set(OWN), exclude_defaults=True)
         text = json.dumps([self.network, self.dataset, rest], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
     def name(self) -> str:
-        """A name for its folder: readable, and no two cells of any study share it; what is left to defaults does not count."""
-        asked = self.recipe.model_dump(exclude={"weights"}, exclude_defaults=True) | {
+        """A readable name for its folder, unique over studies; defaults do not count."""
+        asked = self.options.model_dump(exclude={"weights"}, exclude_defaults=True) | {
             "weights": self.weights
         }
         audit = self.audit.model_dump(exclude_defaults=True)
         text = json.dumps([asked, self.dataset, audit], sort_keys=True, default=str)
         words = [
-            self.recipe.arch,
-            self.recipe.encoder,
+            self.options.arch,
+            self.options.encoder,
             self.treatment,
             self.dataset,
-            f"seed{self.recipe.seed}",
+            f"seed{self.options.seed}",
         ]
         plain = "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words)
         return f"{plain[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -207,7 +210,8 @@ def read_study(path: str | Path) -> Plan:
     treatments = {cell.treatment for cell in cells.values()}
     if "control" in table.model_fields_set and table.control not in treatments:
         raise BadInputError(
-            f"{path}: control is {table.control!r}, expected a treatment of the grids ({', '.join(sorted(treatments)[:MOST_NAMED])}); choose one"
+            f"{path}: control is {table.control!r}, expected a treatment of the grids "
+            f"({', '.join(sorted(treatments)[:MOST_NAMED])}); choose one"
         )
     return Plan(table, path.resolve().parent, _with_varied(tuple(cells.values())))
 
@@ -220,7 +224,8 @@ def _check_count(grids: Sequence[Mapping[str, Any]], path: Path) -> None:
     )
     if count > MOST_CELLS:
         raise BadInputError(
-            f"{path}: the grids make {count} cells, expected at most {MOST_CELLS} trainings; make the lists shorter"
+            f"{path}: the grids make {count} cells, expected at most {MOST_CELLS} trainings; make "
+            "the lists shorter"
         )
 
 
@@ -229,7 +234,8 @@ def _combinations(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     for key, value in grid.items():
         if value == []:
             raise BadInputError(
-                f"{where}.{key} is an empty list, expected at least one value; add one or take it out"
+                f"{where}.{key} is an empty list, expected at least one value; add one or take it "
+                "out"
             )
     axes = [
         [(key, one) for one in (value if isinstance(value, list) else [value])]
@@ -242,35 +248,37 @@ def _cell(table: StudyTable, values: dict[str, Any], path: Path, number: int) ->
     where = f"{path}: grid.{number}"
     if not isinstance(values.get(DATASET), str):
         raise BadInputError(
-            f"{where}.dataset is {values.get(DATASET)!r}, expected a name or a list of names; add it"
+            f"{where}.dataset is {values.get(DATASET)!r}, expected a name or a list of names; add "
+            "it"
         )
     dataset = values.pop(DATASET)
     tile = values.pop("tile", table.audit.tile)
     for key in OWN:
         if key in values or key in table.train:
             raise BadInputError(
-                f"{where}.{key} is given, expected none: the data set says what is scored, and the last state is kept; take it out"
+                f"{where}.{key} is given, expected none: the data set says what is scored, and the "
+                "last state is kept; take it out"
             )
     chosen = {"precision": table.precision} | table.train | values
     weights = chosen.get("weights", "imagenet")
     if isinstance(weights, str) and _is_file(weights) and not Path(weights).is_absolute():
         chosen["weights"] = str((path.resolve().parent / weights).resolve())
     own = table.datasets.get(dataset)
-    told = {} if own is None else {"target": own.target, "ignore_label": own.ignore_label}
-    recipe = TrainOptions.read(chosen | told | {"keep": "last"}, where)
+    target = {} if own is None else {"target": own.target, "ignore_label": own.ignore_label}
+    options = TrainOptions.read(chosen | target | {"keep": "last"}, where)
     audit = validated(AuditTable, table.audit.model_dump() | {"tile": tile}, where)
-    return Cell(recipe, dataset, audit)
+    return Cell(options, dataset, audit)
 
 
 def _with_varied(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    """Tell each cell what varies in the study."""
-    dumps = [cell.recipe.model_dump() for cell in cells]
+    """Record in each cell what varies in the study."""
+    dumps = [cell.options.model_dump() for cell in cells]
     varied = tuple(
         key for key in dumps[0] if len({json.dumps(one[key], default=str) for one in dumps}) > 1
     )
     weights: dict[str, set[str]] = {}
     for cell in cells:
-        weights.setdefault(cell.network, set()).add(cell.recipe.weights)
+        weights.setdefault(cell.network, set()).add(cell.options.weights)
     several = {name: len(found - {"none"}) > 1 for name, found in weights.items()}
     return tuple(replace(cell, varied=varied, several=several[cell.network]) for cell in cells)
 

@@ -1,13 +1,15 @@
-"""Study: expand the grid, take pending cells one by one, run each to its row, compare, write."""
+"""Study: expand the grid, run the pending cells one by one, compare their rows, write."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evenslice.model.provenance import provenance_of
+from evenslice.options import StudyOptions
 from evenslice.progress import Progress, silent
+from evenslice.segmentation.cluster import connected, outcome
 from evenslice.study.cell import drop_models, run_cell
 from evenslice.study.data import Data, check_data, data_of, is_made, make_data
 from evenslice.study.findings import Findings, findings_of
@@ -27,11 +29,11 @@ class Study:
     plan
         What it is to do.
     rows
-        One a cell that is done, failures with their reason.
+        One per cell that is done, failures with their reason.
     curves
-        What was seen during training.
+        What was measured during training.
     findings
-        What the rows say together.
+        Comparisons over all rows.
     provenance
         Command, seeds, versions, and hashes of the study file's data.
     """
@@ -68,74 +70,68 @@ class Study:
 def study(
     file: str | Path,
     out: str | Path,
+    options: StudyOptions | None = None,
     *,
-    device: str = "auto",
-    retry: bool = False,
-    scheduler: str | None = None,
-    told: Callable[[Study], None] | None = None,
     progress: Progress = silent,
+    **changes: Any,
 ) -> Study:
-    """Run the cells of a study that are pending, and compare all that are done.
+    """Run the pending cells of a study, and compare all that are done.
 
-    Several processes may be given the same folder: each takes cells that no other works on. A killed one loses nothing but
-    the steps since the last look at the validation slices.
+    Several processes may be given the same folder: each takes cells that no other works on. A
+    killed process loses only the steps since its last validation run.
 
     Parameters
     ----------
     file
         The TOML file.
     out
-        Folder of the study; made when missing, gone on with when it holds this study.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    retry
-        Whether cells that failed are run again.
-    scheduler
-        Address of a Dask scheduler whose workers run the cells, seeing the same folders; None to run them here.
-    told
-        Called with the result while no other process writes what belongs to all cells.
+        Folder of the study; made when missing, resumed when it holds this study.
+    options, changes
+        ``StudyOptions``, and its fields as keyword arguments: ``device``, ``retry`` (run failed
+        cells again), ``scheduler`` (address of a Dask scheduler whose workers see the folders).
     progress
         How to show the progress.
 
     Raises
     ------
     BadInputError
-        If the file cannot be used, data are missing, or the folder holds something else. What fails in a cell is a row.
+        If the file cannot be used, data are missing, or the folder holds something else. What
+        fails in a cell is a row.
     OSError
-        If the disk is full or fails; run again, the study goes on.
+        If the disk is full or fails; run again to resume.
     """
+    asked = StudyOptions.of(options, changes)
     plan = read_study(file)
     data = check_data(plan, Path(out))
     folder = StudyFolder(Path(out), plan)
-    with folder.tables_held():
-        for name in filter(lambda name: is_made(plan, name), data):
-            make_data(data[name])
-    pending = folder.pending(retry)
+    with folder.tables_locked():
+        for name in data:
+            if is_made(plan, name):
+                make_data(data[name])
+    pending = folder.pending(asked.retry)
     with progress(f"study {plan.table.name}", len(plan.cells)) as step:
         for _ in range(len(plan.cells) - len(pending)):
             step()
-        if scheduler is None:
+        if asked.scheduler is None:
             for cell in pending:
-                step(do_cell(folder, plan, cell, data[cell.dataset], device, retry))
+                step(run_pending(folder, plan, cell, data[cell.dataset], asked))
         else:
-            from evenslice.study.cluster import do_on_cluster
-
-            for note in do_on_cluster(scheduler, Path(file), folder.path, pending, device, retry):
+            for note in _on_cluster(Path(file), folder.path, pending, asked):
                 step(note)
-    _tidy(folder, plan)
-    return gathered(folder, plan, told)
+    _remove_models(folder, plan)
+    return gathered(folder, plan)
 
 
-def do_cell(
-    folder: StudyFolder, plan: Plan, cell: Cell, data: Data, device: str, retry: bool = False
+def run_pending(
+    folder: StudyFolder, plan: Plan, cell: Cell, data: Data, options: StudyOptions
 ) -> str:
     """Run one cell unless another process does or did; return a word on how it went."""
     with folder.claiming(cell) as mine:
         if not mine:
             return "in another process"
         row = folder.row(cell)
-        if row is None or (retry and row["failure"]):
-            row = run_cell(cell, data, folder.of(cell), device)
+        if row is None or (options.retry and row["failure"]):
+            row = run_cell(cell, data, folder.of(cell), options.device)
             folder.keep(cell, row)
             gathered(folder, plan)
         if not plan.table.keep_models:
@@ -143,8 +139,26 @@ def do_cell(
     return f"{cell.treatment}: {row['failure'][:60] or format(row['mirror_index'] or 0.0, '+.3f')}"
 
 
-def _tidy(folder: StudyFolder, plan: Plan) -> None:
-    """Remove models that a process left behind which ended just after it had kept their row."""
+def _on_cluster(
+    file: Path, out: Path, cells: Sequence[Cell], options: StudyOptions
+) -> Iterator[str]:
+    """Hand the cells to the workers of a Dask cluster (extra ``dask``), yield a word on each."""
+    with connected(str(options.scheduler)) as (distributed, client):
+        given = (str(file.resolve()), str(out.resolve()), options)
+        tasks = [client.submit(_on_worker, cell.name, *given, pure=False) for cell in cells]
+        for task in distributed.as_completed(tasks, loop=client.loop):
+            yield str(outcome(task, distributed))
+
+
+def _on_worker(name: str, file: str, out: str, options: StudyOptions) -> str:
+    plan = read_study(file)
+    cell = next(one for one in plan.cells if one.name == name)
+    data = data_of(plan, cell.dataset, Path(out))
+    return run_pending(StudyFolder(Path(out), plan), plan, cell, data, options)
+
+
+def _remove_models(folder: StudyFolder, plan: Plan) -> None:
+    """Remove the models of processes that were killed just after they had kept their row."""
     for cell in () if plan.table.keep_models else plan.cells:
         if folder.row(cell) is not None and any(folder.of(cell).glob("model*.safetensors")):
             with folder.claiming(cell) as mine:
@@ -152,46 +166,41 @@ def _tidy(folder: StudyFolder, plan: Plan) -> None:
                     drop_models(folder.of(cell))
 
 
-def gathered(folder: StudyFolder, plan: Plan, told: Callable[[Study], None] | None = None) -> Study:
-    """Compare all rows that there are, and write rows.csv and study.json, and what ``told`` does."""
-    with folder.tables_held():
+def gathered(folder: StudyFolder, plan: Plan) -> Study:
+    """Compare all rows that there are, and write rows.csv and study.json."""
+    with folder.tables_locked():
         rows = folder.rows()
-        findings = findings_of(rows, plan.table)
-        result = Study(
-            plan, tuple(rows), tuple(folder.curves()), findings, _provenance(plan, folder.path)
-        )
+        found, made = findings_of(rows, plan.table), _provenance(plan, folder.path)
+        result = Study(plan, tuple(rows), tuple(folder.curves()), found, made)
         folder.write_rows(rows)
         with written_beside(folder.path / "study.json") as part:
             part.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
-        if told is not None:
-            told(result)
     return result
 
 
 def _provenance(plan: Plan, out: Path) -> dict[str, Any]:
-    named = {cell.dataset: data_of(plan, cell.dataset, out) for cell in plan.cells}
     read = {
         f"{name} {role}": path
-        for name, data in named.items()
-        for role, path in data.roles().items()
+        for name in dict.fromkeys(cell.dataset for cell in plan.cells)
+        for role, path in data_of(plan, name, out).roles().items()
     }
-    return provenance_of(None, **read) | {
-        "seeds": sorted({cell.recipe.seed for cell in plan.cells})
-    }
+    seeds = sorted({cell.options.seed for cell in plan.cells})
+    return provenance_of(None, **read) | {"seeds": seeds}
 
 
 def _settings(plan: Plan) -> dict[str, str]:
-    table, recipes = plan.table, [cell.recipe.model_dump() for cell in plan.cells]
+    table, all_options = plan.table, [cell.options.model_dump() for cell in plan.cells]
     shared = {
-        key: recipes[0][key]
-        for key in recipes[0]
-        if all(one[key] == recipes[0][key] for one in recipes)
+        key: all_options[0][key]
+        for key in all_options[0]
+        if all(one[key] == all_options[0][key] for one in all_options)
     }
     left_out = ("validation", "weights", "keep")
     return {
-        "data sets": _named(cell.dataset for cell in plan.cells),
+        "datasets": _named(cell.dataset for cell in plan.cells),
         "networks": _named(cell.network for cell in plan.cells),
-        "audit": f"{', '.join(table.audit.methods)}; {table.audit.windows} windows, margin {table.audit.margin:g}",
+        "audit": f"{', '.join(table.audit.methods)}; {table.audit.windows} windows, "
+        f"margin {table.audit.margin:g}",
         **{
             key.replace("_", " "): str(value)
             for key, value in shared.items()

@@ -259,7 +259,10 @@ def test_findings_by_hand():
     lean = {(one.treatment, one.when): one for one in result.lean if one.network == "all"}
     assert lean["rgb", "after"].value == pytest.approx(-0.2)
     assert lean["rgb", "before"].value == pytest.approx(-0.4)
-    assert (lean["rgb", "after"].verdict, lean["green", "after"].verdict) == ("leans", "even")
+    assert (lean["rgb", "after"].verdict, lean["green", "after"].verdict) == (
+        "asymmetric",
+        "symmetric",
+    )
     change = {one.outcome: one for one in result.comparisons}
     assert change["lean"].value == pytest.approx(np.mean([0.01 - 0.2, 0.01 - 0.22, 0 - 0.18]))
     assert change["lean"].verdict == "lower"

@@ -23,13 +23,13 @@ def test_every_combination_is_a_cell_and_no_cell_is_there_twice(tmp_path):
         + 'init = ["rgb", "green"]\nseed = [0, 1, 2]\n[[grid]]\ndataset = "phantom"\ninit = "green"\nslices = [3, 5]\n'
     )
     cells = planned(tmp_path, text).cells
-    assert [(c.recipe.init, c.recipe.seed, c.recipe.slices) for c in cells] == [
+    assert [(c.options.init, c.options.seed, c.options.slices) for c in cells] == [
         *(("rgb", s, 3) for s in range(3)),
         *(("green", s, 3) for s in range(3)),
         ("green", 0, 5),
     ]
     assert len({cell.name for cell in cells}) == 7
-    assert cells[0].varied == ("init", "slices", "seed")
+    assert set(cells[0].varied) == {"init", "slices", "seed"}
 
 
 def test_what_all_share_comes_from_train_and_a_grid_wins(tmp_path):
@@ -37,7 +37,7 @@ def test_what_all_share_comes_from_train_and_a_grid_wins(tmp_path):
         tmp_path,
         'name = "x"\nprecision = "bf16"\n[train]\nsteps = 7\ncrop = 64\n[[grid]]\ndataset = "phantom"\ncrop = 32\n',
     )
-    recipe = plan.cells[0].recipe
+    recipe = plan.cells[0].options
     assert (recipe.steps, recipe.crop, recipe.precision, recipe.keep) == (7, 32, "bf16", "last")
 
 
@@ -73,7 +73,7 @@ def test_weights_and_data_lie_beside_the_file(tmp_path):
         + 'weights = "w/a.safetensors"\n[datasets.mine]\nraw = "raw.tif"\nlabels = "l.tif"\n'
     )
     plan = planned(tmp_path, text)
-    assert plan.cells[0].recipe.weights == str(tmp_path / "w" / "a.safetensors")
+    assert plan.cells[0].options.weights == str(tmp_path / "w" / "a.safetensors")
     assert plan.cells[0].weights == "a.safetensors"
     assert data_of(plan, "mine", tmp_path).raw == str(tmp_path / "raw.tif")
     moved = planned(tmp_path, text.replace("w/a", "v/a"))
