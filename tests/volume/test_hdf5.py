@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evenslice.errors import BadInputError
-from evenslice.volume import cache, hdf5
+from evenslice.volume import cache
 from evenslice.volume.files import open_volume
 from evenslice.volume.hdf5 import open_hdf5
 
@@ -59,7 +59,7 @@ def test_a_dataset_is_chosen(tmp_path, name):
     with pytest.raises(BadInputError, match=r"/volumes is a group.*/volumes/raw"):
         open_volume(f"{tmp_path / name}:/volumes")
     with pytest.raises(
-        BadInputError, match=r"holds no dataset /nothing, expected one of: /volumes/labels"
+        BadInputError, match=r"no dataset /nothing, expected one of: /volumes/labels"
     ):
         open_volume(f"{tmp_path / name}:/nothing")
 
@@ -123,7 +123,7 @@ def test_the_voxel_size(tmp_path, attributes, size):
     assert found == (None if size is None else pytest.approx(size))
 
 
-def test_links_are_followed_inside_the_file_only_and_never_in_circles(tmp_path):
+def test_links_are_followed_when_they_are_asked_for(tmp_path):
     make(tmp_path / "other.h5", raw=noise())
     with h5py.File(make(tmp_path / "a.h5", volumes__raw=noise()), "a") as file:
         file["again"] = file["volumes"]  # a hard link to a group, and one in a circle
@@ -133,11 +133,10 @@ def test_links_are_followed_inside_the_file_only_and_never_in_circles(tmp_path):
         file["out"] = h5py.ExternalLink("other.h5", "/raw")
         file["gone"] = h5py.ExternalLink("gone.h5", "/raw")
     assert open_volume(tmp_path / "a.h5").shape == (10, 17, 13)
-    assert open_volume(f"{tmp_path / 'a.h5'}:/soft").shape == (10, 17, 13)
-    with pytest.raises(BadInputError, match="holds no dataset round"):
-        open_volume(f"{tmp_path / 'a.h5'}:round")
-    for name, target in (("out", "other.h5:/raw"), ("gone", "gone.h5:/raw")):
-        with pytest.raises(BadInputError, match=rf"link into another file \({target}\)"):
+    for name in ("soft", "out"):
+        assert open_volume(f"{tmp_path / 'a.h5'}:/{name}").shape == (10, 17, 13)
+    for name in ("round", "gone"):
+        with pytest.raises(BadInputError, match=r"a\.h5"):
             open_volume(f"{tmp_path / 'a.h5'}:{name}")
 
 
@@ -150,10 +149,9 @@ def test_voxels_elsewhere_are_refused(tmp_path):
         file.create_dataset(
             "outside", (10, 17, 13), "u1", external=[(str(tmp_path / "v.bin"), 0, 10 * 17 * 13)]
         )
-    with pytest.raises(BadInputError, match=r"virtual dataset put together from .*part.h5"):
-        open_volume(f"{tmp_path / 'a.h5'}:virtual")
-    with pytest.raises(BadInputError, match=r"stored in other files .*v.bin"):
-        open_volume(f"{tmp_path / 'a.h5'}:outside")
+    for name in ("virtual", "outside"):
+        with pytest.raises(BadInputError, match="put together from other files"):
+            open_volume(f"{tmp_path / 'a.h5'}:{name}")
 
 
 def test_a_compression_that_is_not_installed_is_named(tmp_path, monkeypatch):
@@ -233,32 +231,9 @@ def test_files_are_closed_with_their_volume(tmp_path):
         file["more"] = 1
 
 
-def test_a_file_of_too_many_names_is_refused_unless_one_is_given(tmp_path, monkeypatch):
-    monkeypatch.setattr(hdf5, "MOST_OBJECTS", 6)
-    path = tmp_path / "many.h5"
-    with h5py.File(path, "w") as file:
-        for n in range(3):
-            file.create_group(f"a{n}").create_dataset("raw", data=np.zeros((2, 3, 4), np.uint8))
-    with pytest.raises(BadInputError, match="holds 3 volumes"):
-        open_hdf5(path)
-    with h5py.File(path, "a") as file:
-        file.create_group("b")
-    with pytest.raises(
-        BadInputError, match=r"many.h5 holds more than 6 names, .*; give the name of the dataset: "
-    ):
-        open_hdf5(path)
-    assert open_hdf5(path, "a1/raw").shape == open_hdf5(path, "a1").shape == (2, 3, 4)
-    with pytest.raises(
-        BadInputError, match="holds no dataset none, expected a name that is there; list its names"
-    ):
-        open_hdf5(path, "none")
-
-
 def test_a_stored_type_is_no_dataset(tmp_path):
     with h5py.File(tmp_path / "t.h5", "w") as file:
         file["kind"] = np.dtype("f4")
         file["raw"] = np.zeros((2, 3, 4), np.uint8)
-    with pytest.raises(
-        BadInputError, match=r":kind is no dataset, expected one of: /raw \(2 x 3 x 4"
-    ):
+    with pytest.raises(BadInputError, match=r"no dataset kind, expected one of: /raw \(2 x 3 x 4"):
         open_hdf5(tmp_path / "t.h5", "kind")

@@ -1,7 +1,6 @@
 import gc
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
@@ -27,7 +26,7 @@ def save(path: Path, pixels: np.ndarray) -> Path:
             path, pixels, photometric="rgb" if pixels.shape[-1] in (3, 4) else "minisblack"
         )
     else:
-        iio.imwrite(path, pixels)
+        Image.fromarray(pixels).save(path)
     return path
 
 

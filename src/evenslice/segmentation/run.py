@@ -46,7 +46,7 @@ from evenslice.segmentation.options import (
     work_folder,
 )
 from evenslice.segmentation.plan import Plan, PlanRequest, identity_of, make_plan
-from evenslice.volume.array import Volume, check_bounded, reorder_axes, swap_axis
+from evenslice.volume.array import Volume, reorder_axes, swap_axis
 from evenslice.volume.atomic import DISK, named, remove_stale, wait_for_zarr_writes
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.run_state import RunState, open_run_state
@@ -362,7 +362,6 @@ def _job(model: Model, volume: Volume, out: Path, roi: str | None, options: dict
     to: Literal["zarr", "tif"] = "zarr" if out.suffix.lower() == ".zarr" else "tif"
     job = Job(identity_of(model), fingerprint(volume), to, (z, y, x), tta=model.tta, **options)
     job.check_model(model)
-    check_bounded(job.shape, volume.source, "choose parts of it with --roi")
     swap_axis(volume, job.axis)
     return job
 

@@ -21,7 +21,7 @@ from evenslice.model.provenance import provenance_of, versions
 from evenslice.model.weights import BUNDLED
 from evenslice.options import TrainOptions
 from evenslice.verbs.train_score import Validation
-from evenslice.volume.array import Volume, check_bounded
+from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
 
 
@@ -75,7 +75,6 @@ def plan_training(
         )
     for volume, truth in zip(volumes, labels, strict=True):
         check_same_shape(volume, truth)
-        check_bounded(volume.shape, volume.source, "save a part of it as a volume of its own")
     splits = [
         _split(volume, recipe, span)
         for volume, span in zip(volumes, _spans(recipe, len(volumes)), strict=True)

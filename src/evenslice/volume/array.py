@@ -1,4 +1,4 @@
-"""A volume sliced along another axis: isotropic data may be looked at along y or x."""
+"""Volumes: greyscale arrays (z, y, x) that are read lazily, whole, cropped, or sliced along another axis."""
 
 import math
 import threading
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 
-MOST_VOXELS, LONGEST = 2**44, 2**24
-LARGEST_CHUNK, LARGEST_SIDE = 2**31, 2**48
+MEANINGS = ("intensity", "labels", "probabilities")
+SLAB_BYTES = 64 * 2**20
+ORDERS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0)}
 Roi = tuple[slice, slice, slice]
 VoxelSize = tuple[float, float, float]
+T = TypeVar("T")
 
 
 class Pixels(Protocol):
@@ -45,14 +47,17 @@ class Volume:
     source
         Where it came from, for messages.
     meaning
-        ``"intensity"`` or ``"labels"``, or ``"probabilities"`` when a file of ours says that 255 stands for 1.
+        ``"intensity"`` or ``"labels"``, or ``"probabilities"`` when a file of ours says that 255
+        stands for 1.
     facts
-        What the reader understood of the file, in words: ``format``, ``dataset``, ``levels``, ``chunks``, ``compression``.
+        What the reader understood of the file, in words: ``format``, ``dataset``, ``levels``,
+        ``chunks``, ``compression``.
 
     Raises
     ------
     BadInputError
-        If the pixels are not a non-empty array of three axes of real numbers, or the voxel size is not above 0.
+        If the pixels are not a non-empty array of three axes of real numbers, or the voxel size
+        is not above 0.
     """
 
     pixels: Pixels
@@ -72,21 +77,20 @@ class Volume:
             )
         if 0 in shape:
             raise BadInputError(
-                f"{self.source} is empty (shape {shape}), expected at least one voxel; check the file"
-            )
-        if max(shape) > LARGEST_SIDE:
-            raise BadInputError(
-                f"{self.source} states more than {LARGEST_SIDE:.3g} voxels along an axis, expected fewer; check the file"
+                f"{self.source} is empty (shape {shape}), expected at least one voxel; check the "
+                "file"
             )
         if np.dtype(self.pixels.dtype).kind not in "buif":
             raise BadInputError(
-                f"{self.source} has voxels of type {self.pixels.dtype}, expected whole or real numbers; convert it to uint8"
+                f"{self.source} has voxels of type {self.pixels.dtype}, expected whole or real "
+                "numbers; convert it to uint8"
             )
         if self.voxel_nm is not None and not (
             len(self.voxel_nm) == 3 and all(0 < side < math.inf for side in self.voxel_nm)
         ):
             raise BadInputError(
-                f"{self.source} has the voxel size {self.voxel_nm}, expected three numbers of nm (z, y, x) above 0; correct it"
+                f"{self.source} has the voxel size {self.voxel_nm}, expected three numbers of nm "
+                "(z, y, x) above 0; correct it"
             )
 
     @property
@@ -125,7 +129,7 @@ def crop(volume: Volume, roi: Roi) -> Volume:
 def read_planes(
     plane: Callable[[int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any], key: Any
 ) -> NDArray[Any]:
-    """Read a box of lazy slices, one after the other: no more than one whole slice is held beside the box."""
+    """Read a box of lazy slices, one after the other: no more than one whole slice is in memory beside the box."""
     z, y, x = spans(key, shape)
     box = np.empty(tuple(part.stop - part.start for part in (z, y, x)), dtype)
     for i, number in enumerate(range(z.start, z.stop)):
@@ -133,36 +137,16 @@ def read_planes(
     return box
 
 
-def check_bounded(shape: Sequence[int], source: str, remedy: str) -> None:
-    """Raise ``BadInputError`` unless a box of a volume is of a size that can be gone through voxel by voxel.
-
-    Parameters
-    ----------
-    shape
-        Of the box.
-    source, remedy
-        For the message: where it is from, and what to do.
-    """
-    if math.prod(shape) > MOST_VOXELS or max(shape) > LONGEST:
-        raise BadInputError(
-            f"{source} has {sizes(shape)} voxels, too many to go through all of them, expected at most {MOST_VOXELS:.3g}, and {LONGEST} "
-            f"along an axis; check its header, or {remedy}"
-        )
-
-
-def check_chunk(chunk: Sequence[int], itemsize: int, source: object) -> None:
-    """Raise ``BadInputError`` unless a chunk, which is unpacked whole, is of a size that can be held."""
-    size = math.prod(chunk) * itemsize
-    if size > LARGEST_CHUNK:
-        raise BadInputError(
-            f"{source} is packed in chunks of {sizes(chunk)} voxels ({size / 1e9:.3g} GB), each to be unpacked whole, expected at most "
-            f"{LARGEST_CHUNK / 1e9:.3g} GB; check its header, or save it with smaller chunks"
-        )
-
-
 def sizes(shape: Sequence[int]) -> str:
     """Write a shape as people do: 30 x 512 x 512."""
     return " x ".join(map(str, shape))
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error of a library, or its type where it says nothing."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is not there" if error.args else "KeyError"
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def spans(key: Any, shape: tuple[int, ...]) -> Roi:
@@ -195,11 +179,6 @@ class _Crop:
             for part, start in zip(spans(key, self.shape), self._starts, strict=True)
         )
         return np.asarray(self._pixels[tuple(shifted)])
-
-
-T = TypeVar("T")
-SLAB_BYTES = 64 * 2**20
-ORDERS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0)}
 
 
 def swap_axis(volume: Volume, axis: str) -> Volume:

@@ -1,7 +1,9 @@
 """Writing so that nothing half-written is left: beside the target first, flushed to the disk, then renamed.
 
-Temporary names are hidden and tell which process made them, so that those of ended processes can be removed:
-``part`` is not complete, ``old`` a store that is being replaced, ``moving`` a complete folder whose files are on their way into
+Temporary names are hidden and tell which process made them, so that those of ended processes can
+be removed:
+``part`` is not complete, ``old`` a store that is being replaced, ``moving`` a complete folder
+whose files are on their way into
 another one, ``gone`` what is being removed.
 """
 
@@ -213,7 +215,8 @@ def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
 def folder_written_beside(path: Path, force: bool, beside: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on success it becomes ``path``, on any failure it is removed.
 
-    A folder that is there keeps what it holds, apart from the files that are written anew. If the process ends while
+    A folder that is there keeps what it holds, apart from the files that are written anew. If the
+    process ends while
     these get their names, the next one that writes there completes it.
 
     Parameters
@@ -284,7 +287,8 @@ def _files(folder: Path) -> list[Path]:
 def rename_into_place(part: Path, path: Path, force: bool) -> None:
     """Give a complete file or folder its name, in place of what has that name now.
 
-    An old folder gets a hidden name for a moment: ``restore`` repairs it if the process ends just then.
+    An old folder gets a hidden name for a moment: ``restore`` repairs it if the process ends just
+    then.
 
     Raises
     ------
@@ -354,7 +358,8 @@ def _check_parent(path: Path) -> None:
     """Raise unless files can be made beside ``path``: to find that out after the work would be late."""
     if not path.absolute().parent.is_dir():
         raise BadInputError(
-            f"the folder {path.parent} of {path.name} does not exist, expected one to write to; create it first"
+            f"the folder {path.parent} of {path.name} does not exist, expected one to write to; "
+            "create it first"
         )
     part = temp_path(path, suffix=path.suffix)
     try:
@@ -362,11 +367,13 @@ def _check_parent(path: Path) -> None:
         part.unlink()
     except OSError as error:
         raise BadInputError(
-            f"{path} cannot be written ({error.strerror}), expected a folder that takes files; choose another"
+            f"{path} cannot be written ({error.strerror}), expected a folder that takes files; "
+            "choose another"
         ) from error
 
 
 def _appeared(path: Path) -> BadInputError:
     return BadInputError(
-        f"{path} has appeared while this ran, expected a new name; choose another or add --force to overwrite"
+        f"{path} has appeared while this ran, expected a new name; choose another or add --force "
+        "to overwrite"
     )

@@ -18,14 +18,14 @@ Read = Callable[[slice, slice, slice], NDArray[Any]]
 
 
 class LastUsed:
-    """Decoded pieces, each under its key; those used longest ago are dropped. Safe to use from several threads.
+    """Decoded pieces by key; those used longest ago are dropped. Safe to use from several threads.
 
     Parameters
     ----------
     load
         Decodes the piece of a key. Only one is decoded at a time.
     limit
-        Bytes to keep at most.
+        Bytes to keep at most; None: 256 MiB.
     least
         So many pieces are kept whatever their size.
     """
@@ -45,23 +45,21 @@ class LastUsed:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             piece = self._kept[key] = self._load(key)
-            while len(self._kept) > self._least and self.nbytes > self._limit:
+            while len(self._kept) > self._least and self._size() > self._limit:
                 self._kept.popitem(last=False)
             return piece
 
-    def held(self) -> list[Any]:
+    def kept_keys(self) -> list[Any]:
         """Return the keys of what is kept."""
         with self._lock:
             return list(self._kept)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept."""
+    def _size(self) -> int:
         return sum(piece.nbytes for piece in self._kept.values())
 
 
 class ChunkedPixels:
-    """Lazy pixels (z, y, x) of a file in chunks: a row of chunks over a box is decoded once for all its slices.
+    """Lazy pixels (z, y, x) of a file in chunks; a row of chunks is decoded once for all its slices.
 
     Parameters
     ----------
@@ -96,13 +94,9 @@ class ChunkedPixels:
             return self._decoded(z, y, x)
         deep, high, wide = self._chunk
         area = (_aligned(y, high, self.shape[1]), _aligned(x, wide, self.shape[2]))
-        if (
-            deep * math.prod(part.stop - part.start for part in area) * self.dtype.itemsize
-            > CACHE_BYTES // 2
-        ):
-            return self._decoded(
-                z, y, x
-            )  # two rows of chunks would not fit, and a window can need two
+        row_size = deep * math.prod(part.stop - part.start for part in area)
+        if row_size * self.dtype.itemsize > CACHE_BYTES // 2:  # a window can need two rows
+            return self._decoded(z, y, x)
         for row in range(z.start // deep, -(-z.stop // deep)):
             low = row * deep
             (y0, _), (x0, _) = key = self._kept_area(low, *area)
@@ -114,8 +108,8 @@ class ChunkedPixels:
         return box
 
     def _kept_area(self, low: int, y: slice, x: slice) -> tuple[Span, Span]:
-        """Return an area of this row of chunks that is kept already and holds a box, else the box itself."""
-        for row, (y0, y1), (x0, x1) in self._slabs.held():
+        """Return a kept area of this row of chunks that holds a box, else the box itself."""
+        for row, (y0, y1), (x0, x1) in self._slabs.kept_keys():
             if row == low and y0 <= y.start and y.stop <= y1 and x0 <= x.start and x.stop <= x1:
                 return (y0, y1), (x0, x1)
         return (y.start, y.stop), (x.start, x.stop)
@@ -123,9 +117,8 @@ class ChunkedPixels:
     def _slab(self, key: tuple[int, Span, Span]) -> NDArray[Any]:
         assert self._chunk is not None
         low, y, x = key
-        return self._decoded(
-            slice(low, min(low + self._chunk[0], self.shape[0])), slice(*y), slice(*x)
-        )
+        last = min(low + self._chunk[0], self.shape[0])
+        return self._decoded(slice(low, last), slice(*y), slice(*x))
 
     def _decoded(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
         return np.ascontiguousarray(self._read(z, y, x), self.dtype)

@@ -1,24 +1,20 @@
 """A folder of images, one slice each, in natural order of their names."""
 
-import io
 import re
 import threading
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, read_planes
+from evenslice.volume.array import Volume, first_line, read_planes
 from evenslice.volume.cache import LastUsed
 from evenslice.volume.tiff import read_image
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".pgm", ".webp")
-LARGEST_PICTURE = 2**32
-_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 2, "RGB": 3}
 _LOCK = threading.Lock()
 
 
@@ -99,36 +95,19 @@ def _read_grey(file: Path) -> NDArray[Any]:
 
 def _read_picture(file: Path) -> NDArray[Any]:
     with _LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = (
-            Image.MAX_IMAGE_PIXELS,
-            None,
-        )  # slices of EM are larger than Pillow allows
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None  # slices of EM are larger than Pillow allows
         try:
-            body = file.read_bytes()
-            _check_picture(body, file)
-            return np.asarray(iio.imread(body, extension=file.suffix.lower(), plugin="pillow"))
-        except BadInputError:
-            raise
+            with Image.open(file) as picture:
+                grey = picture.convert("RGBA") if picture.mode == "P" else picture
+                pixels = np.asarray(grey)
         except Exception as error:  # each codec raises types of its own
-            reason = (
-                "it is no picture"
-                if isinstance(error, UnidentifiedImageError)
-                else str(error) or type(error).__name__
-            )
             raise BadInputError(
-                f"{file} cannot be read as an image ({reason}), expected a whole image; export it again"
+                f"{file} cannot be read as an image ({first_line(error)}), expected a whole image; "
+                "export it again"
             ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-
-
-def _check_picture(body: bytes, file: Path) -> None:
-    """Raise if a picture says that it is larger than could be held."""
-    with Image.open(io.BytesIO(body)) as picture:
-        width, height = picture.size
-        size = width * height * _BYTES.get(picture.mode, 4)
-    if size > LARGEST_PICTURE:
-        raise BadInputError(
-            f"{file} has {height} x {width} pixels by its header ({size / 1e9:.3g} GB), expected at most {LARGEST_PICTURE / 1e9:.3g} GB a "
-            "slice; check whether it is damaged, or save the slices in tiles, for example as OME-Zarr"
-        )
+    if pixels.dtype == np.int32:  # how Pillow gives 16 bits of some formats
+        return pixels.astype(np.uint16)
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

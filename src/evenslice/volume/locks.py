@@ -18,7 +18,8 @@ SUFFIXES = (".lock", ".lock.soft")
 def try_lock(path: Path) -> Iterator[bool]:
     """Try to take a lock file; give whether that succeeded.
 
-    On a file system without locks the file ``NAME.soft`` stands for the lock; filelock takes it over from a process of the
+    On a file system without locks the file ``NAME.soft`` stands for the lock; filelock takes it
+    over from a process of the
     same machine that has ended.
 
     Raises
@@ -46,7 +47,8 @@ def wait_lock(path: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
     lock = _acquired(path, patience_s)
     if lock is None:
         raise BadInputError(
-            f"another process has locked {path} for {patience_s:g} s, expected less; wait for it, or end it"
+            f"another process has locked {path} for {patience_s:g} s, expected less; wait for it, "
+            "or end it"
         )
     try:
         yield

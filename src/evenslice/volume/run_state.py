@@ -54,14 +54,16 @@ def _stored(file: Path) -> Any:
 def corrupt_metadata(file: Path, reason: object) -> BadInputError:
     """Return the error for a file that is not as it was written."""
     return BadInputError(
-        f"{file} is damaged ({str(reason)[:100]}), expected what this run wrote; start over with --force, or remove its folder"
+        f"{file} is damaged ({str(reason)[:100]}), expected what this run wrote; start over with "
+        "--force, or remove its folder"
     )
 
 
 class RunState:
     """A run's folder: its manifest, and a record for each piece of work that is done.
 
-    Whoever takes part holds a lock, taken under the lock of the plan, so that nobody starts the run over under those
+    Whoever takes part holds a lock, taken under the lock of the plan, so that nobody starts the
+    run over under those
     who work on it.
 
     Attributes
@@ -69,7 +71,8 @@ class RunState:
     folder
         Where it lies.
     manifest
-        ``asked``: what the run is to do, equal for all who take part; ``chosen``: how, decided once by the first.
+        ``asked``: what the run is to do, equal for all who take part; ``chosen``: how, decided
+        once by the first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -127,7 +130,8 @@ class RunState:
             with self._planning():
                 if not self._is_here():
                     raise BadInputError(
-                        f"the run in {self.folder} was completed or started over by another process just now, expected it to be "
+                        f"the run in {self.folder} was completed or started over by another "
+                        "process just now, expected it to be "
                         "there; run the command again"
                     )
                 if not stack.enter_context(self.trying(name)):
@@ -176,7 +180,8 @@ def clear_run(folder: Path) -> None:
 def busy(out: Path, lock: Path) -> BadInputError:
     """Return the error for a result that another process works on."""
     return BadInputError(
-        f"another process works on {out} ({lock.name.removesuffix('.lock')}), expected none; wait for it, or choose another name"
+        f"another process works on {out} ({lock.name.removesuffix('.lock')}), expected none; wait "
+        "for it, or choose another name"
     )
 
 
@@ -214,7 +219,8 @@ def open_run_state(
     Raises
     ------
     BadInputError
-        If a run is there that must not be joined, or has another ``asked``; or something that is no run.
+        If a run is there that must not be joined, or has another ``asked``; or something that is
+        no run.
     """
     with begun(folder, {MANIFEST, PLAN} | WORK, PLAN):
         if (folder / MANIFEST).exists() and not force:
@@ -260,7 +266,8 @@ def begun(folder: Path, ours: set[str], lock: str) -> Iterator[None]:
     names = {item.name for item in folder.glob("[!.]*")}
     if names and not names & (ours | {f"{lock}.soft"}):
         raise BadInputError(
-            f"{folder} holds no run, expected no folder of that name, for the state of the run; move it"
+            f"{folder} holds no run, expected no folder of that name, for the state of the run; "
+            "move it"
         )
     with ExitStack() as stack:
         while True:
@@ -276,14 +283,16 @@ def _joined(folder: Path, asked: dict[str, Any], join: bool) -> RunState:
     if not join:
         _check_idle(folder)
         raise BadInputError(
-            f"{folder} holds an unfinished run, expected none; add --resume to complete it, or start over with --force"
+            f"{folder} holds an unfinished run, expected none; add --resume to complete it, or "
+            "start over with --force"
         )
     there = run_state.manifest["asked"]
     other = [key for key in sorted({*there, *asked}) if there.get(key) != asked.get(key)]
     if other:
         name = other[0]
         raise BadInputError(
-            f"{folder} holds a run with another {name} ({_short(there.get(name))}), expected {_short(asked.get(name))} as asked "
+            f"{folder} holds a run with another {name} ({_short(there.get(name))}), expected "
+            f"{_short(asked.get(name))} as asked "
             "now; repeat its options, or start over with --force"
         )
     return run_state

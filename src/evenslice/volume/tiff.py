@@ -16,20 +16,15 @@ import tifffile
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, VoxelSize, read_planes, sizes, spans
+from evenslice.volume.array import MEANINGS, Volume, VoxelSize, read_planes, sizes, spans
 from evenslice.volume.atomic import written_beside
 from evenslice.volume.cache import LastUsed
 from evenslice.volume.voxel_size import UNIT_NM
 
 LARGE_PAGE_BYTES = 64 * 2**20
-LARGEST_PIECE = 2**32
 BIG = 2**32 - 2**25
 IMAGEJ_CHANNELS = 7
 WRITABLE = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
-MEANINGS = ("intensity", "labels", "probabilities")
-_TYPE_BYTES = np.array(
-    [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8, 0]
-)  # by TIFF type; 0: unknown
 
 
 def open_tiff(path: Path) -> Volume:
@@ -44,13 +39,8 @@ def open_tiff(path: Path) -> Volume:
         note = _note(file)
         _check_stack(file, series, path, flat=note is not None)
         meaning = note if note in MEANINGS else "intensity"
-        return Volume(
-            _TiffPixels(file, series, path),
-            _voxel_size(file),
-            str(path),
-            meaning,
-            _facts(file, series),
-        )
+        pixels = _TiffPixels(file, series, path)
+        return Volume(pixels, _voxel_size(file), str(path), meaning, _facts(file))
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -70,8 +60,7 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(tifffile.TiffFile(path))
-            _check_pages(file, path)
-            _check_first(file, path)
+            _check_chain(file, path)
             series = file.series[0]
             _check_whole(file, series, path)
             yield file, series
@@ -117,64 +106,29 @@ def _check_stack(
         )
 
 
-def _check_pages(file: tifffile.TiffFile, path: Path) -> None:
-    """Raise unless the chain of pages ends as it should and their tags lie inside the file.
-
-    A chain that breaks off would otherwise be read as a stack of fewer slices, one that turns back without end.
-    """
-    tiff, handle, seen = file.tiff, file.filehandle, set[int]()
-    number = f"{file.byteorder}u{8 if tiff.tagsize == 20 else 4}"
-    order = np.dtype(
-        [
-            ("code", f"{file.byteorder}u2"),
-            ("type", f"{file.byteorder}u2"),
-            ("count", number),
-            ("at", number),
-        ]
-    )
-
-    def read(form: str, size: int) -> int:
-        return int(struct.unpack(form, handle.read(size))[0])
-
-    try:
-        handle.seek(8 if file.is_bigtiff else 4)
-        where = read(tiff.offsetformat, tiff.offsetsize)
-        while where and where not in seen:
-            seen.add(where)
-            handle.seek(where)
-            tags = np.frombuffer(
-                handle.read(read(tiff.tagnoformat, tiff.tagnosize) * tiff.tagsize), order
-            )
-            sizes = _TYPE_BYTES[np.minimum(tags["type"], len(_TYPE_BYTES) - 1)] * tags[
-                "count"
-            ].astype(np.float64)
-            outside = (sizes > order["at"].itemsize) & (tags["at"] + sizes > handle.size)
-            where = -1 if outside.any() else read(tiff.offsetformat, tiff.offsetsize)
-    except (struct.error, ValueError, OSError):
-        where = -1
-    if where:
-        raise BadInputError(
-            f"{path} is cut off or damaged: page {len(seen)} is not whole, expected a whole TIFF; copy or download it again"
-        )
-
-
-def _check_first(file: tifffile.TiffFile, path: Path) -> None:
-    """Raise unless there is a page, it has pixels, and it is packed in pieces that can be held."""
+def _check_chain(file: tifffile.TiffFile, path: Path) -> None:
+    """Raise unless the chain of pages ends as it should: else slices would be missing."""
     if not len(file.pages):
         raise BadInputError(
             f"{path} is a TIFF of no images, expected a stack of slices; copy or export it again"
         )
-    page: Any = file.pages.first
-    if 0 in page.shape:
+    tags, _ = _directory(file, file.pages.first.offset)
+    _, after = _directory(file, file.pages[-1].offset)
+    if after or tags > len(file.pages.first.tags):
         raise BadInputError(
-            f"{path} holds images of {sizes(page.shape)} pixels, expected at least one pixel; copy or export it again"
+            f"{path} is cut off or damaged: page {len(file.pages) if after else 1} is not whole, "
+            "expected a whole TIFF; copy or download it again"
         )
-    piece = math.prod(page.chunks) * (page.dtype.itemsize if page.dtype else 1)
-    if page.compression != 1 and piece > LARGEST_PIECE:
-        raise BadInputError(
-            f"{path} is packed in pieces of {sizes(page.chunks)} pixels, each to be unpacked whole ({piece / 1e9:.0f} GB), expected at "
-            f"most {LARGEST_PIECE / 1e9:.0f} GB; check whether it is damaged, or save it with smaller strips or tiles"
-        )
+
+
+def _directory(file: tifffile.TiffFile, offset: int) -> tuple[int, int]:
+    """Return how many tags the page at an offset has, and where the next one is."""
+    tiff, handle = file.tiff, file.filehandle
+    handle.seek(offset)
+    (tags,) = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
+    handle.seek(tags * tiff.tagsize, 1)
+    (after,) = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
+    return int(tags), int(after)
 
 
 def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
@@ -189,6 +143,8 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
             default=0,
         )
         plain: Any = pages[0].keyframe
+        if any(len(page.dataoffsets) < math.prod(plain.chunked) for page in pages):
+            end = size + 1  # the table of strips or tiles is not whole
         if plain.compression == 1:  # as many bytes as pixels need
             need = -(-math.prod(plain.shape) * plain.bitspersample // 8)
             end = max(end, *(size + need - sum(p.databytecounts) for p in pages))
@@ -316,7 +272,7 @@ class _TiffPixels:
         return np.ascontiguousarray(part.reshape(part.shape[-3:-1]), self.dtype)
 
 
-def _facts(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> dict[str, str]:
+def _facts(file: tifffile.TiffFile) -> dict[str, str]:
     """Say in words what kind of TIFF it is."""
     page: Any = file.pages.first
     kind = "OME-TIFF" if file.is_ome else "ImageJ TIFF" if file.is_imagej else "TIFF"

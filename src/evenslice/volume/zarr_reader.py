@@ -1,11 +1,10 @@
-"""Zarr v2 and v3 arrays and OME-Zarr 0.4 and 0.5 images, with the sizes and units that their metadata state."""
+"""Zarr v2 and v3 arrays, and OME-Zarr 0.4 and 0.5 images with the sizes and units that their metadata state."""
 
 import json
-import math
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,17 +13,17 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from pydantic import ValidationError
+from yaozarrs import v04, v05
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, VoxelSize, check_chunk, sizes
+from evenslice.volume.array import MEANINGS, Volume, VoxelSize, first_line, sizes
 from evenslice.volume.cache import ChunkedPixels
 from evenslice.volume.voxel_size import UNIT_NM, checked, stated_size
 
 MOST_NAMED = 8
-MOST_LOOKED_AT = 500
-MOST_TEXT = 2**26
+MOST_COUNTED = 2**20
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
-LONGEST = 255  # bytes of a name, on most file systems
 
 
 @dataclass(frozen=True)
@@ -39,21 +38,12 @@ class Level:
         Names in order.
     voxel_nm
         (z, y, x), or None when the units are not stated.
-    meaning
-        ``labels``, what evenslice noted, or None.
-    version
-        Of OME-Zarr.
-    siblings
-        Name and array of every level of the image.
     """
 
     path: Path
     name: str
     axes: tuple[str, ...]
     voxel_nm: VoxelSize | None
-    meaning: str | None
-    version: str
-    siblings: tuple[tuple[str, Path], ...]
 
 
 def is_node(folder: Path) -> bool:
@@ -63,7 +53,7 @@ def is_node(folder: Path) -> bool:
 
 def in_store(path: Path) -> bool:
     """Whether a path is, or would be, inside a Zarr store."""
-    return is_node(path) or any(is_node(parent) for parent in path.parents)
+    return any(is_node(folder) for folder in (path, *path.parents))
 
 
 def is_array(folder: Path) -> bool:
@@ -73,166 +63,100 @@ def is_array(folder: Path) -> bool:
 
 def attributes_of(folder: Path) -> dict[str, Any]:
     """Return the attributes of an array or group; empty where there are none."""
-    found = _json(folder / "zarr.json").get("attributes") or _json(folder / ".zattrs")
-    return found if isinstance(found, dict) else {}
-
-
-def check_metadata(folder: Path) -> None:
-    """Raise ``BadInputError`` that names the file if metadata of an array or group are no JSON, or state chunks of no voxels.
-
-    From 3.4 on zarr reads a chunk size of 0 as 1 (and so the array as empty).
-    """
-    for name in METADATA[:-1]:
-        found = _json(folder / name)
-        grid = found.get("chunk_grid")
-        stated = grid.get("configuration") if isinstance(grid, dict) else None
-        chunks = stated.get("chunk_shape") if isinstance(stated, dict) else found.get("chunks")
-        if isinstance(chunks, list) and 0 in chunks:
-            raise BadInputError(
-                f"{folder / name} states chunks of {sizes(chunks)[:60]} voxels, expected at least one voxel a chunk; copy or "
-                "export it again"
-            )
+    return _json(folder / "zarr.json").get("attributes") or _json(folder / ".zattrs")
 
 
 def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    if file.stat().st_size > MOST_TEXT:
-        raise BadInputError(
-            f"{file} has {file.stat().st_size} bytes, expected Zarr metadata of at most {MOST_TEXT}; copy or download the store again"
-        )
     try:
-        found = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
+        found = json.loads(file.read_bytes()) if file.is_file() else {}
+    except ValueError as error:
         raise BadInputError(
-            f"{file} is not JSON ({error}), expected Zarr metadata; copy or download the store again"
+            f"{file} is not JSON ({error}), expected Zarr metadata; copy or download the store "
+            "again"
         ) from error
     return found if isinstance(found, dict) else {}
 
 
-def levels_of(folder: Path) -> list[Level]:
-    """Return the levels of the first multiscale image that a group describes; empty if it is no image.
+def image_of(folder: Path) -> v04.Image | v05.Image | None:
+    """Return the OME-Zarr metadata of a group, None if it is no image.
 
     Raises
     ------
     BadInputError
-        If the description is broken.
+        If they are not as OME-Zarr 0.4 or 0.5 asks.
     """
     attributes = attributes_of(folder)
     ome = attributes.get("ome", attributes)
-    if not isinstance(ome, dict) or not ome.get("multiscales"):
-        return []
+    if not isinstance(ome, dict) or "multiscales" not in ome:
+        return None
+    form: type[v04.Image | v05.Image] = v05.Image if "ome" in attributes else v04.Image
     try:
-        return _read_levels(folder, ome, attributes)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of units that the specification does not name
+            return form.model_validate(ome)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
         raise BadInputError(
-            f"{folder} has broken OME-Zarr metadata ({type(error).__name__}: {error}), expected version 0.4 or 0.5; "
+            f"{folder} has broken OME-Zarr metadata ({place}: {first_line(first['msg'])}), "
+            "expected version 0.4 or 0.5; "
             "correct it, or choose one of its arrays by its path"
         ) from error
 
 
-def _read_levels(folder: Path, ome: dict[str, Any], attributes: dict[str, Any]) -> list[Level]:
-    scale = ome["multiscales"][0]
-    version = str(ome.get("version") or scale.get("version") or "0.4")
-    stated = scale.get("axes") or list("tczyx")  # as versions before 0.3 imply
-    axes = tuple(str(a["name"] if isinstance(a, dict) else a).lower() for a in stated)
-    units = [
-        UNIT_NM.get(str(a.get("unit", "")).lower()) if isinstance(a, dict) else None for a in stated
-    ]
-    ours = attributes.get("evenslice")
-    meaning = ours.get("meaning") if isinstance(ours, dict) else None
-    if "image-label" in ome:
-        meaning = "labels"
-    siblings = tuple((str(d["path"]), _inside(folder, str(d["path"]))) for d in scale["datasets"])
-    whole = _factors(scale, len(axes)) or [1.0] * len(axes)
+def levels_of(folder: Path) -> list[Level]:
+    """Return the levels of the first multiscale image that a group describes; empty if it is no image."""
+    image = image_of(folder)
+    if image is None:
+        return []
+    multiscale = image.multiscales[0]
+    axes = tuple(axis.name.lower() for axis in multiscale.axes)
+    units = [UNIT_NM.get(str(getattr(axis, "unit", None)).lower()) for axis in multiscale.axes]
+    whole = _scale(multiscale.coordinateTransformations) or [1.0] * len(axes)
     levels = []
-    for dataset, (name, place) in zip(scale["datasets"], siblings, strict=True):
-        own = _factors(dataset, len(axes))
-        levels.append(
-            Level(place, name, axes, _voxel(axes, units, own, whole), meaning, version, siblings)
-        )
+    for dataset in multiscale.datasets:
+        own = _scale(dataset.coordinateTransformations) or []
+        scales = zip(axes, own, whole, units, strict=True)
+        sides = {axis: part * all_ * (unit or 0) for axis, part, all_, unit in scales}
+        voxel = checked([sides.get(axis, 0) for axis in "zyx"])
+        levels.append(Level(folder / dataset.path, dataset.path, axes, voxel))
     return levels
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """Return the folder of a level, which must lie in the image."""
-    if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST for part in name.split("/")):
-        raise BadInputError(
-            f"{folder} names a level of {len(name)} characters, expected names of at most {LONGEST} bytes; correct its metadata, or copy it again"
-        )
-    if os.path.isabs(name) or os.path.normpath(name).startswith(".."):  # noqa: PTH117 (a Path would follow links)
-        raise BadInputError(
-            f"{folder} names the level {name}, which lies outside of it, expected a path inside; give that array by its own path"
-        )
-    return folder / name
+def _scale(transformations: Sequence[Any] | None) -> list[float] | None:
+    scales = [found.scale for found in transformations or () if found.type == "scale"]
+    return scales[0] if scales else None
 
 
-def _factors(part: dict[str, Any], count: int) -> list[float] | None:
-    """Return the scale among the transformations of a level or image, None if there is none."""
-    for change in part.get("coordinateTransformations") or ():
-        if change.get("type") == "scale" and "scale" in change:
-            scale = [float(factor) for factor in change["scale"]]
-            if len(scale) != count:
-                raise ValueError(f"a scale of {len(scale)} numbers for {count} axes")
-            return scale
-    return None
-
-
-def _voxel(
-    axes: tuple[str, ...], units: list[float | None], own: list[float] | None, whole: list[float]
-) -> VoxelSize | None:
-    if own is None or not set("zyx") <= set(axes):
-        return None
-    found = []
-    for axis in "zyx":
-        at = axes.index(axis)
-        unit = units[at]
-        if unit is None:
-            return None
-        found.append(own[at] * whole[at] * unit)
-    return checked(found)
-
-
-def image_above(array: Path) -> Level | None:
-    """Return the level of an image that an array is, None if it belongs to none."""
+def _level_of(array: Path) -> tuple[Level | None, Path]:
+    """Return the level of an image that an array is, and the image; None if it belongs to no readable one."""
     for folder in islice(array.parents, 3):
-        if not is_node(folder):
-            continue
-        for level in levels_of(folder):
+        try:
+            levels = levels_of(folder)
+        except BadInputError:  # an array asked for by its path needs no image
+            return None, array
+        for level in levels:
             if os.path.normpath(level.path) == os.path.normpath(array):
-                return level
-    return None
+                return level, folder
+    return None, array
 
 
-def arrays_below(folder: Path) -> list[Path]:
-    """Return the arrays and images in a group at any depth, in order; levels of an image are not listed apart."""
-    return list(islice(_walk(folder, [MOST_LOOKED_AT]), MOST_LOOKED_AT))
-
-
-def _walk(folder: Path, left: list[int]) -> Iterator[Path]:
+def _arrays_below(folder: Path) -> Iterator[Path]:
+    """Yield the arrays and images in a group at any depth, in order; levels of an image are not listed apart."""
     for inner in sorted(f for f in folder.iterdir() if f.is_dir() and not f.is_symlink()):
-        left[0] -= 1
-        if left[0] < 0:
-            return
-        if is_array(inner) or (is_node(inner) and levels_of(inner)):
+        if is_array(inner) or image_of(inner) is not None:
             yield inner
         else:
-            yield from _walk(inner, left)
+            yield from _arrays_below(inner)
 
 
-def listed(folder: Path) -> str:
+def _listed(folder: Path) -> str:
     """Name what a store or group holds, for a message."""
     levels = levels_of(folder)
-    names = [name for name, _ in levels[0].siblings] if levels else []
-    inside = [f for f in arrays_below(folder) if f not in [level.path for level in levels]]
-    names += [str(f.relative_to(folder)) for f in inside]
+    inside = [f for f in _arrays_below(folder) if f not in [level.path for level in levels]]
+    names = [level.name for level in levels] + [str(f.relative_to(folder)) for f in inside]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return (", ".join(names[:MOST_NAMED]) or "nothing") + more
-
-
-MEANINGS = ("intensity", "labels", "probabilities")
-MOST_LEVELS = 32
-MOST_COUNTED = 2**20
 
 
 def open_zarr(path: Path) -> Volume:
@@ -246,85 +170,89 @@ def open_zarr(path: Path) -> Volume:
     Raises
     ------
     BadInputError
-        If there is nothing at this path of the store, more than one array, or no volume of one channel and time.
+        If there is nothing at this path of the store, more than one array, or no volume of one
+        channel and time.
     """
     if not path.exists():
         store = next(parent for parent in path.parents if is_node(parent))
         raise BadInputError(
-            f"{path} does not exist, expected an array or group of the store {store}; choose one of: {listed(store)}"
+            f"{path} does not exist, expected an array or group of the store {store}; choose one "
+            f"of: {_listed(store)}"
         )
     if is_array(path):
-        return _open_array(path, image_above(path), path)
+        level, group = _level_of(path)
+        return _open_array(path, level, group, path)
     levels = levels_of(path)
     if levels:
-        return _open_array(levels[0].path, levels[0], path)
-    below = arrays_below(path)
-    if len(below) != 1:
-        what = f"{len(below)} arrays" if below else "no array"
+        return _open_array(levels[0].path, levels[0], path, path)
+    below = list(_arrays_below(path))
+    if not below:
         raise BadInputError(
-            f"{path} holds {what}, expected exactly one volume; choose one of: {listed(path)}"
-            if below
-            else f"{path} holds {what}, expected a Zarr array or OME-Zarr image; check the path"
+            f"{path} holds no array, expected a Zarr array or OME-Zarr image; check the path"
+        )
+    if len(below) > 1:
+        raise BadInputError(
+            f"{path} holds {len(below)} arrays, expected exactly one volume; choose one of: "
+            f"{_listed(path)}"
         )
     return open_zarr(below[0])
 
 
-def _open_array(folder: Path, level: Level | None, source: Path) -> Volume:
-    check_metadata(folder)
+def _open_array(folder: Path, level: Level | None, group: Path, source: Path) -> Volume:
+    """Open an array; ``group`` is its image, or itself where it belongs to none."""
     try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of types outside the specification, as float16
             array = zarr.open_array(str(folder), mode="r")
-            attributes: dict[str, Any] = dict(array.attrs)
-            shape, dtype = tuple(array.shape), np.dtype(array.dtype)
-        for (
-            one
-        ) in said:  # numpy before 2 takes a fill value that does not fit, changed, with a warning
-            if "out-of-bound" in str(one.message):
-                raise ValueError(str(one.message))
     except Exception as error:  # zarr raises types of its own
         raise BadInputError(
-            f"{folder} cannot be read as a Zarr array ({_first_line(error)}), expected whole metadata and known codecs; copy or export it again"
+            f"{folder} cannot be read as a Zarr array ({first_line(error)}), expected whole "
+            "metadata and known codecs; copy or "
+            "export it again"
         ) from error
-    check_chunk(array.chunks, dtype.itemsize, folder)
-    _check_layout(array, folder)
-    names = level.axes if level else _stated_axes(array, attributes)
-    kept = _kept_axes(names, shape, folder)
-    volume_shape = tuple(shape[axis] for axis in kept)
+    _check_chunk_names(array, folder)
+    attributes = dict(array.attrs)
+    kept = _kept_axes(level.axes if level else _stated_axes(array), array.shape, folder)
     chunk = tuple(array.chunks[axis] for axis in kept)
     pixels = ChunkedPixels(
-        volume_shape, dtype, (chunk[0], chunk[1], chunk[2]), _reader(array, kept, folder)
+        tuple(array.shape[axis] for axis in kept),
+        np.dtype(array.dtype),
+        (chunk[0], chunk[1], chunk[2]),
+        _reader(array, kept, folder),
     )
     voxel = level.voxel_nm if level else stated_size(attributes)
-    meaning = level.meaning if level else _noted_meaning(attributes)
-    return Volume(
-        pixels,
-        voxel,
-        str(source),
-        meaning if meaning in MEANINGS else "intensity",
-        _facts(array, level, folder),
-    )
+    return Volume(pixels, voxel, str(source), _meaning(group), _facts(array, level, group))
 
 
-def _check_layout(array: Any, folder: Path) -> None:
+def _meaning(group: Path) -> str:
+    attributes = attributes_of(group)
+    if "image-label" in attributes.get("ome", attributes):
+        return "labels"
+    meaning = attributes.get("evenslice", {}).get("meaning")
+    return meaning if meaning in MEANINGS else "intensity"
+
+
+def _check_chunk_names(array: Any, folder: Path) -> None:
     """Raise if files lie beside the metadata but no chunk under the names that these state: all would be the fill value.
 
     A store in which no chunk at all was written is legal.
     """
     key = str(array.metadata.encode_chunk_key((0,) * max(1, array.ndim)))
     first, nested = key.split("/", maxsplit=1)[0], "/" in key
-    name = re.compile(re.sub(r"\d+", r"\\d+", re.escape(first)))
-    others = ""
+    pattern = re.compile(re.sub(r"\d+", r"\\d+", re.escape(first)))
+    other = ""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if name.fullmatch(entry.name) and entry.is_dir() == nested:
+            if pattern.fullmatch(entry.name) and entry.is_dir() == nested:
                 return
             if entry.name not in METADATA and not entry.name.startswith("."):
-                others = entry.name
-    if others:
+                other = entry.name
+    if other:
         raise BadInputError(
-            f"{folder} holds {others} but no chunk under a name such as {key}, expected chunks as its metadata name them; correct the "
-            "separator of its chunks (dimension_separator, chunk_key_encoding), or copy it again"
+            f"{folder} holds {other} but no chunk under a name such as {key}, expected chunks as "
+            "its metadata name them; correct "
+            "the separator of its chunks (dimension_separator, chunk_key_encoding), or copy it "
+            "again"
         )
 
 
@@ -334,25 +262,11 @@ def chunks_there(path: Path) -> str | None:
     Arrays of more than a million chunks are not counted.
     """
     levels = [] if is_array(path) else levels_of(path)
-    folder = (
-        path if is_array(path) else levels[0].path if levels else (arrays_below(path) or [path])[0]
-    )
+    folder = path if is_array(path) else levels[0].path if levels else next(_arrays_below(path))
     array: Any = zarr.open_array(str(folder), mode="r")
-    sides = array.shards or array.chunks
-    total = math.prod(-(-size // side) for size, side in zip(array.shape, sides, strict=True))
-    found = sum(
-        len([name for name in files if name not in METADATA and not name.startswith(".")])
-        for _, _, files in islice(os.walk(folder), MOST_COUNTED if total <= MOST_COUNTED else 0)
-    )
-    if found >= total or total > MOST_COUNTED:
+    if array.nchunks > MOST_COUNTED or array.nchunks_initialized >= array.nchunks:
         return None
-    kind = "shards" if array.shards else "chunks"
-    return f"{found} of {total} {kind} are there, all else is the fill value {array.fill_value}"
-
-
-def _noted_meaning(attributes: Any) -> Any:
-    noted = attributes.get("evenslice")
-    return noted.get("meaning") if isinstance(noted, dict) else None
+    return f"{array.nchunks_initialized} of {array.nchunks} chunks are there, all else is the fill value {array.fill_value}"
 
 
 def _reader(array: Any, kept: list[int], folder: Path) -> Any:
@@ -365,35 +279,35 @@ def _reader(array: Any, kept: list[int], folder: Path) -> Any:
         except Exception as error:  # each codec raises types of its own
             where = ", ".join(f"{part.start}:{part.stop}" for part in box)
             raise BadInputError(
-                f"{folder} cannot be decoded at [{where}] ({_first_line(error)}), expected whole chunks; copy or download it again"
+                f"{folder} cannot be decoded at [{where}] ({first_line(error)}), expected whole "
+                "chunks; copy or download it again"
             ) from error
 
     return read
 
 
-def _stated_axes(array: Any, attributes: dict[str, Any]) -> tuple[str, ...] | None:
+def _stated_axes(array: Any) -> tuple[str, ...] | None:
     """Return the names of the axes of an array outside any image (Zarr v3, xarray or funlib), None if not stated."""
-    names = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
-    names = names or attributes.get("axis_names")
+    names = getattr(array.metadata, "dimension_names", None)
+    names = names or array.attrs.get("_ARRAY_DIMENSIONS") or array.attrs.get("axis_names")
     return tuple(str(name).lower() for name in names) if names else None
 
 
 def _kept_axes(names: tuple[str, ...] | None, shape: tuple[int, ...], folder: Path) -> list[int]:
     """Return which axes of an array are z, y and x; raise unless the others are of size 1 and these in that order."""
-    if names is not None and len(names) != len(shape):
-        raise BadInputError(
-            f"{folder} has {len(shape)} axes but its metadata name {len(names)} ({', '.join(names)}), expected as many; correct the metadata"
-        )
     if names is None or not set(names) & set("zyx"):
-        kept = (
-            list(range(3))
-            if len(shape) == 3
-            else [axis for axis, size in enumerate(shape) if size > 1]
-        )
-        if len(kept) == 3:
-            return kept
+        large = [axis for axis, size in enumerate(shape) if size > 1]
+        if len(shape) == 3 or len(large) == 3:
+            return [0, 1, 2] if len(shape) == 3 else large
         raise BadInputError(
-            f"{folder} has the shape {sizes(shape)}, expected a volume with axes z, y, x; save one channel and time"
+            f"{folder} has the shape {sizes(shape)}, expected a volume with axes z, y, x; save one "
+            "channel and time"
+        )
+    if len(names) != len(shape):
+        raise BadInputError(
+            f"{folder} has {len(shape)} axes but its metadata name {len(names)} "
+            f"({', '.join(names)}), expected as many; correct "
+            "the metadata"
         )
     found = ", ".join(f"{name} {size}" for name, size in zip(names, shape, strict=True))
     several = [
@@ -401,40 +315,39 @@ def _kept_axes(names: tuple[str, ...] | None, shape: tuple[int, ...], folder: Pa
     ]
     if several:
         raise BadInputError(
-            f"{folder} has more than one value along {' and '.join(several)} (axes {found}), expected one volume z, y, x; "
+            f"{folder} has more than one value along {' and '.join(several)} (axes {found}), "
+            "expected one volume z, y, x; "
             "save one channel and time as an array of its own"
         )
     kept = [axis for axis, name in enumerate(names) if name in "zyx"]
     if "".join(names[axis] for axis in kept) != "zyx":
         raise BadInputError(
-            f"{folder} has the axes {found}, expected z, y, x in this order; transpose and save it again"
+            f"{folder} has the axes {found}, expected z, y, x in this order; transpose and save it "
+            "again"
         )
     return kept
 
 
-def _facts(array: Any, level: Level | None, folder: Path) -> dict[str, str]:
+def _facts(array: Any, level: Level | None, group: Path) -> dict[str, str]:
     """Say in words what was understood of an array."""
-    codecs = [type(codec).__name__.removesuffix("Codec") for codec in array.compressors]
+    shards = f" in shards of {sizes(array.shards)}" if array.shards else ""
     facts = {
-        "format": f"OME-Zarr {level.version}" if level else f"Zarr v{array.metadata.zarr_format}",
-        "dataset": level.name if level else folder.name,
-        "chunks": sizes(array.chunks)
-        + (f" in shards of {sizes(array.shards)}" if array.shards else ""),
-        "compression": ", ".join(
-            _codec_name(codec, name) for codec, name in zip(array.compressors, codecs, strict=True)
-        )
-        or "none",
+        "format": f"Zarr v{array.metadata.zarr_format}",
+        "dataset": group.name,
+        "chunks": sizes(array.chunks) + shards,
+        "compression": ", ".join(map(_codec_name, array.compressors)) or "none",
     }
     if level:
-        facts["levels"] = "; ".join(
-            f"{name}: {_shape(place)}" for name, place in level.siblings[:MOST_LEVELS]
-        )
+        facts["format"] = f"OME-Zarr {'0.5' if 'ome' in attributes_of(group) else '0.4'}"
+        facts["dataset"] = level.name
+        facts["levels"] = "; ".join(f"{n.name}: {_shape(n.path)}" for n in levels_of(group))
     return facts
 
 
-def _codec_name(codec: Any, name: str) -> str:
+def _codec_name(codec: Any) -> str:
+    name = type(codec).__name__.removesuffix("Codec").lower()
     inner = getattr(codec, "cname", None)
-    return f"{name.lower()} {getattr(inner, 'value', inner)}" if inner else name.lower()
+    return f"{name} {getattr(inner, 'value', inner)}" if inner else name
 
 
 def _shape(folder: Path) -> str:
@@ -442,10 +355,3 @@ def _shape(folder: Path) -> str:
         return sizes(zarr.open_array(str(folder), mode="r").shape)
     except Exception:  # a level that is not there is no reason not to read another
         return "missing"
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, KeyError) and error.args:
-        text = str(error.args[0])
-        return text.splitlines()[0][:200] if " " in text else f"it states no {text}"
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,6 +1,5 @@
 """Writing OME-Zarr 0.5 images and labels (https://ngff.openmicroscopy.org/0.5)."""
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
+from yaozarrs import DimSpec, v05
+from zarr.codecs import BloscCodec
 
 from evenslice.volume.array import Volume, VoxelSize
 from evenslice.volume.atomic import store_written_beside
 
+CHUNK = (16, 256, 256)
+STRIP_BYTES = 256 * 2**20
 SMALL = 256
 ANISOTROPY = 1.5
 THREADS = 2
@@ -24,9 +28,12 @@ Box = tuple[slice, ...]
 def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = None) -> None:
     """Make levels 1, 2, ... of an OME-Zarr 0.5 image from its level 0, until y and x are at most 256.
 
-    Each level halves y and x, and z once the voxel is no more than 1.5 times as deep as it is wide. Images are averaged
-    (in float32 or better, rounded for whole numbers); of labels, every second voxel is taken. A chunk and what it is made from are
-    held at a time, for each of two threads. Levels that are there are made anew, so running it again after a kill gives
+    Each level halves y and x, and z once the voxel is no more than 1.5 times as deep as it is
+    wide. Images are averaged
+    (in float32 or better, rounded for whole numbers); of labels, every second voxel is taken. A
+    chunk and what it is made from are
+    held at a time, for each of two threads. Levels that are there are made anew, so running it
+    again after a kill gives
     the same store.
 
     Parameters
@@ -38,15 +45,13 @@ def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = N
     step
         Called after each chunk; ``count_chunks`` says how many there are.
     """
-    import zarr
-
     made = zarr.open_group(str(group), mode="a")
     ome: dict[str, Any] = dict(made.attrs["ome"])  # type: ignore[arg-type]
-    scale = ome["multiscales"][0]
-    axes = "".join(axis["name"] for axis in scale["axes"])
-    first = scale["datasets"][0]
-    source: Any = made[first["path"]]
-    voxel = [float(v) for v in first["coordinateTransformations"][0]["scale"]]
+    multiscale = v05.Image.model_validate(ome).multiscales[0]
+    axes = "".join(axis.name for axis in multiscale.axes)
+    first = multiscale.datasets[0]
+    source: Any = made[first.path]
+    voxel = first.scale_transform.scale
     datasets = [first]
     totals = [1] * len(axes)
     for number, factors in enumerate(plan(source.shape, voxel, axes), 1):
@@ -62,13 +67,10 @@ def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = N
         )
         _fill(target, source, factors, labels, step)
         totals = [total * factor for total, factor in zip(totals, factors, strict=True)]
-        datasets.append(
-            {"path": str(number), "coordinateTransformations": _place(voxel, totals, labels)}
-        )
+        datasets.append(_dataset(str(number), voxel, totals, labels))
         source = target
-    made.attrs["ome"] = ome | {
-        "multiscales": [scale | {"datasets": datasets}, *ome["multiscales"][1:]]
-    }
+    multiscale = multiscale.model_copy(update={"datasets": datasets})
+    made.attrs["ome"] = ome | {"multiscales": [_plain(multiscale)]}
 
 
 def count_chunks(
@@ -106,14 +108,19 @@ def _halved(shape: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]
     return tuple(-(-size // factor) for size, factor in zip(shape, factors, strict=True))
 
 
-def _place(voxel: list[float], totals: list[int], labels: bool) -> list[dict[str, Any]]:
-    """Return the transformations of a level: a mean lies in the middle of its voxels, a label where it was taken."""
+def _dataset(path: str, voxel: list[float], totals: list[int], labels: bool) -> v05.Dataset:
+    """Describe a level: a mean lies in the middle of its voxels, a label where it was taken."""
     scale = [v * f for v, f in zip(voxel, totals, strict=True)]
-    changes: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+    places: list[Any] = [v05.ScaleTransformation(scale=scale)]
     if not labels:
         shift = [(f - 1) / 2 * v for v, f in zip(voxel, totals, strict=True)]
-        changes.append({"type": "translation", "translation": shift})
-    return changes
+        places.append(v05.TranslationTransformation(translation=shift))
+    return v05.Dataset(path=path, coordinateTransformations=places)
+
+
+def _plain(model: Any) -> dict[str, Any]:
+    """Return a description as JSON can hold it."""
+    return dict(model.model_dump(mode="json", exclude_none=True))
 
 
 def _fill(
@@ -176,13 +183,6 @@ def shrink(block: NDArray[Any], factors: tuple[int, ...], labels: bool) -> NDArr
     return (np.rint(mean) if block.dtype.kind in "iu" else mean).astype(block.dtype)
 
 
-__all__ = ["CHUNK", "build_pyramid", "create_image", "create_labels", "write_image"]
-
-CHUNK = (16, 256, 256)
-STRIP_BYTES = 256 * 2**20
-_KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
-
-
 def create_image(
     group: Path,
     shape: Sequence[int],
@@ -212,7 +212,8 @@ def create_image(
     channels
         Labels of the channels, shown by viewers.
     attributes
-        More to note in the group, under ``evenslice``; ``meaning`` is read again by ``open_volume``.
+        More to note in the group, under ``evenslice``; ``meaning`` is read again by
+        ``open_volume``.
     chunks
         Sizes of a chunk, one an axis; None: one plane (the last two axes).
     compressors
@@ -223,17 +224,15 @@ def create_image(
     zarr.Array
         Zero where nothing is written.
     """
-    from yaozarrs import v05
-
-    image = _image(axes, voxel_nm, name)
+    image = v05.Image(multiscales=[_multiscale(axes, voxel_nm, name)])
     if channels:
-        window = {"start": 0.0, "end": 1.0, "min": 0.0, "max": 1.0}
-        image["omero"] = {
-            "channels": [
-                {"label": c, "color": "FFFFFF", "active": True, "window": window} for c in channels
+        window = v05.OmeroWindow(start=0.0, end=1.0, min=0.0, max=1.0)
+        image.omero = v05.Omero(
+            channels=[
+                v05.OmeroChannel(label=label, color="FFFFFF", active=True, window=window)
+                for label in channels
             ]
-        }
-    v05.Image.model_validate(image)
+        )
     planes = (1,) * (len(shape) - 2) + tuple(shape[-2:])
     return _create(group, image, attributes, shape, dtype, axes, chunks or planes, compressors)
 
@@ -268,15 +267,15 @@ def create_labels(
     zarr.Array
         Zero where nothing is written.
     """
-    import zarr
-    from yaozarrs import v05
-
-    image = _image("zyx", voxel_nm, name) | {"image-label": {"source": {"image": "../../"}}}
-    v05.LabelImage.model_validate(image)
+    source = v05.ImageLabel(source=v05.LabelSource(image="../../"))
+    image = v05.LabelImage.model_validate(
+        {"multiscales": [_multiscale("zyx", voxel_nm, name)], "image-label": source}
+    )
     folder = image_group / "labels"
     group = zarr.open_group(str(folder), mode="a", zarr_format=3)
     known: Any = group.attrs.get("ome", {})
-    group.attrs["ome"] = {"version": "0.5", "labels": sorted({*known.get("labels", ()), name})}
+    names = sorted({*known.get("labels", ()), name})
+    group.attrs["ome"] = _plain(v05.LabelsGroup(labels=names))
     noted = {"meaning": "labels"} | (attributes or {})
     return _create(folder / name, image, noted, shape, dtype, "zyx", chunks, compressors)
 
@@ -284,10 +283,9 @@ def create_labels(
 def default_compressor(dtype: Any) -> Any:
     """Return the compressor of what we write: Blosc, LZ4 for real numbers and Zstandard at level 1 for whole ones.
 
-    Probabilities in float32 hardly shrink whatever the effort, so speed decides; labels shrink twice as much with Zstandard.
+    Probabilities in float32 hardly shrink whatever the effort, so speed decides; labels shrink
+    twice as much with Zstandard.
     """
-    from zarr.codecs import BloscCodec
-
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
         return BloscCodec(typesize=dtype.itemsize, cname="lz4", clevel=5, shuffle="shuffle")
@@ -317,22 +315,20 @@ def write_image(path: Path, volume: Volume, dtype: np.dtype[Any]) -> None:
         build_pyramid(part, labels=volume.meaning == "labels")
 
 
-def _image(axes: str, voxel_nm: VoxelSize | None, name: str) -> dict[str, Any]:
-    """Describe an image of one resolution, as OME-Zarr does."""
-    size = dict(zip("zyx", voxel_nm or (1.0, 1.0, 1.0), strict=True))
+def _multiscale(axes: str, voxel_nm: VoxelSize | None, name: str) -> v05.Multiscale:
+    """Describe an image of one resolution."""
+    sides = dict(zip("zyx", voxel_nm or (1.0, 1.0, 1.0), strict=True))
     unit = None if voxel_nm is None else "nanometer"
-    kinds = [
-        {"name": a, "type": _KINDS[a]} | ({"unit": unit} if unit and a in size else {})
-        for a in axes
+    dims = [
+        DimSpec(name=axis, scale=sides.get(axis, 1.0), unit=unit if axis in sides else None)
+        for axis in axes
     ]
-    scale = [{"type": "scale", "scale": [float(size.get(axis, 1.0)) for axis in axes]}]
-    datasets = [{"path": "0", "coordinateTransformations": scale}]
-    return {"version": "0.5", "multiscales": [{"name": name, "axes": kinds, "datasets": datasets}]}
+    return v05.Multiscale.from_dims(dims, name)
 
 
 def _create(
     group: Path,
-    image: dict[str, Any],
+    image: v05.Image,
     attributes: dict[str, Any] | None,
     shape: Sequence[int],
     dtype: str,
@@ -340,12 +336,8 @@ def _create(
     chunks: Sequence[int],
     compressors: Any,
 ) -> Any:
-    import zarr
-
     made = zarr.open_group(str(group), mode="a", zarr_format=3)
-    made.attrs.update(
-        {"ome": json.loads(json.dumps(image))} | ({"evenslice": attributes} if attributes else {})
-    )
+    made.attrs.update({"ome": _plain(image)} | ({"evenslice": attributes} if attributes else {}))
     return made.create_array(
         "0",
         shape=tuple(shape),
