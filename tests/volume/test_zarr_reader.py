@@ -10,6 +10,7 @@ from zarr.codecs import BloscCodec
 
 from evenslice.errors import BadInputError
 from evenslice.volume.files import open_volume
+from evenslice.volume.zarr_reader import chunks_there
 
 ALL = (slice(None),) * 3
 UNITS = {"nanometer": 1.0, "micrometer": 1e3, "angstrom": 0.1, "millimeter": 1e6}
@@ -210,6 +211,34 @@ def test_missing_chunks_are_the_fill_value(tmp_path):
     made[:4] = 3
     volume = open_volume(tmp_path / "a.zarr").read(ALL)
     assert (volume[:4] == 3).all() and (volume[4:] == 7).all()
+
+
+def test_missing_chunks_are_counted(tmp_path):
+    path = tmp_path / "a.zarr"
+    made = zarr.create_array(str(path), shape=(8, 8, 8), chunks=(4, 4, 8), dtype="u1", fill_value=7)
+    made[:4] = 3
+    assert chunks_there(path) == "2 of 4 chunks are there, all else is the fill value 7"
+    made[...] = 3
+    assert chunks_there(path) is None
+    assert chunks_there(image(tmp_path / "b.zarr", noise())) is None
+
+
+def test_chunks_under_other_names_than_stated_are_refused(tmp_path):
+    path = tmp_path / "a.zarr"
+    zarr.create_array(str(path), data=noise(), chunks=(10, 17, 13), zarr_format=2)
+    assert open_volume(path).shape == (10, 17, 13)
+    (path / "0" / "0").mkdir(parents=True)
+    (path / "0.0.0").rename(path / "0" / "0" / "0")
+    with pytest.raises(BadInputError, match=r"no chunk under a name such as 0\.0\.0"):
+        open_volume(path)
+
+
+def test_an_array_of_an_image_with_broken_metadata_opens_by_its_path(tmp_path):
+    path = image(tmp_path / "a.zarr", noise(), version="0.4")
+    zarr.open_group(str(path), mode="a").attrs["multiscales"] = [{"version": "0.2"}]
+    with pytest.raises(BadInputError, match=r"expected version 0.4 or 0.5; .* by its path"):
+        open_volume(path)
+    assert open_volume(path / "0").shape == (10, 17, 13)
 
 
 @pytest.mark.parametrize("form", [2, 3])

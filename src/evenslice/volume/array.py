@@ -1,4 +1,4 @@
-"""Volumes: greyscale arrays (z, y, x) that are read lazily, whole, cropped, or sliced along another axis."""
+"""Volumes: greyscale arrays (z, y, x) read lazily, whole, cropped, or along another axis."""
 
 import math
 import threading
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Pixels(Protocol):
-    """What a file reader hands over: anything with a shape, a dtype and numpy's basic slicing along z, y, x."""
+    """What a file reader hands over: shape, dtype, and numpy's basic slicing along z, y, x."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,8 +72,8 @@ class Volume:
         if len(shape) != 3:
             what = "a 2-D image" if len(shape) == 2 else f"an array of {len(shape)} axes"
             raise BadInputError(
-                f"{self.source} holds {what} of shape {shape}, expected a volume with axes z, y, x; "
-                "stack the slices into one file or give the folder that holds them"
+                f"{self.source} holds {what} of shape {shape}, expected a volume with axes z, "
+                "y, x; stack the slices into one file or give the folder that holds them"
             )
         if 0 in shape:
             raise BadInputError(
@@ -129,7 +129,7 @@ def crop(volume: Volume, roi: Roi) -> Volume:
 def read_planes(
     plane: Callable[[int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any], key: Any
 ) -> NDArray[Any]:
-    """Read a box of lazy slices, one after the other: no more than one whole slice is in memory beside the box."""
+    """Read a box of lazy slices, one after the other, never more than one whole slice at once."""
     z, y, x = spans(key, shape)
     box = np.empty(tuple(part.stop - part.start for part in (z, y, x)), dtype)
     for i, number in enumerate(range(z.start, z.stop)):
@@ -182,7 +182,7 @@ class _Crop:
 
 
 def swap_axis(volume: Volume, axis: str) -> Volume:
-    """Return the volume with ``axis`` in the place of z, still lazy; done twice, it is the volume again.
+    """Return the volume with ``axis`` in the place of z, still lazy; twice, it is the volume again.
 
     Parameters
     ----------
@@ -210,13 +210,13 @@ def swap_axis(volume: Volume, axis: str) -> Volume:
 
 
 def reorder_axes(values: tuple[T, T, T], axis: str) -> tuple[T, T, T]:
-    """Reorder a (z, y, x) triple for a volume sliced along ``axis``, or back: it is its own inverse."""
+    """Reorder a (z, y, x) triple for a volume sliced along ``axis``; it is its own inverse."""
     a, b, c = ORDERS[axis]
     return values[a], values[b], values[c]
 
 
 class _Turned:
-    """Lazy pixels with two axes exchanged; a slab of several slices is read at once, as they lie across the file."""
+    """Lazy pixels with two axes exchanged; a slab of several slices is read at once."""
 
     def __init__(self, pixels: Pixels, order: tuple[int, int, int]) -> None:
         self._pixels, self._order = pixels, order

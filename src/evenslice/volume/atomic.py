@@ -1,4 +1,4 @@
-"""Writing so that nothing half-written is left: beside the target first, flushed to the disk, then renamed.
+"""Writing so that nothing half-written is left: beside the target, flushed, then renamed.
 
 Temporary names are hidden and tell which process made them, so that those of ended processes can
 be removed:
@@ -43,7 +43,7 @@ def temp_path(path: Path, kind: str = "part", suffix: str = "") -> Path:
 
 
 def stale_temp_files(path: Path, kind: str) -> list[Path]:
-    """Return what ended processes left under temporary names of this kind beside ``path``, oldest first.
+    """Return what ended processes left under temporary names of this kind, oldest first.
 
     Processes on other machines cannot be asked: what they left counts after a week.
     """
@@ -88,7 +88,8 @@ def _label(path: Path) -> str:
 def _host() -> str:
     """Return a digest of the machine, and of the container where processes are numbered apart."""
     container = Path("/proc/self/ns/pid")
-    name = socket.gethostname() + (os.readlink(container) if container.exists() else "")  # noqa: PTH115
+    inside = os.readlink(container) if container.exists() else ""  # noqa: PTH115
+    name = socket.gethostname() + inside
     return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
@@ -105,7 +106,7 @@ def _is_running(pid: int) -> bool:
 
 
 def fsync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk, where the file system can tell."""
+    """Wait until a file, or the names in a folder, are on the disk, if the file system can tell."""
     if os.name != "posix" and path.is_dir():  # cannot be opened there
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -130,7 +131,7 @@ def fsync_tree(folder: Path) -> None:
 
 
 def fsync_box(array: Any, box: tuple[slice, ...]) -> None:
-    """Wait until the chunks of a box of a Zarr array without shards, in a local folder, are on the disk."""
+    """Wait until the chunks of a box of a local Zarr array without shards are on the disk."""
     root = Path(str(array.store.root), array.path)
     places = product(
         *(
@@ -147,7 +148,7 @@ def fsync_box(array: Any, box: tuple[slice, ...]) -> None:
 
 @contextmanager
 def wait_for_zarr_writes() -> Iterator[None]:
-    """Let an error pass only when zarr has stopped writing in this process, so that nothing appears after it."""
+    """Let an error pass only when zarr has stopped writing, so that nothing appears after it."""
     try:
         yield
     except BaseException:
@@ -178,7 +179,7 @@ def named(path: Path, part: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def written_beside(path: Path, force: bool = True) -> Iterator[Path]:
-    """Give a temporary path in the same folder; rename it to ``path`` on success, remove it on any failure.
+    """Give a temporary path in the same folder, renamed to ``path`` on success, else removed.
 
     Raises
     ------
@@ -198,7 +199,7 @@ def written_beside(path: Path, force: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
-    """Give a temporary folder beside a Zarr store; on success it replaces ``path``, on any failure it is removed.
+    """Give a temporary folder that replaces a Zarr store on success and is removed on failure.
 
     Raises
     ------
@@ -213,7 +214,7 @@ def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_beside(path: Path, force: bool, beside: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside ``path``; on success it becomes ``path``, on any failure it is removed.
+    """Give a temporary folder that becomes ``path`` on success and is removed on failure.
 
     A folder that is there keeps what it holds, apart from the files that are written anew. If the
     process ends while
@@ -318,7 +319,7 @@ def rename_into_place(part: Path, path: Path, force: bool) -> None:
 
 
 def restore(path: Path) -> None:
-    """Give an old folder its name back if a process ended just before it gave that to the new one."""
+    """Give an old folder its name back if a process ended before the new one had it."""
     for old in reversed(stale_temp_files(path, "old")):
         if path.exists():
             remove(old)
@@ -327,7 +328,7 @@ def restore(path: Path) -> None:
 
 
 def check_writable(path: Path, force: bool) -> None:
-    """Raise ``BadInputError`` if a file cannot be written: it exists (unless ``force``), is none, or has no folder."""
+    """Raise ``BadInputError`` if a file cannot be written, or exists and not ``force``."""
     if path.exists() and not path.is_file():
         raise BadInputError(f"{path} is a folder or a device, expected a file name; choose another")
     _check_free(path, force)
@@ -335,7 +336,7 @@ def check_writable(path: Path, force: bool) -> None:
 
 
 def check_store_writable(path: Path, force: bool) -> None:
-    """Raise ``BadInputError`` if a Zarr store cannot be written: something else is there, or one is and not ``force``."""
+    """Raise ``BadInputError`` if a Zarr store cannot be written, or exists and not ``force``."""
     restore(path)
     if path.exists() and not any(
         (path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")
@@ -355,7 +356,7 @@ def _check_free(path: Path, force: bool) -> None:
 
 
 def _check_parent(path: Path) -> None:
-    """Raise unless files can be made beside ``path``: to find that out after the work would be late."""
+    """Raise unless files can be made beside ``path``: after the work it would be late."""
     if not path.absolute().parent.is_dir():
         raise BadInputError(
             f"the folder {path.parent} of {path.name} does not exist, expected one to write to; "

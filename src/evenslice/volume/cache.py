@@ -1,4 +1,4 @@
-"""What was decoded last is kept, so that windows that overlap do not decode the same bytes again."""
+"""What was decoded last is kept, so that overlapping windows do not decode it again."""
 
 import math
 import threading
@@ -59,7 +59,7 @@ class LastUsed:
 
 
 class ChunkedPixels:
-    """Lazy pixels (z, y, x) of a file in chunks; a row of chunks is decoded once for all its slices.
+    """Lazy pixels (z, y, x) of a file in chunks; a row of chunks is decoded once for its slices.
 
     Parameters
     ----------

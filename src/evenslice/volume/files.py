@@ -24,7 +24,8 @@ _HDF5 = re.compile(r"(.+?\.(?:h5|hdf5|hdf|he5))(?::(.*))?", re.IGNORECASE)
 def open_volume(path: str | Path) -> Volume:
     """Open a volume lazily.
 
-    A TIFF stack, a folder of images (natural sort), HDF5, Zarr v2 and v3, OME-Zarr 0.4 and 0.5, MRC, or raw with a
+    A TIFF stack, a folder of images (natural sort), HDF5, Zarr v2 and v3, OME-Zarr 0.4 and 0.5,
+    MRC, or raw with a
     text file ``.info`` beside it.
 
     Parameters
@@ -64,13 +65,14 @@ def open_volume(path: str | Path) -> Volume:
 
 
 def split_container(path: str | Path) -> tuple[Path, str | None]:
-    """Split ``FILE.h5:/dataset`` into file and dataset; any other path stays whole; raise ``BadInputError`` if none can be so called."""
+    """Split ``FILE.h5:/dataset`` into file and dataset; any other path stays whole."""
     found = _HDF5.fullmatch(str(path))
     try:
         whole = Path(path).exists()
     except OSError as error:
         raise BadInputError(
-            f"{str(path)[:200]} cannot be looked at ({error.strerror}), expected {READ}; check the path"
+            f"{str(path)[:200]} cannot be looked at ({error.strerror}), expected {READ}; check the "
+            "path"
         ) from error
     return (Path(found[1]), found[2]) if found and not whole else (Path(path), None)
 
@@ -103,7 +105,7 @@ def _open_file(file: Path, dataset: str | None) -> Volume:
 
 
 def _is_bare_store(folder: Path) -> bool:
-    """Whether a folder named .zarr holds no images but folders, as a store without group metadata does."""
+    """Whether a folder named .zarr holds only folders, as a store without group metadata does."""
     return folder.is_dir() and not any(inner.is_file() for inner in folder.iterdir())
 
 
@@ -112,7 +114,8 @@ def _refuse_other_stores(folder: Path) -> None:
     advice = "expected Zarr; convert it to OME-Zarr"
     if (folder / "attributes.json").is_file() or folder.suffix.lower() == ".n5":
         raise BadInputError(
-            f"{folder} is an N5 store, {advice}, for example with zarr-python and its N5 reader or z5py"
+            f"{folder} is an N5 store, {advice}, for example with zarr-python and its N5 reader or "
+            "z5py"
         )
     info = folder / "info"
     if info.is_file():
@@ -122,7 +125,8 @@ def _refuse_other_stores(folder: Path) -> None:
             scales = False
         if scales:
             raise BadInputError(
-                f"{folder} is a neuroglancer precomputed volume, {advice}, for example with cloud-volume or tensorstore"
+                f"{folder} is a neuroglancer precomputed volume, {advice}, for example with "
+                "cloud-volume or tensorstore"
             )
 
 
@@ -130,7 +134,8 @@ def check_volume_name(path: Path) -> None:
     """Raise ``BadInputError`` unless a volume can be saved under this name."""
     if path.suffix.lower() not in (*TIFF, ".zarr"):
         raise BadInputError(
-            f"{path} has the unknown ending {path.suffix or '(none)'!r}, expected .tif, .tiff or .zarr to write to; rename it"
+            f"{path} has the unknown ending {path.suffix or '(none)'!r}, expected .tif, .tiff or "
+            ".zarr to write to; rename it"
         )
 
 
@@ -139,7 +144,7 @@ def save_volume(
     volume: Volume | NDArray[Any],
     voxel_nm: tuple[float, float, float] | None = None,
 ) -> None:
-    """Save a volume (z, y, x) with its voxel size, part by part: a TIFF stack, or OME-Zarr 0.5 with its pyramid.
+    """Save a volume (z, y, x) with its voxel size: a TIFF stack, or OME-Zarr with pyramid.
 
     The file or store appears under its name only when it is complete; an existing one is replaced.
 

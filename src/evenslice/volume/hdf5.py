@@ -85,7 +85,7 @@ def _candidates(place: h5py.Group) -> list[Any]:
 
 
 def _kept_axes(shape: tuple[int, ...] | None) -> list[int] | None:
-    """Return which three axes are left when those of size 1 are dropped, None if it is no volume."""
+    """Return which three axes are left without those of size 1, None if it is no volume."""
     if shape is None or not 3 <= len(shape) <= 5 or 0 in shape:
         return None
     if len(shape) == 3:

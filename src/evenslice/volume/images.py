@@ -43,11 +43,13 @@ def open_images(folder: Path) -> Volume:
     kinds = sorted({f.suffix.lower() for f in files})
     if not files:
         raise BadInputError(
-            f"the folder {folder} holds no images, expected files such as {', '.join(SUFFIXES[:3])}; check the path"
+            f"the folder {folder} holds no images, expected files such as "
+            f"{', '.join(SUFFIXES[:3])}; check the path"
         )
     if len(kinds) > 1:
         raise BadInputError(
-            f"the folder {folder} holds images of several kinds ({', '.join(kinds)}), expected one; move the others out"
+            f"the folder {folder} holds images of several kinds ({', '.join(kinds)}), expected "
+            "one; move the others out"
         )
     pixels = _ImagePixels(sorted(files, key=lambda f: (natural_key(f.name), f.name)))
     facts = {"format": f"folder of {kinds[0][1:].upper()} images", "files": str(len(files))}
@@ -55,7 +57,7 @@ def open_images(folder: Path) -> Volume:
 
 
 class _ImagePixels:
-    """Slices read from image files on demand; decoded ones are kept while they fit in a small cache."""
+    """Slices read from image files on demand; decoded ones are kept in a cache."""
 
     def __init__(self, files: list[Path]) -> None:
         self._files = files
@@ -71,7 +73,8 @@ class _ImagePixels:
         plane = _read_grey(self._files[z])
         if plane.shape != self.shape[1:] or plane.dtype != self.dtype:
             raise BadInputError(
-                f"{self._files[z]} is {plane.shape} {plane.dtype}, expected {self.shape[1:]} {self.dtype} like "
+                f"{self._files[z]} is {plane.shape} {plane.dtype}, expected {self.shape[1:]} "
+                f"{self.dtype} like "
                 f"{self._files[0].name}; make all slices alike"
             )
         return plane
@@ -84,11 +87,13 @@ def _read_grey(file: Path) -> NDArray[Any]:
         if (colour == colour[..., :1]).all():
             return np.ascontiguousarray(colour[..., 0])
         raise BadInputError(
-            f"{file} is a colour image (shape {plane.shape}), expected greyscale; convert it to 8-bit grey"
+            f"{file} is a colour image (shape {plane.shape}), expected greyscale; convert it to "
+            "8-bit grey"
         )
     if plane.ndim != 2:
         raise BadInputError(
-            f"{file} has shape {plane.shape}, expected one grey slice (y, x); give a stack as a file, not in a folder"
+            f"{file} has shape {plane.shape}, expected one grey slice (y, x); give a stack as a "
+            "file, not in a folder"
         )
     return plane
 

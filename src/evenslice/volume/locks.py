@@ -1,4 +1,4 @@
-"""Locks between processes, by filelock: the operating system frees those of a process that ended, killed or not."""
+"""Locks between processes; the operating system frees those of a process that has ended."""
 
 import errno
 from collections.abc import Iterator

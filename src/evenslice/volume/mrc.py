@@ -70,7 +70,7 @@ def open_mrc(path: Path) -> Volume:
 
 
 def _imod_unsigned(header: Any) -> bool:
-    """Whether IMOD wrote bytes as unsigned: its stamp (word 39), and not bit 0 of its flags (40)."""
+    """Whether IMOD wrote bytes as unsigned: its stamp (word 39), not bit 0 of its flags (40)."""
     words = np.dtype("i4").newbyteorder(header.nx.dtype.byteorder)
     stamp, flags = np.frombuffer(header["extra2"].tobytes()[40:48], words)
     return bool(stamp == IMOD_STAMP and not flags & 1)

@@ -1,6 +1,7 @@
 """Normalisation: raw intensities to what a network expects.
 
-It is part of symmetry: one scalar mean and one scalar std for all slots keep a uniform stem uniform; one pair
+It is part of symmetry: one scalar mean and one scalar std for all slots keep a uniform stem
+uniform; one pair
 per slot breaks it again. So windows are arranged first and normalised afterwards.
 """
 
@@ -39,11 +40,13 @@ class Normalisation:
         """Refuse numbers that cannot normalise."""
         if len(self.mean) != len(self.std) or not self.mean:
             raise BadInputError(
-                f"normalisation has {len(self.mean)} means and {len(self.std)} stds, expected as many of both; give one of each"
+                f"normalisation has {len(self.mean)} means and {len(self.std)} stds, expected as "
+                "many of both; give one of each"
             )
         if not np.all(np.isfinite([*self.mean, *self.std])) or min(self.std) <= 0:
             raise BadInputError(
-                f"normalisation has mean {self.mean} and std {self.std}, expected finite numbers and a std above 0; correct them, "
+                f"normalisation has mean {self.mean} and std {self.std}, expected finite numbers "
+                "and a std above 0; correct them, "
                 "or give --mean and --std"
             )
 
@@ -56,7 +59,8 @@ class Normalisation:
         """Normalise raw windows (..., S, y, x) to float32."""
         if len(self.mean) not in (1, windows.shape[-3]):
             raise BadInputError(
-                f"normalisation has {len(self.mean)} means, expected 1 or {windows.shape[-3]} (one a slot); give one number"
+                f"normalisation has {len(self.mean)} means, expected 1 or {windows.shape[-3]} (one "
+                "a slot); give one number"
             )
         exact = np.result_type(
             windows.dtype, np.float32
@@ -67,7 +71,7 @@ class Normalisation:
 
 
 def check_finite(pixels: NDArray[Any], where: str) -> None:
-    """Raise ``BadInputError`` if float pixels hold NaN or infinity, or numbers too large for those that networks compute in."""
+    """Raise ``BadInputError`` if float pixels hold NaN, infinity, or numbers beyond 1e30."""
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         bad = int(pixels.size - np.isfinite(pixels).sum())
         raise BadInputError(
@@ -87,7 +91,8 @@ def check_finite(pixels: NDArray[Any], where: str) -> None:
 def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> Normalisation:
     """Estimate one scalar mean and std of a volume.
 
-    Small volumes are read whole, large ones through 64 seeded blocks of one slice by at most 256 x 256.
+    Small volumes are read whole, large ones through 64 seeded blocks of one slice by at most 256
+    x 256.
 
     Parameters
     ----------
@@ -125,7 +130,8 @@ def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> 
         mean, count = mean + apart * part, count + values.size
     if not low < high:
         raise BadInputError(
-            f"{volume.source} is constant (every voxel looked at is {low:g}), expected an image; check the file"
+            f"{volume.source} is constant (every voxel looked at is {low:g}), expected an image; "
+            "check the file"
         )
     return Normalisation((float(mean),), (float(np.sqrt(squares / count)),), "volume")
 

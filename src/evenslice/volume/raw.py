@@ -1,4 +1,4 @@
-"""Raw voxels with a text file beside them: NAME.raw and NAME.raw.info (PyHST; the GF-PA66 release)."""
+"""Raw voxels with a text file beside them: NAME.raw and NAME.raw.info (PyHST, GF-PA66)."""
 
 import math
 import re
@@ -29,26 +29,31 @@ _BY_SIZE = {1: "uint8", 2: "uint16", 4: "float32"}
 def open_raw(path: Path) -> Volume:
     """Open raw voxels, x fastest, lazily as a volume (z, y, x).
 
-    The text file holds lines such as ``NUM_X = 1300``, ``NUM_Y``, ``NUM_Z``, and may hold ``DATA_TYPE = uint8``,
-    ``BYTEORDER = LOWBYTEFIRST`` and ``voxelSize = 1.4`` (micrometres). Without a type, the length of the file decides
+    The text file holds lines such as ``NUM_X = 1300``, ``NUM_Y``, ``NUM_Z``, and may hold
+    ``DATA_TYPE = uint8``,
+    ``BYTEORDER = LOWBYTEFIRST`` and ``voxelSize = 1.4`` (micrometres). Without a type, the length
+    of the file decides
     between uint8, uint16 and float32.
 
     Raises
     ------
     BadInputError
-        If there is no text file, it does not state the sizes, or they do not fit the length of the file.
+        If there is no text file, it does not state the sizes, or they do not fit the length of
+        the file.
     """
     info = path.with_name(path.name + ".info")
     if not info.is_file():
         raise BadInputError(
-            f"{path} has no {info.name} beside it, expected that text file with the lines NUM_X, NUM_Y and NUM_Z; write it"
+            f"{path} has no {info.name} beside it, expected that text file with the lines NUM_X, "
+            "NUM_Y and NUM_Z; write it"
         )
     values = _values(info)
     try:
         shape = tuple(int(values[f"num{axis}"]) for axis in "zyx")
     except (KeyError, ValueError) as error:
         raise BadInputError(
-            f"{info} does not state whole numbers for NUM_X, NUM_Y and NUM_Z, expected a line each such as NUM_X = 1300; correct it"
+            f"{info} does not state whole numbers for NUM_X, NUM_Y and NUM_Z, expected a line each "
+            "such as NUM_X = 1300; correct it"
         ) from error
     size, voxels = path.stat().st_size, math.prod(shape)
     stated = next((values[key] for key in TYPE_KEYS if key in values), None)
@@ -68,7 +73,8 @@ def open_raw(path: Path) -> Volume:
             else f"{voxels * np.dtype(name).itemsize} bytes of {name}"
         )
         raise BadInputError(
-            f"{path} has {size} bytes but {info.name} states {sizes(shape)} voxels, expected {wanted}; correct it or copy the file again"
+            f"{path} has {size} bytes but {info.name} states {sizes(shape)} voxels, expected "
+            f"{wanted}; correct it or copy the file again"
         )
     dtype = np.dtype(name).newbyteorder(
         ">" if _bare(values.get("byteorder", "")).startswith("high") else "<"

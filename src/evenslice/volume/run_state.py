@@ -1,4 +1,4 @@
-"""The state of a long run: a folder that survives the process, so that others may join the run and it can be resumed."""
+"""The state of a long run: a folder from which others may join, and the run can be resumed."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Sections as a network gets them: read once, checked, blank neighbours replaced, normalised once, and stacked into windows."""
+"""Sections as a network gets them: checked, normalised once, stacked into windows."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -20,14 +20,15 @@ Plane = NDArray[Any]
 
 
 class Sections:
-    """The sections of a volume, and which of them are blank: one value in every pixel, as where a section was lost.
+    """The sections of a volume, and which are blank: one value everywhere, as of a lost section.
 
     Parameters
     ----------
     volume
         Axes (z, y, x).
     area
-        (y, x) of what is looked at of each section: all that is to be computed, so that the answer does not depend on tiles;
+        (y, x) of what is looked at of each section: all that is to be computed, so that the
+        answer does not depend on tiles;
         None for whole sections.
     """
 
@@ -41,9 +42,10 @@ class Sections:
         return z in self._blank(z // GROUP)
 
     def seen(self, z: int, slices: int) -> list[int]:
-        """Return the S sections that the window around ``z`` shows, blank neighbours replaced by the nearest good one.
+        """Return the S sections that the window around ``z`` shows, blank neighbours replaced.
 
-        The nearest one on the far side comes before the one on the near side; both directions in z are treated alike.
+        The nearest one on the far side comes before the one on the near side; both directions in
+        z are treated alike.
         A section stays where no good one lies within 8, and so does a blank centre.
         """
         index = [int(n) for n in neighbours(z, slices, self.volume.shape[0], self.volume.source)]
@@ -79,7 +81,7 @@ class Sections:
 
 
 class SectionReader:
-    """Reads the windows of blocks: each section once, as long as the blocks after each other look at the same area.
+    """Reads the windows of blocks: each section once while successive blocks have the same area.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ class SectionReader:
         self._held: dict[int, Plane] = {}
 
     def windows(self, block: Block, batch: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield (first z, normalised windows (B, S, y, x) of the block's area), up to ``batch`` at a time.
+        """Yield (first z, normalised windows (B, S, y, x)), up to ``batch`` at a time.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""TIFF stacks: plain, BigTIFF, tiled or compressed, read slice by slice; written with their voxel size."""
+"""TIFF stacks: plain, BigTIFF, tiled or compressed, read lazily, written with voxel size."""
 
 import contextlib
 import itertools
@@ -19,7 +19,7 @@ from evenslice.errors import BadInputError
 from evenslice.volume.array import MEANINGS, Volume, VoxelSize, read_planes, sizes, spans
 from evenslice.volume.atomic import written_beside
 from evenslice.volume.cache import LastUsed
-from evenslice.volume.voxel_size import UNIT_NM
+from evenslice.volume.voxel_size import UNIT_NM, checked
 
 LARGE_PAGE_BYTES = 64 * 2**20
 BIG = 2**32 - 2**25
@@ -36,7 +36,7 @@ def open_tiff(path: Path) -> Volume:
         If the file is not TIFF, is cut off, or does not hold one greyscale stack.
     """
     with _opened(path) as (file, series):
-        note = _note(file)
+        note = _notes(file).get("evenslice")
         _check_stack(file, series, path, flat=note is not None)
         meaning = note if note in MEANINGS else "intensity"
         pixels = _TiffPixels(file, series, path)
@@ -44,7 +44,7 @@ def open_tiff(path: Path) -> Volume:
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Read a whole TIFF file, an image of a folder; raise ``BadInputError`` if it is not TIFF or is cut off."""
+    """Read a whole TIFF file, an image of a folder; raise ``BadInputError`` if it is none."""
     with _opened(path) as (file, series):
         image = np.asarray(series.asarray())
         file.close()
@@ -53,10 +53,8 @@ def read_image(path: Path) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
-    """Give a whole TIFF file and its one series; it is closed on any error, and every error is one of ours."""
-    logging.getLogger("tifffile").setLevel(
-        logging.CRITICAL
-    )  # what it would only log is checked here
+    """Give a whole TIFF file and its one series; it is closed on any error."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it only logs is checked here
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(tifffile.TiffFile(path))
@@ -68,7 +66,8 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
             raise
         except Exception as error:  # a broken file may raise anything
             raise BadInputError(
-                f"{path} cannot be read as TIFF ({error}), expected a whole TIFF stack; copy or export it again"
+                f"{path} cannot be read as TIFF ({error}), expected a whole TIFF stack; copy or "
+                "export it again"
             ) from error
         stack.pop_all()
 
@@ -76,33 +75,35 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
 def _check_stack(
     file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path, flat: bool
 ) -> None:
-    """Raise unless a series is one greyscale stack; ``flat``: it is ours, so a single slice is a volume too."""
+    """Raise unless a series is one greyscale stack; where ``flat`` a single slice will do."""
     axes, shape = series.axes, series.shape
     sizes = dict(zip(axes, shape, strict=True))
-    stacked = (
-        axes == "SYX" and file.is_shaped
-    )  # tifffile saves 3 or 4 slices without a word about them as samples of one page
+    # tifffile saves 3 or 4 slices of which nothing is said as samples of one page.
+    stacked = axes == "SYX" and file.is_shaped
     if sizes.get("S", 1) > 1 and not stacked:
         raise BadInputError(
-            f"{path} is a colour image (axes {axes}, shape {shape}), expected greyscale; convert it to 8-bit grey"
+            f"{path} is a colour image (axes {axes}, shape {shape}), expected greyscale; convert "
+            "it to 8-bit grey"
         )
-    # ImageJ shows at most 7 channels as such: more of them, all grey, are slices saved without the name of their axis.
-    unnamed = (file.imagej_metadata or {}).get("mode") == "grayscale" and sizes.get(
-        "C", 1
-    ) > IMAGEJ_CHANNELS
-    if sizes.get("C", 1) > 1 and not unnamed:
+    # ImageJ has at most 7 channels: more grey ones are slices saved without a name of their axis.
+    channels = sizes.get("C", 1)
+    grey = (file.imagej_metadata or {}).get("mode") == "grayscale"
+    if channels > 1 and not (grey and channels > IMAGEJ_CHANNELS):
         raise BadInputError(
-            f"{path} has {sizes['C']} channels (axes {axes}, shape {shape}), expected one stack z, y, x; "
+            f"{path} has {channels} channels (axes {axes}, shape {shape}), expected one stack z, "
+            "y, x; "
             "save one channel, or name the axis z if these are slices"
         )
     keep = "".join(n for n in axes if sizes[n] > 1 or n in "YX")
     if len(keep) > 3 or keep[-2:] != "YX":
         raise BadInputError(
-            f"{path} has axes {axes} of shape {shape}, expected one stack z, y, x; save one channel and time"
+            f"{path} has axes {axes} of shape {shape}, expected one stack z, y, x; save one "
+            "channel and time"
         )
     if len(keep) < 3 and not set(axes) - {"Y", "X", "S"} and not flat:
         raise BadInputError(
-            f"{path} is a 2-D image of shape {shape}, expected a volume with axes z, y, x; stack the slices into one file or give the folder that holds them"
+            f"{path} is a 2-D image of shape {shape}, expected a volume with axes z, y, x; stack "
+            "the slices into one file or give the folder that holds them"
         )
 
 
@@ -132,7 +133,7 @@ def _directory(file: tifffile.TiffFile, offset: int) -> tuple[int, int]:
 
 
 def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
-    """Raise unless all slices that the file states are there, in one series, with all their bytes."""
+    """Raise unless all slices that the file states are there, in one series, with all bytes."""
     size = path.stat().st_size
     pages = [page for page in series.pages if page is not None]
     if series.dataoffset is not None:
@@ -150,21 +151,23 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
             end = max(end, *(size + need - sum(p.databytecounts) for p in pages))
     if end > size:
         raise BadInputError(
-            f"{path} is cut off: it has {size} bytes, expected at least {end}; copy or download it again"
+            f"{path} is cut off: it has {size} bytes, expected at least {end}; copy or download it "
+            "again"
         )
     area = math.prod(pages[0].shape)
     planes = math.prod(series.shape) // area
-    held = planes if series.dataoffset is not None else len(pages)
+    there = planes if series.dataoffset is not None else len(pages)
     stated = max(_stated_planes(file, area), planes)
-    if held < stated:
+    if there < stated:
         raise BadInputError(
-            f"{path} is cut off: it holds {held} slices, expected {stated}; copy or download it again"
+            f"{path} is cut off: it holds {there} slices, expected {stated}; copy or download it "
+            "again"
         )
     others = [other for other in file.series[1:] if not other.keyframe.is_reduced]
     if others:
         raise BadInputError(
-            f"{path} holds {len(others) + 1} separate images ({series.shape} {series.dtype}, {others[0].shape} {others[0].dtype}), expected one "
-            "stack; save it alone"
+            f"{path} holds {len(others) + 1} separate images ({series.shape} {series.dtype}, "
+            f"{others[0].shape} {others[0].dtype}), expected one stack; save it alone"
         )
 
 
@@ -182,7 +185,7 @@ def _stated_planes(file: tifffile.TiffFile, area: int) -> int:
 
 
 class _TiffPixels:
-    """The slices of a TIFF series; decoded ones, or the parts of large ones, are kept while they fit in a small cache."""
+    """The slices of a TIFF series; decoded ones, or parts of large ones, are kept in a cache."""
 
     def __init__(
         self, file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path
@@ -253,7 +256,8 @@ class _TiffPixels:
             return self._decoded_part(page, segment)
         except Exception as error:  # codecs raise types of their own
             raise BadInputError(
-                f"slice {number * self._per_page} of {self._path} cannot be decoded ({error}), expected a whole file; copy or export it again"
+                f"slice {number * self._per_page} of {self._path} cannot be decoded ({error}), "
+                "expected a whole file; copy or export it again"
             ) from error
 
     def _decoded_part(self, page: Any, segment: int) -> NDArray[Any]:
@@ -285,71 +289,46 @@ def _facts(file: tifffile.TiffFile) -> dict[str, str]:
     return facts
 
 
-def _note(file: tifffile.TiffFile) -> str | None:
-    """Return what ``write_tiff`` noted about the meaning of the voxels; None for a file that is not ours."""
-    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-        if file.imagej_metadata:
-            return str(file.imagej_metadata["evenslice"])
-        if file.ome_metadata:
-            first, *_ = str(_ome_image(file.ome_metadata)["Description"]).splitlines()
-            ours, _, meaning = first.partition("=")
-            return meaning if ours == "evenslice" else None
-    return None
+def _notes(file: tifffile.TiffFile) -> dict[str, str]:
+    """Return what ``write_tiff`` noted, meaning and provenance; empty for files not ours."""
+    if file.imagej_metadata:
+        return {key: str(value) for key, value in file.imagej_metadata.items()}
+    with contextlib.suppress(KeyError, TypeError, SyntaxError):
+        lines = str(_ome_image(file.ome_metadata or "")["Description"]).splitlines()
+        return {key: value for key, _, value in (line.partition("=") for line in lines)}
+    return {}
 
 
 def noted_provenance(path: Path) -> dict[str, Any]:
     """Return how a TIFF was made as ``write_tiff`` noted it; empty for a file that does not say."""
-    broken = (
-        tifffile.TiffFileError,
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        IndexError,
-    )
-    with contextlib.suppress(*broken):
+    try:
         with tifffile.TiffFile(path) as file:
-            if file.imagej_metadata:
-                text = file.imagej_metadata["provenance"]
-            else:
-                lines = str(_ome_image(file.ome_metadata or "")["Description"]).splitlines()
-                text = next(line for line in lines if line.startswith("provenance=")).partition(
-                    "="
-                )[2]
-        found = json.loads(text)
-        return found if isinstance(found, dict) else {}
-    return {}
+            found = json.loads(_notes(file).get("provenance", "{}"))
+    except (tifffile.TiffFileError, OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _voxel_size(file: tifffile.TiffFile) -> VoxelSize | None:
-    """Voxel size in nm from ImageJ or OME metadata, None when the file does not state all of it."""
-    size: VoxelSize | None = None
-    with contextlib.suppress(KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError):
+    """Return the voxel size in nm from ImageJ or OME metadata, None where it is not all stated."""
+    with contextlib.suppress(KeyError, TypeError, ValueError, ZeroDivisionError, SyntaxError):
         if file.ome_metadata:
-            size = _ome_voxel_size(file.ome_metadata)
-        elif file.imagej_metadata:
-            meta = file.imagej_metadata
-            unit = UNIT_NM[str(meta["unit"]).lower()]
-            across = [file.pages.first.tags[name].value for name in ("YResolution", "XResolution")]
-            y, x = (unit * below / above for above, below in across)
-            size = float(meta["spacing"]) * unit, y, x
-    return size if size and all(0 < side < math.inf for side in size) else None
+            pixels = _ome_image(file.ome_metadata)["Pixels"]
+            sides = [float(pixels[f"PhysicalSize{axis}"]) for axis in "ZYX"]
+            units = [str(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "ZYX"]
+            return checked(n * UNIT_NM[unit.lower()] for n, unit in zip(sides, units, strict=True))
+        if file.imagej_metadata:
+            unit = UNIT_NM[str(file.imagej_metadata["unit"]).lower()]
+            tags = file.pages.first.tags
+            y, x = (tags[name].value for name in ("YResolution", "XResolution"))
+            depth = float(file.imagej_metadata["spacing"])
+            return checked((depth * unit, unit * y[1] / y[0], unit * x[1] / x[0]))
+    return None
 
 
 def _ome_image(xml: str) -> dict[str, Any]:
     image = tifffile.xml2dict(xml)["OME"]["Image"]
     return dict(image[0] if isinstance(image, list) else image)
-
-
-def _ome_voxel_size(xml: str) -> VoxelSize:
-    pixels = _ome_image(xml)["Pixels"]
-    z, y, x = (
-        float(pixels[f"PhysicalSize{n}"])
-        * UNIT_NM[str(pixels.get(f"PhysicalSize{n}Unit", "µm")).lower()]
-        for n in "ZYX"
-    )
-    return z, y, x
 
 
 def write_tiff(
@@ -361,9 +340,10 @@ def write_tiff(
     meaning: str = "intensity",
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write slices (y, x), one after the other, as a deflate-compressed TIFF stack that Fiji opens with its voxel size.
+    """Write slices (y, x) as a deflate-compressed TIFF stack that Fiji opens with its voxel size.
 
-    The file appears under its name only when it is complete. ImageJ layout for uint8, uint16 and float32 below
+    The file appears under its name only when it is complete. ImageJ layout for uint8, uint16 and
+    float32 below
     4 GB, else OME-TIFF. How it was made is noted as a line of JSON in the description.
 
     Raises
@@ -374,7 +354,8 @@ def write_tiff(
     dtype = dtype.newbyteorder("=")
     if dtype.name not in WRITABLE:
         raise BadInputError(
-            f"{path} cannot hold voxels of type {dtype}, expected one of {', '.join(WRITABLE)}; convert them, labels for example to uint32"
+            f"{path} cannot hold voxels of type {dtype}, expected one of {', '.join(WRITABLE)}; "
+            "convert them, labels for example to uint32"
         )
     size = math.prod(shape) * dtype.itemsize
     imagej = dtype in (np.uint8, np.uint16, np.float32) and size < BIG

@@ -1,4 +1,4 @@
-"""Tiles and blocks: how a volume is cut so that every voxel is computed with its surroundings and written once."""
+"""Tiles and blocks: how a volume is cut so that every voxel is written once, with its halo."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,8 @@ class Tile:
     read
         (y, x) in the volume of what is read: the core and its surroundings.
     weights
-        Along y and along x of the core, how much this tile counts where tiles are blended: the weights of all tiles sum to 1
+        Along y and along x of the core, how much this tile counts where tiles are blended: the
+        weights of all tiles sum to 1
         at every pixel. None: it alone is responsible.
     """
 
@@ -87,7 +88,8 @@ class TileLayout:
         if low - 2 * self.halo < 1 or low - self.overlap < 1:
             lost = f"halo of {self.halo}" if self.halo else f"overlap of {self.overlap}"
             raise BadInputError(
-                f"a tile of {low} pixels has nothing left inside its {lost}; expected more than {2 * self.halo or self.overlap}, "
+                f"a tile of {low} pixels has nothing left inside its {lost}; expected more than "
+                f"{2 * self.halo or self.overlap}, "
                 "use a larger --tile"
             )
 
@@ -150,7 +152,7 @@ def count_blocks(
 
 
 def block_side(size: int, span: slice, cut: TileLayout, tile: int, side: int) -> int:
-    """Return the step between blocks along y or x, pixels; all of the span where one block is enough.
+    """Return the step between blocks along y or x, pixels; the whole span if one block is enough.
 
     Parameters
     ----------
@@ -173,7 +175,7 @@ def block_side(size: int, span: slice, cut: TileLayout, tile: int, side: int) ->
 
 
 def chunk_side(step: int) -> int:
-    """Return the side of chunks, pixels: about 256, so that blocks which begin at multiples of ``step`` share none."""
+    """Return the side of chunks, about 256 pixels; blocks at multiples of ``step`` share none."""
     return step // next(count for count in range(_chunks_along(step), 0, -1) if step % count == 0)
 
 
@@ -214,14 +216,14 @@ def _steps(span: slice, step: int) -> list[slice]:
 
 
 def _around(core: slice, size: int, cut: TileLayout) -> slice:
-    """Return a core with its halo, from one multiple of the stride to another, cut at the edges of the volume."""
+    """Return a core with its halo, between multiples of the stride, cut at the volume's edges."""
     low = max(0, core.start - cut.halo) // cut.stride * cut.stride
     high = -(-(core.stop + cut.halo) // cut.stride) * cut.stride
     return slice(low, min(size, high))
 
 
 def _ramps(size: int, tile: int, overlap: int) -> tuple[list[slice], list[NDArray[np.float32]]]:
-    """Return evenly spread tiles of one axis and their weights: linear ramps that sum to 1 at every pixel."""
+    """Return evenly spread tiles of one axis and weights, ramps that sum to 1 at every pixel."""
     count = -(-(size - overlap) // (tile - overlap))
     starts = np.linspace(0, size - tile, count).round().astype(int)
     inner = np.minimum(np.arange(tile) + 0.5, tile - np.arange(tile) - 0.5)

@@ -47,9 +47,10 @@ def checked(size: Any) -> VoxelSize | None:
 
 
 def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
-    """Return the voxel size (z, y, x) in nm that the attributes of a dataset state, None if they do not.
+    """Return the voxel size (z, y, x) in nm that attributes state, None if they do not.
 
-    ``resolution`` (CREMI) and ``voxel_size`` (funlib) are in nm unless ``units`` says otherwise; ``element_size_um``
+    ``resolution`` (CREMI) and ``voxel_size`` (funlib) are in nm unless ``units`` says otherwise;
+    ``element_size_um``
     is in micrometres.
     """
     for name, factor in _ATTRIBUTES.items():
@@ -87,5 +88,6 @@ def numbers_of(text: str, name: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise BadInputError(
-            f"{name} is {text!r}, expected one number or one a slot, separated by commas; write it so"
+            f"{name} is {text!r}, expected one number or one a slot, separated by commas; write it "
+            "so"
         ) from error

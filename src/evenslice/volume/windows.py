@@ -12,7 +12,7 @@ MOST_SLICES = 9
 
 
 def check_slices(slices: int) -> int:
-    """Return ``slices`` if a model can see that many at once: odd, 1 to 9; else raise ``BadInputError``."""
+    """Return ``slices`` if it is odd, 1 to 9; else raise ``BadInputError``."""
     if slices % 2 == 0 or not 1 <= slices <= MOST_SLICES:
         raise BadInputError(
             f"{slices} slices were asked for, expected an odd number from 1 to {MOST_SLICES}: "
@@ -45,7 +45,8 @@ def neighbours(z: int, slices: int, depth: int, source: str = "the volume") -> N
     reach = slices // 2
     if depth < reach + 1:
         raise BadInputError(
-            f"{source} has {depth} slices, expected at least {reach + 1} for windows of {slices}; use fewer slices"
+            f"{source} has {depth} slices, expected at least {reach + 1} for windows of {slices}; "
+            "use fewer slices"
         )
     last = depth - 1
     index = np.abs(np.arange(z - reach, z + reach + 1))
@@ -67,5 +68,5 @@ def read_window(volume: Volume, z: int, slices: int, y: slice, x: slice) -> NDAr
 
 
 def reverse(window: NDArray[Any]) -> NDArray[Any]:
-    """Return the same raw window with its slices in opposite order: the reversal. Slots are axis -3."""
+    """Return the same raw window with its slices in opposite order. Slots are axis -3."""
     return np.ascontiguousarray(np.flip(window, axis=-3))

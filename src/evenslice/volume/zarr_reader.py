@@ -1,4 +1,4 @@
-"""Zarr v2 and v3 arrays, and OME-Zarr 0.4 and 0.5 images with the sizes and units that their metadata state."""
+"""Zarr v2 and v3 arrays, and OME-Zarr 0.4 and 0.5 images with their sizes and units."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def image_of(folder: Path) -> v04.Image | v05.Image | None:
 
 
 def levels_of(folder: Path) -> list[Level]:
-    """Return the levels of the first multiscale image that a group describes; empty if it is no image."""
+    """Return the levels of the first multiscale image of a group; empty if it is no image."""
     image = image_of(folder)
     if image is None:
         return []
@@ -129,7 +129,7 @@ def _scale(transformations: Sequence[Any] | None) -> list[float] | None:
 
 
 def _level_of(array: Path) -> tuple[Level | None, Path]:
-    """Return the level of an image that an array is, and the image; None if it belongs to no readable one."""
+    """Return the level that an array is, and its image; None if it belongs to no readable one."""
     for folder in islice(array.parents, 3):
         try:
             levels = levels_of(folder)
@@ -142,7 +142,7 @@ def _level_of(array: Path) -> tuple[Level | None, Path]:
 
 
 def _arrays_below(folder: Path) -> Iterator[Path]:
-    """Yield the arrays and images in a group at any depth, in order; levels of an image are not listed apart."""
+    """Yield the arrays and images in a group at any depth; levels of an image are not listed."""
     for inner in sorted(f for f in folder.iterdir() if f.is_dir() and not f.is_symlink()):
         if is_array(inner) or image_of(inner) is not None:
             yield inner
@@ -233,7 +233,7 @@ def _meaning(group: Path) -> str:
 
 
 def _check_chunk_names(array: Any, folder: Path) -> None:
-    """Raise if files lie beside the metadata but no chunk under the names that these state: all would be the fill value.
+    """Raise if files lie there but no chunk under its stated name: all would be the fill value.
 
     A store in which no chunk at all was written is legal.
     """
@@ -257,7 +257,7 @@ def _check_chunk_names(array: Any, folder: Path) -> None:
 
 
 def chunks_there(path: Path) -> str | None:
-    """Say how many chunks of an array, or of level 0 of an image, were written and what the others hold; None if all were.
+    """Say how many chunks of an array, or of level 0, were written; None if all were.
 
     Arrays of more than a million chunks are not counted.
     """
@@ -266,7 +266,10 @@ def chunks_there(path: Path) -> str | None:
     array: Any = zarr.open_array(str(folder), mode="r")
     if array.nchunks > MOST_COUNTED or array.nchunks_initialized >= array.nchunks:
         return None
-    return f"{array.nchunks_initialized} of {array.nchunks} chunks are there, all else is the fill value {array.fill_value}"
+    return (
+        f"{array.nchunks_initialized} of {array.nchunks} chunks are there, all else is the fill "
+        f"value {array.fill_value}"
+    )
 
 
 def _reader(array: Any, kept: list[int], folder: Path) -> Any:
@@ -287,14 +290,14 @@ def _reader(array: Any, kept: list[int], folder: Path) -> Any:
 
 
 def _stated_axes(array: Any) -> tuple[str, ...] | None:
-    """Return the names of the axes of an array outside any image (Zarr v3, xarray or funlib), None if not stated."""
+    """Return the names of the axes of an array outside any image, None if not stated."""
     names = getattr(array.metadata, "dimension_names", None)
     names = names or array.attrs.get("_ARRAY_DIMENSIONS") or array.attrs.get("axis_names")
     return tuple(str(name).lower() for name in names) if names else None
 
 
 def _kept_axes(names: tuple[str, ...] | None, shape: tuple[int, ...], folder: Path) -> list[int]:
-    """Return which axes of an array are z, y and x; raise unless the others are of size 1 and these in that order."""
+    """Return which axes are z, y and x; raise unless in that order and the others of size 1."""
     if names is None or not set(names) & set("zyx"):
         large = [axis for axis, size in enumerate(shape) if size > 1]
         if len(shape) == 3 or len(large) == 3:

@@ -26,7 +26,7 @@ Box = tuple[slice, ...]
 
 
 def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = None) -> None:
-    """Make levels 1, 2, ... of an OME-Zarr 0.5 image from its level 0, until y and x are at most 256.
+    """Make levels 1, 2, ... of an OME-Zarr 0.5 image, until y and x are at most 256.
 
     Each level halves y and x, and z once the voxel is no more than 1.5 times as deep as it is
     wide. Images are averaged
@@ -167,7 +167,7 @@ def _boxes(whole: Box, sides: tuple[int, ...]) -> Iterator[Box]:
 
 
 def shrink(block: NDArray[Any], factors: tuple[int, ...], labels: bool) -> NDArray[Any]:
-    """Shrink a block by 1 or 2 along each axis: the mean of what is there, or for labels the first of each pair."""
+    """Shrink a block by 1 or 2 along each axis: the mean, or for labels the first of each pair."""
     if labels:
         return block[tuple(slice(None, None, factor) for factor in factors)]
     exact: Any = np.float32 if block.dtype.itemsize < 4 or block.dtype == np.float32 else np.float64
@@ -247,7 +247,7 @@ def create_labels(
     attributes: dict[str, Any] | None = None,
     compressors: Any = None,
 ) -> Any:
-    """Create the labels ``labels/NAME`` (z, y, x) inside an image, and return their array to be filled.
+    """Create the labels ``labels/NAME`` (z, y, x) inside an image; return their array.
 
     Parameters
     ----------
@@ -281,7 +281,7 @@ def create_labels(
 
 
 def default_compressor(dtype: Any) -> Any:
-    """Return the compressor of what we write: Blosc, LZ4 for real numbers and Zstandard at level 1 for whole ones.
+    """Return our compressor: Blosc, LZ4 for real numbers and Zstandard for whole ones.
 
     Probabilities in float32 hardly shrink whatever the effort, so speed decides; labels shrink
     twice as much with Zstandard.
@@ -293,7 +293,7 @@ def default_compressor(dtype: Any) -> Any:
 
 
 def write_image(path: Path, volume: Volume, dtype: np.dtype[Any]) -> None:
-    """Write a volume as a store with its pyramid; it appears under its name only when it is complete."""
+    """Write a volume as a store with its pyramid, atomically."""
     with store_written_beside(path, force=True) as part:
         noted = {"meaning": volume.meaning}
         array = create_image(
