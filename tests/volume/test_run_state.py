@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from evenslice.volume.run_state import RunState
 with RunState(Path(sys.argv[1])).holding(sys.argv[2], Path("out")):
-    print("held", flush=True)
+    print("locked", flush=True)
     sys.stdin.read()
 """
 
@@ -34,7 +34,7 @@ def held_elsewhere(folder, name="run"):
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "locked\n"
         try:
             yield process
         finally:

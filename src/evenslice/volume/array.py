@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ SLAB_BYTES = 64 * 2**20
 ORDERS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0)}
 Roi = tuple[slice, slice, slice]
 VoxelSize = tuple[float, float, float]
+Voxels = NDArray[Any]  # of any whole or real numbers
 T = TypeVar("T")
 
 
@@ -72,8 +73,8 @@ class Volume:
         if len(shape) != 3:
             what = "a 2-D image" if len(shape) == 2 else f"an array of {len(shape)} axes"
             raise BadInputError(
-                f"{self.source} holds {what} of shape {shape}, expected a volume with axes z, "
-                "y, x; stack the slices into one file or give the folder that holds them"
+                f"{self.source} holds {what} of shape {shape}, expected a volume with axes z, y, "
+                "x; stack the slices into one file or give the folder that holds them"
             )
         if 0 in shape:
             raise BadInputError(
@@ -104,31 +105,29 @@ class Volume:
         """Type of one voxel."""
         return np.dtype(self.pixels.dtype)
 
-    def read(self, roi: Roi) -> NDArray[Any]:
+    def read(self, roi: Roi) -> Voxels:
         """Read a box as a numpy array (z, y, x) of the volume's own type."""
         return np.asarray(self.pixels[roi])
 
-    def slice_at(self, z: int) -> NDArray[Any]:
+    def slice_at(self, z: int) -> Voxels:
         """Read one whole slice (y, x)."""
         block = self.read((slice(z, z + 1), slice(None), slice(None)))
         return block.reshape(block.shape[1:])
 
 
-def as_volume(source: "Volume | NDArray[Any]") -> Volume:
+def as_volume(source: "Volume | Voxels") -> Volume:
     """Take a volume as it is, or wrap a numpy array (z, y, x)."""
     return source if isinstance(source, Volume) else Volume(np.asarray(source))
 
 
 def crop(volume: Volume, roi: Roi) -> Volume:
     """Return the box ``roi`` of a volume as a volume of its own, still lazy."""
-    return Volume(
-        _Crop(volume.pixels, roi), volume.voxel_nm, volume.source, volume.meaning, volume.facts
-    )
+    return replace(volume, pixels=_Crop(volume.pixels, roi))
 
 
 def read_planes(
-    plane: Callable[[int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any], key: Any
-) -> NDArray[Any]:
+    plane: Callable[[int], Voxels], shape: tuple[int, ...], dtype: np.dtype[Any], key: Any
+) -> Voxels:
     """Read a box of lazy slices, one after the other, never more than one whole slice at once."""
     z, y, x = spans(key, shape)
     box = np.empty(tuple(part.stop - part.start for part in (z, y, x)), dtype)
@@ -172,7 +171,7 @@ class _Crop:
         self.shape = tuple(span.stop - span.start for span in box)
         self.dtype = np.dtype(pixels.dtype)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Any) -> Voxels:
         """Read with plain slices, shifted into the parent."""
         shifted = (
             slice(start + part.start, start + part.stop)
@@ -200,13 +199,9 @@ def swap_axis(volume: Volume, axis: str) -> Volume:
         raise BadInputError(f"the axis {axis!r} is unknown, expected z, y or x; choose one")
     if axis == "z":
         return volume
-    order = ORDERS[axis]
-    voxel = volume.voxel_nm and (
-        volume.voxel_nm[order[0]],
-        volume.voxel_nm[order[1]],
-        volume.voxel_nm[order[2]],
-    )
-    return Volume(_Turned(volume.pixels, order), voxel, volume.source, volume.meaning)
+    voxel = volume.voxel_nm and reorder_axes(volume.voxel_nm, axis)
+    pixels = _Reordered(volume.pixels, ORDERS[axis])
+    return Volume(pixels, voxel, volume.source, volume.meaning)
 
 
 def reorder_axes(values: tuple[T, T, T], axis: str) -> tuple[T, T, T]:
@@ -215,7 +210,7 @@ def reorder_axes(values: tuple[T, T, T], axis: str) -> tuple[T, T, T]:
     return values[a], values[b], values[c]
 
 
-class _Turned:
+class _Reordered:
     """Lazy pixels with two axes exchanged; a slab of several slices is read at once."""
 
     def __init__(self, pixels: Pixels, order: tuple[int, int, int]) -> None:
@@ -226,8 +221,8 @@ class _Turned:
         self._at: tuple[slice, ...] = (slice(0, 0),) * 3
         self._slab = np.empty((0, 0, 0), self.dtype)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read with plain slices along the turned axes."""
+    def __getitem__(self, key: Any) -> Voxels:
+        """Read with plain slices along the reordered axes."""
         parts = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:3]
         z, y, x = (slice(*part.indices(n)[:2]) for part, n in zip(parts, self.shape, strict=True))
         with self._lock:
@@ -238,9 +233,7 @@ class _Turned:
                 plane = max(1, (y.stop - y.start) * (x.stop - x.start) * self.dtype.itemsize)
                 stop = min(self.shape[0], max(z.stop, z.start + SLAB_BYTES // plane))
                 self._at = (slice(z.start, stop), y, x)
-                box = tuple(
-                    self._at[n] for n in self._order
-                )  # exchanging two axes is its own inverse
+                box = tuple(self._at[n] for n in self._order)  # the exchange is its own inverse
                 self._slab = np.asarray(self._pixels[box]).transpose(self._order)
             low = self._at[0].start
             return np.ascontiguousarray(self._slab[z.start - low : z.stop - low])

@@ -7,14 +7,13 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from evenslice.volume.array import spans
+from evenslice.volume.array import Voxels, spans
 
 CACHE_BYTES = 256 * 2**20
 SLABS_BYTES = 64 * 2**20
 Span = tuple[int, int]
-Read = Callable[[slice, slice, slice], NDArray[Any]]
+Read = Callable[[slice, slice, slice], Voxels]
 
 
 class LastUsed:
@@ -31,14 +30,14 @@ class LastUsed:
     """
 
     def __init__(
-        self, load: Callable[[Any], NDArray[Any]], limit: int | None = None, least: int = 1
+        self, load: Callable[[Any], Voxels], limit: int | None = None, least: int = 1
     ) -> None:
         self._load, self._least = load, least
         self._limit = CACHE_BYTES if limit is None else limit
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Voxels] = OrderedDict()
 
-    def get(self, key: Hashable) -> NDArray[Any]:
+    def get(self, key: Hashable) -> Voxels:
         """Return the piece of a key: the kept one, not to be changed, or decoded now."""
         with self._lock:
             if key in self._kept:
@@ -84,7 +83,7 @@ class ChunkedPixels:
         self._read = read
         self._slabs = LastUsed(self._slab, SLABS_BYTES, least=2)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Any) -> Voxels:
         """Read a box of contiguous slices."""
         z, y, x = spans(key, self.shape)
         box = np.empty((z.stop - z.start, y.stop - y.start, x.stop - x.start), self.dtype)
@@ -114,13 +113,13 @@ class ChunkedPixels:
                 return (y0, y1), (x0, x1)
         return (y.start, y.stop), (x.start, x.stop)
 
-    def _slab(self, key: tuple[int, Span, Span]) -> NDArray[Any]:
+    def _slab(self, key: tuple[int, Span, Span]) -> Voxels:
         assert self._chunk is not None
         low, y, x = key
         last = min(low + self._chunk[0], self.shape[0])
         return self._decoded(slice(low, last), slice(*y), slice(*x))
 
-    def _decoded(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
+    def _decoded(self, z: slice, y: slice, x: slice) -> Voxels:
         return np.ascontiguousarray(self._read(z, y, x), self.dtype)
 
 

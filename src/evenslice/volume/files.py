@@ -4,13 +4,11 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, as_volume
+from evenslice.volume.array import Volume, Voxels, as_volume
 from evenslice.volume.atomic import check_store_writable, check_writable
 from evenslice.volume.zarr_reader import in_store
 
@@ -71,8 +69,7 @@ def split_container(path: str | Path) -> tuple[Path, str | None]:
         whole = Path(path).exists()
     except OSError as error:
         raise BadInputError(
-            f"{str(path)[:200]} cannot be looked at ({error.strerror}), expected {READ}; check the "
-            "path"
+            f"{str(path)[:200]} cannot be read ({error.strerror}), expected {READ}; check the path"
         ) from error
     return (Path(found[1]), found[2]) if found and not whole else (Path(path), None)
 
@@ -140,9 +137,7 @@ def check_volume_name(path: Path) -> None:
 
 
 def save_volume(
-    path: str | Path,
-    volume: Volume | NDArray[Any],
-    voxel_nm: tuple[float, float, float] | None = None,
+    path: str | Path, volume: Volume | Voxels, voxel_nm: tuple[float, float, float] | None = None
 ) -> None:
     """Save a volume (z, y, x) with its voxel size: a TIFF stack, or OME-Zarr with pyramid.
 

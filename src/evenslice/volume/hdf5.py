@@ -8,10 +8,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, first_line, sizes
+from evenslice.volume.array import Volume, Voxels, first_line, sizes
 from evenslice.volume.cache import ChunkedPixels
 from evenslice.volume.voxel_size import stated_size
 
@@ -107,9 +106,9 @@ def _only_dataset(file: h5py.File, path: Path) -> Any:
     if not found:
         others = _datasets(file)
         raise BadInputError(
-            f"{path} holds no dataset of three axes of numbers"
-            f"{' but ' + _listed(others) if others else ''}, expected a volume with axes z, y, x; "
-            "check the file"
+            f"{path} holds no dataset of three axes of "
+            f"numbers{' but ' + _listed(others) if others else ''}, expected a volume with axes z, "
+            "y, x; check the file"
         )
     if len(found) > 1:
         raise BadInputError(
@@ -151,7 +150,7 @@ def _volume_of(item: Any, path: Path) -> Volume:
         "compression": ", ".join(names) or "none",
     }
 
-    def read(*box: slice) -> NDArray[Any]:
+    def read(*box: slice) -> Voxels:
         key: list[Any] = [0] * len(item.shape)
         for axis, part in zip(axes, box, strict=True):
             key[axis] = part

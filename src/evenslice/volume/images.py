@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, first_line, read_planes
+from evenslice.volume.array import Volume, Voxels, first_line, read_planes
 from evenslice.volume.cache import LastUsed
 from evenslice.volume.tiff import read_image
 
@@ -66,21 +65,20 @@ class _ImagePixels:
         self.dtype = first.dtype
         self._cache = LastUsed(self._plane)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Any) -> Voxels:
         return read_planes(self._cache.get, self.shape, self.dtype, key)
 
-    def _plane(self, z: int) -> NDArray[Any]:
+    def _plane(self, z: int) -> Voxels:
         plane = _read_grey(self._files[z])
         if plane.shape != self.shape[1:] or plane.dtype != self.dtype:
             raise BadInputError(
                 f"{self._files[z]} is {plane.shape} {plane.dtype}, expected {self.shape[1:]} "
-                f"{self.dtype} like "
-                f"{self._files[0].name}; make all slices alike"
+                f"{self.dtype} like {self._files[0].name}; make all slices alike"
             )
         return plane
 
 
-def _read_grey(file: Path) -> NDArray[Any]:
+def _read_grey(file: Path) -> Voxels:
     plane = read_image(file) if file.suffix.lower() in (".tif", ".tiff") else _read_picture(file)
     if plane.ndim == 3 and plane.shape[-1] in (2, 3, 4):
         colour = plane[..., :3] if plane.shape[-1] > 2 else plane[..., :1]
@@ -98,7 +96,7 @@ def _read_grey(file: Path) -> NDArray[Any]:
     return plane
 
 
-def _read_picture(file: Path) -> NDArray[Any]:
+def _read_picture(file: Path) -> Voxels:
     with _LOCK:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None  # slices of EM are larger than Pillow allows

@@ -7,13 +7,12 @@ per slot breaks it again. So windows are arranged first and normalised afterward
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, Voxels
 
 BLOCKS = 64
 BLOCK_SIDE = 256
@@ -27,7 +26,7 @@ class Normalisation:
     Attributes
     ----------
     mean, std
-        One number for all slots, or S numbers, one a slot. ``std`` is above 0.
+        One number for all slots, or S numbers, one per slot. ``std`` is above 0.
     source
         Where the numbers came from: ``"file"``, ``"option"`` or ``"volume"``.
     """
@@ -46,8 +45,7 @@ class Normalisation:
         if not np.all(np.isfinite([*self.mean, *self.std])) or min(self.std) <= 0:
             raise BadInputError(
                 f"normalisation has mean {self.mean} and std {self.std}, expected finite numbers "
-                "and a std above 0; correct them, "
-                "or give --mean and --std"
+                "and a std above 0; correct them, or give --mean and --std"
             )
 
     @property
@@ -55,34 +53,27 @@ class Normalisation:
         """Whether every slot is normalised alike."""
         return len(set(self.mean)) == 1 and len(set(self.std)) == 1
 
-    def apply(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+    def apply(self, windows: Voxels) -> NDArray[np.float32]:
         """Normalise raw windows (..., S, y, x) to float32."""
         if len(self.mean) not in (1, windows.shape[-3]):
             raise BadInputError(
                 f"normalisation has {len(self.mean)} means, expected 1 or {windows.shape[-3]} (one "
-                "a slot); give one number"
+                "per slot); give one number"
             )
-        exact = np.result_type(
-            windows.dtype, np.float32
-        )  # 32-bit whole numbers need more than float32 holds
+        exact = np.result_type(windows.dtype, np.float32)  # more for whole numbers of 32 bits
         mean = np.asarray(self.mean, exact)[:, None, None]
         scale = 1.0 / np.asarray(self.std, exact)[:, None, None]
         return np.asarray((windows.astype(exact) - mean) * scale, np.float32)
 
 
-def check_finite(pixels: NDArray[Any], where: str) -> None:
+def check_finite(pixels: Voxels, where: str) -> None:
     """Raise ``BadInputError`` if float pixels hold NaN, infinity, or numbers beyond 1e30."""
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         bad = int(pixels.size - np.isfinite(pixels).sum())
         raise BadInputError(
             f"{where} has {bad} voxels that are NaN or infinite, expected numbers; fill them first"
         )
-    if (
-        pixels.dtype.kind == "f"
-        and pixels.dtype.itemsize > 4
-        and pixels.size
-        and np.abs(pixels).max() > LARGEST
-    ):
+    if pixels.dtype == np.float64 and pixels.size and np.abs(pixels).max() > LARGEST:
         raise BadInputError(
             f"{where} holds numbers beyond {LARGEST:.3g}, expected smaller ones; scale them first"
         )
@@ -101,7 +92,7 @@ def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> 
     seed
         Seed of the blocks.
     zs
-        Slices to look at; all when None.
+        Slices to read; all when None.
 
     Raises
     ------
@@ -114,11 +105,8 @@ def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> 
         boxes = [(z, slice(None), slice(None)) for z in zs]
     else:
         boxes = _seeded_boxes(zs, height, width, seed)
-    count, mean, squares = (
-        0,
-        0.0,
-        0.0,
-    )  # squares: sum of squared distances from the mean, merged block by block
+    count, mean = 0, 0.0
+    squares = 0.0  # sum of squared distances from the mean, merged block by block
     low, high = np.inf, -np.inf
     for z, y, x in boxes:
         block = volume.read((slice(z, z + 1), y, x))
@@ -130,8 +118,8 @@ def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> 
         mean, count = mean + apart * part, count + values.size
     if not low < high:
         raise BadInputError(
-            f"{volume.source} is constant (every voxel looked at is {low:g}), expected an image; "
-            "check the file"
+            f"{volume.source} is constant (every voxel read is {low:g}), expected an image; check "
+            "the file"
         )
     return Normalisation((float(mean),), (float(np.sqrt(squares / count)),), "volume")
 

@@ -12,13 +12,14 @@ from evenslice.errors import BadInputError
 from evenslice.volume.atomic import fsync, named, remove, remove_stale, temp_path, written_beside
 from evenslice.volume.locks import SUFFIXES, try_lock, wait_lock
 
+Record = dict[str, Any]
 FOLDER_SIZE = 1000  # records in one folder
 MANIFEST, PLAN = "manifest.json", "plan.lock"
 # Threads of zarr may still write there when a run that failed has been removed.
 WORK = {"done", "objects", "store.zarr"}
 
 
-def stored_table(file: Path, *needed: str) -> dict[str, Any]:
+def stored_table(file: Path, *needed: str) -> Record:
     """Read a JSON file that holds a table with some keys.
 
     Raises
@@ -34,7 +35,7 @@ def stored_table(file: Path, *needed: str) -> dict[str, Any]:
     return found
 
 
-def stored_rows(file: Path, *needed: str) -> list[dict[str, Any]]:
+def stored_rows(file: Path, *needed: str) -> list[Record]:
     """Read a JSON file that holds a list of tables with some keys; raises as ``stored_table``."""
     found = _stored(file)
     if not isinstance(found, list) or not all(
@@ -83,7 +84,7 @@ class RunState:
         """Whether a piece of work is done."""
         return self._record(stage, index).exists()
 
-    def done(self, stage: str, index: int, record: dict[str, Any] | None = None) -> None:
+    def done(self, stage: str, index: int, record: Record | None = None) -> None:
         """Note that a piece of work is done and written."""
         place = self._record(stage, index)
         part = temp_path(place)
@@ -101,7 +102,7 @@ class RunState:
         """Return those pieces of a stage that are not done."""
         return [index for index in indices if not self.is_done(stage, index)]
 
-    def records(self, stage: str, count: int) -> Iterator[dict[str, Any]]:
+    def records(self, stage: str, count: int) -> Iterator[Record]:
         """Yield the records of the pieces 0 to ``count`` - 1 of a stage that are done."""
         for index in range(count):
             if self.is_done(stage, index):
@@ -131,8 +132,7 @@ class RunState:
                 if not self._is_here():
                     raise BadInputError(
                         f"the run in {self.folder} was completed or started over by another "
-                        "process just now, expected it to be "
-                        "there; run the command again"
+                        "process just now, expected it to be there; run the command again"
                     )
                 if not stack.enter_context(self.trying(name)):
                     raise busy(out, self.folder / f"{name}.lock")
@@ -195,11 +195,7 @@ def _check_idle(folder: Path) -> None:
 
 
 def open_run_state(
-    folder: Path,
-    asked: dict[str, Any],
-    choose: Callable[[Path], dict[str, Any]],
-    join: bool,
-    force: bool,
+    folder: Path, asked: Record, choose: Callable[[Path], Record], join: bool, force: bool
 ) -> RunState:
     """Begin a run, or take part in the one that is there.
 
@@ -278,7 +274,7 @@ def begun(folder: Path, ours: set[str], lock: str) -> Iterator[None]:
         yield
 
 
-def _joined(folder: Path, asked: dict[str, Any], join: bool) -> RunState:
+def _joined(folder: Path, asked: Record, join: bool) -> RunState:
     run_state = RunState(folder)
     if not join:
         _check_idle(folder)
@@ -292,8 +288,8 @@ def _joined(folder: Path, asked: dict[str, Any], join: bool) -> RunState:
         name = other[0]
         raise BadInputError(
             f"{folder} holds a run with another {name} ({_short(there.get(name))}), expected "
-            f"{_short(asked.get(name))} as asked "
-            "now; repeat its options, or start over with --force"
+            f"{_short(asked.get(name))} as asked now; repeat its options, or start over with "
+            "--force"
         )
     return run_state
 

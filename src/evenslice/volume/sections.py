@@ -2,21 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, Voxels
 from evenslice.volume.normalisation import Normalisation, check_finite
 from evenslice.volume.tiles import Area, Block
 from evenslice.volume.windows import neighbours
 
-GROUP = 16  # sections that are looked at together
+GROUP = 16  # sections that are checked together
 FARTHEST = 8
 PROBES = (0.25, 0.5, 0.75)
 PROBED = 8192  # pixels of a row
-Plane = NDArray[Any]
+Plane = Voxels
 
 
 class Sections:
@@ -27,7 +26,7 @@ class Sections:
     volume
         Axes (z, y, x).
     area
-        (y, x) of what is looked at of each section: all that is to be computed, so that the
+        (y, x) of what is checked of each section: all that is to be computed, so that the
         answer does not depend on tiles;
         None for whole sections.
     """

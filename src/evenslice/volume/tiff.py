@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import MEANINGS, Volume, VoxelSize, read_planes, sizes, spans
+from evenslice.volume.array import MEANINGS, Volume, Voxels, VoxelSize, read_planes, sizes, spans
 from evenslice.volume.atomic import written_beside
 from evenslice.volume.cache import LastUsed
 from evenslice.volume.voxel_size import UNIT_NM, checked
@@ -43,7 +42,7 @@ def open_tiff(path: Path) -> Volume:
         return Volume(pixels, _voxel_size(file), str(path), meaning, _facts(file))
 
 
-def read_image(path: Path) -> NDArray[Any]:
+def read_image(path: Path) -> Voxels:
     """Read a whole TIFF file, an image of a folder; raise ``BadInputError`` if it is none."""
     with _opened(path) as (file, series):
         image = np.asarray(series.asarray())
@@ -91,8 +90,7 @@ def _check_stack(
     if channels > 1 and not (grey and channels > IMAGEJ_CHANNELS):
         raise BadInputError(
             f"{path} has {channels} channels (axes {axes}, shape {shape}), expected one stack z, "
-            "y, x; "
-            "save one channel, or name the axis z if these are slices"
+            "y, x; save one channel, or name the axis z if these are slices"
         )
     keep = "".join(n for n in axes if sizes[n] > 1 or n in "YX")
     if len(keep) > 3 or keep[-2:] != "YX":
@@ -206,14 +204,14 @@ class _TiffPixels:
         else:
             weakref.finalize(self, file.close)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Any) -> Voxels:
         if self._map is not None:
             return np.asarray(self._map[key], self.dtype)
         if self._in_parts():
             return self._read_parts(*spans(key, self.shape))
         return read_planes(self._plane, self.shape, self.dtype, key)
 
-    def _plane(self, z: int) -> NDArray[Any]:
+    def _plane(self, z: int) -> Voxels:
         number, part = divmod(z, self._per_page)
         return np.asarray(self._cache.get((number, None))[part])
 
@@ -223,7 +221,7 @@ class _TiffPixels:
         grey = page.samplesperpixel == 1 and page.imagedepth == 1 and self._per_page == 1
         return bool(grey and math.prod(page.shape) * self.dtype.itemsize > LARGE_PAGE_BYTES)
 
-    def _read_parts(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
+    def _read_parts(self, z: slice, y: slice, x: slice) -> Voxels:
         """Read a box from the strips or tiles that touch it."""
         page: Any = self._pages[0].keyframe
         high, wide = page.chunks[-2:]
@@ -246,7 +244,7 @@ class _TiffPixels:
                 )
         return box
 
-    def _decoded(self, key: tuple[int, int | None]) -> NDArray[Any]:
+    def _decoded(self, key: tuple[int, int | None]) -> Voxels:
         """Decode a page (slices, y, x), or one strip or tile (y, x) of it."""
         number, segment = key
         page = self._pages[number]
@@ -260,7 +258,7 @@ class _TiffPixels:
                 "expected a whole file; copy or export it again"
             ) from error
 
-    def _decoded_part(self, page: Any, segment: int) -> NDArray[Any]:
+    def _decoded_part(self, page: Any, segment: int) -> Voxels:
         keyframe = page.keyframe
         offset, count = page.dataoffsets[segment], page.databytecounts[segment]
         coded = None  # a part that is not there holds the value for no data
@@ -333,7 +331,7 @@ def _ome_image(xml: str) -> dict[str, Any]:
 
 def write_tiff(
     path: Path,
-    slices: Iterable[NDArray[Any]],
+    slices: Iterable[Voxels],
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     voxel_nm: VoxelSize | None = None,

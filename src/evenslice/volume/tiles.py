@@ -70,7 +70,7 @@ class TileLayout:
     tile
         Largest (y, x) of what goes through the network at once, pixels.
     halo
-        Pixels read around each core and thrown away; a multiple of ``stride``.
+        Pixels read around each core and discarded; a multiple of ``stride``.
     overlap
         Pixels over which neighbouring tiles are blended; 0 where the halo makes tiles exact.
     stride
@@ -89,8 +89,7 @@ class TileLayout:
             lost = f"halo of {self.halo}" if self.halo else f"overlap of {self.overlap}"
             raise BadInputError(
                 f"a tile of {low} pixels has nothing left inside its {lost}; expected more than "
-                f"{2 * self.halo or self.overlap}, "
-                "use a larger --tile"
+                f"{2 * self.halo or self.overlap}, use a larger --tile"
             )
 
 

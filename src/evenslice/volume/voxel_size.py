@@ -88,6 +88,6 @@ def numbers_of(text: str, name: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise BadInputError(
-            f"{name} is {text!r}, expected one number or one a slot, separated by commas; write it "
-            "so"
+            f"{name} is {text!r}, expected one number or one per slot, separated by commas; write "
+            "it so"
         ) from error

@@ -1,12 +1,10 @@
 """Windows: the S consecutive slices that a 2D+ model sees at once."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, Voxels
 
 MOST_SLICES = 9
 
@@ -15,8 +13,8 @@ def check_slices(slices: int) -> int:
     """Return ``slices`` if it is odd, 1 to 9; else raise ``BadInputError``."""
     if slices % 2 == 0 or not 1 <= slices <= MOST_SLICES:
         raise BadInputError(
-            f"{slices} slices were asked for, expected an odd number from 1 to {MOST_SLICES}: "
-            "the centre slice and as many neighbours on each side; use for example 3"
+            f"{slices} slices were asked for, expected an odd number from 1 to {MOST_SLICES}: the "
+            "centre slice and as many neighbours on each side; use for example 3"
         )
     return slices
 
@@ -59,7 +57,7 @@ def inner_centres(slices: int, depth: int) -> range:
     return range(reach, depth - reach)
 
 
-def read_window(volume: Volume, z: int, slices: int, y: slice, x: slice) -> NDArray[Any]:
+def read_window(volume: Volume, z: int, slices: int, y: slice, x: slice) -> Voxels:
     """Read the window (S, y, x) around slice ``z``, of the volume's own type, ends reflected."""
     index = neighbours(z, slices, volume.shape[0], volume.source)
     low, high = int(index.min()), int(index.max()) + 1
@@ -67,6 +65,6 @@ def read_window(volume: Volume, z: int, slices: int, y: slice, x: slice) -> NDAr
     return np.ascontiguousarray(block[index - low])
 
 
-def reverse(window: NDArray[Any]) -> NDArray[Any]:
+def reverse(window: Voxels) -> Voxels:
     """Return the same raw window with its slices in opposite order. Slots are axis -3."""
     return np.ascontiguousarray(np.flip(window, axis=-3))

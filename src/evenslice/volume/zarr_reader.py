@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from yaozarrs import v04, v05
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import MEANINGS, Volume, VoxelSize, first_line, sizes
+from evenslice.volume.array import MEANINGS, Volume, Voxels, VoxelSize, first_line, sizes
 from evenslice.volume.cache import ChunkedPixels
 from evenslice.volume.voxel_size import UNIT_NM, checked, stated_size
 
+Attributes = dict[str, Any]
 MOST_NAMED = 8
 MOST_COUNTED = 2**20
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
@@ -61,12 +61,12 @@ def is_array(folder: Path) -> bool:
     return (folder / ".zarray").is_file() or _json(folder / "zarr.json").get("node_type") == "array"
 
 
-def attributes_of(folder: Path) -> dict[str, Any]:
+def attributes_of(folder: Path) -> Attributes:
     """Return the attributes of an array or group; empty where there are none."""
     return _json(folder / "zarr.json").get("attributes") or _json(folder / ".zattrs")
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _json(file: Path) -> Attributes:
     try:
         found = json.loads(file.read_bytes()) if file.is_file() else {}
     except ValueError as error:
@@ -99,8 +99,7 @@ def image_of(folder: Path) -> v04.Image | v05.Image | None:
         place = ".".join(map(str, first["loc"]))
         raise BadInputError(
             f"{folder} has broken OME-Zarr metadata ({place}: {first_line(first['msg'])}), "
-            "expected version 0.4 or 0.5; "
-            "correct it, or choose one of its arrays by its path"
+            "expected version 0.4 or 0.5; correct it, or choose one of its arrays by its path"
         ) from error
 
 
@@ -207,8 +206,7 @@ def _open_array(folder: Path, level: Level | None, group: Path, source: Path) ->
     except Exception as error:  # zarr raises types of its own
         raise BadInputError(
             f"{folder} cannot be read as a Zarr array ({first_line(error)}), expected whole "
-            "metadata and known codecs; copy or "
-            "export it again"
+            "metadata and known codecs; copy or export it again"
         ) from error
     _check_chunk_names(array, folder)
     attributes = dict(array.attrs)
@@ -250,9 +248,8 @@ def _check_chunk_names(array: Any, folder: Path) -> None:
     if other:
         raise BadInputError(
             f"{folder} holds {other} but no chunk under a name such as {key}, expected chunks as "
-            "its metadata name them; correct "
-            "the separator of its chunks (dimension_separator, chunk_key_encoding), or copy it "
-            "again"
+            "its metadata name them; correct the separator of its chunks (dimension_separator, "
+            "chunk_key_encoding), or copy it again"
         )
 
 
@@ -273,7 +270,7 @@ def chunks_there(path: Path) -> str | None:
 
 
 def _reader(array: Any, kept: list[int], folder: Path) -> Any:
-    def read(*box: slice) -> NDArray[Any]:
+    def read(*box: slice) -> Voxels:
         key: list[Any] = [0] * len(array.shape)
         for axis, part in zip(kept, box, strict=True):
             key[axis] = part
@@ -309,8 +306,7 @@ def _kept_axes(names: tuple[str, ...] | None, shape: tuple[int, ...], folder: Pa
     if len(names) != len(shape):
         raise BadInputError(
             f"{folder} has {len(shape)} axes but its metadata name {len(names)} "
-            f"({', '.join(names)}), expected as many; correct "
-            "the metadata"
+            f"({', '.join(names)}), expected as many; correct the metadata"
         )
     found = ", ".join(f"{name} {size}" for name, size in zip(names, shape, strict=True))
     several = [
@@ -319,8 +315,7 @@ def _kept_axes(names: tuple[str, ...] | None, shape: tuple[int, ...], folder: Pa
     if several:
         raise BadInputError(
             f"{folder} has more than one value along {' and '.join(several)} (axes {found}), "
-            "expected one volume z, y, x; "
-            "save one channel and time as an array of its own"
+            "expected one volume z, y, x; save one channel and time as an array of its own"
         )
     kept = [axis for axis, name in enumerate(names) if name in "zyx"]
     if "".join(names[axis] for axis in kept) != "zyx":

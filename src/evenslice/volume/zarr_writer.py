@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from yaozarrs import DimSpec, v05
 from zarr.codecs import BloscCodec
 
-from evenslice.volume.array import Volume, VoxelSize
+from evenslice.volume.array import Volume, Voxels, VoxelSize
 from evenslice.volume.atomic import store_written_beside
 
 CHUNK = (16, 256, 256)
@@ -23,6 +22,7 @@ SMALL = 256
 ANISOTROPY = 1.5
 THREADS = 2
 Box = tuple[slice, ...]
+Attributes = dict[str, Any]
 
 
 def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = None) -> None:
@@ -32,7 +32,7 @@ def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = N
     wide. Images are averaged
     (in float32 or better, rounded for whole numbers); of labels, every second voxel is taken. A
     chunk and what it is made from are
-    held at a time, for each of two threads. Levels that are there are made anew, so running it
+    in memory at a time, for each of two threads. Levels that are there are made anew, so running it
     again after a kill gives
     the same store.
 
@@ -46,7 +46,7 @@ def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = N
         Called after each chunk; ``count_chunks`` says how many there are.
     """
     made = zarr.open_group(str(group), mode="a")
-    ome: dict[str, Any] = dict(made.attrs["ome"])  # type: ignore[arg-type]
+    ome: Attributes = dict(made.attrs["ome"])  # type: ignore[arg-type]
     multiscale = v05.Image.model_validate(ome).multiscales[0]
     axes = "".join(axis.name for axis in multiscale.axes)
     first = multiscale.datasets[0]
@@ -118,7 +118,7 @@ def _dataset(path: str, voxel: list[float], totals: list[int], labels: bool) -> 
     return v05.Dataset(path=path, coordinateTransformations=places)
 
 
-def _plain(model: Any) -> dict[str, Any]:
+def _plain(model: Any) -> Attributes:
     """Return a description as JSON can hold it."""
     return dict(model.model_dump(mode="json", exclude_none=True))
 
@@ -166,12 +166,12 @@ def _boxes(whole: Box, sides: tuple[int, ...]) -> Iterator[Box]:
         )
 
 
-def shrink(block: NDArray[Any], factors: tuple[int, ...], labels: bool) -> NDArray[Any]:
+def shrink(block: Voxels, factors: tuple[int, ...], labels: bool) -> Voxels:
     """Shrink a block by 1 or 2 along each axis: the mean, or for labels the first of each pair."""
     if labels:
         return block[tuple(slice(None, None, factor) for factor in factors)]
     exact: Any = np.float32 if block.dtype.itemsize < 4 or block.dtype == np.float32 else np.float64
-    mean: NDArray[Any] = block.astype(exact)
+    mean: Voxels = block.astype(exact)
     for axis, factor in enumerate(factors):
         if factor == 2:
             size = mean.shape[axis]
@@ -191,7 +191,7 @@ def create_image(
     voxel_nm: VoxelSize | None,
     name: str,
     channels: Sequence[str] = (),
-    attributes: dict[str, Any] | None = None,
+    attributes: Attributes | None = None,
     chunks: Sequence[int] | None = None,
     compressors: Any = None,
 ) -> Any:
@@ -244,7 +244,7 @@ def create_labels(
     voxel_nm: VoxelSize | None,
     chunks: Sequence[int] = CHUNK,
     name: str = "segmentation",
-    attributes: dict[str, Any] | None = None,
+    attributes: Attributes | None = None,
     compressors: Any = None,
 ) -> Any:
     """Create the labels ``labels/NAME`` (z, y, x) inside an image; return their array.
@@ -329,7 +329,7 @@ def _multiscale(axes: str, voxel_nm: VoxelSize | None, name: str) -> v05.Multisc
 def _create(
     group: Path,
     image: v05.Image,
-    attributes: dict[str, Any] | None,
+    attributes: Attributes | None,
     shape: Sequence[int],
     dtype: str,
     axes: str,
