@@ -181,7 +181,7 @@ def test_a_damaged_chunk_is_named_and_others_read(tmp_path):
     (tmp_path / "b.h5").write_bytes(data)
     volume = open_volume(tmp_path / "b.h5")
     np.testing.assert_array_equal(volume.slice_at(4), noise()[4])
-    with pytest.raises(BadInputError, match=r"b.h5:/raw cannot be read at \[5:10"):
+    with pytest.raises(BadInputError, match=r"b.h5:/raw cannot be decoded at \[5:10"):
         volume.slice_at(5)
 
 

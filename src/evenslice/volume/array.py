@@ -57,8 +57,8 @@ class Volume:
     Raises
     ------
     BadInputError
-        If the pixels are not a non-empty array of three axes of real numbers, or the voxel size
-        is not above 0.
+        If the pixels are not a non-empty array of three axes of real numbers, or the voxel size is
+        not above 0.
     """
 
     pixels: Pixels

@@ -1,10 +1,8 @@
 """Writing so that nothing half-written is left: beside the target, flushed, then renamed.
 
-Temporary names are hidden and tell which process made them, so that those of ended processes can
-be removed:
-``part`` is not complete, ``old`` a store that is being replaced, ``moving`` a complete folder
-whose files are on their way into
-another one, ``gone`` what is being removed.
+Temporary names are hidden and tell which process made them, so that those of ended processes can be
+removed: ``part`` is not complete, ``old`` a store that is being replaced, ``moving`` a complete
+folder whose files are on their way into another one, ``gone`` what is being removed.
 """
 
 import asyncio
@@ -217,8 +215,7 @@ def folder_written_beside(path: Path, force: bool, beside: bool = False) -> Iter
     """Give a temporary folder that becomes ``path`` on success and is removed on failure.
 
     A folder that is there keeps what it holds, apart from the files that are written anew. If the
-    process ends while
-    these get their names, the next one that writes there completes it.
+    process ends while these get their names, the next one that writes there completes it.
 
     Parameters
     ----------

@@ -3,12 +3,13 @@
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
-from evenslice.volume.array import Voxels, spans
+from evenslice.errors import BadInputError
+from evenslice.volume.array import Voxels, first_line, spans
 
 CACHE_BYTES = 256 * 2**20
 SLABS_BYTES = 64 * 2**20
@@ -121,6 +122,25 @@ class ChunkedPixels:
 
     def _decoded(self, z: slice, y: slice, x: slice) -> Voxels:
         return np.ascontiguousarray(self._read(z, y, x), self.dtype)
+
+
+def box_reader(array: Any, axes: Sequence[int], source: object) -> Read:
+    """Return what reads a box of an array of a file along three of its axes; the others are 0."""
+
+    def read(*box: slice) -> Voxels:
+        key: list[int | slice] = [0] * len(array.shape)
+        for axis, part in zip(axes, box, strict=True):
+            key[axis] = part
+        try:
+            return np.asarray(array[tuple(key)])
+        except Exception as error:  # each codec raises types of its own
+            where = ", ".join(f"{part.start}:{part.stop}" for part in box)
+            raise BadInputError(
+                f"{source} cannot be decoded at [{where}] ({first_line(error)}), expected whole "
+                "chunks; copy or download it again"
+            ) from error
+
+    return read
 
 
 def _aligned(part: slice, chunk: int, size: int) -> slice:

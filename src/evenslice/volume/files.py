@@ -23,8 +23,7 @@ def open_volume(path: str | Path) -> Volume:
     """Open a volume lazily.
 
     A TIFF stack, a folder of images (natural sort), HDF5, Zarr v2 and v3, OME-Zarr 0.4 and 0.5,
-    MRC, or raw with a
-    text file ``.info`` beside it.
+    MRC, or raw with a text file ``.info`` beside it.
 
     Parameters
     ----------

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, Voxels, first_line, sizes
-from evenslice.volume.cache import ChunkedPixels
+from evenslice.volume.array import Volume, first_line, sizes
+from evenslice.volume.cache import ChunkedPixels, box_reader
 from evenslice.volume.voxel_size import stated_size
 
 FILTERS = {
@@ -150,22 +150,9 @@ def _volume_of(item: Any, path: Path) -> Volume:
         "compression": ", ".join(names) or "none",
     }
 
-    def read(*box: slice) -> Voxels:
-        key: list[Any] = [0] * len(item.shape)
-        for axis, part in zip(axes, box, strict=True):
-            key[axis] = part
-        try:
-            return np.asarray(item[tuple(key)])
-        except Exception as error:
-            where = ", ".join(f"{part.start}:{part.stop}" for part in box)
-            raise BadInputError(
-                f"{source} cannot be read at [{where}] ({first_line(error)}), expected a whole "
-                "file; copy or download it again"
-            ) from error
-
     shape = tuple(item.shape[axis] for axis in axes)
     cells = None if chunk is None else (chunk[axes[0]], chunk[axes[1]], chunk[axes[2]])
-    pixels = ChunkedPixels(shape, item.dtype, cells, read)
+    pixels = ChunkedPixels(shape, item.dtype, cells, box_reader(item, axes, source))
     return Volume(pixels, stated_size(item.attrs), source, facts=facts)
 
 

@@ -19,8 +19,7 @@ def try_lock(path: Path) -> Iterator[bool]:
     """Try to take a lock file; give whether that succeeded.
 
     On a file system without locks the file ``NAME.soft`` stands for the lock; filelock takes it
-    over from a process of the
-    same machine that has ended.
+    over from a process of the same machine that has ended.
 
     Raises
     ------

@@ -1,8 +1,7 @@
 """Normalisation: raw intensities to what a network expects.
 
 It is part of symmetry: one scalar mean and one scalar std for all slots keep a uniform stem
-uniform; one pair
-per slot breaks it again. So windows are arranged first and normalised afterwards.
+uniform; one pair per slot breaks it again. So windows are arranged first and normalised afterwards.
 """
 
 from collections.abc import Sequence
@@ -82,8 +81,8 @@ def check_finite(pixels: Voxels, where: str) -> None:
 def estimate(volume: Volume, seed: int = 0, zs: Sequence[int] | None = None) -> Normalisation:
     """Estimate one scalar mean and std of a volume.
 
-    Small volumes are read whole, large ones through 64 seeded blocks of one slice by at most 256
-    x 256.
+    Small volumes are read whole, large ones through 64 seeded blocks of one slice by at most 256 x
+    256.
 
     Parameters
     ----------

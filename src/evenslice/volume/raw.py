@@ -30,16 +30,14 @@ def open_raw(path: Path) -> Volume:
     """Open raw voxels, x fastest, lazily as a volume (z, y, x).
 
     The text file holds lines such as ``NUM_X = 1300``, ``NUM_Y``, ``NUM_Z``, and may hold
-    ``DATA_TYPE = uint8``,
-    ``BYTEORDER = LOWBYTEFIRST`` and ``voxelSize = 1.4`` (micrometres). Without a type, the length
-    of the file decides
-    between uint8, uint16 and float32.
+    ``DATA_TYPE = uint8``, ``BYTEORDER = LOWBYTEFIRST`` and ``voxelSize = 1.4`` (micrometres).
+    Without a type, the length of the file decides between uint8, uint16 and float32.
 
     Raises
     ------
     BadInputError
-        If there is no text file, it does not state the sizes, or they do not fit the length of
-        the file.
+        If there is no text file, it does not state the sizes, or they do not fit the length of the
+        file.
     """
     info = path.with_name(path.name + ".info")
     if not info.is_file():

@@ -63,17 +63,16 @@ def corrupt_metadata(file: Path, reason: object) -> BadInputError:
 class RunState:
     """A run's folder: its manifest, and a record for each piece of work that is done.
 
-    Whoever takes part holds a lock, taken under the lock of the plan, so that nobody starts the
-    run over under those
-    who work on it.
+    Whoever takes part holds a lock, taken under the lock of the plan, so that nobody starts the run
+    over under those who work on it.
 
     Attributes
     ----------
     folder
         Where it lies.
     manifest
-        ``asked``: what the run is to do, equal for all who take part; ``chosen``: how, decided
-        once by the first.
+        ``asked``: what the run is to do, equal for all who take part; ``chosen``: how, decided once
+        by the first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -215,8 +214,8 @@ def open_run_state(
     Raises
     ------
     BadInputError
-        If a run is there that must not be joined, or has another ``asked``; or something that is
-        no run.
+        If a run is there that must not be joined, or has another ``asked``; or something that is no
+        run.
     """
     with begun(folder, {MANIFEST, PLAN} | WORK, PLAN):
         if (folder / MANIFEST).exists() and not force:

@@ -26,9 +26,8 @@ class Sections:
     volume
         Axes (z, y, x).
     area
-        (y, x) of what is checked of each section: all that is to be computed, so that the
-        answer does not depend on tiles;
-        None for whole sections.
+        (y, x) of what is checked of each section: all that is to be computed, so that the answer
+        does not depend on tiles; None for whole sections.
     """
 
     def __init__(self, volume: Volume, area: Area | None = None) -> None:
@@ -43,9 +42,9 @@ class Sections:
     def seen(self, z: int, slices: int) -> list[int]:
         """Return the S sections that the window around ``z`` shows, blank neighbours replaced.
 
-        The nearest one on the far side comes before the one on the near side; both directions in
-        z are treated alike.
-        A section stays where no good one lies within 8, and so does a blank centre.
+        The nearest one on the far side comes before the one on the near side; both directions in z
+        are treated alike. A section stays where no good one lies within 8, and so does a blank
+        centre.
         """
         index = [int(n) for n in neighbours(z, slices, self.volume.shape[0], self.volume.source)]
         return [n if n == z or not self.blank(n) else self._nearest(n, n - z) for n in index]

@@ -341,8 +341,8 @@ def write_tiff(
     """Write slices (y, x) as a deflate-compressed TIFF stack that Fiji opens with its voxel size.
 
     The file appears under its name only when it is complete. ImageJ layout for uint8, uint16 and
-    float32 below
-    4 GB, else OME-TIFF. How it was made is noted as a line of JSON in the description.
+    float32 below 4 GB, else OME-TIFF. How it was made is noted as a line of JSON in the
+    description.
 
     Raises
     ------

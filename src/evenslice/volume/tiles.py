@@ -25,8 +25,7 @@ class Tile:
         (y, x) in the volume of what is read: the core and its surroundings.
     weights
         Along y and along x of the core, how much this tile counts where tiles are blended: the
-        weights of all tiles sum to 1
-        at every pixel. None: it alone is responsible.
+        weights of all tiles sum to 1 at every pixel. None: it alone is responsible.
     """
 
     core: Area

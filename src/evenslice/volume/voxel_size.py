@@ -50,8 +50,7 @@ def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
     """Return the voxel size (z, y, x) in nm that attributes state, None if they do not.
 
     ``resolution`` (CREMI) and ``voxel_size`` (funlib) are in nm unless ``units`` says otherwise;
-    ``element_size_um``
-    is in micrometres.
+    ``element_size_um`` is in micrometres.
     """
     for name, factor in _ATTRIBUTES.items():
         if name not in attributes:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from yaozarrs import v04, v05
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import MEANINGS, Volume, Voxels, VoxelSize, first_line, sizes
-from evenslice.volume.cache import ChunkedPixels
+from evenslice.volume.array import MEANINGS, Volume, VoxelSize, first_line, sizes
+from evenslice.volume.cache import ChunkedPixels, box_reader
 from evenslice.volume.voxel_size import UNIT_NM, checked, stated_size
 
 Attributes = dict[str, Any]
@@ -216,7 +216,7 @@ def _open_array(folder: Path, level: Level | None, group: Path, source: Path) ->
         tuple(array.shape[axis] for axis in kept),
         np.dtype(array.dtype),
         (chunk[0], chunk[1], chunk[2]),
-        _reader(array, kept, folder),
+        box_reader(array, kept, folder),
     )
     voxel = level.voxel_nm if level else stated_size(attributes)
     return Volume(pixels, voxel, str(source), _meaning(group), _facts(array, level, group))
@@ -267,23 +267,6 @@ def chunks_there(path: Path) -> str | None:
         f"{array.nchunks_initialized} of {array.nchunks} chunks are there, all else is the fill "
         f"value {array.fill_value}"
     )
-
-
-def _reader(array: Any, kept: list[int], folder: Path) -> Any:
-    def read(*box: slice) -> Voxels:
-        key: list[Any] = [0] * len(array.shape)
-        for axis, part in zip(kept, box, strict=True):
-            key[axis] = part
-        try:
-            return np.asarray(array[tuple(key)])
-        except Exception as error:  # each codec raises types of its own
-            where = ", ".join(f"{part.start}:{part.stop}" for part in box)
-            raise BadInputError(
-                f"{folder} cannot be decoded at [{where}] ({first_line(error)}), expected whole "
-                "chunks; copy or download it again"
-            ) from error
-
-    return read
 
 
 def _stated_axes(array: Any) -> tuple[str, ...] | None:

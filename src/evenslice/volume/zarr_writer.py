@@ -28,13 +28,11 @@ Attributes = dict[str, Any]
 def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = None) -> None:
     """Make levels 1, 2, ... of an OME-Zarr 0.5 image, until y and x are at most 256.
 
-    Each level halves y and x, and z once the voxel is no more than 1.5 times as deep as it is
-    wide. Images are averaged
-    (in float32 or better, rounded for whole numbers); of labels, every second voxel is taken. A
-    chunk and what it is made from are
-    in memory at a time, for each of two threads. Levels that are there are made anew, so running it
-    again after a kill gives
-    the same store.
+    Each level halves y and x, and z once the voxel is no more than 1.5 times as deep as it is wide.
+    Images are averaged (in float32 or better, rounded for whole numbers); of labels, every second
+    voxel is taken. A chunk and what it is made from are in memory at a time, for each of two
+    threads. Levels that are there are made anew, so running it again after a kill gives the same
+    store.
 
     Parameters
     ----------
