@@ -66,7 +66,7 @@ INIT = {1: "rgb", 3: "green", 5: "rgb", 9: "green"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured of a pair: the stride, the only side if any, and the largest relative response to the reversal."""
+    """Stride, only size if any, and largest relative response to the reversal of a pair."""
 
     stride: int
     size: tuple[int, int] | None
@@ -74,7 +74,7 @@ class Outcome:
 
 
 def check_pair(arch: str, encoder: str, slices: tuple[int, ...] = (1, 3, 5, 9)) -> Outcome:
-    """Build a pair for each S, and run it on windows of several sizes, back through it, and to a file and back.
+    """Build a pair for each S; run it on several sizes, train a step, save and load it.
 
     Raises
     ------

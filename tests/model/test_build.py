@@ -75,8 +75,7 @@ def test_weights_load_from_files_of_both_kinds(weights):
 
 def test_too_deep_an_encoder_names_what_is_missing(weights):
     with pytest.raises(
-        BadInputError,
-        match=r"lack .* tensors of the encoder \(layer3.0.*layer4.0.*fewer stages with --encoder-depth",
+        BadInputError, match=r"lack .* \(layer3.0.*layer4.0.*fewer stages with --encoder-depth"
     ):
         build_model(weights=weights[0] / "w.safetensors")
 
@@ -147,7 +146,7 @@ def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, conten
         ({"encoder": "smp:resnet19"}, "encoder 'smp:resnet19' is unknown"),
         (
             {"arch": "dpt", "encoder": "resnet18"},
-            "dpt cannot be built on the encoder 'resnet18', expected a vision transformer such as vit_tiny",
+            "dpt cannot be built on the encoder 'resnet18', expected a vision transformer",
         ),
         (
             {"encoder": "test_vit"},
@@ -211,7 +210,7 @@ def test_any_depth_answers_at_the_window_s_size(arch, encoder, depth):
 
 @pytest.mark.parametrize("depth", [2, 4])
 def test_patches_of_14_pixels_take_any_window(depth):
-    """DPT of segmentation-models-pytorch alone scales 14 by factors that it rounds, and fails on every window."""
+    """segmentation-models-pytorch alone rounds the factors, and fails on every window."""
     spec = Spec("dpt", "test_vit", depth, options={"patch_size": 14, "img_size": 140})
     network = build_network(spec, pretrained=False).eval()
     assert stride_of(network) == 28

@@ -1,4 +1,4 @@
-"""The path through a GPU: pinned memory, copies that do not wait, bfloat16; run where there is one."""
+"""The path through a GPU: pinned memory, asynchronous copies, bfloat16."""
 
 import numpy as np
 import pytest

@@ -51,7 +51,7 @@ def window(shared, slices):
 
 
 @pytest.mark.parametrize(("encoder", "slices"), CASES)
-def test_real_stems_lean_and_are_made_even(shared, encoder, slices):
+def test_real_stems_are_asymmetric_and_made_symmetric(shared, encoder, slices):
     rgb, even = build(shared, encoder, 3, "rgb"), build(shared, encoder, slices, "green")
     assert order_change(rgb, 3, 64, torch.float32, reversal_only=True) > 1e-2
     assert order_change(even, slices, 64, torch.float32) < 1e-5
@@ -62,7 +62,7 @@ def test_real_stems_lean_and_are_made_even(shared, encoder, slices):
 
 @pytest.mark.parametrize(("encoder", "slices"), CASES)
 def test_the_mean_of_real_weights_answers_like_the_grey_photograph(shared, encoder, slices):
-    """In double precision: a ViT carries the rounding of the stem's own weights to 1e-5 in single."""
+    """In double precision: in single, a ViT carries the rounding of its stem to 1e-5."""
     rgb = build(shared, encoder, 3, "rgb").double()
     grey = window(shared, 1)
     expected = answer(rgb, grey.expand(-1, 3, -1, -1))

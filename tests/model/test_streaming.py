@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def centre_model(slices=3, reach=3):
-    """A network whose logit is a local mean of the centre slice: its answer is known and its reach small."""
+    """A network whose logit is a local mean of the centre slice, over a small field."""
     conv = nn.Conv2d(slices, 1, 2 * reach + 1, padding=reach, bias=False)
     nn.init.zeros_(conv.weight)
     conv.weight.data[:, slices // 2] = 1.0 / (2 * reach + 1) ** 2
@@ -27,7 +27,7 @@ def centre_model(slices=3, reach=3):
 
 
 def order_model():
-    """One pixel of each slice, weighed differently: the order of slices matters, the place does not."""
+    """One pixel of each slice, weighted differently: only the order of slices matters."""
     model = centre_model(reach=0)
     model.module.weight.data[:] = torch.tensor([0.7, 1.0, -0.4])[None, :, None, None]
     return model

@@ -195,13 +195,13 @@ def test_what_cannot_be_counted_is_guessed_high():
     assert bytes_per_pixel(model_of(nn.Conv2d(1, 1, 1), size=(64, 64))) == UNSEEN
 
 
-def test_what_is_free_and_held_is_a_number_of_bytes():
+def test_free_and_resident_memory_are_numbers_of_bytes():
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < free_memory() <= total
     before = resident()
-    held = np.ones(2**28, np.uint8)  # too large to come from what was freed before
+    block = np.ones(2**28, np.uint8)  # too large to come from what was freed before
     assert 0 < before < total
-    assert resident() - before > 0.8 * held.nbytes
+    assert resident() - before > 0.8 * block.nbytes
 
 
 def test_limits_of_the_process_and_of_its_group_count(monkeypatch):
@@ -227,7 +227,7 @@ def test_without_the_files_of_linux_all_memory_is_taken_to_be_free(monkeypatch):
 
 @pytest.fixture
 def plan_with(monkeypatch):
-    """Plan for a slice of 600 x 600 and a network of about 1000 bytes a pixel, with some memory for the network."""
+    """Plan for a slice of 600 x 600, with some memory for a network of 1000 bytes per pixel."""
     monkeypatch.setattr("evenslice.segmentation.plan.resident", lambda: 0)
     net = model_of(nn.Conv2d(1, 96, 3, padding=1), nn.ReLU(), nn.Conv2d(96, 1, 3, padding=1))
     volume = Volume(np.random.default_rng(0).random((1, 600, 600), np.float32))

@@ -17,7 +17,7 @@ WHERE = "hf-hub:lab/a"
 
 
 class Hub:
-    """The hub's client: repositories as ``{"owner/name": {"file": bytes}}``, or an error to raise."""
+    """The hub's client: repositories as ``{"owner/name": {file: bytes}}`` or an error."""
 
     def __init__(self, folder):
         self.folder, self.repositories, self.requests = folder, {}, []

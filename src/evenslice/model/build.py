@@ -178,41 +178,19 @@ def _whole_encoder(spec: Spec) -> nn.Module:
 
 @dataclass(frozen=True)
 class PretrainedStart:
-    """What a network starts from.
+    """What a network starts from."""
 
-    Attributes
-    ----------
-    encoder
-        What to record as its encoder: it names the weights as far as a name can.
-    options
-        What it is built with.
-    state
-        Weights to load, or None.
-    metadata
-        What the file of the weights says about itself.
-    by_library
-        Whether timm or segmentation-models-pytorch fetch the weights themselves.
-    """
-
-    encoder: str
-    options: Metadata = field(default_factory=dict)
-    state: dict[str, Tensor] | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-    by_library: bool = False
+    encoder: str  # to record: it names the weights as far as a name can
+    options: Metadata = field(default_factory=dict)  # that the encoder is built with
+    state: dict[str, Tensor] | None = None  # weights to load
+    metadata: dict[str, str] = field(default_factory=dict)  # of the file of the weights
+    by_library: bool = False  # whether timm or smp fetch the weights themselves
 
 
 def find_pretrained(encoder: str, weights: str) -> PretrainedStart:
     """Find what to start from; read or fetch weights that the libraries do not fetch themselves.
 
-    Parameters
-    ----------
-    encoder, weights
-        See ``build_model``.
-
-    Raises
-    ------
-    BadInputError
-        If the weights cannot be had, or say that they are of another encoder.
+    ``BadInputError`` if the weights cannot be had, or say that they are of another encoder.
     """
     options: Metadata = {}
     if encoder.startswith(HUB):

@@ -1,10 +1,10 @@
 """What limits a tile: the receptive field, which sets its halo, and the memory it takes.
 
 The receptive field is found by changing far pixels of noise, with the real weights in place.
-Pooling to a fixed size, squeeze-and-excitation, GroupNorm and attention let every pixel change every
-answer; interpolation with aligned corners depends on the size of the image. Both are seen, the
-second by comparing the answer for a part with that for the whole. The memory is that of the tensors
-alive at once in a forward pass on a small window.
+Pooling to a fixed size, squeeze-and-excitation, GroupNorm and attention let every pixel change
+every answer; interpolation with aligned corners depends on the size of the image. Both are seen,
+the second by comparing the answer for a part with that for the whole. The memory is that of the
+tensors alive at once in a forward pass on a small window.
 """
 
 import os
@@ -22,7 +22,7 @@ from evenslice.model.predict import device_of
 from evenslice.model.spec import Model
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-SIDES = (512, 1024)  # of the images that the halo is looked for in
+SIDES = (512, 1024)  # of the images that the halo is searched in
 FRAME = 64  # pixels changed around them
 ROUNDING = 4e-6  # of the largest logit: what float32 sums may differ by
 SIDE = 256  # of the window that memory is counted on
