@@ -118,14 +118,14 @@ def family_row(family, families):
     """Measure one family: the stems in words, and how far the output moves when it should not."""
     network = families.move(family.build(), family.side, fit=family.fit)
     stems = find_stems(network, 3, families.noise(3, family.side, torch.float32))
-    even = families.even_copy(network, family, DEPTH)
-    single = families.order_change(even, DEPTH, family.side, torch.float32)
-    double = families.order_change(even.double(), DEPTH, family.side, torch.float64)
+    uniform = families.with_stem(network, family, DEPTH)
+    single = families.order_change(uniform, DEPTH, family.side, torch.float32)
+    double = families.order_change(uniform.double(), DEPTH, family.side, torch.float64)
     grey = families.noise(1, family.side, torch.float32)
     expected = families.answer(network, grey.expand(-1, 3, -1, -1))
-    mean = families.even_copy(network, family, DEPTH, "mean")
+    mean = families.with_stem(network, family, DEPTH, "mean")
     off = families.difference(families.answer(mean, grey.expand(-1, DEPTH, -1, -1)), expected)
-    result = "even" if single < 1e-5 and double < 1e-12 else "NOT EVEN"
+    result = "uniform" if single < 1e-5 and double < 1e-12 else "NOT UNIFORM"
     result += ", scale lost" if family.standardised else "" if off < 1e-5 else ", NOT GREY"
     what = "; ".join(
         f"`{name or '.'}`: {words}" for name, words in ((s.name, s.description) for s in stems)

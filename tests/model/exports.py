@@ -1,4 +1,4 @@
-"""Networks to export, small ones and a U-Net, and how they are compared with what became of them."""
+"""Networks to export, small ones and a U-Net, and how they are compared with the exported."""
 
 import functools
 import warnings

@@ -1,6 +1,6 @@
-"""The networks that the stem is proved on, and what is measured of each; `benchmarks/stems.py` prints the table.
+"""The networks that the stem is proved on, and what is measured of each.
 
-Nothing here is downloaded: weights are drawn and moved. The tests add real ones where they are at hand.
+`benchmarks/stems.py` prints the table. Nothing is downloaded: weights are drawn and moved.
 """
 
 import copy
@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from evenslice import mirror_stem, uniform_stem
 from evenslice.model.stem.probe import tensors_in
 
-EVEN = ("green", "red", "blue", "mean", "green-matched")
-
 
 @dataclass(frozen=True)
 class Family:
-    """A network by name: the library, how to build it, the side of its input, and what is special about it.
+    """A network by name: the library, how to build it, and the side of its input.
 
-    ``fit`` is off where statistics fitted to noise make a network that is ill-conditioned in single precision.
+    ``fit`` is off where statistics fitted to noise make it ill-conditioned in single precision.
     """
 
     library: str
@@ -91,29 +89,14 @@ SMALL_VIT = {
     "intermediate_size": 32,
 }
 
-PLAIN = [
-    "resnet18",
-    "resnet50",
-    "resnext50_32x4d",
-    "resnet50d",
-    "densenet121",
-    "efficientnet_b0",
-    "tf_efficientnet_b0",
-    "mobilenetv2_100",
-    "mobilenetv3_large_100",
-    "convnext_tiny",
-    "regnety_008",
-    "hrnet_w18_small",
-    "repvgg_a0",
-    "mobileone_s0",
-    "tresnet_m",
-    "xception41",
-    "pvt_v2_b0",
-    "mobilevit_s",
-]
+PLAIN = """
+resnet18 resnet50 resnext50_32x4d resnet50d densenet121 efficientnet_b0
+tf_efficientnet_b0 mobilenetv2_100 mobilenetv3_large_100 convnext_tiny regnety_008 hrnet_w18_small
+repvgg_a0 mobileone_s0 tresnet_m xception41 pvt_v2_b0 mobilevit_s
+"""
 
 FAMILIES = [
-    *(Family("timm", name) for name in PLAIN),
+    *(Family("timm", name) for name in PLAIN.split()),
     Family("timm", "vgg16", {"num_classes": 0}),
     Family("timm", "resnetv2_50", fit=False),
     Family("timm", "resnetv2_50x1_bit", side=128, standardised=True),
@@ -161,7 +144,7 @@ FAMILIES = [
 
 
 def move(module: nn.Module, side: int, seed: int = 0, fit: bool = True) -> nn.Module:
-    """Move every parameter and fit the running statistics to noise, so that nothing passes by initialisation."""
+    """Move every parameter and fit the running statistics to noise."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -205,7 +188,7 @@ def noise(slices: int, side: int, dtype: torch.dtype, seed: int = 0, batch: int 
 
 
 def orders(slices: int) -> list[list[int]]:
-    """Return a turn and a swap, of which every permutation is made, the reversal, and one of no pattern."""
+    """Return a turn and a swap, which make every permutation, the reversal, and a random one."""
     line = list(range(slices))
     randomised = torch.randperm(slices, generator=torch.Generator().manual_seed(5)).tolist()
     return [[*line[1:], 0], [1, 0, *line[2:]], line[::-1], randomised]
@@ -214,7 +197,7 @@ def orders(slices: int) -> list[list[int]]:
 def order_change(
     module: nn.Module, slices: int, side: int, dtype: torch.dtype, reversal_only: bool = False
 ) -> float:
-    """Return the largest relative change of the output under permutations of the slots (or the reversal)."""
+    """Return the largest relative change under permutations of the slots (or the reversal)."""
     x = noise(slices, side, dtype)
     expected = answer(module, x)
     tried = [list(range(slices))[::-1]] if reversal_only else orders(slices)
@@ -224,7 +207,7 @@ def order_change(
 def train_tied(
     module: nn.Module, slices: int, side: int, steps: int, tie: str = "mirror"
 ) -> nn.Module:
-    """Tie the stem and take optimiser steps towards noise, in training mode; return the network in eval mode."""
+    """Tie the stem, take optimiser steps towards noise; return the network in eval mode."""
     mirror_stem(module, slices, tie, probe=noise(slices, side, torch.float32))
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-3)
     module.train()
@@ -239,7 +222,7 @@ def train_tied(
     return module.eval()
 
 
-def even_copy(module: nn.Module, family: Family, slices: int, init: str = "green") -> nn.Module:
+def with_stem(module: nn.Module, family: Family, slices: int, init: str = "green") -> nn.Module:
     """Return a copy with a stem for S slices."""
     probe = noise(3, family.side, torch.float32)
     return uniform_stem(copy.deepcopy(module), slices, init, probe=probe)

@@ -131,7 +131,7 @@ def test_what_cannot_be_loaded_is_refused(tmp_path):
 
 
 def test_operations_of_the_core_are_stems_too():
-    """Decomposed to core ATen, a Conv2d is a convolution and a Linear an addmm of a turned weight."""
+    """Decomposed to core ATen, a Conv2d is a convolution, a Linear an addmm of a turned weight."""
     for case in ("scaled", "tokens", "tokens without bias"):
         plain = copy.deepcopy(network(case))
         program = torch.export.export(plain, (torch.zeros(1, 3, 32, 48),))

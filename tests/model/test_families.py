@@ -1,10 +1,10 @@
-"""The matrix: every family of networks, made even, proved. A few are in the default run, all of them are `slow`."""
+"""Every family of networks, made symmetric, and proved; all but a few are `slow`."""
 
 import copy
 
 import pytest
 import torch
-from families import FAMILIES, answer, difference, even_copy, move, noise, order_change, train_tied
+from families import FAMILIES, answer, difference, move, noise, order_change, train_tied, with_stem
 
 from evenslice import mirror_stem
 from evenslice.model.stem.find import find_stems
@@ -52,33 +52,33 @@ def test_a_uniform_stem_does_not_see_the_order(family, slices):
     assert order_change(network, 3, family.side, torch.float32, reversal_only=True) > 1e-3, (
         "the control sees no order"
     )
-    even = even_copy(network, family, slices, INIT[slices])
-    stems = stem_weights(even, slices, family.side)
-    before, after = network.state_dict(), even.state_dict()
+    uniform = with_stem(network, family, slices, INIT[slices])
+    stems = stem_weights(uniform, slices, family.side)
+    before, after = network.state_dict(), uniform.state_dict()
     assert before.keys() == after.keys() and stems <= before.keys()
     for name in before.keys() - stems:
         assert torch.equal(before[name], after[name]), name
-    assert order_change(even, slices, family.side, torch.float32) < 1e-5
-    assert order_change(even.double(), slices, family.side, torch.float64) < 1e-12
+    assert order_change(uniform, slices, family.side, torch.float32) < 1e-5
+    assert order_change(uniform.double(), slices, family.side, torch.float64) < 1e-12
 
 
 @pytest.mark.parametrize(("family", "slices"), list(all_of(SLICES)))
 def test_mean_answers_like_the_grey_photograph_and_inits_alike_for_any_s(family, slices):
-    # In float64: in float32 every weight of a ninth is rounded anew, which the deepest networks show as 1e-5 to 2e-5.
+    # in float32 every ninth of a weight is rounded, which the deepest networks show as 2e-5
     network = network_of(family).double()
     grey = noise(1, family.side, torch.float64, seed=4)
     expected = answer(network, grey.expand(-1, 3, -1, -1))
     found = difference(
-        answer(even_copy(network, family, slices, "mean"), grey.expand(-1, slices, -1, -1)),
+        answer(with_stem(network, family, slices, "mean"), grey.expand(-1, slices, -1, -1)),
         expected,
     )
     init = "green" if slices == 9 else "green-matched"
     three, many = (
-        answer(even_copy(network, family, s, init), grey.expand(-1, s, -1, -1)) for s in (3, slices)
+        answer(with_stem(network, family, s, init), grey.expand(-1, s, -1, -1)) for s in (3, slices)
     )
     if family.standardised:
         assert found > 1e-3, (
-            "the scale is lost in a weight-standardised stem; if it no longer is, say so in the docs"
+            "a weight-standardised stem loses the scale; if not, say so in the docs"
         )
     else:
         assert found < 1e-11
@@ -87,7 +87,7 @@ def test_mean_answers_like_the_grey_photograph_and_inits_alike_for_any_s(family,
 
 @pytest.mark.parametrize(("family", "slices"), list(all_of(SLICES)))
 def test_a_mirror_stem_does_not_see_the_direction(family, slices):
-    mirrored = even_copy(network_of(family), family, slices, "rgb")
+    mirrored = with_stem(network_of(family), family, slices, "rgb")
     mirror_stem(mirrored, slices, probe=noise(slices, family.side, torch.float32))
     assert order_change(mirrored, slices, family.side, torch.float32) > 1e-4, (
         "it sees no order at all"
@@ -115,7 +115,7 @@ def tied_cases():
 
 @pytest.mark.parametrize(("family", "slices"), list(tied_cases()))
 def test_a_tie_holds_through_twenty_steps(family, slices):
-    trained = even_copy(network_of(family), family, slices, "rgb")
+    trained = with_stem(network_of(family), family, slices, "rgb")
     before = copy.deepcopy([p.detach() for p in trained.parameters()][:4])
     train_tied(trained, slices, family.side, steps=20)
     assert any(

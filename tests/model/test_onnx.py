@@ -123,7 +123,7 @@ def test_what_else_uses_a_weight_keeps_it(scaled, tmp_path):
     [
         (
             quantised,
-            r"weight of the stem '.*' is quantised \(DequantizeLinear\), expected floating-point weights",
+            r"the stem '.*' is quantised \(DequantizeLinear\), expected floating-point weights",
         ),
         (computed, "weight of the stem '.*' is computed, expected a plain parameter"),
     ],

@@ -139,7 +139,7 @@ def step(network, optimiser, x):
 
 @pytest.mark.slow
 def test_training_goes_on_from_saved_states_of_a_tied_network(tied, x):
-    """State dict and optimiser state, written and read, give the same further steps, bit for bit."""
+    """Saved states of network and optimiser give the same further steps, bit for bit."""
     optimiser = torch.optim.AdamW(tied.parameters(), lr=1e-3)
     torch.manual_seed(1)
     step(tied, optimiser, x)

@@ -91,10 +91,10 @@ def _load(source: str, slices: int | None, trust: bool) -> Model:
     if form == "callable":
         return _load_callable(source, slices)
     if form is None or not path.is_file():
-        found = "is not a model" if form is None else "is not a" if path.exists() else ""
+        found = "is not a file" if path.exists() else "does not exist"
         raise BadInputError(
-            f"{source} {f'{found} file' if found else 'does not exist'}, expected a .safetensors of "
-            "evenslice, package.module:callable, .pt2 or .onnx; check the path"
+            f"{source} {'is not a model file' if form is None else found}, expected a .safetensors "
+            "of evenslice, package.module:callable, .pt2 or .onnx; check the path"
         )
     from evenslice.model.exported import image_shape, read_exported
     from evenslice.model.onnx_file import read_onnx
