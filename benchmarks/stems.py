@@ -143,7 +143,7 @@ def refusal_text(make):
 
 
 def write_doc(page, families, only):
-    import test_refusals
+    import test_stem_refused
 
     text = page.read_text()
     rows = []
@@ -152,7 +152,8 @@ def write_doc(page, families, only):
         rows.append(kept if only not in family.label and kept else family_row(family, families))
         print(rows[-1], flush=True)
     refused = [
-        f"- **{case}**: {refusal_text(make)}" for case, (make, _) in test_refusals.REFUSED.items()
+        f"- **{case}**: {refusal_text(make)}"
+        for case, (make, _) in test_stem_refused.REFUSED.items()
     ]
     for mark, lines in (("families", rows), ("refused", refused)):
         start, end = f"<!-- {mark}: begin -->\n", f"<!-- {mark}: end -->"

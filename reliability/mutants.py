@@ -30,23 +30,20 @@ SOURCE = "src/evenslice"
 STEM = [
     f"test_stem.py::test_{name}"
     for name in (
-        "other_stems_are_found_and_made_even",
+        "a_uniform_stem_does_not_see_the_order_of_slices",
         "the_mirror_average_by_hand",
         "a_tie_holds_through_training_and_is_baked",
         "a_uniform_tie_starts_at_the_mean_of_the_slots",
-        "a_probe_serves_networks_of_a_fixed_size",
     )
 ]
 STEM += [
-    f"test_refusals.py::test_{name}"
-    for name in (
-        "constants_for_each_channel_are_refused_for_mirrors_only_where_they_differ",
-        "a_weight_that_two_layers_share_stays_shared",
-    )
+    "test_stem_refused.py",
+    "test_stem_find.py::test_a_probe_serves_networks_of_a_fixed_size",
+    "test_stem_find.py::test_a_weight_that_two_layers_share_stays_shared",
 ]
 SHOWN = ("a_notebook_shows_all_text_as_text", "figures_are_shown_without_a_screen_or_pyplot")
 JUDGES = {
-    f"{SOURCE}/model/stem.py": [f"tests/model/{name}" for name in ("test_stem_promises.py", *STEM)],
+    f"{SOURCE}/model/stem/adapt.py": [f"tests/model/{name}" for name in STEM],
     f"{SOURCE}/evidence/shares.py": ["tests/evidence/test_shares.py"],
     f"{SOURCE}/labels/metrics.py": [
         "tests/labels/test_metrics.py",
