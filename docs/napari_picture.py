@@ -26,7 +26,7 @@ def main(folder: Path, out: Path) -> None:
     viewer.window.resize(*SIZE)
     viewer.open(folder / "phantom.tif", plugin="evenslice")
     _, panel = viewer.window.add_plugin_dock_widget("evenslice", "Audit")
-    panel.model.line.setText(str(folder / "rgb.safetensors"))
+    panel.model.line_edit.value = str(folder / "rgb.safetensors")
     panel.tile.setValue(96)
     panel.windows.setValue(12)
     for row, name in enumerate(STANDARD):

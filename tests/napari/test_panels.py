@@ -73,7 +73,7 @@ def answers(monkeypatch):
 
 def quick(widget, model, methods=("gradient",)):
     """Fill in an audit that takes a second."""
-    widget.model.line.setText(str(model))
+    widget.model.line_edit.value = str(model)
     widget.windows.setValue(12)
     widget.tile.setValue(32)
     for row in range(widget.methods.count()):
@@ -163,10 +163,10 @@ def test_errors_are_one_plain_line_here_and_in_napari(qtbot, shown, model_file, 
     assert "\n" not in widget.status.text()
     assert "‹b›bold‹/b›.safetensors does not exist" in errors[0]
     assert "<" not in errors[0]
-    widget.model.line.setText("weights.pth")
+    widget.model.line_edit.value = "weights.pth"
     widget.run()
     assert "holds weights without a network" in widget.status.text()
-    widget.model.line.setText(str(model_file))
+    widget.model.line_edit.value = str(model_file)
     widget.mean.setText("grey")
     widget.run()
     assert widget.status.text().startswith("the mean is 'grey', expected one number")
@@ -215,8 +215,8 @@ def test_a_segmentation_is_cancelled_resumed_and_shown(
 ):
     monkeypatch.setattr(segmenting, "WORTH_KEEPING_S", 0.0)
     widget, out = docked(shown, "Segment"), tmp_path / "seg.zarr"
-    widget.model.line.setText(str(model_file))
-    widget.out.line.setText(str(out))
+    widget.model.line_edit.value = str(model_file)
+    widget.out.line_edit.value = str(out)
     widget.instances.setCurrentText("components")
     stop = widget._progress.step.connect(
         lambda label, done, total: widget.cancel() if done == 1 else None
@@ -249,8 +249,8 @@ def test_a_segmentation_is_cancelled_resumed_and_shown(
 def test_a_layer_in_memory_is_segmented_where_it_lies(qtbot, viewer, model_file, tmp_path, grey):
     viewer.add_image(grey, scale=(0.05, 0.004, 0.004), units=("um",) * 3, translate=(1, 2, 3))
     widget, out = docked(viewer, "Segment"), tmp_path / "seg.zarr"
-    widget.model.line.setText(str(model_file))
-    widget.out.line.setText(str(out))
+    widget.model.line_edit.value = str(model_file)
+    widget.out.line_edit.value = str(out)
     widget.both.setChecked(True)
     widget.run()
     finished(qtbot, widget)
@@ -264,11 +264,11 @@ def test_an_output_that_is_read_or_no_store_is_refused(
     qtbot, shown, model_file, errors, answers, volume_file
 ):
     widget = docked(shown, "Segment")
-    widget.model.line.setText(str(model_file))
-    widget.out.line.setText(str(volume_file))
+    widget.model.line_edit.value = str(model_file)
+    widget.out.line_edit.value = str(volume_file)
     widget.run()
     assert "expected the name of a store ending in .zarr" in widget.status.text()
-    widget.out.line.setText(str(volume_file.parent / "none" / "o.zarr"))
+    widget.out.line_edit.value = str(volume_file.parent / "none" / "o.zarr")
     widget.run()
     finished(qtbot, widget)
     assert "does not exist" in widget.status.text()

@@ -26,43 +26,19 @@ NEIGHBOURS = 6
 
 
 @dataclass(frozen=True)
-class Section:
-    """The geometry of one section; every array has shape (y, x), lengths are in nm.
+class _Section:
+    """The geometry of one section; every array has shape (y, x), lengths are in nm."""
 
-    Attributes
-    ----------
-    gap
-        Distance to the nearest membrane's middle line, 0 or more.
-    smear
-        Half the distance by which that membrane shifts within the section, 0 or more.
-    strength
-        Darkness of the membrane, around 1.
-    density
-        Postsynaptic density beside the membrane, 0 (none) to 1.
-    tone
-        Brightness of the neurite's cytoplasm relative to the mean, in grey values.
-    crowd
-        Vesicles per square micrometre.
-    mito
-        Depth below the surface of a mitochondrion, negative outside of it.
-    stripe
-        Coordinate across its cristae.
-    shade
-        Slow change of brightness over the section, in grey values.
-    voxel_nm
-        Size of a pixel along y and x.
-    """
-
-    gap: Floats
-    smear: Floats
-    strength: Floats
-    density: Floats
-    tone: Floats
-    crowd: Floats
-    mito: Floats
-    stripe: Floats
-    shade: Floats
-    voxel_nm: tuple[float, float]
+    gap: Floats  # distance to the middle line of the nearest membrane, 0 or more
+    smear: Floats  # half the distance by which that membrane shifts within the section
+    strength: Floats  # darkness of the membrane, around 1
+    density: Floats  # postsynaptic density beside the membrane, 0 (none) to 1
+    tone: Floats  # brightness of the cytoplasm relative to the mean, in grey values
+    crowd: Floats  # vesicles per square micrometre
+    mito: Floats  # depth below the surface of a mitochondrion, negative outside of it
+    stripe: Floats  # coordinate across its cristae
+    shade: Floats  # slow change of brightness over the section, in grey values
+    voxel_nm: tuple[float, float]  # size of a pixel along y and x
 
 
 def smooth(rng: np.random.Generator, shape: tuple[int, ...], sigmas: tuple[float, ...]) -> Floats:
@@ -92,7 +68,7 @@ def smooth(rng: np.random.Generator, shape: tuple[int, ...], sigmas: tuple[float
     return noise[tuple(slice(pad, pad + size) for size, pad in zip(shape, pads, strict=True))]
 
 
-def render(section: Section, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _render(section: _Section, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Photograph a section (y, x) in grey values 0 to 255, with shot noise and blur."""
     shape = section.gap.shape
     tissue = CYTOPLASM + section.tone + section.shade + _granules(section, rng)
@@ -107,22 +83,21 @@ def render(section: Section, rng: np.random.Generator) -> NDArray[np.uint8]:
     return np.asarray(np.clip(np.rint(picture), 0, 255), np.uint8)
 
 
-def _membrane(section: Section) -> Floats:
+def _membrane(section: _Section) -> Floats:
     """Darkness of a membrane, projected through the section: an oblique one is wider and paler."""
     smear, width = np.maximum(section.smear, 1.0), np.sqrt(2.0) * MEMBRANE_SIGMA
     edges = erf((section.gap + smear) / width) - erf((section.gap - smear) / width)
     return np.asarray(edges * np.sqrt(np.pi) * width / (4.0 * smear), np.float64)
 
 
-def _granules(section: Section, rng: np.random.Generator) -> Floats:
-    """Grain of the cytoplasm at the scales of single molecules and of their clusters."""
+def _granules(section: _Section, rng: np.random.Generator) -> Floats:
     (dy, dx), shape = section.voxel_nm, section.gap.shape
     fine = smooth(rng, shape, (4.0 / dy, 4.0 / dx))
     coarse = smooth(rng, shape, (11.0 / dy, 11.0 / dx))
     return 13.0 * fine + 11.0 * coarse
 
 
-def _organelles(section: Section, rng: np.random.Generator) -> Floats:
+def _organelles(section: _Section, rng: np.random.Generator) -> Floats:
     """Vesicles (dark rings of about 40 nm) and microtubules (dark dots) in the cytoplasm."""
     (dy, dx), shape = section.voxel_nm, section.gap.shape
     area = dy * dx * 1e-6
@@ -148,7 +123,7 @@ def _blobs(points: Floats, sigmas: tuple[float, float]) -> Floats:
     return np.asarray(ndimage.gaussian_filter(points, sigmas, mode="constant") / peak, np.float64)
 
 
-def _mitochondria(section: Section, tissue: Floats) -> Floats:
+def _mitochondria(section: _Section, tissue: Floats) -> Floats:
     """Paint mitochondria over the cytoplasm: dark matrix, striped cristae, dark outline."""
     depth = section.mito
     inside = np.clip(depth / 6.0 + 0.5, 0.0, 1.0)
@@ -219,7 +194,7 @@ def phantom(
     cells = np.zeros(shape, np.intp)
     for z in range(shape[0]):
         section, cells[z] = tissue.cut(z)
-        raw[z] = render(section, np.random.default_rng([seed, 1, z]))
+        raw[z] = _render(section, np.random.default_rng([seed, 1, z]))
         width = (
             HALF_WIDTH * (0.6 + 0.4 * section.strength)
             + 0.4 * np.minimum(section.smear, 20.0)
@@ -389,7 +364,7 @@ class _Tissue:
         gap = np.minimum(np.take_along_axis(gaps, best, -1)[..., 0], 1e3)
         return cell, np.take_along_axis(others, best, -1)[..., 0], np.maximum(gap, 0.0)
 
-    def cut(self, z: int) -> tuple[Section, NDArray[np.intp]]:
+    def cut(self, z: int) -> tuple[_Section, NDArray[np.intp]]:
         """Cut section z: its geometry, and the neuron of every pixel, shape (y, x)."""
         half, jitter = 2 * z + 1, self.jitter[z]
         places = self._places(half, jitter)
@@ -400,7 +375,7 @@ class _Tissue:
         mito, stripe = self._inside(half, places, cell, gap)
         strength = 1.0 + 0.22 * self._sample(self.strength, half, jitter)
         density = np.clip(1.2 * self._sample(self.density, half, jitter) - 1.9, 0.0, 1.0)
-        section = Section(
+        section = _Section(
             gap=gap,
             smear=ndimage.gaussian_filter(
                 np.minimum(0.5 * np.abs(above - below), 60.0), 9.0 / self.voxel, mode="nearest"

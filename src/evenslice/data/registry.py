@@ -14,15 +14,7 @@ VARIABLE = "EVENSLICE_DATA"
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive on the web.
-
-    Attributes
-    ----------
-    url, page
-        Its address, and the page that describes it.
-    sha256, stated_by
-        A hash that somebody else states for it, and who; None and empty where nobody does.
-    """
+    """An archive on the web, the page that describes it, and a hash that others state for it."""
 
     url: str
     page: str
@@ -32,17 +24,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """One volume with its labels.
-
-    Attributes
-    ----------
-    role
-        What it is for.
-    raw, labels
-        Paths below the folder of the data set.
-    span
-        Slices [z0, z1) of the files that it consists of, None for all.
-    """
+    """One volume with its labels: paths below the folder, slices [z0, z1) of them or all."""
 
     role: Literal["train", "test"]
     raw: str
@@ -161,6 +143,7 @@ class Dataset:
 
 _CONNECTOMICS = "https://huggingface.co/pytc/tutorial/resolve/main/"
 _CONNECTOMICS_PAGE = "https://huggingface.co/pytc/tutorial/tree/main/"
+_ZENODO = "https://zenodo.org/records/"
 _OUR_SPLIT = (
     "ours, as only one labelled volume is used: slices {} train, {} test, a gap of 3 between them"
 )
@@ -171,10 +154,7 @@ SNEMI3D = Dataset(
     folder="snemi3d",
     archives=(
         Archive(f"{_CONNECTOMICS}neuron_snemi/snemi.zip", f"{_CONNECTOMICS_PAGE}neuron_snemi"),
-        Archive(
-            "https://zenodo.org/records/7142003/files/snemi.zip?download=1",
-            "https://zenodo.org/records/7142003",
-        ),
+        Archive(f"{_ZENODO}7142003/files/snemi.zip?download=1", f"{_ZENODO}7142003"),
     ),
     volumes=(
         LabelledVolume("train", "train-input.tif", "train-labels.tif"),
@@ -238,12 +218,7 @@ GF_PA66 = Dataset(
     name="GF-PA66",
     title="Polyamide 66 with glass fibres, synchrotron X-ray tomography",
     folder="gf-pa66",
-    archives=(
-        Archive(
-            "https://zenodo.org/records/4601560/files/pa66.zip?download=1",
-            "https://zenodo.org/records/4601560",
-        ),
-    ),
+    archives=(Archive(f"{_ZENODO}4601560/files/pa66.zip?download=1", f"{_ZENODO}4601560"),),
     volumes=(
         LabelledVolume("train", "pa66.raw", "pa66.ground_truth.raw", (0, 1600)),
         LabelledVolume("test", "pa66.raw", "pa66.ground_truth.raw", (1600, 1900)),

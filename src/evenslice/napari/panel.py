@@ -7,13 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from magicgui.widgets import FileEdit
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
-    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -62,36 +62,6 @@ def bind(field: QSpinBox | QDoubleSpinBox, options: type[Options], name: str) ->
     field.setMinimum(least)
     field.setValue(option.default)
     field.setToolTip(option.description)
-
-
-class PathField(QWidget):
-    """A line of text and a button that fills it from a file dialog.
-
-    ``hint`` is shown while it is empty; ``choose`` asks the user for a path, empty for none.
-    """
-
-    def __init__(self, hint: str, choose: Callable[[QWidget], str]) -> None:
-        super().__init__()
-        self.line, self._choose = QLineEdit(), choose
-        self.line.setPlaceholderText(hint)
-        button = QPushButton("…")
-        button.setFixedWidth(32)
-        button.setToolTip("Choose a file")
-        button.clicked.connect(self._browse)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.line)
-        row.addWidget(button)
-
-    def _browse(self) -> None:
-        found = self._choose(self)
-        if found:
-            self.line.setText(found)
-
-    @property
-    def text(self) -> str:
-        """What was filled in."""
-        return str(self.line.text()).strip()
 
 
 class LayerField(QComboBox):
@@ -157,10 +127,6 @@ def _disconnect(followed: list[tuple[Any, Callable[..., None]]]) -> None:
         event.disconnect(callback)
 
 
-def _choose_model(parent: QWidget) -> str:
-    return str(QFileDialog.getOpenFileName(parent, "Choose a model", "", MODELS)[0])
-
-
 class _ProgressSignal(QObject):
     """Carries progress from the worker thread to the one that draws."""
 
@@ -180,12 +146,13 @@ class Panel(QWidget):
         self._on_value: Callable[[Any], None] | None = None
         self._progress = _ProgressSignal()
         self._progress.step.connect(self._show_progress)
-        self.model = PathField("model.safetensors, .pt2, .onnx or module:callable", _choose_model)
+        self.model = FileEdit(mode="r", filter=MODELS)
+        self.model.tooltip = "model.safetensors, .pt2, .onnx or module:callable"
         self.layer = LayerField(viewer.layers, Image)
         self.mean, self.std = QLineEdit(), QLineEdit()
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-        self.form.addRow("Model", self.model)
+        self.form.addRow("Model", self.model.native)
         self.form.addRow("Volume", self.layer)
         self.run_button, self.cancel_button = QPushButton(verb), QPushButton("Cancel")
         self.run_button.clicked.connect(self.run)
@@ -237,7 +204,7 @@ class Panel(QWidget):
         """
         from evenslice.model.external import form_of
 
-        source = self.model.text
+        source = self.model.line_edit.value.strip()
         if not source:
             raise BadInputError(
                 "no model was chosen, expected a file or module:callable; choose one"

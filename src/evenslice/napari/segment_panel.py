@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFileDialog, QWidget
+from magicgui.widgets import FileEdit
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox
 
 from evenslice.errors import BadInputError
 from evenslice.napari.layers import file_of, placed_like, volume_of_layer
-from evenslice.napari.panel import Panel, PathField, ask, bind
+from evenslice.napari.panel import Panel, ask, bind
 from evenslice.napari.reading import layers_of_store
 from evenslice.napari.work import Control
 from evenslice.options import SegmentOptions
@@ -24,19 +25,24 @@ class SegmentPanel(Panel):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer, "Segment")
-        self.out = PathField("segmentation.zarr", _choose_store)
+        self.out = FileEdit(mode="w", filter="OME-Zarr (*.zarr)")
         self.instances, self.threshold = QComboBox(), QDoubleSpinBox()
         self.instances.addItems(list(INSTANCES))
         self.threshold.setMaximum(1.0)
         self.threshold.setSingleStep(0.05)
         bind(self.threshold, SegmentOptions, "threshold")
         self.both = QCheckBox("average each window with its reversal")
-        self.form.addRow("Output", self.out)
+        self.form.addRow("Output", self.out.native)
         self.form.addRow("Objects", self.instances)
         self.form.addRow("Threshold", self.threshold)
         self.form.addRow("Directions", self.both)
         self.add_normalisation()
         self.column.addStretch()
+
+    @property
+    def out_path(self) -> Path:
+        """The store to write."""
+        return Path(self.out.line_edit.value.strip())
 
     def run(self) -> None:
         """Segment in a thread."""
@@ -50,7 +56,7 @@ class SegmentPanel(Panel):
             return
         if existing is None or model is None:
             return
-        out, source = Path(self.out.text), file_of(layer)
+        out, source = self.out_path, file_of(layer)
         options: dict[str, Any] = {
             "instances": INSTANCES[self.instances.currentText()],
             "threshold": self.threshold.value(),
@@ -85,16 +91,16 @@ class SegmentPanel(Panel):
 
     def stopped(self) -> str:
         """Say whether the run can be resumed."""
-        if _work_folder(Path(self.out.text)).exists():
+        if _work_folder(self.out_path).exists():
             return "Cancelled; finished blocks are kept: press Segment to resume."
         return super().stopped()
 
     def _choose_existing(self) -> dict[str, bool] | None:
         """Ask what to do about an output that exists; None for nothing."""
-        out = Path(self.out.text)
+        out = self.out_path
         if out.suffix != ".zarr":
             raise BadInputError(
-                f"the output is {self.out.text!r}, expected the name of a store ending in .zarr; "
+                f"the output is {str(out)!r}, expected the name of a store ending in .zarr; "
                 "choose one"
             )
         if _work_folder(out).exists():
@@ -106,12 +112,6 @@ class SegmentPanel(Panel):
             return {"force": True}
         self.say("Not run: choose another output.")
         return None
-
-
-def _choose_store(parent: QWidget) -> str:
-    kind = "OME-Zarr (*.zarr)"
-    found = str(QFileDialog.getSaveFileName(parent, "Write to", "segmentation.zarr", kind)[0])
-    return found if not found or found.endswith(".zarr") else f"{found}.zarr"
 
 
 def _work_folder(out: Path) -> Path:
