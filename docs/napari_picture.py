@@ -21,7 +21,7 @@ CheckState = Qt.CheckState
 
 
 def main(folder: Path, out: Path) -> None:
-    """Audit the model that leans, as a user would, and draw the window."""
+    """Audit the asymmetric model of the demo, as a user would, and draw the window."""
     viewer = napari.Viewer(show=True)
     viewer.window.resize(*SIZE)
     viewer.open(folder / "phantom.tif", plugin="evenslice")

@@ -80,16 +80,8 @@ def test_counts_by_hand():
     table = confusion(prediction, truth, 3, ignore=9)
     assert table.tolist() == [[1, 1, 0], [1, 2, 0], [0, 1, 1]]
     scores = scores_of(table)
-    assert scores.per_class[1] == {
-        "dice": pytest.approx(4 / 7),
-        "iou": pytest.approx(2 / 5),
-        "voxels": 3,
-    }
-    assert scores.per_class[2] == {
-        "dice": pytest.approx(2 / 3),
-        "iou": pytest.approx(1 / 2),
-        "voxels": 2,
-    }
+    assert scores.per_class[1] == pytest.approx({"dice": 4 / 7, "iou": 2 / 5, "voxels": 3})
+    assert scores.per_class[2] == pytest.approx({"dice": 2 / 3, "iou": 1 / 2, "voxels": 2})
     assert scores.dice == pytest.approx((4 / 7 + 2 / 3) / 2)
     assert scores.iou == pytest.approx((2 / 5 + 1 / 2) / 2)
     assert scores.voxels == 7
@@ -123,14 +115,7 @@ def test_shapes_must_be_equal():
 
 
 @pytest.mark.parametrize(
-    "values",
-    [
-        np.array([0, 255]),
-        np.array([True]),
-        np.array([0.0, 3.0]),
-        np.array([], np.uint8),
-        np.array([255], "u1"),
-    ],
+    "values", [np.array([0, 255]), np.array([True]), np.array([0.0, 3.0]), np.array([], "u1")]
 )
 def test_class_numbers_are_taken(values):
     check_classes(values, "here")
@@ -153,31 +138,18 @@ def test_other_values_are_no_class_numbers(values, words):
 
 def test_what_was_not_asked_for_is_written_as_null():
     """Keys may be added, never renamed: scripts read them."""
+    null = (
+        "dice iou ignore threshold boundary_f tolerance adapted_rand_error adapted_rand_precision "
+        "adapted_rand_recall voi_split voi_merge voi f1 matching mean_matched_iou panoptic_quality "
+        "objects"
+    )
     assert Scores(None, None, {}, 5).to_dict() == {
+        **dict.fromkeys(null.split()),
         "schema": "evenslice.scores/1",
         "as": "semantic",
-        "dice": None,
-        "iou": None,
-        "per_class": {},
         "voxels": 5,
-        "ignore": None,
-        "threshold": None,
-        "boundary_f": None,
-        "tolerance": None,
-        "per_slice": [],
-        "adapted_rand_error": None,
-        "adapted_rand_precision": None,
-        "adapted_rand_recall": None,
-        "voi_split": None,
-        "voi_merge": None,
-        "voi": None,
-        "f1": None,
-        "matching": None,
-        "mean_matched_iou": None,
-        "panoptic_quality": None,
-        "objects": None,
-        "trained_slices": [],
-        "warnings": [],
+        "per_class": {},
+        **{key: [] for key in ("per_slice", "trained_slices", "warnings")},
     }
 
 
@@ -206,18 +178,10 @@ def test_what_was_asked_for_is_written_under_the_same_names():
         "1": {"dice": 0.8, "iou": 0.6, "voxels": 4, "boundary_f": 0.75},
         "3": {"dice": 0.2, "iou": 0.1, "voxels": 2},
     }
-    assert (found["as"], found["ignore"], found["threshold"], found["voxels"]) == (
-        "instances",
-        0,
-        0.25,
-        12,
-    )
-    assert (found["dice"], found["iou"], found["boundary_f"], found["tolerance"]) == (
-        0.5,
-        0.375,
-        0.75,
-        2.5,
-    )
+    assert (found["as"], found["ignore"]) == ("instances", 0)
+    assert (found["threshold"], found["voxels"]) == (0.25, 12)
+    assert (found["dice"], found["iou"]) == (0.5, 0.375)
+    assert (found["boundary_f"], found["tolerance"]) == (0.75, 2.5)
     assert found["per_slice"] == [{"z": 4, "dice": 0.5, "iou": None}]
     assert (found["adapted_rand_error"], found["voi"]) == (0.1, 1.75)
     assert (found["f1"], found["objects"]) == (0.5, {"truth": 3, "prediction": 1})

@@ -216,18 +216,9 @@ def test_matching_by_hand():
     assert found.f1() == 2 * 1 / (2 + 3)
     assert found.mean_iou == 0.8
     assert found.panoptic_quality == pytest.approx(0.8 / (1 + 2 / 2 + 1 / 2))
-    assert found.to_dict()["matching"]["0.50"] == {
-        "f1": 0.4,
-        "precision": 1 / 3,
-        "recall": 1 / 2,
-        "matched": 1,
-    }
-    assert found.to_dict()["matching"]["0.95"] == {
-        "f1": 0.0,
-        "precision": 0.0,
-        "recall": 0.0,
-        "matched": 0,
-    }
+    table = found.to_dict()["matching"]
+    assert table["0.50"] == {"f1": 0.4, "precision": 1 / 3, "recall": 1 / 2, "matched": 1}
+    assert table["0.95"] == {"f1": 0.0, "precision": 0.0, "recall": 0.0, "matched": 0}
 
 
 def test_an_iou_of_exactly_the_threshold_is_no_match():

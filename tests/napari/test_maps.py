@@ -56,11 +56,8 @@ def test_each_map_lies_on_the_slices_of_its_slot_and_all_have_one_contrast():
         slices=3, views=(view_at((2, 0, 0), [1, 5, 2]), view_at((4, 4, 4), [1, 5, 2]))
     )
     *maps, (prediction, facts, kind) = layers_of_audit(found, layer)
-    assert [f["name"] for _, f, _ in maps] == [
-        "importance of previous",
-        "importance of centre",
-        "importance of next",
-    ]
+    names = [f"importance of {slot}" for slot in ("previous", "centre", "next")]
+    assert [f["name"] for _, f, _ in maps] == names
     assert [[value(data, z) for z in range(6)] for data, _, _ in maps] == [
         [None, 1, None, 1, None, None],
         [None, None, 5, None, 5, None],
@@ -71,12 +68,8 @@ def test_each_map_lies_on_the_slices_of_its_slot_and_all_have_one_contrast():
     assert all(
         tuple(f["scale"]) == (50, 4, 4) and tuple(f["translate"]) == (0, 0, 0) for _, f, _ in maps
     )
-    assert (kind, facts["visible"], value(prediction, 2), value(prediction, 1)) == (
-        "image",
-        False,
-        0.25,
-        None,
-    )
+    assert (kind, facts["visible"]) == ("image", False)
+    assert (value(prediction, 2), value(prediction, 1)) == (0.25, None)
 
 
 def test_maps_are_laid_together_and_apart_again():
@@ -104,12 +97,8 @@ def test_class_numbers_become_labels_and_what_was_not_measured_no_map():
     layer = layer_like((6, 8, 8))
     unmeasured = SimpleNamespace(slices=3, views=(view_at((2, 0, 0), None, numbered=True),))
     ((data, facts, kind),) = layers_of_audit(unmeasured, layer)
-    assert (kind, facts["name"], np.asarray(data[2]).max(), data.dtype) == (
-        "labels",
-        "prediction",
-        2,
-        np.uint16,
-    )
+    assert (kind, facts["name"]) == ("labels", "prediction")
+    assert (np.asarray(data[2]).max(), data.dtype) == (2, np.uint16)
     assert layers_of_audit(SimpleNamespace(slices=3, views=()), layer) == []
 
 
@@ -117,16 +106,8 @@ def test_the_table_and_the_small_print_of_a_real_audit(grey):
     found = audit(linear([1.0, 2.0, 1.0]), grey, windows=12, tile=32, methods=["gradient"])
     head, rows = table_of(found)
     assert head == ["method", "mirror index", "previous", "centre", "next", "verdict"]
-    assert rows == [
-        [
-            "gradient",
-            "0.000\n0.000 to 0.000",
-            "0.250\n0.250 to 0.250",
-            "0.500\n0.500 to 0.500",
-            "0.250\n0.250 to 0.250",
-            "symmetric",
-        ]
-    ]
+    cells = [f"{value}\n{value} to {value}" for value in ("0.000", "0.250", "0.500", "0.250")]
+    assert rows == [["gradient", *cells, "symmetric"]]
     words = small_print(found)
     assert words.startswith(
         f"{found.windows} windows in {found.clusters} blocks, 95 % intervals. Sanity checks passed"

@@ -133,14 +133,6 @@ def test_a_segmentation_is_stopped_and_resumed(grey, tmp_path, monkeypatch):
     } == chunks
 
 
-def test_a_segmentation_stopped_early_leaves_nothing(grey, tmp_path):
-    control, _ = control_that_stops_at(1)
-    assert attempt(
-        control, lambda c: segment(linear([1.0]), grey, tmp_path / "o.zarr", progress=c.progress)
-    ).stopped
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.fixture
 def no_triton(monkeypatch):
     """As if triton had not been imported; whatever is done to it is undone."""
