@@ -72,9 +72,10 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize(
-    "dtype", ["uint8", ">u2", "int16", "uint64", "float16", "float32", "float64", "bool"]
+    ("name", "dtype"),
+    [(name, dtype) for name in LAYOUTS for dtype in ("uint8", ">u2")]
+    + [("v3", dtype) for dtype in ("int16", "uint64", "float16", "float32", "float64", "bool")],
 )
-@pytest.mark.parametrize("name", LAYOUTS)
 def test_voxels_of_any_layout(tmp_path, dtype, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -54,9 +54,17 @@ def levels(path):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["uint8", "uint16", "int16", "uint32", "float16", "float32", "bool"]
+    ("dtype", "meaning"),
+    [
+        ("uint8", "probabilities"),
+        ("uint16", "intensity"),
+        ("int16", "intensity"),
+        ("uint32", "labels"),
+        ("float16", "intensity"),
+        ("float32", "probabilities"),
+        ("bool", "labels"),
+    ],
 )
-@pytest.mark.parametrize("meaning", ["intensity", "probabilities", "labels"])
 def test_saved_and_opened_a_volume_is_the_same(tmp_path, dtype, meaning):
     path = tmp_path / "a.zarr"
     save_volume(path, Volume(noise(dtype), (30.0, 6.0, 5.0), "x", meaning))

@@ -1,6 +1,5 @@
 """Opening and saving volumes: which reader for which path."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -64,13 +63,9 @@ def open_volume(path: str | Path) -> Volume:
 def split_container(path: str | Path) -> tuple[Path, str | None]:
     """Split ``FILE.h5:/dataset`` into file and dataset; any other path stays whole."""
     found = _HDF5.fullmatch(str(path))
-    try:
-        whole = Path(path).exists()
-    except OSError as error:
-        raise BadInputError(
-            f"{str(path)[:200]} cannot be read ({error.strerror}), expected {READ}; check the path"
-        ) from error
-    return (Path(found[1]), found[2]) if found and not whole else (Path(path), None)
+    if found is None or Path(path).exists():
+        return Path(path), None
+    return Path(found[1]), found[2]
 
 
 def _open_file(file: Path, dataset: str | None) -> Volume:
@@ -107,23 +102,16 @@ def _is_bare_store(folder: Path) -> bool:
 
 def _refuse_other_stores(folder: Path) -> None:
     """Raise for the kinds of chunked stores that are recognised but not read."""
-    advice = "expected Zarr; convert it to OME-Zarr"
-    if (folder / "attributes.json").is_file() or folder.suffix.lower() == ".n5":
-        raise BadInputError(
-            f"{folder} is an N5 store, {advice}, for example with zarr-python and its N5 reader or "
-            "z5py"
-        )
     info = folder / "info"
-    if info.is_file():
-        try:
-            scales = "scales" in json.loads(info.read_bytes())
-        except (ValueError, TypeError):
-            scales = False
-        if scales:
-            raise BadInputError(
-                f"{folder} is a neuroglancer precomputed volume, {advice}, for example with "
-                "cloud-volume or tensorstore"
-            )
+    if (folder / "attributes.json").is_file() or folder.suffix.lower() == ".n5":
+        kind = "an N5 store"
+    elif info.is_file() and b'"scales"' in info.read_bytes():
+        kind = "a neuroglancer precomputed volume"
+    else:
+        return
+    raise BadInputError(
+        f"{folder} is {kind}, expected Zarr; convert it to OME-Zarr, for example with tensorstore"
+    )
 
 
 def check_volume_name(path: Path) -> None:
