@@ -9,8 +9,11 @@ from made_audits import audit_of, method_of
 
 from evenslice.evidence.result import Check
 from evenslice.evidence.stats import Interval
-from evenslice.report.study_record import Cell, Comparison, PooledIndex
+from evenslice.report.study_record import Cell, Claim, Comparison, PooledIndex
 from evenslice.report.verdict import (
+    ANSWERS,
+    QUESTIONS,
+    answer,
     badge,
     cell_badge,
     comparison_badge,
@@ -266,3 +269,11 @@ def test_badges_of_comparisons_know_what_is_good(outcome, verdict, kind):
 def test_badges_of_pooled_indices_read_the_words_of_every_version(verdict, symbol, word):
     found = pooled_badge(PooledIndex(verdict=verdict, value=0.1))
     assert (found.symbol, found.word) == (symbol, word)
+
+
+def test_answers_say_their_verdict_first():
+    for name, answers in ANSWERS.items():
+        assert name in QUESTIONS
+        for word, text in answers.items():
+            assert text.startswith(f"{word.capitalize()}: ")
+            assert "rgb" in answer(Claim(name=name, verdict=word), "rgb") or "{" not in text
