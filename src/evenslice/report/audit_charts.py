@@ -87,6 +87,7 @@ def _draw_shares(axis: "Axes", audit: "Audit") -> None:
                 textcoords="offset points",
                 va="center",
                 fontsize=6,
+                bbox={"fc": "white", "ec": "none", "pad": 0.4},  # over the line of equal shares
             )
     axis.axvline(1 / audit.slices, color=INK, lw=0.7, ls=(0, (5, 4)))
     charts.set_rows(axis, list(audit.methods))
