@@ -5,12 +5,12 @@ import time
 
 import numpy as np
 import pytest
+from evenslice.learn.preload import Guarded, held, held_sources
 
 from counting import Counting
 from evenslice.labels.targets import Target
 from evenslice.learn.multi_volume import Mixture
 from evenslice.learn.patches import Patches, PatchSource
-from evenslice.learn.preload import Guarded, held, held_sources
 from evenslice.options import TrainOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation

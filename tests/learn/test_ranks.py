@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from evenslice.learn.devices import check_devices
+from evenslice.learn.job import Reopened, abroad
+from evenslice.learn.ranks import Ranks, crew, free_port
 from toys import RAW, Toy
 
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
-from evenslice.learn.devices import check_devices
 from evenslice.learn.fit import LOG, Seen
-from evenslice.learn.job import Reopened, abroad
-from evenslice.learn.ranks import Ranks, crew, free_port
 from evenslice.options import TrainOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.files import open_volume

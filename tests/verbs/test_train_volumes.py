@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from evenslice.verbs.train_plan import plan_training, provenance
+from evenslice.verbs.train_run import looks_since_best
 
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
 from evenslice.learn import fit
 from evenslice.model.inputs import fingerprint, trained_slices
 from evenslice.options import TrainOptions
-from evenslice.verbs.train_plan import plan_training, provenance
-from evenslice.verbs.train_run import looks_since_best
 from evenslice.volume.array import Volume
 
 QUICK = {"weights": "none", "encoder_depth": 3, "steps": 2, "batch": 2, "crop": 32}

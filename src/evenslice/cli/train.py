@@ -7,16 +7,15 @@ import typer
 from typer.core import TyperCommand
 
 from evenslice.cli.options import Force, Json, Traceback, VolumePath, takes
-from evenslice.cli.output import check_json, is_told, warn, write_json
+from evenslice.cli.output import check_json, warn, write_json
 from evenslice.errors import BadInputError
 from evenslice.options import DATA, OUTPUT, Device, TrainFile, TrainOptions, read_config
 
-SHOWN = 6
 BETWEEN = "\0"  # between the two paths of --more, which no path holds
 
 
 class TrainCommand(TyperCommand):
-    """The command, with a repeatable option of two paths, which the parser does not know."""
+    """The command, with a repeatable option of two paths, which typer does not know."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Join the two paths after each ``--more``."""
@@ -76,65 +75,39 @@ def train(
     from evenslice.report.page import page_beside
     from evenslice.report.run_pages import write_training_page
     from evenslice.report.tables import print_scores
-    from evenslice.verbs.train import Trained
     from evenslice.verbs.train import train as run
     from evenslice.volume.atomic import check_writable
 
     page = page_beside(out)
     file = TrainFile() if config is None else read_config(config)
-    others = [(one.volume, one.labels) for one in file.more] + [
-        pair_of(text) for text in more or []
-    ]
-    check_json(
-        json,
-        force or resume,
-        config,
-        volume,
-        labels,
-        out,
-        page,
-        *(Path(path) for pair in others for path in pair),
-    )
-    recipe = file.options(**options.model_dump(exclude_unset=True))
+    pairs = [(str(volume), str(labels)), *((one.volume, one.labels) for one in file.more)]
+    for text in more or []:
+        first, second = text.split(BETWEEN)
+        pairs.append((first, second))
+    paths = [Path(path) for pair in pairs for path in pair]
+    check_json(json, force or resume, config, out, page, *paths)
     if page.exists():
         check_writable(page, force or resume)
-
-    def write(result: Trained) -> None:
-        """Write what belongs to the model, before the state of its run is removed."""
-        write_training_page(page, result, facts, command_line())
-        if json != "-":
-            write_json(json, result.scores.to_dict(), force or resume)
-
-    facts = {"volume": ", ".join([str(volume), *(path for path, _ in others)])}
+    options = file.options(**options.model_dump(exclude_unset=True))
+    volumes = [path for path, _ in pairs]
     result = run(
-        [str(volume), *(path for path, _ in others)],
-        [str(labels), *(path for _, path in others)],
+        volumes,
+        [path for _, path in pairs],
         out,
-        recipe,
+        options,
         device=device,
         resume=resume,
         force=force,
-        shown=SHOWN,
-        told=write,
         progress=bar,
     )
+    write_training_page(page, result, {"volume": ", ".join(volumes)}, command_line())
+    write_json(json, result.scores.to_dict(), force or resume)
     for note in result.warnings:
         warn(note)
-    scores = result.scores.to_dict()
-    told = is_told(json, schema=scores["schema"], dice=scores["dice"], iou=scores["iou"])
-    if json == "-" or not (result.looks or told):  # else it is written
-        write_json(json, scores, force or resume)
     if json != "-":
-        done = result.looks[-1]["steps"] if result.looks else recipe.steps
-        if done < recipe.steps:
+        if result.steps < options.steps:
             print(
-                f"stopped after {done} of {recipe.steps} steps: no better Dice in "
-                f"{recipe.patience} looks"
+                f"stopped after {result.steps} of {options.steps} steps: no better Dice in "
+                f"{options.patience} validation runs"
             )
         print_scores(result.scores, f"{out} on the validation slices")
-
-
-def pair_of(text: str) -> tuple[str, str]:
-    """Split what ``paired`` joined."""
-    volume, labels = text.split(BETWEEN)
-    return volume, labels

@@ -1,34 +1,44 @@
-"""Running the training: Lightning underneath, quiet, with our progress and files that survive a kill."""
+"""Running a training with Lightning: quiet, with our progress, a log, and a state to resume from."""
 
 import io
 import itertools
 import logging
 import math
+import os
+import signal
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 
 from evenslice.errors import BadInputError
-from evenslice.learn.log import OFTEN, Log
-from evenslice.learn.module import Training
-from evenslice.learn.ranks import Ranks, strategy_of
+from evenslice.learn.module import Batch, Training
 from evenslice.options import TrainPrecision
-from evenslice.progress import Progress, Step, silent
-from evenslice.volume.atomic import written_beside
+from evenslice.progress import Progress, silent
+from evenslice.volume.atomic import fsync, named, written_beside
 
-FEWEST_CHUNK = 50
+SHORTEST_INTERVAL = 50
+FEWEST_CORES = 2  # two processes on one core are slow, and right
+PATIENCE = timedelta(days=7)  # the other devices wait while the first validates
 STATE, LOG = "state.ckpt", "log.csv"
+HEADER = "steps,loss,lr,dice\n"
+BUFFERED = 50  # steps between two writes to the log
 PLUGINS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a look at the validation slices found.
+class ValidationResult:
+    """What a validation run found.
 
     Attributes
     ----------
@@ -42,12 +52,12 @@ class Seen:
     stop: bool = False
 
 
-Look = Callable[[int, float, float], Seen]
+ValidationCallback = Callable[[Training, int, float, float], ValidationResult]
 
 
-def chunk_of(steps: int, looks: int = 4) -> int:
-    """Return how many steps lie between two looks at the validation slices: at least 50."""
-    return min(steps, max(FEWEST_CHUNK, math.ceil(steps / looks)))
+def validation_interval(steps: int, runs: int = 4) -> int:
+    """Return how many steps lie between two validation runs: at least 50."""
+    return min(steps, max(SHORTEST_INTERVAL, math.ceil(steps / runs)))
 
 
 def precision_of(name: TrainPrecision, device: torch.device) -> TrainPrecision:
@@ -67,17 +77,36 @@ def precision_of(name: TrainPrecision, device: torch.device) -> TrainPrecision:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
+def check_devices(count: int, device: torch.device, requested: str) -> None:
+    """Raise ``BadInputError`` if there are too few; several on the CPU must be requested by name."""
+    cores = max(FEWEST_CORES, os.cpu_count() or 1)
+    if device.type == "cpu" and requested == "cpu":
+        if count > cores:
+            raise BadInputError(
+                f"--devices is {count} for processes on {cores} processor cores, expected at most "
+                "one per core; use fewer"
+            )
+        return
+    found = torch.cuda.device_count() if device.type == "cuda" else 0
+    if count > max(1, found):
+        raise BadInputError(
+            f"--devices is {count} and {found} GPUs were found, expected as many; use fewer, or "
+            "--device cpu for processes without a GPU"
+        )
+
+
 def fit(
     training: Training,
     device: torch.device,
     precision: TrainPrecision,
     folder: Path,
-    look: Look,
-    ranks: Ranks | None = None,
-    label: str = "training",
+    validate: ValidationCallback,
     progress: Progress = silent,
 ) -> None:
-    """Train to the end, or go on from the state in ``folder`` if there is one.
+    """Train to the end, from the state in ``folder`` if there is one.
+
+    Several devices (``training.options.devices``) train by Lightning's ``ddp`` in processes of
+    their own, so all that is given must then be picklable.
 
     Parameters
     ----------
@@ -87,12 +116,11 @@ def fit(
         CPU or GPU; ``fp32``, ``bf16`` or ``fp16``.
     folder
         Where the state of the run and its log are kept.
-    look
-        Called by the first device with the number of steps done, the mean loss since the last call, and the rate of the last step,
-        after each chunk and before its state is written; says whether to stop.
-    ranks
-        Which of several devices this process trains on; the only one when None.
-    label, progress
+    validate
+        Called by the first device with the training, the number of steps done, the mean loss since
+        the last call and the rate of the last step, after each interval and before its state is
+        written; says whether to stop.
+    progress
         How to show it.
 
     Raises
@@ -100,147 +128,194 @@ def fit(
     KeyboardInterrupt
         If the user interrupted; the state stays.
     BadInputError
-        If the state cannot be read, or the loss is no longer a number.
+        If the state cannot be read, the loss is no longer a number, or a process fails.
     """
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    ranks = ranks or Ranks()
-    state = folder / STATE
-    earlier = _read_state(state) if state.exists() else None
-    if earlier is not None:
-        training.go_on(earlier)
-    stopped = earlier is not None and bool(earlier.get("stop"))
-    left = 0 if stopped else training.recipe.steps - training.start
-    with warnings.catch_warnings(), progress(label, training.recipe.steps) as step:
+    state, stopped = folder / STATE, False
+    if state.exists():
+        earlier = _read_state(state)
+        training.resume(earlier)
+        stopped = earlier["stop"]
+    left = training.options.steps - training.start
+    if stopped or not left:
+        return
+    _quieten()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for _ in range(training.start):
-            step()
-        watch = (
-            _Watch(step, state, look, Log(folder / LOG, training.start))
-            if ranks.rank == 0
-            else _Follow()
-        )
+        devices = training.options.devices
         trainer = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=ranks.count,
-            strategy=strategy_of(ranks),
-            plugins=[ranks],
+            devices=devices,
+            # A static graph lets parts of a network stay unused.
+            strategy="auto"
+            if devices == 1
+            else DDPStrategy(start_method="spawn", static_graph=True, timeout=PATIENCE),
+            plugins=[LightningEnvironment()],  # whatever the variables of a cluster say
             precision=PLUGINS[precision],
-            max_epochs=math.ceil(left / training.chunk),
+            max_epochs=math.ceil(left / training.interval),
             max_steps=left,
-            gradient_clip_val=training.recipe.clip,
+            gradient_clip_val=training.options.clip,
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[watch],
+            callbacks=[_Recorder(folder, validate, progress)],
         )
-        if left > 0:
-            _fit(trainer, training)
+        _run(trainer, training)
 
 
-def _fit(trainer: pl.Trainer, training: Training) -> None:
+def _quieten() -> None:
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _run(trainer: pl.Trainer, training: Training) -> None:
     try:
         trainer.fit(training)
     except SystemExit as stop:  # Lightning turns Ctrl-C into an exit
         raise KeyboardInterrupt from stop
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
+    except Exception as error:
+        reason = _explain(error, training)
+        if reason is None:
             raise
-        raise BadInputError(
-            f"a batch of {training.recipe.batch} patches of {training.source.crop} pixels leaves a batch norm one value per channel, "
-            "expected more; use a larger --batch or --crop, or fewer stages with --encoder-depth"
-        ) from error
+        raise BadInputError(reason) from error
+    finally:
+        launcher = trainer.strategy.launcher
+        if launcher is not None:  # after an interrupt the processes would train on
+            launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
+            for process in launcher.procs:
+                process.join()
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def _explain(error: Exception, training: Training) -> str | None:
+    """Say what a user can do about an error, None if it says so itself or nothing is known."""
+    last = (str(error).strip().splitlines() or [""])[-1]  # of the traceback of another process
+    if "more than 1 value per channel" in last:
+        side, batch = training.source.sources[0].crop, training.options.batch
+        return (
+            f"a batch of {batch} patches of {side} pixels leaves a batch norm one value per "
+            "channel, expected more; use a larger --batch or --crop, or fewer stages with "
+            "--encoder-depth"
+        )
+    if isinstance(error, ProcessRaisedException):
+        kind, _, text = last.partition(": ")
+        if kind.endswith(BadInputError.__name__):
+            return text
+        return f"the process of a device failed ({last}), expected it to train; use one device"
+    if isinstance(error, ProcessException):
+        return (
+            f"the {last}, expected it to train: is there enough memory, and does a script call "
+            "train under if __name__ == '__main__'? add --resume to continue"
+        )
+    if training.options.devices > 1 and "pickle" in str(error):
+        return (
+            f"a volume cannot be sent to the processes of other devices ({last}), expected paths "
+            "or arrays; give its path"
+        )
+    return None
 
 
 def _read_state(state: Path) -> dict[str, Any]:
     try:
         return dict(torch.load(state, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch and pickle raise kinds of their own
+    except Exception as error:  # torch and pickle raise errors of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInputError(
-            f"{state} cannot be read ({reason}), expected the state of a run; start over with --force"
+            f"{state} cannot be read ({reason}), expected the state of a run; start over with "
+            "--force"
         ) from error
 
 
-class _Follow(pl.Callback):  # type: ignore[misc]
-    """Shares the losses with the other devices, and stops when the first one says so."""
+class _Recorder(pl.Callback):  # type: ignore[misc]
+    """Shows and logs each step; after each epoch validates and writes the state.
 
-    def __init__(self) -> None:
+    All devices share their losses, the rest is done by the first one.
+    """
+
+    def __init__(self, folder: Path, validate: ValidationCallback, progress: Progress) -> None:
+        self._folder, self._validate, self._progress = folder, validate, progress
+        self._shown = ""
         self._losses: list[torch.Tensor] = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Training, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._losses.append(outputs["loss"].detach())
-        if len(self._losses) == OFTEN:
-            self._gather(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Training) -> None:
-        self._gather(trainer, pl_module)
-        trainer.should_stop = trainer.strategy.broadcast(self._end(pl_module))
-
-    def _gather(self, trainer: pl.Trainer, pl_module: Training) -> None:
-        if self._losses:
-            losses = torch.stack(self._losses).double()
-            self._take(pl_module, trainer.strategy.reduce(losses, reduce_op="mean").tolist())
-            self._losses.clear()
-
-    def _take(self, training: Training, losses: list[float]) -> None:
-        """Take the losses of the last steps, each the mean over the devices."""
-
-    def _end(self, training: Training) -> bool:
-        """End a chunk; say whether to stop."""
-        return False
-
-
-class _Watch(_Follow):
-    """Shows and logs each step, and after each chunk looks at the validation slices and keeps the state."""
-
-    def __init__(self, step: Step, state: Path, look: Look, log: Log) -> None:
-        super().__init__()
-        self._step, self._state, self._look, self._log = step, state, look, log
-        self._note = ""
         self._rates: list[float] = []
-        self._chunk: list[float] = []
+        self._epoch: list[float] = []
+        self._open = ExitStack()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in the process of a device, which is to be as quiet as this one."""
+        self.__dict__ |= state
+        _quieten()
+        warnings.simplefilter("ignore")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Training) -> None:
+        if trainer.is_global_zero:
+            self._log = Log(self._folder / LOG, pl_module.start)
+            steps = self._progress("training", pl_module.options.steps)
+            self._step = self._open.enter_context(steps)
+            for _ in range(pl_module.start):
+                self._step()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Training, error: BaseException) -> None:
+        self._open.close()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Training) -> None:
+        self._open.close()
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: Training, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Training, batch: Batch, batch_idx: int
     ) -> None:
         self._rates.append(pl_module.rate)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Training, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Training, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if self._losses:  # the one before: to ask for the last would make a GPU wait
-            loss = _finite(float(self._losses[-1]), pl_module.done - 1)
-            self._step(f"loss {loss:.3f}{self._note}")
-        else:
-            self._step(self._note.removeprefix(", "))
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.is_global_zero:
+            if self._losses:  # the one before: to ask for the last would make a GPU wait
+                loss = _finite(float(self._losses[-1]), pl_module.done - 1)
+                self._step(f"loss {loss:.3f}{self._shown}")
+            else:
+                self._step(self._shown.removeprefix(", "))
+        self._losses.append(outputs["loss"].detach())
+        if len(self._losses) == BUFFERED:
+            self._gather(trainer, pl_module)
 
-    def _take(self, training: Training, losses: list[float]) -> None:
-        first = training.done - len(losses) + 1
-        for done, loss, rate in zip(itertools.count(first), losses, self._rates, strict=False):
-            self._log.step(done, _finite(loss, done), rate)
-        self._chunk += losses
-        self._last = self._rates[-1]
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Training) -> None:
+        if self._losses:
+            self._gather(trainer, pl_module)
+        stop = trainer.is_global_zero and self._finish_epoch(pl_module)
+        trainer.should_stop = trainer.strategy.broadcast(stop)
+
+    def _gather(self, trainer: pl.Trainer, training: Training) -> None:
+        """Log the losses of the last steps, each the mean over the devices."""
+        losses = torch.stack(self._losses).double()
+        means = trainer.strategy.reduce(losses, reduce_op="mean").tolist()
+        first = training.done - len(means) + 1
+        for done, loss, rate in zip(itertools.count(first), means, self._rates, strict=False):
+            _finite(loss, done)
+            if trainer.is_global_zero:
+                self._log.step(done, loss, rate)
+        self._epoch += means
+        self._rate = self._rates[-1]
+        self._losses.clear()
         self._rates.clear()
 
-    def _end(self, training: Training) -> bool:
-        seen = self._look(training.done, sum(self._chunk) / len(self._chunk), self._last)
-        self._chunk.clear()
-        self._log.look(seen.dice)
-        self._note = f", {'no foreground to validate on' if seen.dice is None else f'validation Dice {seen.dice:.3f}'}"
-        held = io.BytesIO()  # torch writes to files on its own, and says nothing of a full disk
-        torch.save(training.state() | {"stop": seen.stop}, held)
-        with written_beside(self._state) as part:
-            part.write_bytes(held.getbuffer())
-        return seen.stop
+    def _finish_epoch(self, training: Training) -> bool:
+        """Validate and write the state; return whether to stop."""
+        mean = sum(self._epoch) / len(self._epoch)
+        found = self._validate(training, training.done, mean, self._rate)
+        self._epoch.clear()
+        self._log.validation(found.dice)
+        dice = "no foreground to validate on"
+        if found.dice is not None:
+            dice = f"validation Dice {found.dice:.3f}"
+        self._shown = f", {dice}"
+        buffer = io.BytesIO()  # torch writing to a file would not report a full disk
+        torch.save(training.state() | {"stop": found.stop}, buffer)
+        with written_beside(self._folder / STATE) as part:
+            part.write_bytes(buffer.getbuffer())
+        return found.stop
 
 
 def _finite(loss: float, step: int) -> float:
@@ -249,3 +324,48 @@ def _finite(loss: float, step: int) -> float:
             f"the loss became {loss} at step {step}, expected a number; use a smaller --lr"
         )
     return loss
+
+
+class Log:
+    """A CSV with one row per step, which is the same whether the run was interrupted or not.
+
+    Columns: ``steps`` done, ``loss``, ``lr`` and, after a validation run, ``dice``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    done
+        Steps done before: later rows, and a cut one, are from after the state and are dropped.
+    """
+
+    def __init__(self, path: Path, done: int) -> None:
+        self._path = path
+        self._rows: list[tuple[int, str, str, str]] = []
+        lines = path.read_text().splitlines(keepends=True)[1:] if path.exists() else []
+        kept = takewhile(lambda line: _is_whole(line) and int(line.split(",")[0]) <= done, lines)
+        with written_beside(path) as part:
+            part.write_text(HEADER + "".join(kept))
+
+    def step(self, steps: int, loss: float, lr: float) -> None:
+        """Add a step; its row is written with a later one, or by ``validation``."""
+        if len(self._rows) == BUFFERED:
+            self._write()
+        self._rows.append((steps, f"{loss:.9g}", f"{lr:.9g}", ""))
+
+    def validation(self, dice: float | None) -> None:
+        """Add the Dice after the last step, and write all rows."""
+        if dice is not None:
+            self._rows[-1] = (*self._rows[-1][:3], f"{dice:.9g}")
+        self._write()
+        fsync(self._path)  # before the state, which says that these steps are done
+
+    def _write(self) -> None:
+        with named(self._path), self._path.open("a") as file:
+            file.writelines(f"{','.join(map(str, row))}\n" for row in self._rows)
+        self._rows.clear()
+
+
+def _is_whole(line: str) -> bool:
+    first, *others = line.split(",")
+    return line.endswith("\n") and len(others) == HEADER.count(",") and first.isdecimal()

@@ -1,44 +1,50 @@
-"""The Lightning module: one network, one loss, one schedule, a seeded stretch of patches for each epoch."""
+"""The Lightning module: a network, a loss, a schedule, and seeded patches for each epoch."""
 
 import math
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from evenslice.errors import BadInputError
 from evenslice.learn.losses import segmentation_loss
-from evenslice.learn.patches import Patches, Source
+from evenslice.learn.multi_volume import MultiVolume
+from evenslice.model.build import rebuild
 from evenslice.model.predict import logits_of
+from evenslice.model.spec import Model, Spec
+from evenslice.model.stem.adapt import mirror_stem
+from evenslice.model.tile_limits import free_memory
 from evenslice.options import TrainOptions
 
+MOST_THREADS = 8
+Batch = tuple[Tensor, Tensor]
 
-def schedule_of(optimiser: torch.optim.Optimizer, recipe: TrainOptions) -> Any:
-    """Return the schedule of a recipe, to be stepped once a step.
 
-    ``one-cycle`` is torch's (Smith & Topin 2018, arXiv:1708.07120); ``cosine`` is ``cosine_part`` of ``recipe.lr``.
+def schedule_of(optimiser: torch.optim.Optimizer, options: TrainOptions) -> LRScheduler:
+    """Return the learning-rate schedule, to be stepped after every training step.
+
+    ``one-cycle`` is torch's (Smith & Topin 2018, arXiv:1708.07120), ``cosine`` is ``cosine_factor``.
     """
-    schedules = torch.optim.lr_scheduler
-    if recipe.schedule == "one-cycle":
-        return schedules.OneCycleLR(optimiser, recipe.lr, total_steps=max(2, recipe.steps))
-    if recipe.schedule == "constant":
-        return schedules.LambdaLR(optimiser, lambda _: 1.0)
-    return schedules.LambdaLR(
-        optimiser, lambda step: cosine_part(step, recipe.steps, recipe.warmup)
-    )
+    if options.schedule == "one-cycle":
+        return OneCycleLR(optimiser, options.lr, total_steps=max(2, options.steps))
+    if options.schedule == "constant":
+        return LambdaLR(optimiser, lambda _: 1.0)
+    return LambdaLR(optimiser, lambda step: cosine_factor(step, options.steps, options.warmup))
 
 
-def cosine_part(step: int, steps: int, warmup: float) -> float:
-    """Return the part of the largest rate that step 0, 1, ... is taken with.
+def cosine_factor(step: int, steps: int, warmup: float) -> float:
+    """Return the fraction of the largest rate that step 0, 1, ... is taken with.
 
-    It rises linearly over the first ``warmup`` part of the steps, reaches 1 with the last of them, and falls along half a
-    cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts) to 0 after the last step.
+    It rises linearly over the fraction ``warmup`` of the steps, reaches 1 with the last of them,
+    and falls along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts) to
+    0 after the last step.
     """
     rising = round(warmup * steps)
     if step < rising:
@@ -46,40 +52,42 @@ def cosine_part(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
 
-Batch = tuple[Tensor, Tensor]
-
-
 class Batches:
-    """The batches of a stretch of patches, or the part of each that one of several devices takes.
+    """The batches of one epoch, made ahead in threads.
 
     Parameters
     ----------
-    patches
-        The stretch, a multiple of ``batch`` long.
+    source, seed
+        What patches are drawn from, and their seed.
+    first, steps
+        Number of the first patch, and how many batches there are.
     batch
-        Patches a step, of all devices together.
+        Patches per step, over all devices.
     share
-        Number of this device, and how many there are: of every batch it takes as many patches as the others, in a row.
+        Number of this device, and how many there are: each takes an equal part of every batch.
     threads
-        How many make batches; at most one more than these are waiting.
+        How many make batches; at most one batch more than these waits.
     pinned
-        Whether to put them into memory from which a GPU takes them without waiting.
+        Whether to use memory that a GPU copies from without waiting.
     """
 
     def __init__(
         self,
-        patches: Patches,
+        source: MultiVolume,
+        seed: int,
+        first: int,
+        steps: int,
         batch: int,
         share: tuple[int, int] = (0, 1),
         threads: int = 1,
         pinned: bool = False,
     ) -> None:
-        self._patches, self._batch, self._share = patches, batch, share
-        self._threads, self._pinned = threads, pinned
+        self._source, self._seed, self._first, self._steps = source, seed, first, steps
+        self._batch, self._share, self._threads, self._pinned = batch, share, threads, pinned
 
     def __len__(self) -> int:
         """Return the number of steps."""
-        return len(self._patches) // self._batch
+        return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
         """Give windows (B, S, y, x) and targets (B, y, x), step by step."""
@@ -87,7 +95,7 @@ class Batches:
         with ThreadPoolExecutor(self._threads, "patches") as pool:
             try:
                 for step in range(len(self)):
-                    waiting.append(pool.submit(self._made, step))
+                    waiting.append(pool.submit(self._make, step))
                     if len(waiting) > self._threads:
                         yield waiting.popleft().result()
                 while waiting:
@@ -96,64 +104,58 @@ class Batches:
                 for future in waiting:
                     future.cancel()
 
-    def _made(self, step: int) -> Batch:
+    def _make(self, step: int) -> Batch:
         rank, ranks = self._share
-        part = self._batch // ranks
-        first = step * self._batch + rank * part
-        drawn = [self._patches.drawn(first + i) for i in range(part)]
-        windows, targets = self._room(part, drawn[0][0]), self._room(part, drawn[0][1])
+        count = self._batch // ranks
+        first = self._first + step * self._batch + rank * count
+        drawn = [self._source.patch(self._seed, first + i) for i in range(count)]
+        windows, targets = self._empty(count, drawn[0][0]), self._empty(count, drawn[0][1])
         for i, (window, target) in enumerate(drawn):
             windows.numpy()[i], targets.numpy()[i] = window, target
         return windows, targets
 
-    def _room(self, part: int, one: np.ndarray) -> Tensor:
-        kind = torch.from_numpy(one).dtype
-        return torch.empty((part, *one.shape), dtype=kind, pin_memory=self._pinned)
-
-
-MOST_THREADS = 8
+    def _empty(self, count: int, one: np.ndarray) -> Tensor:
+        dtype = torch.from_numpy(one).dtype
+        return torch.empty((count, *one.shape), dtype=dtype, pin_memory=self._pinned)
 
 
 class Training(pl.LightningModule):  # type: ignore[misc]
-    """Trains a network on patches with AdamW, as a recipe says.
+    """Trains a network on patches with AdamW.
 
-    An epoch is a stretch of ``chunk`` steps; each has its own patches and random state. A run that goes on from
-    ``state``, kept at the end of a stretch, therefore equals one that was never interrupted.
+    An epoch is the ``interval`` steps between two validation runs; each has its own patches and
+    random state. A run that is resumed from ``state``, taken at the end of an epoch, therefore
+    equals one that was never interrupted.
 
     Parameters
     ----------
-    network, stride
-        See ``Model``.
+    model
+        The network to train, and what belongs to it.
     source
         What patches are drawn from.
-    recipe
+    options
         Steps, batch, loss, rate and seed.
-    chunk
-        Steps of a stretch.
-    rank
-        Number of this device among ``recipe.devices``.
+    interval
+        Steps of an epoch.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        stride: int,
-        source: Source,
-        recipe: TrainOptions,
-        chunk: int,
-        rank: int = 0,
+        self, model: Model, source: MultiVolume, options: TrainOptions, interval: int
     ) -> None:
         super().__init__()
-        self.network = network
-        self.stride, self.source, self.recipe, self.chunk, self.rank = (
-            stride,
-            source,
-            recipe,
-            chunk,
-            rank,
-        )
+        self.model, self.network = model, model.module
+        self.source, self.options, self.interval = source, options, interval
         self.start = 0
         self._earlier: dict[str, Any] | None = None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Send spec and weights to another process where the stem is tied: torch pickles no tie."""
+        spec = self.model.spec
+        if not isinstance(spec, Spec) or spec.tie == "none":
+            return super().__reduce_ex__(protocol)
+        weights = {key: value.cpu() for key, value in self.network.state_dict().items()}
+        model = replace(self.model, module=torch.nn.Identity())
+        fields = (model, self.source, self.options, self.interval)
+        return _rebuilt, (fields, weights, self._earlier)
 
     @property
     def done(self) -> int:
@@ -165,31 +167,13 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         """Learning rate of the next step."""
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    def go_on(self, state: dict[str, Any]) -> None:
-        """Start from a state that ``state`` returned.
-
-        Raises
-        ------
-        BadInputError
-            If it is another one.
-        """
-        missing = {"done", "network", "optimiser", "schedule", "scaling"} - set(state)
-        done = state.get("done")
-        if missing or not isinstance(done, int) or not 0 <= done <= self.recipe.steps:
-            raise BadInputError(
-                f"the state of the run lacks {', '.join(sorted(missing)) or 'a number of steps'}, expected what this run wrote; start "
-                "over with --force"
-            )
-        try:
-            self.network.load_state_dict(state["network"])
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise BadInputError(
-                f"the state of the run is of another network ({(str(error).splitlines() or [''])[0][:100]}), expected what this run wrote; start over with --force"
-            ) from error
-        self.start, self._earlier = done, state
+    def resume(self, state: dict[str, Any]) -> None:
+        """Start from what ``state`` returned."""
+        self.network.load_state_dict(state["network"])
+        self.start, self._earlier = state["done"], state
 
     def state(self) -> dict[str, Any]:
-        """Return all that is needed to go on."""
+        """Return all that is needed to resume."""
         return {
             "done": self.done,
             "network": self.network.state_dict(),
@@ -198,6 +182,10 @@ class Training(pl.LightningModule):  # type: ignore[misc]
             "scaling": self.trainer.precision_plugin.state_dict(),
         }
 
+    def setup(self, stage: str) -> None:
+        """Read the volumes into memory where they fit, each process for itself."""
+        self.source = self.source.preloaded(self.options, free_memory() // self.options.devices)
+
     def on_fit_start(self) -> None:
         """Scale the loss as the run did before (fp16)."""
         if self._earlier is not None:
@@ -205,41 +193,55 @@ class Training(pl.LightningModule):  # type: ignore[misc]
 
     def on_train_epoch_start(self) -> None:
         """Seed what the network itself draws, such as dropout; each device draws its own."""
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.done + self.rank * 7_919)
-        if self.done:
-            torch.empty(
-                (), dtype=torch.int64
-            ).random_()  # torch's own loader took one here, and seeds keep their meaning
+        torch.manual_seed(self.options.seed * 1_000_003 + self.done + self.global_rank * 7_919)
+        if self.done:  # torch's own loader drew a number here: seeds keep their meaning
+            torch.empty((), dtype=torch.int64).random_()
 
     def train_dataloader(self) -> Batches:
-        """Return this stretch's batches."""
-        recipe, cuda = self.recipe, self.device.type == "cuda"
-        count = min(self.chunk, recipe.steps - self.done) * recipe.batch
-        patches = Patches(self.source, recipe.seed, self.done * recipe.batch, count)
-        threads = (
-            max(1, min(MOST_THREADS, (os.cpu_count() or 1) // recipe.devices - 1)) if cuda else 1
+        """Return the batches of this epoch."""
+        options, cuda = self.options, self.device.type == "cuda"
+        steps = min(self.interval, options.steps - self.done)
+        cores = (os.cpu_count() or 1) // options.devices
+        return Batches(
+            self.source,
+            options.seed,
+            self.done * options.batch,
+            steps,
+            options.batch,
+            (self.global_rank, options.devices),
+            threads=max(1, min(MOST_THREADS, cores - 1)) if cuda else 1,
+            pinned=cuda,
         )
-        return Batches(patches, recipe.batch, (self.rank, recipe.devices), threads, pinned=cuda)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+    def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss of one batch."""
         windows, target = batch
-        logits = logits_of(self.network, windows, self.stride).float()
-        return segmentation_loss(logits, target, self.recipe.loss, self.recipe.class_weights)
+        logits = logits_of(self.network, windows, self.model.stride).float()
+        return segmentation_loss(logits, target, self.options.loss, self.options.class_weights)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW and its schedule over all steps."""
-        recipe = self.recipe
+        options = self.options
         optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+            self.network.parameters(), lr=options.lr, weight_decay=options.weight_decay
         )
-        schedule = schedule_of(optimiser, recipe)
+        schedule = schedule_of(optimiser, options)
         if self._earlier is not None:
-            try:
-                optimiser.load_state_dict(self._earlier["optimiser"])
-                schedule.load_state_dict(self._earlier["schedule"])
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
-                raise BadInputError(
-                    f"the state of the run is of another optimiser ({error!r}), expected what this run wrote; start over with --force"
-                ) from error
+            optimiser.load_state_dict(self._earlier["optimiser"])
+            schedule.load_state_dict(self._earlier["schedule"])
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _rebuilt(
+    fields: tuple[Model, MultiVolume, TrainOptions, int],
+    weights: dict[str, Tensor],
+    earlier: dict[str, Any] | None,
+) -> Training:
+    model, source, options, interval = fields
+    assert isinstance(model.spec, Spec)
+    network = mirror_stem(rebuild(model.spec), model.spec.slices, model.spec.tie)
+    network.load_state_dict(weights)
+    training = Training(replace(model, module=network.train()), source, options, interval)
+    if earlier is not None:
+        training.resume(earlier)
+    return training

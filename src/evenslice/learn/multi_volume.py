@@ -1,174 +1,231 @@
-"""Patches of several volumes: each in proportion to its training voxels, some centred on a class."""
+"""Patches of several volumes, some centred on a class; volumes kept in memory where they fit."""
 
+import math
+import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.labels.blocks import MOST_VOXELS, bands
-from evenslice.learn.patches import PatchSource
+from evenslice.learn.patches import Patch, PatchSource
+from evenslice.options import TrainOptions
+from evenslice.volume.array import Pixels, Volume
+from evenslice.volume.files import open_volume
 from evenslice.volume.normalisation import Normalisation
 
-MOST_PLACES = 2**16
-STREAM = 1  # apart from the seeds of patches
+MOST_LOCATIONS = 2**16
+LOCATION_STREAM = 1  # apart from the seeds of patches
+FRACTION_OF_FREE = 4
 
 
 @dataclass(frozen=True)
-class Occurrences:
+class ClassLocations:
     """Voxels of each foreground class.
 
     Attributes
     ----------
-    places
-        For each class that occurs, voxels (n, 4): number of the source, z, y, x; all of them, or a uniform sample.
+    voxels
+        For each class that occurs, voxels (n, 4): number of the source, z, y, x; all of them, or a
+        uniform sample.
     """
 
-    places: tuple[NDArray[np.int32], ...]
+    voxels: tuple[NDArray[np.int32], ...]
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draw a class evenly, and one of its voxels: number of the source, z, y, x."""
-        places = self.places[int(rng.integers(len(self.places)))]
-        source, z, y, x = places[int(rng.integers(len(places)))].tolist()
+        voxels = self.voxels[int(rng.integers(len(self.voxels)))]
+        source, z, y, x = voxels[int(rng.integers(len(voxels)))].tolist()
         return source, z, y, x
 
 
-def find_occurrences(
-    sources: Sequence[PatchSource], seed: int, most: int = MOST_PLACES, voxels: int = MOST_VOXELS
-) -> Occurrences:
-    """Look for the foreground classes in the training slices of all sources.
+def find_class_locations(
+    sources: Sequence[PatchSource], seed: int, most: int = MOST_LOCATIONS, block: int = MOST_VOXELS
+) -> ClassLocations:
+    """Find the foreground classes in the training slices of all sources.
 
     Parameters
     ----------
     sources
-        Volumes with labels and centre slices; what their targets ignore is left out.
+        Volumes with labels and centre slices; ignored labels are left out.
     seed
-        Of the sample.
+        Seed of the sample.
     most
-        Voxels of a class to keep.
-    voxels
-        How many to look at together.
+        Voxels to keep of each class.
+    block
+        Voxels to read at a time.
 
     Raises
     ------
     BadInputError
         If no foreground class occurs.
     """
-    rng = np.random.default_rng([seed, STREAM])
+    rng = np.random.default_rng([seed, LOCATION_STREAM])
     samples = [_Sample(most) for _ in range(1, max(2, sources[0].target.classes))]
     for number, source in enumerate(sources):
-        for corner, target in _targets(source, voxels):
+        for corner, target in _targets(source, block):
             for kind, sample in enumerate(samples, 1):
                 at = np.flatnonzero(target.ravel() == kind)
                 keys = rng.random(len(at))
-                near = keys < sample.bar
-                where = np.stack(np.unravel_index(at[near], target.shape), 1) + corner
-                sample.add(keys[near], np.insert(where, 0, number, 1).astype(np.int32))
-    places = tuple(sample.places for sample in samples if len(sample.places))
-    if not places:
+                low = keys < sample.limit
+                where = np.stack(np.unravel_index(at[low], target.shape), 1) + corner
+                sample.add(keys[low], np.insert(where, 0, number, 1).astype(np.int32))
+    voxels = tuple(sample.voxels for sample in samples if len(sample.voxels))
+    if not voxels:
         raise BadInputError(
-            f"the training slices of {sources[0].volume.source} hold no foreground, expected some to centre patches on; "
-            "use other --validation slices, or leave --balance out"
+            f"the training slices of {sources[0].volume.source} hold no foreground, expected some "
+            "to centre patches on; use other --validation slices, or leave --balance out"
         )
-    return Occurrences(places)
+    return ClassLocations(voxels)
 
 
 def _targets(
-    source: PatchSource, voxels: int
+    source: PatchSource, block: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Give the targets of all training slices box by box, each with the corner (z, y, x) where it lies."""
-    shape = source.volume.shape
-    for run in np.split(
-        np.asarray(source.centres), np.flatnonzero(np.diff(source.centres) != 1) + 1
-    ):
+    """Give the targets of all training slices box by box, each with its corner (z, y, x)."""
+    _, height, width = source.volume.shape
+    gaps = np.flatnonzero(np.diff(source.centres) != 1) + 1
+    for run in np.split(np.asarray(source.centres), gaps):
         first = int(run[0])
-        for band in bands((len(run), *shape[1:]), most=voxels):
+        for band in bands((len(run), height, width), most=block):
             z = slice(first + band.z.start, first + band.z.stop)
-            yield (
-                np.array([z.start, band.rows.start, 0]),
-                source.target_at(z, band.rows, slice(0, shape[2])),
-            )
+            corner = np.array([z.start, band.rows.start, 0])
+            yield corner, source.target_at(z, band.rows, slice(0, width))
 
 
 class _Sample:
-    """A uniform sample of a stream: each item comes with a random key, and those of the lowest keys are kept."""
+    """A uniform sample of a stream: every item has a random key, the lowest keys are kept."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._keys = np.empty(0)
-        self.places = np.empty((0, 4), np.int32)
-        self.bar = 1.0
-        """A key from here on is too high."""
+        self.voxels = np.empty((0, 4), np.int32)
+        self.limit = 1.0  # keys from here on are too high
 
-    def add(self, keys: NDArray[np.float64], places: NDArray[np.int32]) -> None:
-        """Take items (n, 4) in with their keys."""
+    def add(self, keys: NDArray[np.float64], voxels: NDArray[np.int32]) -> None:
         self._keys = np.concatenate([self._keys, keys])
-        self.places = np.concatenate([self.places, places])
+        self.voxels = np.concatenate([self.voxels, voxels])
         if len(self._keys) > self._most:
             keep = np.sort(np.argpartition(self._keys, self._most)[: self._most])
-            self._keys, self.places = self._keys[keep], self.places[keep]
+            self._keys, self.voxels = self._keys[keep], self.voxels[keep]
         if len(self._keys) == self._most:
-            self.bar = float(self._keys.max())
+            self.limit = float(self._keys.max())
 
 
 @dataclass(frozen=True)
-class Mixture:
+class MultiVolume:
     """Volumes to draw patches from.
 
     Attributes
     ----------
     sources
-        One a volume, alike in all but volume, labels and centres.
-    occurrences
+        One per volume, alike in all but volume, labels and centres.
+    class_locations
         Where the classes occur; None if ``balance`` is 0.
     balance
-        Part of the patches that are centred on a pixel of a class, the class drawn evenly.
+        Fraction of the patches that are centred on a pixel of a class, the class drawn evenly.
     """
 
     sources: tuple[PatchSource, ...]
-    class_locations: Occurrences | None = None
+    class_locations: ClassLocations | None = None
     balance: float = 0.0
 
-    @property
-    def crop(self) -> tuple[int, int]:
-        """Sides (y, x) of a patch in pixels."""
-        return self.sources[0].crop
-
-    def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Draw one patch: window (S, y, x) normalised, target (y, x) with -1 where no loss is taken."""
+    def draw(self, rng: np.random.Generator) -> Patch:
+        """Draw a patch from a volume, chosen in proportion to its training voxels."""
         if self.class_locations is not None and rng.random() < self.balance:
             number, z, y, x = self.class_locations.draw(rng)
             return self.sources[number].draw_around(rng, z, y, x)
         if len(self.sources) == 1:
             return self.sources[0].draw(rng)
-        voxels = np.array([training_voxels(source) for source in self.sources], float)
+        voxels = np.array([source.training_voxels for source in self.sources], float)
         return self.sources[int(rng.choice(len(voxels), p=voxels / voxels.sum()))].draw(rng)
 
+    def patch(self, seed: int, number: int) -> Patch:
+        """Return patch ``number`` of an endless stream, whatever was drawn before."""
+        return self.draw(np.random.default_rng([seed, number]))
 
-def training_voxels(source: PatchSource) -> int:
-    """Return how many voxels the training slices of a volume have."""
-    _, height, width = source.volume.shape
-    return len(source.centres) * height * width
+    def preloaded(self, options: TrainOptions, free: int) -> "MultiVolume":
+        """Return it with volumes and labels in memory, if they fit in a quarter of ``free`` bytes.
+
+        Files of more voxels than training reads of them stay files, read by one thread at a time.
+        """
+        pairs = [volume for source in self.sources for volume in (source.volume, source.labels)]
+        files = [volume for volume in pairs if not isinstance(volume.pixels, np.ndarray)]
+        size = sum(math.prod(file.shape) * file.dtype.itemsize for file in files)
+        wanted = options.steps * options.batch // options.devices * options.slices
+        wanted *= math.prod(self.sources[0].crop)
+        fits = size <= free // FRACTION_OF_FREE
+        fits = fits and sum(math.prod(file.shape) for file in files) <= wanted
+        ready = [_ready(volume, fits) for volume in pairs]
+        sources = zip(self.sources, ready[::2], ready[1::2], strict=True)
+        return replace(
+            self, sources=tuple(replace(one, volume=v, labels=w) for one, v, w in sources)
+        )
+
+
+def _ready(volume: Volume, whole: bool) -> Volume:
+    if isinstance(volume.pixels, np.ndarray):
+        return volume
+    if not whole:
+        return replace(volume, pixels=Locked(volume.pixels))
+    pixels = np.empty(volume.shape, volume.dtype)
+    for z in range(volume.shape[0]):
+        pixels[z] = volume.slice_at(z)
+    return replace(volume, pixels=pixels)
+
+
+class Locked:
+    """Lazy pixels that one thread reads at a time."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels, self._lock = pixels, threading.Lock()
+        self.shape, self.dtype = pixels.shape, pixels.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read a box."""
+        with self._lock:
+            return np.asarray(self._pixels[key])
+
+
+class Reopened:
+    """Pixels of a file that each process opens for itself."""
+
+    def __init__(self, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self._pixels: Pixels | None = None
+
+    def __reduce__(self) -> tuple[type["Reopened"], tuple[Any, ...]]:
+        """Send the path alone to another process."""
+        return Reopened, (self.path, self.shape, self.dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read a box."""
+        if self._pixels is None:
+            self._pixels = open_volume(self.path).pixels
+        return self._pixels[key]
 
 
 def combined(parts: Sequence[Normalisation], voxels: Sequence[int]) -> Normalisation:
-    """Return the mean and std of several volumes together, from those of each: a single one is given back as it is.
+    """Return the mean and std of several volumes together, from those of each.
 
-    The variance of the whole is the mean of the variances and of the squared distances of the means, weighted by voxels.
+    The variance of the whole is the mean of the variances and of the squared distances of the
+    means, weighted by voxels.
 
     Parameters
     ----------
     parts
-        One scalar mean and std a volume.
+        One scalar mean and std per volume.
     voxels
         How many voxels each stands for.
     """
     if len(parts) == 1:
         return parts[0]
     weights = np.asarray(voxels, float) / sum(voxels)
-    means, stds = (np.array([getattr(part, name)[0] for part in parts]) for name in ("mean", "std"))
+    means = np.array([part.mean[0] for part in parts])
+    stds = np.array([part.std[0] for part in parts])
     mean = float(weights @ means)
-    return Normalisation(
-        (mean,), (float(np.sqrt(weights @ (stds**2 + (means - mean) ** 2))),), parts[0].source
-    )
+    std = float(np.sqrt(weights @ (stds**2 + (means - mean) ** 2)))
+    return Normalisation((mean,), (std,), parts[0].source)

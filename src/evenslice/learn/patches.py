@@ -1,13 +1,10 @@
-"""Patches: random crops of windows with their targets, the same for the same seed whatever ran before."""
+"""Patches: random crops of windows with their targets."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import Target
@@ -17,7 +14,8 @@ from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, check_finite
 from evenslice.volume.windows import read_window
 
-VALIDATION_PART = 0.2
+VALIDATION_FRACTION = 0.2
+Patch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def split_slices(
@@ -34,7 +32,7 @@ def split_slices(
     validation
         Slices to validate on; the last 20 % when None.
     source
-        What the volume is called in a message.
+        Name of the volume in a message.
 
     Returns
     -------
@@ -47,29 +45,20 @@ def split_slices(
         If the volume is too small for both.
     """
     if validation is None:
-        validation = range(depth - max(1, round(VALIDATION_PART * depth)), depth)
+        validation = range(depth - max(1, round(VALIDATION_FRACTION * depth)), depth)
     if not validation or validation[0] < 0 or validation[-1] >= depth:
         raise BadInputError(
-            f"validation slices {validation.start}:{validation.stop} were asked for, expected some of 0:{depth}; change --validation"
+            f"validation slices {validation.start}:{validation.stop} were asked for, expected some "
+            f"of 0:{depth}; change --validation"
         )
     train = [z for z in range(depth) if z < validation[0] - slices or z > validation[-1] + slices]
     if not train:
         raise BadInputError(
-            f"{source} has {depth} slices, which leaves none to train on beside {len(validation)} for validation and a gap of {slices}, "
-            "expected more; use a deeper volume or fewer --validation slices"
+            f"{source} has {depth} slices, which leaves none to train on beside {len(validation)} "
+            f"for validation and a gap of {slices}, expected more; use a deeper volume or fewer "
+            "--validation slices"
         )
     return train, list(validation)
-
-
-class Source(Protocol):
-    """What patches are drawn from."""
-
-    @property
-    def crop(self) -> tuple[int, int]:
-        """Sides (y, x) of a patch in pixels."""
-
-    def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Draw one patch: window (S, y, x) normalised, target (y, x) with -1 where no loss is taken."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +82,11 @@ class PatchSource:
     reverse_z
         Whether half of the windows are reversed, before normalisation.
     ignore
-        Label that no loss is taken on, or None.
+        Label that the loss ignores, or None.
     turns
         Whether patches are flipped and turned.
     em
-        How strongly sections are changed, not at all when None.
+        Strengths of the section artefacts, or None for none.
     """
 
     volume: Volume
@@ -112,43 +101,37 @@ class PatchSource:
     turns: bool = True
     em: EM | None = None
 
-    def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Draw one patch: window (S, y, x) normalised, target (y, x) with -1 where no loss is taken."""
+    @property
+    def training_voxels(self) -> int:
+        """Number of voxels in the training slices."""
+        return len(self.centres) * self.volume.shape[1] * self.volume.shape[2]
+
+    def draw(self, rng: np.random.Generator) -> Patch:
+        """Draw a patch: window (S, y, x) normalised, target (y, x) with -1 where it is ignored."""
         z = int(rng.choice(self.centres))
         (_, height, width), (tall, wide) = self.volume.shape, self.crop
-        return self._cut(
-            rng, z, int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-        )
+        y, x = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+        return self._cut(rng, z, y, x)
 
-    def draw_around(
-        self, rng: np.random.Generator, z: int, y: int, x: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Draw the patch that has a voxel in its middle, or as near to it as the volume allows."""
+    def draw_around(self, rng: np.random.Generator, z: int, y: int, x: int) -> Patch:
+        """Draw the patch centred on a voxel, or as near to that as the volume allows."""
         sizes = zip((y, x), self.crop, self.volume.shape[1:], strict=True)
-        return self._cut(
-            rng, z, *(min(max(0, at - side // 2), size - side) for at, side, size in sizes)
-        )
+        corner = [min(max(0, at - side // 2), size - side) for at, side, size in sizes]
+        return self._cut(rng, z, *corner)
 
     def target_at(self, z: slice, y: slice, x: slice) -> NDArray[np.int64]:
-        """Return the targets of a box (z, y, x) as they are in the whole slices, -1 where no loss is taken."""
-        _, height, width = self.volume.shape
-        rows, columns = (
-            _widened(y, self.target.halo, height),
-            _widened(x, self.target.halo, width),
-        )
+        """Return the targets of a box (z, y, x) as they are in whole slices, -1 where ignored."""
+        margin, (_, height, width) = self.target.halo, self.volume.shape
+        rows = slice(max(0, y.start - margin), min(height, y.stop + margin))
+        columns = slice(max(0, x.start - margin), min(width, x.stop + margin))
         labels = self.labels.read((z, rows, columns))
         target = self.target.apply(labels).astype(np.int64)
         if self.ignore is not None:
             target[labels == self.ignore] = -1
-        return target[
-            :,
-            y.start - rows.start : y.stop - rows.start,
-            x.start - columns.start : x.stop - columns.start,
-        ]
+        top, left = y.start - rows.start, x.start - columns.start
+        return target[:, top : top + y.stop - y.start, left : left + x.stop - x.start]
 
-    def _cut(
-        self, rng: np.random.Generator, z: int, y: int, x: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _cut(self, rng: np.random.Generator, z: int, y: int, x: int) -> Patch:
         place = slice(y, y + self.crop[0]), slice(x, x + self.crop[1])
         window = self._window(rng, z, *place)
         target = self.target_at(slice(z, z + 1), *place)[0]
@@ -167,19 +150,14 @@ class PatchSource:
         sections = draw_sections(rng, self.slices, self.em)
         window = read_sections(self.volume, z, y, x, sections)
         check_finite(window, where)
-        return apply_sections(
-            window, sections, self.normalisation.mean[0], self.normalisation.std[0], rng
-        )
-
-
-def _widened(part: slice, reach: int, size: int) -> slice:
-    return slice(max(0, part.start - reach), min(size, part.stop + reach))
+        mean, std = self.normalisation.mean[0], self.normalisation.std[0]
+        return apply_sections(window, sections, mean, std, rng)
 
 
 def turn(
     window: NDArray[np.generic], target: NDArray[np.int64], which: int
 ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
-    """Apply one of the eight flips and quarter turns in the plane; only the four that keep the shape if it is not square."""
+    """Apply one of the eight flips and quarter turns in the plane; four if it is not square."""
     if which & 1:
         window, target = window[..., ::-1, :], target[::-1, :]
     if which & 2:
@@ -187,25 +165,3 @@ def turn(
     if which & 4 and target.shape[0] == target.shape[1]:
         window, target = np.rot90(window, axes=(-2, -1)), np.rot90(target)
     return window, target
-
-
-class Patches(Dataset[tuple[Tensor, Tensor]]):
-    """A finite stretch of an endless, seeded stream of patches; item i is the same in every run."""
-
-    def __init__(self, source: Source, seed: int, first: int, count: int) -> None:
-        self.source, self.seed, self.first, self.count = source, seed, first, count
-
-    def __len__(self) -> int:
-        """Return how many patches this stretch holds."""
-        return self.count
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return window (S, y, x) and target (y, x)."""
-        window, target = self.drawn(index)
-        return torch.from_numpy(window), torch.from_numpy(target)
-
-    def drawn(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return window (S, y, x) and target (y, x) as arrays."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"patch {index}, expected one of 0 to {self.count - 1}")
-        return self.source.draw(np.random.default_rng([self.seed, self.first + index]))

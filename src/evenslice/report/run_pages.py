@@ -41,7 +41,7 @@ def write_training_page(
     command
         The command that trains it again.
     """
-    viewer = viewer_of(trained.shown)
+    viewer = viewer_of(trained.views)
     contents = [("scores", "Accuracy"), ("course", "Course of the training")]
     contents += [("windows", "Validation slices")] if viewer else []
     head = Head(
@@ -65,7 +65,6 @@ def write_training_page(
 
 
 def _accuracy(trained: "Trained") -> Answer:
-    steps = trained.looks[-1]["steps"] if trained.looks else None
     spans = trained.model.training.get("validation") or []
     slices = sum(stop - start for start, stop in spans)
     found = trained.scores
@@ -73,7 +72,7 @@ def _accuracy(trained: "Trained") -> Answer:
         Badge("D", "accuracy", "none"),
         "Accuracy",
         f"Dice {fixed(found.dice)}, IoU {fixed(found.iou)} on {slices} slices that it was not "
-        f"trained on, after {short(steps)} steps.",
+        f"trained on, after {short(trained.steps)} steps.",
         "One training with one seed: another seed gives another number. "
         "A study compares treatments over seeds.",
     )

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from evenslice.model.spec import Model
 from evenslice.study.data import Data
 from evenslice.study.plan import Cell
 from evenslice.verbs.audit import audit
-from evenslice.verbs.train import score_slices, train
+from evenslice.verbs.train import train
+from evenslice.verbs.train_data import score_slices
 from evenslice.volume.array import Volume
 from evenslice.volume.atomic import DISK, written_beside
 from evenslice.volume.files import open_volume
@@ -97,23 +98,23 @@ def facts_of(cell: Cell, data: Data) -> Row:
 
 
 def _run(cell: Cell, data: Data, folder: Path, device: str) -> Row:
-    volume, labels = open_volume(data.raw), open_volume(data.labels)
+    volume = open_volume(data.raw)
     out, runs_file = folder / "model.safetensors", folder / "validation.json"
     if out.exists() and runs_file.exists():  # trained by a process that was killed later
         model, runs = load_model(out), stored_rows(runs_file, "steps")
     else:
         resume = (folder / "model.safetensors.run" / "state.ckpt").exists() and not out.exists()
         trained = train(
-            volume,
-            labels,
+            data.raw,
+            data.labels,
             out,
             cell.options.model_copy(update=_target_of(data)),
             device=device,
             resume=resume,
             force=not resume,
-            watch=_watching(cell, volume, folder, device),
+            on_validation=partial(_watch, cell, data.raw, folder, device),
         )
-        model, runs = trained.model, list(trained.looks)
+        model, runs = trained.model, list(trained.validations)
         _write(runs_file, runs)
     after = _audit(cell, model, volume, device)
     _write(folder / "after.json", after.to_dict())
@@ -143,19 +144,16 @@ def measured(found: dict[str, Any], end: str = "") -> Row:
     return row
 
 
-def _watching(cell: Cell, volume: Volume, folder: Path, device: str) -> Callable[[Model, int], Row]:
+def _watch(cell: Cell, raw: Path, folder: Path, device: str, model: Model, steps: int) -> Row:
     """Audit before the first step, and at each validation run if asked, on the final windows."""
-
-    def watch(model: Model, steps: int) -> Row:
-        if steps == 0:
-            found = _audit(cell, model, volume, device).to_dict()
-            _write(folder / "before.json", found)
-            return measured(found)
-        if cell.audit.watch_windows == 0 or steps >= cell.options.steps:
-            return {}
-        return measured(_audit(cell, model, volume, device, cell.audit.watch_windows).to_dict())
-
-    return watch
+    if steps == 0:
+        found = _audit(cell, model, open_volume(raw), device).to_dict()
+        _write(folder / "before.json", found)
+        return measured(found)
+    windows = cell.audit.watch_windows
+    if windows == 0 or steps >= cell.options.steps:
+        return {}
+    return measured(_audit(cell, model, open_volume(raw), device, windows).to_dict())
 
 
 def _audit(

@@ -1,6 +1,8 @@
 """Demo: the main job end to end on a phantom and the bundled encoder, offline."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ from evenslice.evidence.result import Audit
 from evenslice.labels.metrics import Scores
 from evenslice.model.provenance import provenance_of
 from evenslice.model.weights import BUNDLED
-from evenslice.options import Init, TrainOptions
-from evenslice.progress import Progress, silent
+from evenslice.options import Init
+from evenslice.progress import Progress, Step, silent
 from evenslice.verbs.audit import audit
 from evenslice.verbs.train import train
 from evenslice.volume.array import Volume
@@ -80,12 +82,18 @@ def run_demo(
     save_volume(folder / "membranes.tif", membranes)
     rows = []
     for init in INITS:
-        recipe = TrainOptions(
-            weights="bundled", init=init, steps=steps, crop=CROP, lr=RATE, seed=seed
-        )
-        out = folder / f"{init}.safetensors"
         trained = train(
-            raw, membranes, out, recipe, device=device, label=f"training {init}", progress=progress
+            raw,
+            membranes,
+            folder / f"{init}.safetensors",
+            device=device,
+            progress=partial(_renamed, progress, f"training {init}"),
+            weights="bundled",
+            init=init,
+            steps=steps,
+            crop=CROP,
+            lr=RATE,
+            seed=seed,
         )
         trained.last.unlink()
         trained.log.unlink()
@@ -113,3 +121,7 @@ def run_demo(
     return Demo(
         tuple(rows), facts, provenance_of(seed, volume=raw, labels=membranes, weights=BUNDLED)
     )
+
+
+def _renamed(progress: Progress, label: str, _: str, total: int) -> AbstractContextManager[Step]:
+    return progress(label, total)

@@ -1,32 +1,55 @@
-"""Train: open, split, build, widen the stem, fit, keep the best, segment the validation slices, evaluate."""
+"""Train: open, split, build, widen the stem, fit, keep the best, score the validation slices."""
 
-from collections.abc import Callable, Sequence
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import certify
 from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores
-from evenslice.learn.devices import check_devices
-from evenslice.learn.multi_volume import Mixture
+from evenslice.learn.fit import (
+    LOG,
+    STATE,
+    ValidationResult,
+    check_devices,
+    fit,
+    precision_of,
+    validation_interval,
+)
+from evenslice.learn.module import Training
+from evenslice.learn.multi_volume import Reopened
+from evenslice.learn.patches import PatchSource
 from evenslice.model.build import build_model
-from evenslice.model.checkpoint import check_model_name, load_model, save_model
+from evenslice.model.checkpoint import check_model_name, load_model, read_metadata, save_model
 from evenslice.model.inputs import VolumeLike, check_apart, device_of, volume_of
-from evenslice.model.spec import Model, Spec
-from evenslice.model.tile_limits import free_memory
-from evenslice.options import TrainOptions, TrainPrecision
+from evenslice.model.spec import Model
+from evenslice.options import TrainOptions
 from evenslice.progress import Progress, silent
-from evenslice.verbs.train_plan import Plan, origin, plan_training, provenance
-from evenslice.verbs.train_run import Keeper, Run, Watch, check_outputs, is_made
-from evenslice.verbs.train_score import looks_at, score_slices, validate
-from evenslice.volume.atomic import remove_stale
+from evenslice.verbs.train_data import (
+    TrainingData,
+    plan_data,
+    spread,
+    training_provenance,
+    training_record,
+    validate,
+    views_of,
+)
+from evenslice.volume.array import Volume
+from evenslice.volume.atomic import check_writable, remove_stale, written_beside
+from evenslice.volume.run_state import RunState, open_run_state, stored_rows
 
-__all__ = ["Trained", "score_slices", "train", "validate"]
-LAST, LOG = ".last.safetensors", ".log.csv"
-Given = VolumeLike | Sequence[VolumeLike]
+VALIDATED = 8  # slices of a validation run
+VIEWS = 6
+FINAL, VALIDATIONS = "final.safetensors", "validations.json"
+OnValidation = Callable[[Model, int], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,12 +63,13 @@ class Trained:
     scores
         Its scores on all validation slices.
     path, last, log
-        Where it lies, where the last state lies, and where the log of all steps lies.
-    looks
-        What each look at the validation slices saw, none if ``resume`` found the model made already: ``steps``, mean ``loss`` since the look before, ``lr`` of the last step,
-        ``dice`` on a few slices, and what ``watch`` returned.
-    shown
-        Validation slices to look at, as many as were asked for.
+        The model file, the file of the last state, and the log of all steps.
+    validations
+        One row per validation run: ``steps``, mean ``loss`` since the one before, ``lr`` of the
+        last step, ``dice`` on a few slices, and what ``on_validation`` returned. Empty if
+        ``resume`` found the model complete.
+    views
+        Some validation slices with their predictions, to be shown.
     warnings
         What the user should know.
     """
@@ -55,52 +79,54 @@ class Trained:
     path: Path
     last: Path
     log: Path
-    looks: tuple[dict[str, Any], ...] = ()
-    shown: tuple[WindowView, ...] = ()
+    validations: tuple[dict[str, Any], ...] = ()
+    views: tuple[WindowView, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Number of steps done, from the log."""
+        return int(self.log.read_text().splitlines()[-1].split(",")[0])
 
 
 def train(
-    volume: Given,
-    labels: Given,
+    volume: VolumeLike | Sequence[VolumeLike],
+    labels: VolumeLike | Sequence[VolumeLike],
     out: str | Path,
-    recipe: TrainOptions | None = None,
+    options: TrainOptions | None = None,
     *,
-    device: str = "auto",
     resume: bool = False,
     force: bool = False,
-    watch: Watch | None = None,
-    shown: int = 0,
-    told: Callable[["Trained"], None] | None = None,
-    label: str = "training",
+    device: str = "auto",
+    on_validation: OnValidation | None = None,
     progress: Progress = silent,
+    **changes: Any,
 ) -> Trained:
-    """Train a 2D+ segmentation model on one volume or several, and save the best and the last state.
+    """Train a 2D+ segmentation model on one volume or several, and save the best and last state.
 
-    The best state, by Dice on a few validation slices at each look, is saved as ``out``, the last as ``out`` with
-    ``.last`` before its ending, and loss and rate of every step as ``out`` with the ending ``.log.csv``. While the run goes
-    on, its state lies in the folder ``out`` + ``.run``; a killed run goes on from there with ``resume`` and ends as if it
-    had not been interrupted.
+    The best state, by Dice on a few validation slices, is saved as ``out``, the last as ``out``
+    with ``.last`` before its ending, and loss and rate of every step as ``out`` with the ending
+    ``.log.csv``. Until then the state of the run lies in the folder ``out`` + ``.run``; a killed run
+    continues from there with ``resume`` and ends as if it had not been interrupted.
 
     Parameters
     ----------
     volume, labels
-        Volumes, arrays (z, y, x) or paths, same shape; or lists of them, each volume with its labels.
+        Volumes, arrays (z, y, x) or paths, same shape; or lists of them, each volume with its
+        labels.
     out
         Name ending in ``.safetensors``.
-    recipe
-        How to train; the defaults when None.
-    device, resume, force
-        ``auto``, ``cpu`` or ``cuda``; whether to go on with a killed run; whether to overwrite.
-    watch
-        Called before the first step and at every look with the model, in eval mode, and the number of steps done; what it
-        returns is kept with the look.
-    shown
-        How many validation slices to keep for looking at.
-    told
-        Called with the result before the run's state is removed: what it writes is written again by ``resume`` if that is cut short.
-    label, progress
-        What to call it, and how to show the progress.
+    options, changes
+        How to train, and single fields of ``TrainOptions`` to change.
+    resume, force
+        Whether to continue an interrupted run; whether to overwrite.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    on_validation
+        Called before the first step and at every validation run with the model, in eval mode, and
+        the number of steps done; what it returns is added to the row of that validation.
+    progress
+        How to show the progress.
 
     Returns
     -------
@@ -112,113 +138,191 @@ def train(
     BadInputError
         If something given cannot be used; nothing is written then.
     """
-    out, recipe = Path(out), recipe or TrainOptions()
+    out, options = Path(out), TrainOptions.of(options, changes)
     check_model_name(out)
-    last, log = out.with_suffix(LAST), out.with_suffix(LOG)
-    if not resume:
-        check_outputs(out, (last, log), resume, force)
+    paths = (out, out.with_suffix(".last.safetensors"), out.with_suffix(".log.csv"))
+    for path in paths:
+        check_writable(path, force or resume)
     where = device_of(device)
-    check_devices(recipe.devices, where, device)
-    given, truth = _listed(volume), _listed(labels)
-    check_apart(out, *given, *truth, recipe.weights)
-    plan = plan_training(
-        [volume_of(one) for one in given], [volume_of(one) for one in truth], recipe
+    check_devices(options.devices, where, device)
+    volumes, marks = _listed(volume), _listed(labels)
+    check_apart(out, *volumes, *marks, options.weights)
+    data = plan_data(
+        [_opened(one, options.devices) for one in volumes],
+        [_opened(one, options.devices) for one in marks],
+        options,
     )
-    model = _built(plan, recipe)
-    for place in (out, last, log):
-        remove_stale(place)
-    if resume and is_made(out, model.training):
-        kept = load_model(out)
-        return Trained(kept, validate(kept, plan.validating(plan.mixture), where), out, last, log)
-    check_outputs(out, (last, log), resume, force)
-    from evenslice.learn.fit import LOG as ROWS
-    from evenslice.learn.fit import precision_of
-    from evenslice.learn.preload import held_sources
-
-    precision = precision_of(recipe.precision, where)
-    with Run(out, recipe, resume, force, model.training) as run:
-        folder = run.folder
-        mixture = held_sources(plan.mixture, recipe, free_memory() // recipe.devices)
-        validation = plan.validating(mixture)
-        keeper = Keeper(model, validation, where, folder, recipe.patience, watch)
-        keeper.begin()
-        others = _abroad(plan.mixture, given, truth) if recipe.devices > 1 else None
-        _fit(model, (mixture, others), recipe, (where, precision), folder, keeper, label, progress)
-        kept = load_model(folder / f"{recipe.keep}.safetensors")
-        kept.module.to(where)
-        scores = validate(kept, validation, where)
-        certificate = certify(kept, seed=recipe.seed, device=where).to_dict()
-        kept = kept.with_facts(scores={"validation": scores.to_dict()}, certificate=certificate)
-        looks = keeper.looks
-        seen = looks_at(kept, validation, where, out.stem, shown) if shown else ()
-        save_model(folder / "made.safetensors", kept)
-        run.place({"made.safetensors": out, "last.safetensors": last, ROWS: log})
-        scores = replace(scores, provenance=kept.provenance)
-        result = Trained(kept, scores, out, last, log, looks, seen, plan.warnings)
-        if told is not None:
-            told(result)
+    record = training_record(data, options)
+    folder = out.with_name(out.name + ".run")
+    for path in (*paths, folder):
+        remove_stale(path)
+    if resume and not folder.exists():
+        return _completed(paths, record, data, where)
+    model = _built(data, options, record)
+    precision = precision_of(options.precision, where)
+    request = {key: record[key] for key in ("fingerprint", "labels", "recipe")}
+    request["more"] = [[one["fingerprint"], one["labels"]] for one in record.get("volumes", [])[1:]]
+    run = open_run_state(folder, request, _decide_nothing, resume, force and not resume)
+    with run.holding("training", out), _removed_without_state(run):
+        validator = _Validator(folder, data.validation, options.patience, on_validation)
+        validator.begin(model)
+        interval = validation_interval(options.steps, options.validation_runs)
+        training = Training(model, data.source, options, interval)
+        fit(training, where, precision, folder, validator, progress)
+        kept = load_model(folder / f"{options.keep}.safetensors")
+        result = _scored(kept, training.source.sources, data, where, paths)
+        certificate = certify(kept, seed=options.seed, device=where).to_dict()
+        scores = {"validation": replace(result.scores, provenance={}).to_dict()}
+        kept = kept.with_facts(scores=scores, certificate=certificate)
+        result = replace(result, model=kept, validations=tuple(validator.rows))
+        save_model(folder / FINAL, kept)
+        # The model comes last: where it is, the run is complete.
+        for name, path in zip(("last.safetensors", LOG, FINAL), (*paths[1:], out), strict=True):
+            with written_beside(path, force or resume) as part:
+                shutil.copyfile(folder / name, part)
+        run.remove()
     return result
 
 
-def _listed(given: Given) -> list[VolumeLike]:
+def _listed(given: VolumeLike | Sequence[VolumeLike]) -> list[VolumeLike]:
     return list(given) if isinstance(given, (list, tuple)) else [given]  # type: ignore[list-item]
 
 
-def _built(plan: Plan, recipe: TrainOptions) -> Model:
+def _opened(given: VolumeLike, devices: int) -> Volume:
+    volume = volume_of(given)
+    if devices == 1 or not isinstance(given, (str, Path)):
+        return volume
+    pixels = Reopened(str(given), volume.shape, volume.dtype)
+    return replace(volume, pixels=pixels, facts={})
+
+
+def _built(data: TrainingData, options: TrainOptions, record: dict[str, Any]) -> Model:
     return build_model(
-        recipe.arch,
-        recipe.encoder,
-        slices=recipe.slices,
-        classes=plan.first.target.classes,
-        weights=recipe.weights,
-        init=recipe.init,
-        tie=recipe.tie,
-        encoder_depth=recipe.encoder_depth,
-        seed=recipe.seed,
+        options.arch,
+        options.encoder,
+        slices=options.slices,
+        classes=data.target.classes,
+        weights=options.weights,
+        init=options.init,
+        tie=options.tie,
+        encoder_depth=options.encoder_depth,
+        seed=options.seed,
     ).with_facts(
-        normalisation=plan.first.normalisation,
-        training=provenance(plan, recipe),
-        provenance=origin(plan, recipe),
+        normalisation=data.source.sources[0].normalisation,
+        training=record,
+        provenance=training_provenance(data, options),
     )
 
 
-def _abroad(
-    mixture: Mixture, volumes: Sequence[VolumeLike], labels: Sequence[VolumeLike]
-) -> Mixture:
-    """Return what to draw patches from as other processes can have it."""
-    from evenslice.learn.job import abroad
+def _decide_nothing(folder: Path) -> dict[str, Any]:
+    return {}
 
-    sources = zip(mixture.sources, volumes, labels, strict=True)
-    return replace(
-        mixture,
-        sources=tuple(
-            replace(
-                source, volume=abroad(source.volume, volume), labels=abroad(source.labels, truth)
-            )
-            for source, volume, truth in sources
-        ),
+
+@contextmanager
+def _removed_without_state(run: RunState) -> Iterator[None]:
+    """Remove a run that fails before there is a state to resume from."""
+    try:
+        yield
+    except BaseException:
+        if not (run.folder / STATE).exists():
+            run.remove()
+        raise
+
+
+def _completed(
+    paths: tuple[Path, Path, Path], record: dict[str, Any], data: TrainingData, device: torch.device
+) -> Trained:
+    """Return the result of a run that is complete already."""
+    out, _, log = paths
+    keys = ("fingerprint", "labels", "recipe")
+    if out.is_file() and log.is_file():
+        found, plain = read_metadata(out)["training"], json.loads(json.dumps(record))
+        if all(found.get(key) == plain[key] for key in keys):
+            return _scored(load_model(out), data.source.sources, data, device, paths)
+    raise BadInputError(
+        f"{out}.run holds no run to resume, expected an unfinished one; leave --resume out"
     )
 
 
-def _fit(
+def _scored(
     model: Model,
-    mixtures: tuple[Mixture, Mixture | None],
-    recipe: TrainOptions,
-    on: tuple[torch.device, TrainPrecision],
-    folder: Path,
-    keeper: Keeper,
-    label: str,
-    progress: Progress,
-) -> None:
-    """Train on the first device, and have the others train along on what they can open themselves."""
-    from evenslice.learn.fit import Seen, chunk_of, fit
-    from evenslice.learn.job import Job
-    from evenslice.learn.module import Training
-    from evenslice.learn.ranks import crew
+    sources: Sequence[PatchSource],
+    data: TrainingData,
+    device: torch.device,
+    paths: tuple[Path, Path, Path],
+) -> Trained:
+    model.module.to(device)
+    scores = validate(model, sources, data.validation, device)
+    scores = replace(scores, provenance=model.provenance)
+    shown = spread(data.validation[0], VIEWS)
+    views = views_of(model, sources[0], shown, device, paths[0].stem)
+    return Trained(model, scores, *paths, views=views, warnings=data.warnings)
 
-    chunk, (here, others) = chunk_of(recipe.steps, recipe.validation_runs), mixtures
-    assert isinstance(model.spec, Spec)
-    job = Job(model.spec, model.stride, others or here, recipe, chunk, on[0].type, on[1], folder)
-    training = Training(model.module, model.stride, here, recipe, chunk)
-    with crew(job, recipe.devices) as ranks:
-        fit(training, *on, folder, lambda *seen: Seen(*keeper.look(*seen)), ranks, label, progress)
+
+@dataclass(frozen=True)
+class _Validator:
+    """Validates on a few slices, saves the last state and the best, says when to stop.
+
+    Attributes
+    ----------
+    folder
+        The run's.
+    slices
+        All validation slices of each volume.
+    patience
+        Validation runs without a better Dice after which training stops, or None.
+    on_validation
+        Of ``train``.
+    """
+
+    folder: Path
+    slices: tuple[tuple[int, ...], ...]
+    patience: int | None
+    on_validation: OnValidation | None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the validation runs so far, those before a kill included."""
+        file = self.folder / VALIDATIONS
+        return stored_rows(file, "steps", "dice") if file.exists() else []
+
+    def begin(self, model: Model) -> None:
+        """Add the row before the first step, unless the run is resumed."""
+        if self.on_validation is None or (self.folder / STATE).exists():
+            return
+        model.module.eval()
+        found = self.on_validation(model, 0)
+        model.module.train()
+        self._add({"steps": 0, "loss": None, "lr": None, "dice": None, **found})
+
+    def __call__(self, training: Training, steps: int, loss: float, lr: float) -> ValidationResult:
+        """Validate; the arguments are those of ``fit``."""
+        model, sources = training.model, training.source.sources
+        each = math.ceil(VALIDATED / len(sources))
+        slices = [spread(zs, each) for zs in self.slices]
+        mode = model.module.training
+        model.module.eval()
+        dice = validate(model, sources, slices, training.device).dice
+        found = {} if self.on_validation is None else self.on_validation(model, steps)
+        model.module.train(mode)
+        rows = self._add({"steps": steps, "loss": loss, "lr": lr, "dice": dice, **found})
+        state = model.with_facts(training=model.training | {"steps": steps}, scores={"dice": dice})
+        last, best = (self.folder / f"{name}.safetensors" for name in ("last", "best"))
+        save_model(last, state)
+        if not best.exists() or (dice or 0.0) >= (read_metadata(best)["scores"]["dice"] or 0.0):
+            with written_beside(best) as part:
+                shutil.copyfile(last, part)
+        stop = self.patience is not None and validations_since_best(rows) >= self.patience
+        return ValidationResult(dice, stop)
+
+    def _add(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        rows = [*(one for one in self.rows if one["steps"] < row["steps"]), row]
+        with written_beside(self.folder / VALIDATIONS) as part:
+            part.write_text(json.dumps(rows))
+        return rows
+
+
+def validations_since_best(rows: Sequence[dict[str, Any]]) -> int:
+    """Return how many validation runs ago the best Dice was first seen; that before step 1 is none."""
+    dice = [row["dice"] or 0.0 for row in rows if row["steps"] > 0]
+    return len(dice) - 1 - dice.index(max(dice))

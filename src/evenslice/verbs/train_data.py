@@ -1,0 +1,248 @@
+"""What a training run learns from and is validated on: volumes split in z, targets, scores."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evenslice.errors import BadInputError
+from evenslice.evidence.window_view import WindowView
+from evenslice.labels.metrics import Scores, confusion, scores_of
+from evenslice.labels.targets import Target, resolve_target
+from evenslice.learn.losses import check_loss
+from evenslice.learn.multi_volume import MultiVolume, combined, find_class_locations
+from evenslice.learn.patches import PatchSource, split_slices
+from evenslice.model.inputs import (
+    check_same_shape,
+    fingerprint,
+    parse_span,
+    spans_of,
+    voxel_warning,
+)
+from evenslice.model.predict import classes_of
+from evenslice.model.provenance import provenance_of, versions
+from evenslice.model.spec import Model
+from evenslice.model.streaming import predict_slices
+from evenslice.model.weights import BUNDLED
+from evenslice.options import TrainOptions
+from evenslice.volume.array import Volume, check_bounded
+from evenslice.volume.normalisation import estimate
+from evenslice.volume.windows import read_window
+
+VIEW_SIDE = 320  # pixels
+Slices = Sequence[int]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Where patches are drawn, and which slices validate.
+
+    Attributes
+    ----------
+    source
+        The volumes with their training slices.
+    validation
+        Slices of each volume, in the same order.
+    """
+
+    source: MultiVolume
+    validation: tuple[tuple[int, ...], ...]
+
+    @property
+    def target(self) -> Target:
+        """How labels become targets, the same for all volumes."""
+        return self.source.sources[0].target
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of the volumes and labels."""
+        pairs = [(source.volume, source.labels) for source in self.source.sources]
+        return tuple(text for pair in pairs for text in voxel_warning(*pair))
+
+
+def plan_data(
+    volumes: Sequence[Volume], labels: Sequence[Volume], options: TrainOptions
+) -> TrainingData:
+    """Split the slices, resolve the target, estimate the normalisation on the training slices.
+
+    Raises
+    ------
+    BadInputError
+        If volumes and labels do not fit each other or the options.
+    """
+    if len(volumes) != len(labels) or not volumes:
+        raise BadInputError(
+            f"{len(volumes)} volumes and {len(labels)} of labels were given, expected as many of "
+            "both and at least one; give labels for each"
+        )
+    for pair in zip(volumes, labels, strict=True):
+        check_same_shape(*pair)
+        check_bounded(pair[0].shape, pair[0].source, "save a part of it as a volume of its own")
+    spans = _validation_spans(options, len(volumes))
+    splits = [_split(*one, options.slices) for one in zip(volumes, spans, strict=True)]
+    target = resolve_target(labels, options.target, options.ignore_label)
+    check_loss(options, target.classes)
+    height, width = (min(options.crop, *(v.shape[axis] for v in volumes)) for axis in (1, 2))
+    parts = [estimate(v, options.seed, zs) for v, (zs, _) in zip(volumes, splits, strict=True)]
+    voxels = [len(zs) * v.shape[1] * v.shape[2] for v, (zs, _) in zip(volumes, splits, strict=True)]
+    normalisation = combined(parts, voxels)
+    sources = tuple(
+        PatchSource(
+            volume,
+            marks,
+            tuple(zs),
+            options.slices,
+            (height, width),
+            target,
+            normalisation,
+            options.reverse_z,
+            options.ignore_label,
+            turns=options.augment != "none",
+            em=options.em if options.augment == "em" else None,
+        )
+        for volume, marks, (zs, _) in zip(volumes, labels, splits, strict=True)
+    )
+    locations = find_class_locations(sources, options.seed) if options.balance else None
+    source = MultiVolume(sources, locations, options.balance)
+    return TrainingData(source, tuple(tuple(zs) for _, zs in splits))
+
+
+def _validation_spans(options: TrainOptions, count: int) -> list[str | None]:
+    """Return the option ``validation`` for each volume."""
+    if not isinstance(options.validation, list):
+        return [options.validation] * count
+    if len(options.validation) != count:
+        raise BadInputError(
+            f"--validation names slices of {len(options.validation)} volumes, expected {count}; "
+            "give one for each, or one for all"
+        )
+    return list(options.validation)
+
+
+def _split(volume: Volume, text: str | None, slices: int) -> tuple[list[int], list[int]]:
+    depth = volume.shape[0]
+    if text is None:
+        return split_slices(depth, slices, source=volume.source)
+    span = parse_span(text, depth, "--validation")
+    return split_slices(depth, slices, range(span.start, span.stop), volume.source)
+
+
+def training_record(data: TrainingData, options: TrainOptions) -> dict[str, Any]:
+    """Return what a model file says of its training; ``volumes`` lists several, the first first."""
+    pairs = zip(data.source.sources, data.validation, strict=True)
+    records = [_volume_record(source, zs) for source, zs in pairs]
+    return {
+        **records[0],
+        "target": data.target.kind,
+        "recipe": options.model_dump() | {"weights": Path(options.weights).name},
+        "versions": versions(),
+        **({"volumes": records} if len(records) > 1 else {}),
+    }
+
+
+def _volume_record(source: PatchSource, validation: Slices) -> dict[str, Any]:
+    """Describe one volume; its slices are those that training windows see."""
+    volume, side = source.volume, source.slices // 2
+    near = {n for z in source.centres for n in range(z - side, z + side + 1)}
+    return {
+        "volume": Path(volume.source).name,
+        "fingerprint": fingerprint(volume),
+        "labels": fingerprint(source.labels),
+        "voxel_nm": volume.voxel_nm,
+        "slices": spans_of(sorted(near & set(range(volume.shape[0])))),
+        "validation": spans_of(list(validation)),
+    }
+
+
+def training_provenance(data: TrainingData, options: TrainOptions) -> dict[str, Any]:
+    """Return command, seed, versions, and hashes of volumes, labels and weights."""
+    read: dict[str, Any] = {"weights": BUNDLED if options.weights == "bundled" else options.weights}
+    for n, source in enumerate(data.source.sources, 1):
+        end = "" if n == 1 else f"_{n}"
+        read |= {f"volume{end}": source.volume, f"labels{end}": source.labels}
+    return provenance_of(options.seed, **read)
+
+
+def spread(items: Slices, most: int) -> list[int]:
+    """Return at most so many of the items, evenly spread."""
+    picks = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round())
+    return [items[int(pick)] for pick in picks]
+
+
+def validate(
+    model: Model, sources: Sequence[PatchSource], slices: Sequence[Slices], device: torch.device
+) -> Scores:
+    """Segment slices of each volume and score all their pixels together, but for ignored labels."""
+    tables = (
+        _confusion(model, source.volume, source.labels, source.target, zs, device, source.ignore)
+        for source, zs in zip(sources, slices, strict=True)
+    )
+    return _scores(tables)
+
+
+def score_slices(
+    model: Model,
+    volume: Volume,
+    labels: Volume,
+    target: Target,
+    zs: Slices,
+    device: torch.device,
+    ignore: int | None = None,
+) -> Scores:
+    """Segment some slices of a volume and score them; the label ``ignore`` is left out."""
+    return _scores([_confusion(model, volume, labels, target, zs, device, ignore)])
+
+
+def _scores(tables: Iterable[NDArray[np.int64]]) -> Scores:
+    return scores_of(np.sum(list(tables), axis=0))
+
+
+def _confusion(
+    model: Model,
+    volume: Volume,
+    labels: Volume,
+    target: Target,
+    zs: Slices,
+    device: torch.device,
+    ignore: int | None,
+) -> NDArray[np.int64]:
+    size = max(2, model.spec.classes)
+    table = np.zeros((size, size), np.int64)
+    for z, probability in zip(zs, predict_slices(model, volume, zs, device), strict=True):
+        plane = labels.slice_at(z)
+        keep = np.ones(plane.shape, bool) if ignore is None else plane != ignore
+        table += confusion(_classes(probability)[keep], target.apply(plane)[keep], size)
+    return table
+
+
+def _classes(probability: NDArray[np.float32]) -> NDArray[Any]:
+    return np.asarray(classes_of(torch.from_numpy(probability)[None])[0].numpy())
+
+
+def views_of(
+    model: Model, source: PatchSource, zs: Slices, device: torch.device, label: str
+) -> tuple[WindowView, ...]:
+    """Segment slices of a volume and return the middle of each with its prediction, for a page."""
+    y, x = (
+        slice((n - min(n, VIEW_SIDE)) // 2, (n + min(n, VIEW_SIDE)) // 2)
+        for n in source.volume.shape[1:]
+    )
+    views = []
+    for z, probability in zip(zs, predict_slices(model, source.volume, zs, device), strict=True):
+        guess = probability[0] if len(probability) == 1 else _classes(probability)
+        views.append(
+            WindowView(
+                label=label,
+                origin=(z, y.start, x.start),
+                slices=read_window(source.volume, z, model.slices, y, x),
+                attribution=None,
+                prediction=guess[y, x].astype(np.float32),
+                truth=source.target_at(slice(z, z + 1), y, x)[0],
+                voxel_nm=source.volume.voxel_nm,
+            )
+        )
+    return tuple(views)
