@@ -13,7 +13,6 @@ import shutil
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,12 @@ import torch
 
 from evenslice import build_model, open_volume, save_volume
 from evenslice.labels.targets import Target
-from evenslice.learn.fit import PLUGINS, Seen, fit
+from evenslice.learn.fit import PLUGINS, ValidationResult, fit
 from evenslice.learn.losses import segmentation_loss
 from evenslice.learn.module import Training
-from evenslice.learn.multi_volume import Mixture
+from evenslice.learn.multi_volume import MultiVolume
 from evenslice.learn.patches import PatchSource
-from evenslice.learn.preload import held
+from evenslice.model.spec import ExternalSpec, Model
 from evenslice.options import TrainOptions
 from evenslice.volume.normalisation import Normalisation
 
@@ -50,10 +49,9 @@ def data(folder: Path) -> None:
         save_volume(folder / f"labels.{ending}", labels)
 
 
-def mixture(folder: Path, ending: str, augment: str, lazy: bool) -> Mixture:
-    files = [open_volume(folder / f"{name}.{ending}") for name in ("raw", "labels")]
-    volume, labels = held(files, 0, 0) if lazy else held(files, 10**12, 10**12)
-    recipe = TrainOptions(augment=augment)
+def patches(folder: Path, ending: str, augment: str, lazy: bool) -> MultiVolume:
+    volume, labels = (open_volume(folder / f"{name}.{ending}") for name in ("raw", "labels"))
+    options = TrainOptions(augment=augment)
     source = PatchSource(
         volume,
         labels,
@@ -62,8 +60,10 @@ def mixture(folder: Path, ending: str, augment: str, lazy: bool) -> Mixture:
         (256, 256),
         Target("foreground", 1),
         Normalisation((128.0,), (40.0,)),
+        em=options.em if augment == "em" else None,
     )
-    return Mixture((replace(source, em=recipe.em if augment == "em" else None),))
+    found = MultiVolume((source,))
+    return found if lazy else found.preloaded(TrainOptions(steps=10**9), 10**12)
 
 
 def now() -> Times:
@@ -80,7 +80,7 @@ def network() -> torch.nn.Module:
     return build_model(weights="none").module.to(DEVICE)
 
 
-def ours(source: Mixture, precision: str, steps: int, folder: Path) -> Times:
+def ours(source: MultiVolume, precision: str, steps: int, folder: Path) -> Times:
     marks = []
 
     class Marked(Training):
@@ -88,15 +88,16 @@ def ours(source: Mixture, precision: str, steps: int, folder: Path) -> Times:
             if self.done in (WARM, steps + WARM - 1):
                 marks.append(now())
 
-    recipe = TrainOptions(weights="none", steps=steps + WARM, precision=precision)
+    model = Model(network(), ExternalSpec("callable", "unet", 3, 1, 3), stride=32)
+    options = TrainOptions(weights="none", steps=steps + WARM, precision=precision)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     fit(
-        Marked(network(), 32, source, recipe, steps + WARM),
+        Marked(model, source, options, steps + WARM),
         DEVICE,
         precision,
         folder,
-        lambda *_: Seen(0.5),
+        lambda *_: ValidationResult(0.5),
     )
     return per_step(*marks, steps - 1)
 
@@ -134,7 +135,7 @@ def main() -> None:
     try:
         data(folder)
         cases = {
-            f"{ending} {augment} {'lazy' if lazy else 'held'}": mixture(
+            f"{ending} {augment} {'from file' if lazy else 'in memory'}": patches(
                 folder, ending, augment, lazy
             )
             for ending in ("tif", "zarr")
@@ -142,7 +143,7 @@ def main() -> None:
             for lazy in (False, True)
         }
         rng = np.random.default_rng(0)
-        drawn = [[cases["tif flips held"].draw(rng) for _ in range(4)] for _ in range(4)]
+        drawn = [[cases["tif flips in memory"].draw(rng) for _ in range(4)] for _ in range(4)]
         batches = [
             tuple(torch.from_numpy(np.stack(part)).to(DEVICE) for part in zip(*one, strict=True))
             for one in drawn
@@ -162,7 +163,7 @@ def main() -> None:
         for name, found in ratios.items():
             wall, cpu = (statistics.median(values) for values in zip(*found, strict=True))
             print(
-                f"  {name:17s} ours / plain loop: {wall:.3f} by the clock, {cpu:.3f} by processor time",
+                f"  {name:20s} ours / plain loop: {wall:.3f} by the clock, {cpu:.3f} by processor time",
                 flush=True,
             )
     finally:

@@ -1,9 +1,7 @@
-"""The command train: options and settings file are one recipe, several volumes, the example of the docs."""
+"""The command train: options and settings file, several volumes, the example of the docs."""
 
-import inspect
 import json
 import re
-from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +10,7 @@ import pytest
 
 from evenslice import load_model, save_volume
 from evenslice.cli import app as cli
-from evenslice.cli.train import paired, train
+from evenslice.cli.train import paired
 from evenslice.errors import BadInputError
 from evenslice.labels.metrics import scores_of
 from evenslice.options import TrainOptions
@@ -40,33 +38,24 @@ def place(tmp_path, monkeypatch, grey):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What the verb was asked for; nothing is trained."""
+def calls(monkeypatch):
+    """The calls of the verb; nothing is trained."""
     calls = []
 
-    def stop(volumes, labels, out, recipe, **options):
-        calls.append((volumes, labels, recipe, options))
+    def stop(volumes, labels, out, options, **others):
+        calls.append((volumes, labels, options, others))
         raise BadInputError("stopped")
 
     monkeypatch.setattr(verb, "train", stop)
     return calls
 
 
-def test_the_options_are_the_recipe_with_its_defaults():
-    options = inspect.signature(train).parameters
-    for name, field in TrainOptions.model_fields.items():
-        if name == "em":
-            continue
-        default = options[name].default
-        assert (default.value if isinstance(default, StrEnum) else default) == field.default, name
-
-
-def test_nothing_said_is_the_default(place, asked):
+def test_without_options_all_are_defaults(place, calls):
     assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors") == 2
-    assert asked == [(["raw.tif"], ["raw_labels.tif"], TrainOptions(), asked[0][3])]
+    assert calls == [(["raw.tif"], ["raw_labels.tif"], TrainOptions(), calls[0][3])]
 
 
-def test_options_win_over_the_file_and_the_file_over_the_defaults(place, asked):
+def test_options_win_over_the_file_and_the_file_over_the_defaults(place, calls):
     Path("em/a.toml").write_text(
         "steps = 7\nlr = 1\ninit = 'mean'\nreverse_z = true\naugment = 'em'\nweights = 'w.safetensors'\n"
         "em.noise = {size = 1}\n[[more]]\nvolume = 'second.tif'\nlabels = 'second_labels.tif'\n"
@@ -96,7 +85,7 @@ def test_options_win_over_the_file_and_the_file_over_the_defaults(place, asked):
         *words,
         *more,
     )
-    volumes, labels, recipe, _ = asked[0]
+    volumes, labels, options, _ = calls[0]
     assert volumes == ["raw.tif", "em/second.tif", "b.tif", "c.tif"]
     assert labels == ["raw_labels.tif", "em/second_labels.tif", "b_labels.tif", "c_labels.tif"]
     file = {
@@ -106,7 +95,7 @@ def test_options_win_over_the_file_and_the_file_over_the_defaults(place, asked):
         "weights": "em/w.safetensors",
         "em": {"noise": {"size": 1}},
     }
-    assert recipe == TrainOptions(**file, loss="ce", class_weights=[1, 2.5], clip=1, patience=3)
+    assert options == TrainOptions(**file, loss="ce", class_weights=[1, 2.5], clip=1, patience=3)
 
 
 BAD = [
@@ -118,7 +107,7 @@ BAD = [
     ("--batch 3 --devices 2", "--batch is 3 for 2 devices, expected a multiple of 2"),
     ("--device auto --batch 64 --devices 64", "--devices is 64 and "),
     ("--balance 2", "--balance is 2.0, expected 1.0 or less"),
-    ("--class-weights 1,x", "--class-weights is '1,x', expected one number"),
+    ("--class-weights 1,x", "--class-weights is '1,x', expected numbers"),
     ("--schedule linear", "Invalid value for '--schedule'"),
     ("--loss bce+dice --class-weights 1,2,3", "--class-weights holds 3 numbers, expected 2"),
     ("--json raw.tif --force", "which this command reads or writes already"),
@@ -155,6 +144,12 @@ def test_the_example_of_the_docs_trains(place, capfd):
     assert len(load_model("m.safetensors").training["volumes"]) == 2
     assert json.loads(Path("scores.json").read_text())["dice"] is not None
     assert Path("m.log.csv").read_text().startswith("steps,loss,lr,dice\n1,")
+    page, scores = Path("m.report.html"), Path("scores.json").read_text()
+    shown = page.read_text()
+    page.unlink()  # as if killed before it was written
+    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", *words, "--resume") == 0
+    assert Path("scores.json").read_text() == scores
+    assert page.read_text() == shown
 
 
 def test_the_docs_name_every_option_and_every_key():
@@ -166,11 +161,9 @@ def test_the_docs_name_every_option_and_every_key():
         assert all(f"{key}`" in text for key in type(table).model_fields)
 
 
-def test_an_early_end_is_said(place, capfd, monkeypatch):
+def test_an_early_end_is_reported(place, capfd, monkeypatch):
     def ended(*_, **__):
-        return SimpleNamespace(
-            scores=scores_of(np.eye(2, dtype=np.int64)), looks=({"steps": 2},), warnings=()
-        )
+        return SimpleNamespace(scores=scores_of(np.eye(2, dtype=np.int64)), steps=2, warnings=())
 
     monkeypatch.setattr(verb, "train", ended)
     monkeypatch.setattr(run_pages, "write_training_page", lambda *_: None)
@@ -178,6 +171,8 @@ def test_an_early_end_is_said(place, capfd, monkeypatch):
         run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 5, "--patience", 1)
         == 0
     )
-    assert "stopped after 2 of 5 steps: no better Dice in 1 looks" in capfd.readouterr().out
+    assert (
+        "stopped after 2 of 5 steps: no better Dice in 1 validation runs" in capfd.readouterr().out
+    )
     assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 2) == 0
     assert "stopped" not in capfd.readouterr().out

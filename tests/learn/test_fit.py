@@ -1,4 +1,4 @@
-"""Fitting a tiny network: going on equals never having stopped, for every setting that has a state."""
+"""Fitting a tiny network: a resumed run equals an uninterrupted one, several devices equal one."""
 
 import math
 
@@ -13,11 +13,21 @@ from torch.utils.data import DataLoader
 from evenslice.errors import BadInputError
 from evenslice.labels.targets import Target
 from evenslice.learn import fit as engine
-from evenslice.learn.fit import LOG, STATE, Seen, fit
+from evenslice.learn.fit import (
+    BUFFERED,
+    LOG,
+    STATE,
+    Log,
+    ValidationResult,
+    check_devices,
+    fit,
+    validation_interval,
+)
 from evenslice.learn.losses import segmentation_loss
 from evenslice.learn.module import Training
-from evenslice.learn.multi_volume import Mixture, find_occurrences
-from evenslice.learn.patches import Patches, PatchSource
+from evenslice.learn.multi_volume import MultiVolume, find_class_locations
+from evenslice.learn.patches import PatchSource
+from evenslice.model.spec import ExternalSpec, Model
 from evenslice.options import TrainOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
@@ -28,7 +38,7 @@ LABELS = np.digitize(RAW, [100, 200]).astype(np.uint8)
 QUICK = {"steps": 8, "batch": 2, "crop": 32}
 
 
-def mixture(recipe, classes=1):
+def multi_volume(options, classes=1):
     target = Target("foreground" if classes == 1 else "classes", classes)
     sources = tuple(
         PatchSource(
@@ -36,59 +46,68 @@ def mixture(recipe, classes=1):
             Volume(LABELS[cut]),
             (0, 1, 2),
             3,
-            (recipe.crop, recipe.crop),
+            (options.crop, options.crop),
             target,
             Normalisation((127.0,), (70.0,)),
-            recipe.reverse_z,
-            turns=recipe.augment != "none",
-            em=recipe.em if recipe.augment == "em" else None,
+            options.reverse_z,
+            turns=options.augment != "none",
+            em=options.em if options.augment == "em" else None,
         )
         for cut in (slice(None), slice(1, 5))
     )
-    return Mixture(
-        sources, find_occurrences(sources, 0) if recipe.balance else None, recipe.balance
-    )
+    locations = find_class_locations(sources, 0) if options.balance else None
+    return MultiVolume(sources, locations, options.balance)
 
 
-def training(recipe, classes=1, chunk=2):
+class Plain(nn.Sequential):
+    """No batch norm, so that parts of a batch are as good as all of it; one layer is unused."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 1))
+        self.unused = [nn.Linear(2, 2)]
+        self.register_module("spare", self.unused[0])
+
+    def forward(self, x):
+        return self[2](self[1](self[0](x)))
+
+
+def training(options, classes=1, interval=2, network=None):
     torch.manual_seed(3)
-    network = nn.Sequential(
+    network = network or nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Conv2d(4, classes, 1)
     )
-    return Training(network, 1, mixture(recipe, classes), recipe, chunk)
+    model = Model(network, ExternalSpec("callable", "toy", 3, classes, 3), stride=1)
+    return Training(model, multi_volume(options, classes), options, interval)
 
 
-def run(folder, recipe, classes=1, stop_at=None, precision="fp32", chunk=2, look=None):
-    """Train; ``stop_at``: as if killed just before that step. Return the weights and what the looks saw."""
+def run(
+    folder, options, classes=1, stop_at=None, precision="fp32", interval=2, result=lambda *_: None
+):
+    """Train, up to a Ctrl-C before step ``stop_at``; return weights and what validations saw."""
     folder.mkdir(exist_ok=True)
-    made, looks = training(recipe, classes, chunk), []
+    made, rows = training(options, classes, interval), []
     step = made.training_step
 
-    def dying(batch, batch_idx):
+    def interrupted(batch, batch_idx):
         if made.done == stop_at:
             raise KeyboardInterrupt
         return step(batch, batch_idx)
 
-    made.training_step = dying
+    def validate(_, *values):
+        rows.append(values)
+        return result(*values) or ValidationResult(0.5)
 
-    def seen(*values):
-        looks.append(values)
-        return Seen(0.5) if look is None else look(*values)
-
+    made.training_step = interrupted
     if stop_at is None:
-        fit(made, CPU, precision, folder, seen)
+        fit(made, CPU, precision, folder, validate)
     else:
         with pytest.raises(KeyboardInterrupt):
-            fit(made, CPU, precision, folder, seen)
-    return made.network.state_dict(), looks
+            fit(made, CPU, precision, folder, validate)
+    return made.network.state_dict(), rows
 
 
-def assert_same(one, two):
-    assert all(torch.equal(one[key], two[key]) for key in one)
-
-
-def differ(one, two):
-    return not all(torch.equal(one[key], two[key]) for key in one)
+def same(one, two):
+    return all(torch.equal(one[key], two[key]) for key in one)
 
 
 SETTINGS = [
@@ -109,21 +128,21 @@ SETTINGS = [
 
 @pytest.mark.parametrize(("settings", "classes"), SETTINGS)
 @pytest.mark.parametrize("stop_at", [3, 4])
-def test_going_on_equals_never_having_stopped(tmp_path, settings, classes, stop_at):
-    recipe = TrainOptions(**QUICK | settings)
-    whole, looks = run(tmp_path / "whole", recipe, classes)
-    _, before = run(tmp_path / "cut", recipe, classes, stop_at=stop_at)
-    parts, after = run(tmp_path / "cut", recipe, classes)
-    assert_same(whole, parts)
-    assert before + after == looks
-    assert [steps for steps, _, _ in looks] == [2, 4, 6, 8]
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, settings, classes, stop_at):
+    options = TrainOptions(**QUICK | settings)
+    whole, rows = run(tmp_path / "whole", options, classes)
+    _, before = run(tmp_path / "cut", options, classes, stop_at=stop_at)
+    parts, after = run(tmp_path / "cut", options, classes)
+    assert same(whole, parts)
+    assert before + after == rows
+    assert [steps for steps, _, _ in rows] == [2, 4, 6, 8]
     logs = [(tmp_path / name / LOG).read_text() for name in ("whole", "cut")]
     assert logs[0] == logs[1]
     assert len(logs[0].splitlines()) == 9
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_goes_on_with_its_scale(tmp_path, monkeypatch, precision):
+def test_mixed_precision_resumes_with_its_scale(tmp_path, monkeypatch, precision):
     if precision == "fp16":  # Lightning has it on GPUs only; the state is the same here
         made = pl.Trainer
 
@@ -133,38 +152,37 @@ def test_mixed_precision_goes_on_with_its_scale(tmp_path, monkeypatch, precision
             return made(**options | {"precision": None, "plugins": plugins})
 
         monkeypatch.setattr(engine.pl, "Trainer", trainer)
-    recipe = TrainOptions(**QUICK, clip=0.5)
-    whole, _ = run(tmp_path / "whole", recipe, precision=precision)
-    run(tmp_path / "cut", recipe, precision=precision, stop_at=5)
+    options = TrainOptions(**QUICK, clip=0.5)
+    whole, _ = run(tmp_path / "whole", options, precision=precision)
+    run(tmp_path / "cut", options, precision=precision, stop_at=5)
     scale = torch.load(tmp_path / "cut" / STATE, weights_only=True)["scaling"].get("scale")
     assert scale == (32.0 if precision == "fp16" else None)
-    parts, _ = run(tmp_path / "cut", recipe, precision=precision)
-    assert_same(whole, parts)
+    parts, _ = run(tmp_path / "cut", options, precision=precision)
+    assert same(whole, parts)
     states = [
         torch.load(tmp_path / name / STATE, weights_only=True)["scaling"]
         for name in ("whole", "cut")
     ]
     assert states[0] == states[1]
     monkeypatch.undo()
-    assert differ(whole, run(tmp_path / "fp32", recipe)[0])
+    assert not same(whole, run(tmp_path / "fp32", options)[0])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_defaults_train_bit_for_bit_as_this_loop(tmp_path, precision):
     """Seeds keep their meaning: patches, dropout, rates and weights of old runs come out again."""
-    recipe = TrainOptions(**QUICK, seed=5)
-    made = training(recipe, chunk=3)
+    options = TrainOptions(**QUICK, seed=5)
+    made = training(options, interval=3)
     optimiser = torch.optim.AdamW(made.network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=8)
     for done in range(8):
         if done % 3 == 0:
             torch.manual_seed(5 * 1_000_003 + done)
-            stretch = iter(
-                DataLoader(Patches(made.source, 5, 2 * done, 6), batch_size=2)
-            )  # draws a seed, too
+            patches = [made.source.patch(5, 2 * done + i) for i in range(6)]
+            epoch = iter(DataLoader(patches, batch_size=2))  # draws a seed, too
             if done == 0:
                 torch.manual_seed(5 * 1_000_003)
-        windows, target = next(stretch)
+        windows, target = next(epoch)
         with torch.autocast(
             "cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
         ):
@@ -173,24 +191,8 @@ def test_the_defaults_train_bit_for_bit_as_this_loop(tmp_path, precision):
         loss.backward()
         optimiser.step()
         schedule.step()
-    weights, _ = run(tmp_path / "a", recipe, chunk=3, precision=precision)
-    assert_same(made.network.state_dict(), weights)
-
-
-def test_the_defaults_are_the_settings_of_old(tmp_path):
-    plain, _ = run(tmp_path / "a", TrainOptions(**QUICK))
-    named = {
-        "schedule": "one-cycle",
-        "weight_decay": 0.01,
-        "clip": None,
-        "loss": "ce+dice",
-        "balance": 0.0,
-    }
-    spelled, _ = run(
-        tmp_path / "b",
-        TrainOptions(**QUICK | named, augment="flips", devices=1, class_weights=None),
-    )
-    assert_same(plain, spelled)
+    weights, _ = run(tmp_path / "a", options, interval=3, precision=precision)
+    assert same(made.network.state_dict(), weights)
 
 
 CHANGES = [
@@ -207,16 +209,15 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_every_setting_matters(tmp_path, change):
-    recipe = {**QUICK, "steps": 2}
-    assert differ(
-        run(tmp_path / "a", TrainOptions(**recipe))[0],
-        run(tmp_path / "b", TrainOptions(**recipe | change))[0],
-    )
+def test_every_setting_matters(tmp_path):
+    options = {**QUICK, "steps": 2}
+    plain, _ = run(tmp_path / "plain", TrainOptions(**options))
+    for number, change in enumerate(CHANGES):
+        changed, _ = run(tmp_path / str(number), TrainOptions(**options | change))
+        assert not same(plain, changed), change
 
 
-def test_a_clipped_gradient_is_no_longer_than_asked(tmp_path, monkeypatch):
+def test_a_clipped_gradient_is_no_longer_than_requested(tmp_path, monkeypatch):
     norms = []
     step = torch.optim.AdamW.step
 
@@ -234,45 +235,124 @@ def test_a_clipped_gradient_is_no_longer_than_asked(tmp_path, monkeypatch):
     assert norms == pytest.approx([min(free) / 2] * 8, rel=1e-3)
 
 
-def test_looks_know_the_rate_and_the_log_every_one(tmp_path):
-    recipe = TrainOptions(**QUICK, schedule="cosine", warmup=0.5, lr=0.4)
-    _, looks = run(tmp_path / "a", recipe)
+def test_validations_know_the_rate_and_the_log_every_one(tmp_path):
+    options = TrainOptions(**QUICK, schedule="cosine", warmup=0.5, lr=0.4)
+    _, seen = run(tmp_path / "a", options)
     rows = [line.split(",") for line in (tmp_path / "a" / LOG).read_text().splitlines()[1:]]
     rates = [0.1, 0.2, 0.3, 0.4] + [0.2 * (1 + math.cos(math.pi * t / 4)) for t in range(4)]
     assert [float(row[2]) for row in rows] == pytest.approx(rates)
-    assert [rate for _, _, rate in looks] == pytest.approx(rates[1::2])
+    assert [rate for _, _, rate in seen] == pytest.approx(rates[1::2])
     losses = [float(row[1]) for row in rows]
-    assert [loss for _, loss, _ in looks] == pytest.approx(np.reshape(losses, (4, 2)).mean(1))
+    assert [loss for _, loss, _ in seen] == pytest.approx(np.reshape(losses, (4, 2)).mean(1))
     assert [row[3] for row in rows] == ["", "0.5"] * 4
 
 
-def test_training_ends_where_a_look_says_so_and_does_not_go_on(tmp_path):
-    recipe = TrainOptions(**QUICK)
-    weights, looks = run(tmp_path / "a", recipe, look=lambda steps, *_: Seen(0.1, stop=steps == 4))
-    assert [steps for steps, _, _ in looks] == [2, 4]
-    again, more = run(tmp_path / "a", recipe)
+def test_a_validation_may_stop_the_training_for_good(tmp_path):
+    options = TrainOptions(**QUICK)
+    weights, rows = run(
+        tmp_path / "a", options, result=lambda steps, *_: ValidationResult(0.1, steps == 4)
+    )
+    assert [steps for steps, _, _ in rows] == [2, 4]
+    again, more = run(tmp_path / "a", options)
     assert more == []
-    assert_same(weights, again)
+    assert same(weights, again)
     assert len((tmp_path / "a" / LOG).read_text().splitlines()) == 5
 
 
-def test_a_loss_that_is_no_number_is_said_before_anything_is_kept(tmp_path):
+def test_a_loss_that_is_no_number_is_refused_before_anything_is_kept(tmp_path):
     with pytest.raises(BadInputError, match=r"the loss became nan at step \d.*smaller --lr"):
         run(tmp_path / "a", TrainOptions(**QUICK | {"lr": 1e30, "schedule": "constant"}))
     assert not (tmp_path / "a" / STATE).exists()
 
 
-def test_what_a_cluster_says_of_its_tasks_is_not_looked_at(tmp_path, monkeypatch):
-    for name, value in {
-        "SLURM_NTASKS": "4",
-        "SLURM_NTASKS_PER_NODE": "4",
-        "SLURM_JOB_ID": "7",
-        "SLURM_JOB_NAME": "study",
-        "SLURM_PROCID": "2",
-        "SLURM_LOCALID": "2",
-        "SLURM_NODEID": "0",
-        "SLURM_JOB_NUM_NODES": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    _, looks = run(tmp_path / "a", TrainOptions(**QUICK))
-    assert len(looks) == 4
+def test_a_damaged_state_is_refused(tmp_path):
+    (tmp_path / STATE).write_bytes(b"state")
+    with pytest.raises(BadInputError, match=r"state.ckpt cannot be read .*--force"):
+        run(tmp_path, TrainOptions(**QUICK))
+
+
+def test_variables_of_a_cluster_are_ignored(tmp_path, monkeypatch):
+    for name, value in {"NTASKS": 4, "NTASKS_PER_NODE": 4, "JOB_ID": 7, "PROCID": 2}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("SLURM_JOB_NAME", "study")
+    _, rows = run(tmp_path / "a", TrainOptions(**QUICK | {"steps": 2}))
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize(("steps", "runs", "expected"), [(1000, 4, 250), (90, 4, 50), (9, 4, 9)])
+def test_validation_runs_are_at_least_50_steps_apart(steps, runs, expected):
+    assert validation_interval(steps, runs) == expected
+
+
+def test_several_processors_must_be_requested_by_name():
+    check_devices(1, CPU, "auto")
+    check_devices(2, CPU, "cpu")
+    with pytest.raises(BadInputError, match=r"--devices is 2 and 0 GPUs were found.*--device cpu"):
+        check_devices(2, CPU, "auto")
+    with pytest.raises(BadInputError, match=r"--devices is 10000 for processes on \d+ processor"):
+        check_devices(10_000, CPU, "cpu")
+
+
+def stop_at_6(_, steps, *__):
+    return ValidationResult(0.1, stop=steps == 6)
+
+
+def fail(_, steps, *__):
+    raise BadInputError(f"broken after {steps}")
+
+
+def on_devices(folder, options, validate):
+    folder.mkdir()
+    made = training(options, interval=3, network=Plain())
+    fit(made, CPU, "fp32", folder, validate)
+    losses = [float(row.split(",")[1]) for row in (folder / LOG).read_text().splitlines()[1:]]
+    return made.network.state_dict(), losses
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_devices_train_as_one_where_nothing_depends_on_the_batch(tmp_path):
+    options = TrainOptions(steps=9, batch=4, crop=32, loss="ce", augment="em", clip=0.5, devices=2)
+    alone = options.model_copy(update={"devices": 1})
+    one, losses = on_devices(tmp_path / "one", alone, stop_at_6)
+    two, others = on_devices(tmp_path / "two", options, stop_at_6)
+    assert all(torch.allclose(one[key], two[key], rtol=1e-5, atol=1e-6) for key in one)
+    assert others == pytest.approx(losses, rel=1e-5)
+    assert len(losses) == 6  # all devices stop together
+    with pytest.raises(BadInputError, match=r"^broken after 3$"):
+        on_devices(tmp_path / "broken", options, fail)
+    with pytest.raises(BadInputError, match=r"cannot be sent to the processes .*give its path"):
+        on_devices(tmp_path / "local", options, lambda *_: ValidationResult(0.1))
+
+
+ROWS = [(1, 0.5, 1e-3, None), (2, 1 / 3, 2e-3, 0.25), (3, 0.1, 1e-9, None), (4, 0.0, 0.0, 1.0)]
+TEXT = "steps,loss,lr,dice\n1,0.5,0.001,\n2,0.333333333,0.002,0.25\n3,0.1,1e-09,\n4,0,0,1\n"
+
+
+def write_log(path, rows, done=0):
+    log = Log(path, done)
+    for steps, loss, rate, dice in rows:
+        log.step(steps, loss, rate)
+        if dice is not None:
+            log.validation(dice)
+    return log
+
+
+@pytest.mark.parametrize(
+    "left",
+    [TEXT, TEXT[:-3], TEXT.replace("\n4,0", "\n40,0"), TEXT[: TEXT.index("\n3") + 2], TEXT[:60]],
+)
+def test_a_resumed_log_drops_what_is_later_than_the_state(tmp_path, left):
+    (tmp_path / "log.csv").write_text(left)
+    write_log(tmp_path / "log.csv", ROWS[2:], done=2)
+    assert (tmp_path / "log.csv").read_text() == TEXT
+
+
+def test_a_log_has_one_row_per_step_written_now_and_then(tmp_path):
+    (tmp_path / "log.csv").write_text("old")
+    write_log(tmp_path / "log.csv", ROWS)
+    assert (tmp_path / "log.csv").read_text() == TEXT
+    log = write_log(tmp_path / "b", [(i, 0.5, 0.1, None) for i in range(1, 2 * BUFFERED + 2)])
+    assert len((tmp_path / "b").read_text().splitlines()) == 1 + 2 * BUFFERED
+    log.validation(None)
+    assert (tmp_path / "b").read_text().endswith(f"\n{2 * BUFFERED + 1},0.5,0.1,\n")

@@ -38,8 +38,8 @@ def trained(folder, windows=(), certificate=None, rows=120):
         path=folder / "m.safetensors",
         last=folder / "l",
         log=log,
-        looks=({"steps": rows},),
-        shown=tuple(windows),
+        validations=({"steps": rows},),
+        views=tuple(windows),
     )
 
 

@@ -144,7 +144,7 @@ def measured(found: dict[str, Any], end: str = "") -> Row:
     return row
 
 
-def _watch(cell: Cell, raw: Path, folder: Path, device: str, model: Model, steps: int) -> Row:
+def _watch(cell: Cell, raw: str, folder: Path, device: str, model: Model, steps: int) -> Row:
     """Audit before the first step, and at each validation run if asked, on the final windows."""
     if steps == 0:
         found = _audit(cell, model, open_volume(raw), device).to_dict()

@@ -1,15 +1,13 @@
-"""Training on several volumes, on rare classes, on instances; what is logged, and when it ends early."""
+"""What is learnt from: several volumes, rare classes, instances; how they are split and recorded."""
 
 import numpy as np
 import pytest
-from evenslice.verbs.train_plan import plan_training, provenance
-from evenslice.verbs.train_run import looks_since_best
 
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
-from evenslice.learn import fit
 from evenslice.model.inputs import fingerprint, trained_slices
 from evenslice.options import TrainOptions
+from evenslice.verbs.train_data import plan_data, training_record
 from evenslice.volume.array import Volume
 
 QUICK = {"weights": "none", "encoder_depth": 3, "steps": 2, "batch": 2, "crop": 32}
@@ -52,20 +50,20 @@ def test_several_volumes_are_trained_on_and_each_is_known_again(tmp_path, grey, 
     assert found.scores.voxels == labels[7:].size + marks[6:].size
 
 
-def test_one_volume_is_recorded_as_ever_and_a_list_of_one_is_the_same(grey, labels):
-    recipe = TrainOptions(**QUICK)
-    record = provenance(plan_training(volumes(grey), volumes(labels), recipe), recipe)
+def test_one_volume_is_recorded_alone(grey, labels):
+    options = TrainOptions(**QUICK)
+    record = training_record(plan_data(volumes(grey), volumes(labels), options), options)
     assert "volumes" not in record
     assert record["fingerprint"] == fingerprint(Volume(grey))
 
 
-def test_what_labels_mean_is_decided_of_all_together(grey, labels, other):
+def test_the_target_is_resolved_from_all_labels_together(grey, labels, other):
     classes = np.digitize(grey, [100, 150]).astype(np.uint8)
     marks = (other > 64).astype(np.uint8)
     for first, kind, count in [(classes, "classes", 3), (labels, "foreground", 1)]:
-        plan = plan_training(volumes(grey, other), volumes(first, marks), TrainOptions(**QUICK))
-        assert {source.target.kind for source in plan.mixture.sources} == {kind}
-        assert plan.first.target.classes == count
+        plan = plan_data(volumes(grey, other), volumes(first, marks), TrainOptions(**QUICK))
+        assert {source.target.kind for source in plan.source.sources} == {kind}
+        assert plan.target.classes == count
 
 
 @pytest.mark.parametrize(
@@ -73,22 +71,20 @@ def test_what_labels_mean_is_decided_of_all_together(grey, labels, other):
     [(None, [[7, 8], [6]]), ("0:2", [[0, 1], [0, 1]]), (["0:1", "5:7"], [[0], [5, 6]])],
 )
 def test_each_volume_is_split_for_itself(grey, labels, other, validation, expected):
-    recipe = TrainOptions(**QUICK, validation=validation)
-    plan = plan_training(
-        volumes(grey, other), volumes(labels, (other > 64).astype(np.uint8)), recipe
-    )
+    options = TrainOptions(**QUICK, validation=validation)
+    plan = plan_data(volumes(grey, other), volumes(labels, (other > 64).astype(np.uint8)), options)
     assert [list(zs) for zs in plan.validation] == expected
-    for source, zs in zip(plan.mixture.sources, plan.validation, strict=True):
+    for source, zs in zip(plan.source.sources, plan.validation, strict=True):
         assert min(abs(a - b) for a in source.centres for b in zs) == 4
 
 
 def test_patches_fit_the_smallest_volume(grey, labels, other):
-    plan = plan_training(
+    plan = plan_data(
         volumes(grey, other),
         volumes(labels, (other > 64).astype(np.uint8)),
         TrainOptions(**QUICK | {"crop": 60}),
     )
-    assert {source.crop for source in plan.mixture.sources} == {(40, 60)}
+    assert {source.crop for source in plan.source.sources} == {(40, 60)}
 
 
 @pytest.mark.parametrize(
@@ -104,24 +100,19 @@ def test_patches_fit_the_smallest_volume(grey, labels, other):
         ),
     ],
 )
-def test_settings_that_do_not_fit_the_volumes_are_said(grey, other, change, message):
+def test_options_that_do_not_fit_the_volumes_are_refused(grey, other, change, message):
     marks = np.digitize(grey, [100, 150]).astype(np.uint8), np.zeros_like(other)
     if "target" in change:
         marks = tuple(
             np.repeat(np.arange(len(m), dtype=np.uint8), m[0].size).reshape(m.shape) for m in marks
         )
     with pytest.raises(BadInputError, match=message):
-        plan_training(volumes(grey, other), volumes(*marks), TrainOptions(**QUICK | change))
+        plan_data(volumes(grey, other), volumes(*marks), TrainOptions(**QUICK | change))
 
 
-def test_each_volume_needs_its_labels(tmp_path, grey, labels):
-    with pytest.raises(BadInputError, match="2 volumes and 1 of labels were given"):
-        train([grey, grey], labels, tmp_path / "m.safetensors", TrainOptions(**QUICK))
-    with pytest.raises(
-        BadInputError, match=r"1.tif has shape \(9, 64, 96\), expected \(5, 64, 96\) like 1.tif"
-    ):
-        plan_training(volumes(grey, grey[:5]), volumes(labels, labels), TrainOptions(**QUICK))
-    assert list(tmp_path.iterdir()) == []
+def test_each_volume_needs_labels_of_its_shape(grey, labels):
+    with pytest.raises(BadInputError, match=r"has shape \(9, 64, 96\), expected \(5, 64, 96\)"):
+        plan_data(volumes(grey, grey[:5]), volumes(labels, labels), TrainOptions(**QUICK))
 
 
 @pytest.mark.parametrize("dtype", ["uint64", pytest.param("int32", marks=pytest.mark.slow)])
@@ -147,54 +138,3 @@ def edge_of_blocks():
     columns = (x % 8 == 7) & (x < 95) | (x % 8 == 0) & (x > 0)
     zero = (y == 20) | (y == 21)
     return rows | columns | zero
-
-
-def test_training_ends_after_looks_without_a_better_dice(tmp_path, grey, labels, monkeypatch):
-    monkeypatch.setattr(fit, "FEWEST_CHUNK", 1)
-    recipe = TrainOptions(**QUICK | {"steps": 9, "looks": 9, "lr": 1e-30}, patience=1)
-    found = train(grey, labels, tmp_path / "m.safetensors", recipe)
-    dice = [look["dice"] for look in found.looks]
-    assert len(dice) == looks_since_best([*found.looks]) + dice.index(max(dice)) + 1
-    assert looks_since_best([*found.looks]) == 1
-    assert found.looks[-1]["steps"] == len(dice) < 9
-    rows = found.log.read_text().splitlines()
-    assert [float(row.split(",")[3]) for row in rows[1:]] == pytest.approx(dice)
-    assert [look["lr"] for look in found.looks] == pytest.approx(
-        [float(row.split(",")[2]) for row in rows[1:]]
-    )
-    assert found.model.training["steps"] <= len(dice)
-
-
-def test_looks_since_the_best_are_counted_from_where_it_was_first_seen():
-    def since(*dice):
-        return looks_since_best([{"steps": n, "dice": d} for n, d in enumerate(dice)])
-
-    assert since(0.9, 0.1) == 0
-    assert since(None, 0.5, 0.4) == 1
-    assert since(None, 0.5, 0.5, 0.5) == 2
-    assert since(None, None, 0.0) == 1
-    assert since(None, 0.1, 0.3, 0.2, 0.31) == 0
-
-
-def test_a_log_is_overwritten_only_if_asked(tmp_path, grey, labels):
-    (tmp_path / "m.log.csv").write_text("mine")
-    with pytest.raises(BadInputError, match=r"m.log.csv exists.*--force"):
-        train(grey, labels, tmp_path / "m.safetensors", TrainOptions(**QUICK))
-    assert (tmp_path / "m.log.csv").read_text() == "mine"
-
-
-def test_more_devices_than_there_are_is_said_at_once(tmp_path, grey, labels, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(BadInputError, match="--devices is 2 and 0 GPUs were found"):
-        train(grey, labels, tmp_path / "m.safetensors", TrainOptions(**QUICK, devices=2))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(BadInputError, match="--devices is 2 and 1 GPUs were found"):
-        train(
-            grey,
-            labels,
-            tmp_path / "m.safetensors",
-            TrainOptions(**QUICK, devices=2),
-            device="cuda",
-        )
-    assert list(tmp_path.iterdir()) == []
