@@ -2,11 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from evenslice.errors import BadInputError
 from evenslice.labels.targets import Target, boundaries
-from evenslice.learn.patches import Patches, PatchSource, turn
+from evenslice.learn.multi_volume import MultiVolume
+from evenslice.learn.patches import PatchSource, split_slices, turn
 from evenslice.options import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
@@ -41,13 +43,15 @@ def source(**changes) -> PatchSource:
     return PatchSource(**(settings | changes))
 
 
+def patch(made: PatchSource, seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    return MultiVolume((made,)).patch(seed, number)
+
+
 def patches(
     made: PatchSource, count: int = 60, seed: int = 0
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [
-        (w.numpy().astype(int), t.numpy())
-        for w, t in (Patches(made, seed, 0, count)[i] for i in range(count))
-    ]
+    drawn = (patch(made, seed, i) for i in range(count))
+    return [(window.astype(int), target) for window, target in drawn]
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5])
@@ -107,40 +111,25 @@ def test_every_place_and_centre_is_drawn():
     assert firsts == {0, 1, WIDTH, WIDTH + 1}
 
 
-def test_the_same_patch_is_the_same_whatever_ran_before():
+def test_a_patch_depends_on_seed_and_number_alone():
     made = source(reverse_z=True)
-    one, other = Patches(made, 5, 0, 20), Patches(made, 5, 7, 13)
-    backwards = {i: one[i] for i in reversed(range(20))}
-    for i in range(20):
-        for a, b in zip(one[i], backwards[i], strict=True):
-            assert torch.equal(a, b)
-    for i in range(13):
-        for a, b in zip(other[i], one[7 + i], strict=True):
-            assert torch.equal(a, b)
+    one = [patch(made, 5, i) for i in range(20)]
+    for i in reversed(range(20)):
+        for a, b in zip(one[i], patch(made, 5, i), strict=True):
+            np.testing.assert_array_equal(a, b)
+    drawn = {patch(made, seed, i)[0].tobytes() for seed in range(4) for i in range(10)}
+    assert len(drawn) > 35
 
 
-def test_other_seeds_and_other_numbers_are_other_patches():
-    made = source()
-    drawn = [
-        Patches(made, seed, 0, 10)[i][0].numpy().tobytes() for seed in range(4) for i in range(10)
-    ]
-    assert len(set(drawn)) > 35
-
-
-def test_a_stretch_is_finite():
-    made = Patches(source(), 0, 0, 5)
-    assert len(made) == 5
-    assert len(list(made)) == 5
-    with pytest.raises(IndexError):
-        made[5]
-    with pytest.raises(IndexError):
-        made[-1]
-
-
-def test_patches_make_batches():
-    window, target = next(iter(DataLoader(Patches(source(), 0, 0, 4), batch_size=4)))
-    assert (window.shape, window.dtype) == ((4, 3, 8, 8), torch.float32)
-    assert (target.shape, target.dtype) == ((4, 8, 8), torch.int64)
+@pytest.mark.parametrize("at", [(0, 0), (HEIGHT - 1, WIDTH - 1), (10, 11), (1, 20)])
+def test_a_patch_lies_around_its_voxel_as_far_as_the_volume_allows(at):
+    labels = np.zeros((3, HEIGHT, WIDTH), np.uint8)
+    labels[(1, *at)] = 1
+    made = source(labels=Volume(labels), volume=Volume(labels), crop=(8, 6), turns=False)
+    _, target = made.draw_around(np.random.default_rng(0), 1, *at)
+    assert target.shape == (8, 6)
+    assert target.sum() == 1
+    assert at != (10, 11) or target[4, 3] == 1
 
 
 def test_half_of_the_windows_are_reversed_before_they_are_normalised():
@@ -157,8 +146,9 @@ def test_half_of_the_windows_are_reversed_before_they_are_normalised():
 
 def test_windows_are_normalised():
     made = source(normalisation=Normalisation((10.0,), (4.0,)))
-    window, target = Patches(made, 0, 0, 1)[0]
-    np.testing.assert_allclose(window[1].numpy(), (target.numpy() - 10) / 4, rtol=1e-6)
+    window, target = patch(made, 0, 0)
+    np.testing.assert_allclose(window[1], (target - 10) / 4, rtol=1e-6)
+    assert (window.dtype, target.dtype) == (np.float32, np.int64)
 
 
 @pytest.mark.parametrize("ignore", [None, 0, 255, -1])
@@ -222,8 +212,69 @@ def test_augmented_patches_keep_their_targets_and_their_centre_in_place():
 def test_augmentation_is_seeded_by_the_patch_and_normalised_after():
     em = EM(missing={"probability": 1.0, "blank": 1.0})
     made = source(em=em, normalisation=Normalisation((500.0,), (20.0,)))
-    one, again, other = (Patches(made, seed, 0, 3)[2][0] for seed in (0, 0, 1))
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
+    one, again, other = (patch(made, seed, 2)[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
     assert not one[[0, 2]].any()
     assert one[1].any()
+
+
+odd = st.sampled_from([1, 3, 5, 7, 9])
+
+
+@st.composite
+def plans(draw):
+    slices, depth = draw(odd), draw(st.integers(12, 60))
+    low = draw(st.integers(0, depth - 1))
+    return (
+        depth,
+        slices,
+        draw(st.one_of(st.none(), st.just(range(low, draw(st.integers(low + 1, depth)))))),
+    )
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(plans())
+def test_training_and_validation_windows_share_no_slice(plan):
+    depth, slices, validation = plan
+    if validation is not None and validation.start <= slices and validation.stop >= depth - slices:
+        with pytest.raises(BadInputError, match="leaves none to train on"):
+            split_slices(depth, slices, validation)
+        return
+    train, check = split_slices(depth, slices, validation)
+
+    def seen(centres):
+        return {int(n) for z in centres for n in neighbours(z, slices, depth)}
+
+    assert not seen(train) & seen(check)
+    assert sorted({*train, *check}) == sorted([*train, *check])
+    assert {*train, *check} <= set(range(depth))
+    if validation is not None:
+        assert check == list(validation)
+
+
+@pytest.mark.parametrize("slices", [1, 3, 5, 9])
+def test_by_default_the_last_fifth_validates_after_a_gap_of_s(slices):
+    train, check = split_slices(50, slices)
+    assert check == list(range(40, 50))
+    assert train == list(range(40 - slices))
+
+
+def test_validation_in_the_middle_leaves_a_gap_on_both_sides():
+    train, check = split_slices(20, 3, range(8, 10))
+    assert train == [*range(5), *range(13, 20)]
+    assert check == [8, 9]
+
+
+def test_the_smallest_volume_that_can_be_split():
+    assert split_slices(5, 3) == ([0], [4])
+    with pytest.raises(BadInputError, match="the volume has 4 slices"):
+        split_slices(4, 3)
+
+
+@pytest.mark.parametrize(
+    "validation", [range(3, 3), range(5, 3), range(-1, 3), range(8, 11), range(10, 12)]
+)
+def test_validation_outside_the_volume_is_refused(validation):
+    with pytest.raises(BadInputError, match="expected some of 0:10"):
+        split_slices(10, 3, validation)
