@@ -29,7 +29,7 @@ from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_slices
 from evenslice.model.weights import BUNDLED
 from evenslice.options import TrainOptions
-from evenslice.volume.array import Volume, check_bounded
+from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.windows import read_window
 
@@ -81,7 +81,6 @@ def plan_data(
         )
     for pair in zip(volumes, labels, strict=True):
         check_same_shape(*pair)
-        check_bounded(pair[0].shape, pair[0].source, "save a part of it as a volume of its own")
     spans = _validation_spans(options, len(volumes))
     splits = [_split(*one, options.slices) for one in zip(volumes, spans, strict=True)]
     target = resolve_target(labels, options.target, options.ignore_label)
