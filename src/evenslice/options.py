@@ -42,6 +42,8 @@ Format = Literal["onnx", "torch-export", "bioimageio"]
 SMALLEST_CROP, LARGEST_CROP = 32, 2**14
 LARGEST_TOLERANCE = 100.0  # pixels
 MOST_SHARDS = 10**6
+SMALLEST_NM, LARGEST_NM = 1e-3, 1e9
+SMALLEST_TILE = 32  # pixels, of what a network is run on
 DEEP = re.compile(
     r"(?:[\w-]+\s*\.\s*){64}"
 )  # the time to parse it grows with the square of its depth
@@ -64,6 +66,16 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (float(value),)
     return tuple(map(float, value)) if isinstance(value, Sequence) else value
+
+
+def _sides(value: Any) -> Any:
+    """Read three sides in nm."""
+    sides = _numbers(value)
+    if isinstance(sides, tuple) and not (
+        len(sides) == 3 and all(SMALLEST_NM <= side <= LARGEST_NM for side in sides)
+    ):
+        raise ValueError("three numbers of nm (z, y, x), such as 50,4,4")
+    return sides
 
 
 def _names(value: Any) -> Any:
@@ -94,11 +106,7 @@ def _shard(value: Any) -> Any:
 
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-VoxelSides = Annotated[
-    tuple[float, float, float],
-    BeforeValidator(_numbers),
-    Field(description="Sides (z, y, x) in nm."),
-]
+VoxelSides = Annotated[tuple[float, float, float], BeforeValidator(_sides)]
 NumberOrWord = BeforeValidator(_number_or_word)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -288,12 +296,14 @@ class SegmentOptions(ModelOptions):
     )
     threshold: Fraction = option(0.5, "Probability above which a voxel is foreground.")
     tile: int | None = option(
-        None, "Side of a tile with its halo in pixels; by default whole slices where they fit."
+        None,
+        "Side of a tile with its halo in pixels; by default whole slices where they fit.",
+        ge=SMALLEST_TILE,
     )
     precision: Precision = option(
         "auto", "auto is bf16 where the processor has matrix instructions for it."
     )
-    memory: float | None = option(
+    memory: Positive | None = option(
         None, "Memory to use; by default half of what is free.", metavar="GB"
     )
     tta: Tta | None = option(
@@ -325,14 +335,31 @@ class SegmentOptions(ModelOptions):
     )
     device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.min_size > 1 and self.instances == "none":
+            raise ValueError(
+                "min-size was given without objects, expected --instances with it; add it, or "
+                "leave it out"
+            )
+        if self.shard is not None and self.scheduler is not None:
+            raise ValueError(
+                "shard and --scheduler were both given, expected one of them; leave one out"
+            )
+        return self
+
 
 class ExportOptions(ModelOptions):
     """How a model is written for other programs."""
 
     format: Format | None = option(None, "By default from the ending of OUT.")
-    opset: int | None = option(None, "ONNX opset, 16 to 23; by default 18.", metavar="N")
-    tile: int = option(256, "Height and width, where the network takes only one size.", metavar="N")
-    authors: tuple[str, ...] = option(
+    opset: int | None = option(
+        None, "ONNX opset, 16 to 23; by default 18.", metavar="N", ge=16, le=23
+    )
+    tile: int = option(
+        256, "Height and width, where the network takes only one size.", metavar="N", ge=1
+    )
+    authors: Names = option(
         (), "Author of a bioimage.io package; repeatable.", metavar="NAME", flag="--author"
     )
     license: str | None = option(

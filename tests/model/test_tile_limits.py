@@ -19,7 +19,8 @@ from evenslice.model.tile_limits import (
     free_memory,
     resident,
 )
-from evenslice.segmentation.plan import PlanRequest, make_plan
+from evenslice.options import SegmentOptions
+from evenslice.segmentation.plan import make_plan
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation
 
@@ -235,7 +236,11 @@ def plan_with(monkeypatch):
     def plan(mb, model=net):
         everything = tuple(slice(0, n) for n in volume.shape)
         return make_plan(
-            model, volume, everything, NORM, PlanRequest(memory=(mb * 1e6 + 3 * 64 * 2**20) / 1e9)
+            model,
+            volume,
+            everything,
+            NORM,
+            SegmentOptions(memory=(mb * 1e6 + 3 * 64 * 2**20) / 1e9),
         )
 
     return plan

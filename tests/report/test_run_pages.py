@@ -15,7 +15,7 @@ from evenslice.report.run_pages import (
     write_segmentation_page,
     write_training_page,
 )
-from evenslice.segmentation.run import Segmented
+from evenslice.segmentation.result import Segmented
 from evenslice.verbs.train import Trained
 
 

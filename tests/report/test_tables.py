@@ -23,7 +23,7 @@ from evenslice.report.tables import (
     say,
 )
 from evenslice.report.verdict import fixed, signed, signed_interval
-from evenslice.segmentation.run import Segmented
+from evenslice.segmentation.result import Segmented
 from evenslice.verbs.inspect import Inspected
 from evenslice.volume.array import Volume
 

@@ -1,4 +1,4 @@
-"""What evaluate adds to counting: objects, boundaries, slices, boxes, files of segment."""
+"""Scores by hand: classes, probabilities, objects, boundaries, slices and boxes."""
 
 import json
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import evenslice.verbs.evaluate
+from evenslice import save_volume
 from evenslice.errors import BadInputError
 from evenslice.labels.blocks import bands
-from evenslice.segmentation.predictions import open_prediction, trained_spans
 from evenslice.verbs.evaluate import evaluate
 from evenslice.volume.array import Volume
 
@@ -21,6 +21,56 @@ def row(*values):
 
 TRUTH = row(0, 0, 1, 1, 1, 1, 2, 2)
 FOUND = row(5, 0, 5, 5, 5, 6, 6, 6)
+
+
+MASK = row(0, 0, 1, 1, 1, 0, 0, 0).astype(np.uint8)
+FRACTIONS = row(0, 0.9, 0.8, 0.6, 0.5, 0, 0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "options", "dice", "iou"),
+    [
+        (row(0, 1, 1, 1, 0, 0, 0, 0), {}, 2 * 2 / (3 + 3), 2 / 4),
+        (FRACTIONS, {}, 2 * 2 / 6, 2 / 4),
+        (FRACTIONS, {"threshold": 0.85}, 0.0, 0.0),
+        (row(0, 255, 255, 255, 0, 0, 0, 0), {}, 4 / 6, 2 / 4),
+        (MASK, {}, 1.0, 1.0),
+        (row(0, 1, 1, 1, 0, 0, 0, 0), {"roi": "0:1,0:1,0:4"}, 4 / 5, 2 / 3),
+    ],
+)
+def test_dice_and_iou_by_hand(prediction, options, dice, iou):
+    for truth in (MASK, MASK * 255):
+        found = evaluate(prediction, truth, **options)
+        assert found.dice == pytest.approx(dice)
+        assert found.iou == pytest.approx(iou)
+
+
+def test_several_classes_and_an_ignored_label():
+    found = evaluate(row(0, 1, 2, 2, 2, 0, 5, 1), row(0, 1, 1, 2, 2, 2, 9, 9), ignore=9)
+    assert found.per_class[1]["dice"] == pytest.approx(2 / 3)
+    assert found.per_class[2]["dice"] == pytest.approx(4 / 6)
+    assert set(found.per_class) == {1, 2}
+    assert found.voxels == 6
+    assert found.to_dict()["schema"] == "evenslice.scores/1"
+    assert found.to_dict()["per_class"]["1"]["voxels"] == 2
+
+
+def test_another_class_in_the_same_place_is_wrong():
+    assert evaluate(MASK, MASK * 2).per_class[2]["dice"] == 0.0
+    assert evaluate(MASK * 2, MASK).dice == 0.0
+    classes = row(0, 1, 2, 2, 0, 3, 3, 3)
+    box = "0:1,:,4:8"  # with class 3 alone, predicted as 0
+    assert evaluate(classes % 3, classes, roi=box).dice == 0.0
+
+
+def test_no_foreground_has_no_score():
+    assert evaluate(MASK, MASK * 0).dice is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.uint32])
+def test_files_of_every_integer_type(tmp_path, dtype):
+    save_volume(tmp_path / "t.tif", MASK.astype(dtype))
+    assert evaluate(tmp_path / "t.tif", MASK).dice == 1.0
 
 
 def test_objects_by_hand():
@@ -40,8 +90,8 @@ def test_objects_by_hand():
 
 
 def test_what_is_left_out_of_object_scores():
-    usual, told = evaluate(FOUND, TRUTH, **INSTANCES), evaluate(FOUND, TRUTH, ignore=0, **INSTANCES)
-    assert usual == told
+    usual = evaluate(FOUND, TRUTH, **INSTANCES)
+    assert usual == evaluate(FOUND, TRUTH, ignore=0, **INSTANCES)
     every = evaluate(FOUND, TRUTH, ignore=None, **INSTANCES)
     assert every.partition.adapted_rand_error == pytest.approx(
         1 - 2 * (3 * 2 + 2) / ((2 + 12 + 2) + (12 + 6))
@@ -83,10 +133,11 @@ def test_the_size_of_boxes_changes_nothing(monkeypatch):
     ]
     whole = [evaluate(found, truth, **o) for o in options]
     for most in (1, 12, 50, 100):
-        for module in (evenslice.verbs.evaluate, evenslice.verbs.evaluate):
-            monkeypatch.setattr(
-                module, "bands", lambda shape, halo=0, _=0, most=most: bands(shape, halo, most)
-            )
+        monkeypatch.setattr(
+            evenslice.verbs.evaluate,
+            "bands",
+            lambda shape, halo=0, _=0, most=most: bands(shape, halo, most),
+        )
         assert [evaluate(found, truth, **o) for o in options] == whole
 
 
@@ -146,36 +197,20 @@ def test_boundaries_within_the_tolerance():
 @pytest.mark.parametrize(
     ("prediction", "truth", "options", "message"),
     [
-        (
-            FOUND / 9,
-            TRUTH,
-            INSTANCES,
-            "array holds numbers of type float64, expected objects as whole numbers; give labels",
-        ),
+        (FOUND / 9, TRUTH, INSTANCES, "type float64, expected objects as whole numbers"),
         (FOUND, TRUTH / 1.0, INSTANCES, "expected objects as whole numbers"),
-        (
-            Volume(FOUND, meaning="probabilities"),
-            TRUTH,
-            INSTANCES,
-            "array holds probabilities, expected objects",
-        ),
+        (Volume(FOUND, meaning="probabilities"), TRUTH, INSTANCES, "holds probabilities"),
         (FOUND, -TRUTH, INSTANCES, "the ground truth holds the negative label -2"),
         (-FOUND, TRUTH, INSTANCES, "the prediction holds the negative label -6"),
-        (
-            FOUND,
-            TRUTH,
-            {"as_": "both"},
-            "scores as 'both' are unknown, expected semantic or instances",
-        ),
-        (FOUND, TRUTH, {"tolerance": -1}, "the tolerance is -1, expected 0 to 100 pixels"),
-        (FOUND, TRUTH, {"tolerance": float("nan")}, "the tolerance is nan"),
+        (FOUND, TRUTH, {"as_": "both"}, "--as is 'both', expected 'semantic' or 'instances'"),
+        (FOUND, TRUTH, {"tolerance": -1.0}, "--tolerance is -1.0, expected 0"),
+        (FOUND, TRUTH, {"tolerance": float("nan")}, "--tolerance is nan"),
+        (MASK[..., :4], MASK, {}, r"has shape \(1, 1, 4\), expected \(1, 1, 8\)"),
+        (MASK + 3.5, MASK, {}, "expected probabilities from 0 to 1"),
+        (MASK, -1 * MASK.astype(int), {}, "negative label"),
+        (MASK, MASK * 0.5, {}, "fractions"),
         (row(*range(300)), row(*range(300)), {}, "holds more than 255 labels.*use --as instances"),
-        (
-            row(0, 1, 2),
-            row(0, 1, 400),
-            {},
-            "holds values 0 to 400, expected class numbers 0 to 255; for objects use --as",
-        ),
+        (row(0, 1, 2), row(0, 1, 400), {}, "holds values 0 to 400.*use --as"),
     ],
 )
 def test_what_cannot_be_compared_is_said(prediction, truth, options, message):
@@ -207,58 +242,4 @@ def test_voxels_of_another_size_are_doubted():
     assert evaluate(near, truth).warnings == evaluate(FOUND, truth).warnings == ()
     for options in ({}, INSTANCES):
         [warning] = evaluate(other, truth, **options).warnings
-        assert warning.startswith(
-            "array has voxels of 30 x 6.1 x 6.1 nm, array of 30 x 6 x 6 nm (z, y, x), expected the same"
-        )
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    """A folder that looks like a store of segment, and what would be opened of it."""
-    folder = tmp_path / "s.zarr"
-    (folder / "labels" / "segmentation").mkdir(parents=True)
-    (folder / "0").mkdir()
-    (folder / "0" / "zarr.json").write_text(json.dumps({"shape": [1, 9, 1, 8]}))
-    noted = {"attributes": {"ome": {}, "evenslice": {"trained_slices": [[0, 3], [5, 7]]}}}
-    (folder / "zarr.json").write_text(json.dumps(noted))
-    monkeypatch.setattr(
-        "evenslice.segmentation.predictions.volume_of", lambda path: opened.append(path) or whole
-    )
-    opened, whole = [], Volume(np.repeat(TRUTH, 9, axis=0))
-    return folder, opened, whole
-
-
-def test_of_a_store_the_fitting_part_is_taken(store):
-    folder, opened, _ = store
-    labels = folder / "labels" / "segmentation"
-    open_prediction(folder, "instances")
-    open_prediction(str(folder), "semantic")
-    (folder / "0" / "zarr.json").write_text(json.dumps({"shape": [3, 9, 1, 8]}))
-    open_prediction(folder, "semantic")
-    open_prediction(labels, "semantic")
-    assert opened == [labels, folder, labels, labels]
-
-
-def test_slices_that_the_model_was_trained_on_are_named(store):
-    folder, _, whole = store
-    found = evaluate(folder, whole, roi="2:6,:,:")
-    assert found.trained_slices == ((2, 3), (5, 6))
-    assert (
-        "the model was trained on 2 of the 4 slices looked at (z 2:3, 5:6); its scores there say little"
-        in found.warnings[0]
-    )
-    assert found.to_dict()["trained_slices"] == [[2, 3], [5, 6]]
-    assert evaluate(folder / "labels" / "segmentation", whole, **INSTANCES).trained_slices == (
-        (0, 3),
-        (5, 7),
-    )
-    assert evaluate(folder, whole, roi="7:9,:,:").warnings == ()
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{}", '{"attributes": {"evenslice": {"trained_slices": []}}}', '{"attributes": 3}'],
-)
-def test_a_store_that_says_nothing_is_taken_as_it_is(store, text):
-    (store[0] / "zarr.json").write_text(text)
-    assert trained_spans(store[0]) == []
+        assert "30 x 6.1 x 6.1 nm" in warning and "30 x 6 x 6 nm (z, y, x)" in warning

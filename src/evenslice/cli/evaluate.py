@@ -32,7 +32,7 @@ def evaluate(
     from evenslice.verbs.evaluate import evaluate as run
 
     check_json(json, force, prediction, truth)
-    result = run(prediction, truth, progress=bar, **options.model_dump(exclude_unset=True))
+    result = run(prediction, truth, options, progress=bar)
     for warning in result.warnings:
         warn(warning)
     write_json(json, result.to_dict(), force)

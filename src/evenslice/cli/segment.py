@@ -9,7 +9,6 @@ from evenslice.cli.options import Force, Json, ModelName, Traceback, VolumePath,
 from evenslice.cli.output import (
     check_json,
     files_of,
-    is_told,
     stdout_to_stderr,
     warn,
     warn_of_code,
@@ -37,45 +36,25 @@ def segment(
     from evenslice.report.page import page_beside
     from evenslice.report.run_pages import write_segmentation_page
     from evenslice.report.tables import print_segmented
-    from evenslice.segmentation.run import Segmented
+    from evenslice.segmentation.blocks import work_folder
+    from evenslice.segmentation.result import segmentation_views
     from evenslice.segmentation.run import segment as run
-    from evenslice.segmentation.views import segmentation_looks
     from evenslice.volume.atomic import check_writable
 
     page = page_beside(out)
     again = force or resume or options.shard is not None
-    check_json(json, again, *files_of(model), volume, out, page, out.with_name(out.name + ".run"))
+    check_json(json, again, *files_of(model), volume, out, page, work_folder(out))
     if page.exists():
         check_writable(page, again)
-
-    def write(result: Segmented) -> None:
-        """Write what belongs to the result, before the state of its run is removed."""
-        looks = segmentation_looks(volume, result, roi=options.roi, axis=options.axis)
-        write_segmentation_page(
-            page, result, looks, {"model": model, "volume": str(volume)}, command_line()
-        )
-        if json != "-":
-            write_json(json, result.to_dict(), again)
-
     warn_of_code(model)
     with stdout_to_stderr():
-        result = run(
-            model,
-            volume,
-            out,
-            resume=resume,
-            force=force,
-            told=write,
-            progress=bar,
-            **options.model_dump(exclude_unset=True),
-        )
-    for note in result.warnings:
-        warn(note)
-    found = result.to_dict()
-    done = result.plan is None and is_told(
-        json, schema=found["schema"], path=found["path"], complete=True
-    )
-    if json == "-" or not (result.slices or done):  # else it is written
-        write_json(json, found, again)
+        result = run(model, volume, out, options, resume=resume, force=force, progress=bar)
+    for warning in result.warnings:
+        warn(warning)
+    if result.complete:
+        views = segmentation_views(volume, result, options)
+        inputs = {"model": model, "volume": str(volume)}
+        write_segmentation_page(page, result, views, inputs, command_line())
+    write_json(json, result.to_dict(), again)
     if json != "-":
         print_segmented(result)

@@ -258,14 +258,6 @@ def check_apart(out: Path, *inputs: Any) -> None:
                 )
 
 
-def check_threshold(threshold: float) -> None:
-    """Raise ``BadInputError`` unless the threshold is a probability."""
-    if not 0 <= threshold <= 1:
-        raise BadInputError(
-            f"the threshold is {threshold}, expected a probability from 0 to 1; use for example 0.5"
-        )
-
-
 def device_of(name: str) -> torch.device:
     """Return the device ``auto``, ``cpu`` or ``cuda``; ``auto`` is a GPU where there is one."""
     if name not in ("auto", "cpu", "cuda"):

@@ -115,6 +115,6 @@ class SegmentPanel(Panel):
 
 
 def _work_folder(out: Path) -> Path:
-    from evenslice.segmentation.options import work_folder
+    from evenslice.segmentation.blocks import work_folder
 
     return work_folder(out)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evenslice.evidence.window_view import WindowView
-    from evenslice.segmentation.run import Segmented
+    from evenslice.segmentation.result import Segmented
     from evenslice.verbs.train import Trained
 
 SPANS = {"slices trained on": "slices", "slices validated on": "validation"}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from evenslice.evidence.stats import Interval
     from evenslice.labels.metrics import Scores
     from evenslice.model.spec import Model
-    from evenslice.segmentation.run import Segmented
+    from evenslice.segmentation.result import Segmented
     from evenslice.study.estimate import Estimate
     from evenslice.study.run import Study
     from evenslice.verbs.demo import Demo

@@ -1,5 +1,6 @@
-"""The work of a run of ``segment``, piece by piece: whoever does a piece, it comes out the same."""
+"""A run of ``segment``: what it reads and keeps, and its blocks, the same whoever predicts them."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -12,54 +13,131 @@ import torch
 from numpy.typing import NDArray
 
 from evenslice.model.fusing import fused
+from evenslice.model.inputs import (
+    ModelLike,
+    VolumeLike,
+    check_segments,
+    fingerprint,
+    model_of,
+    parse_roi,
+    volume_of,
+)
 from evenslice.model.predict import Runner, classes_of
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_blocks
+from evenslice.options import SegmentOptions
 from evenslice.progress import Step
-from evenslice.segmentation.options import Job
 from evenslice.segmentation.plan import Plan
 from evenslice.volume.array import Roi, Volume, reorder_axes, swap_axis
 from evenslice.volume.atomic import fsync_box, fsync_tree, named
-from evenslice.volume.run_state import RunState
+from evenslice.volume.run_state import RunState, corrupt_metadata
 from evenslice.volume.sections import SectionReader, Sections
 from evenslice.volume.tiles import Block
+from evenslice.volume.windows import neighbours
 from evenslice.volume.zarr_writer import create_image, create_labels
 
 PREDICT = "predict"
+OF_A_PROCESS = {"shard", "scheduler", "device"}  # options in which those who take part may differ
+
+
+def open_inputs(
+    model: ModelLike, volume: VolumeLike, options: SegmentOptions
+) -> tuple[Model, Volume, SegmentOptions]:
+    """Open what a run reads, and settle what its options leave open: tta, box, voxel size."""
+    opened = model_of(model, options.slices, options.mean, options.std, options.trust)
+    check_segments(opened)
+    opened = opened.with_tta(options.tta or opened.tta)
+    source = volume_of(volume)
+    if options.voxel_nm is not None:
+        source = replace(source, voxel_nm=options.voxel_nm)
+    box = parse_roi(options.roi, source.shape)
+    settled = {
+        "tta": opened.tta,
+        "roi": ",".join(f"{part.start}:{part.stop}" for part in box),
+        "voxel_nm": source.voxel_nm,
+    }
+    return opened, source, options.model_copy(update=settled)
+
+
+def request_of(model: Model, volume: Volume, options: SegmentOptions) -> dict[str, Any]:
+    """Return what all who take part in a run must agree on, as its manifest holds it."""
+    shared = options.model_dump(mode="json", exclude=OF_A_PROCESS)
+    return {"model": identity_of(model), "volume": fingerprint(volume), **shared}
+
+
+def options_in(request: dict[str, Any], source: Path) -> SegmentOptions:
+    """Return the options that a manifest holds."""
+    known = {name: request[name] for name in request if name in SegmentOptions.model_fields}
+    return SegmentOptions.read(known, source)
+
+
+def identity_of(model: Model) -> str:
+    """Return a short hash of a network's weights and of how its answers are made."""
+    facts = (model.spec.to_dict(), model.normalisation, model.tta, model.stride)
+    digest = hashlib.sha256(repr(facts).encode())
+    for name, value in sorted(model.network.state_dict().items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(name.encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def work_folder(out: Path) -> Path:
+    """Return where a run keeps its state until it ends."""
+    return out.with_name(out.name + ".run")
+
+
+def is_store(out: Path) -> bool:
+    """Whether a result is an OME-Zarr store; else it is a TIFF."""
+    return out.suffix.lower() == ".zarr"
 
 
 class Work:
-    """A run and what it needs: the model, the volume, the ledger.
+    """A run and what it needs.
 
     Parameters
     ----------
-    ledger
-        Of the run.
-    model
-        With the normalisation and the ensemble that the job asks for.
-    volume
-        As opened, axes (z, y, x).
+    run_state
+        Its folder.
+    model, volume
+        As ``open_inputs`` gives them.
+    options
+        As ``open_inputs`` gives them; those in the manifest are equal.
+
+    Raises
+    ------
+    BadInputError
+        If the manifest holds no plan.
     """
 
-    def __init__(self, run_state: RunState, model: Model, volume: Volume) -> None:
-        self.run_state = run_state
-        self.job, self.plan = (
-            Job.from_dict(run_state.manifest["asked"]),
-            Plan.from_dict(run_state.manifest["chosen"]["plan"]),
-        )
-        self.model = fused(
-            model.with_facts(normalisation=self.plan.normalisation).with_tta(self.job.tta)
-        )
-        self.volume = replace(volume, voxel_nm=self.job.voxel_nm)
-        self.store = store_of(run_state.folder)
+    def __init__(
+        self, run_state: RunState, model: Model, volume: Volume, options: SegmentOptions
+    ) -> None:
+        self.run_state, self.volume, self.options = run_state, volume, options
+        try:
+            self.plan = Plan.from_dict(run_state.manifest["chosen"]["plan"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise corrupt_metadata(run_state.folder / "manifest.json", error) from error
+        normalised = model.with_facts(normalisation=self.plan.normalisation)
+        self.model = fused(normalised.with_tta(options.tta or model.tta))
+        self.store = _store_of(run_state.folder)
+        self.in_store = is_store(run_state.folder.with_suffix(""))
+        self.keeps_probabilities, self.keeps_labels = _kept(self.in_store, options)
+        self.box = parse_roi(options.roi, volume.shape)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Sizes (z, y, x) of what is written."""
+        z, y, x = (part.stop - part.start for part in self.box)
+        return z, y, x
 
     @cached_property
     def blocks(self) -> list[Block]:
         """The blocks to predict, in the coordinates of the volume as it is sliced."""
-        axis = self.job.axis
-        return self.plan.blocks(
-            reorder_axes(self.volume.shape, axis), reorder_axes(self.job.box, axis)
-        )
+        axis = self.options.axis
+        shape, box = reorder_axes(self.volume.shape, axis), reorder_axes(self.box, axis)
+        return self.plan.blocks(shape, box)
 
     def predict(self, indices: Sequence[int], step: Step) -> None:
         """Predict and write some blocks; the next one is computed while the last one is written.
@@ -69,16 +147,16 @@ class Work:
         BadInputError
             If a section cannot be read or holds NaN; what was written before stays.
         """
-        box = reorder_axes(self.job.box, self.job.axis)
-        sections = Sections(swap_axis(self.volume, self.job.axis), (box[1], box[2]))
-        feed = SectionReader(sections, self.plan.normalisation, self.model.slices)
-        runner = Runner(self.model, self.plan.settings)
-        chosen = [self.blocks[index] for index in indices]
+        axis = self.options.axis
+        _, y, x = reorder_axes(self.box, axis)
+        sections = Sections(swap_axis(self.volume, axis), (y, x))
+        reader = SectionReader(sections, self.plan.normalisation, self.model.slices)
+        predicted = predict_blocks(
+            Runner(self.model, self.plan.settings), reader, [self.blocks[n] for n in indices]
+        )
         with ThreadPoolExecutor(1, "writing") as pool:
             writing: Future[None] | None = None
-            for index, (block, found) in zip(
-                indices, predict_blocks(runner, feed, chosen), strict=True
-            ):
+            for index, (block, found) in zip(indices, predicted, strict=True):
                 if writing is not None:
                     writing.result()
                     step()
@@ -90,63 +168,64 @@ class Work:
     def _write(
         self, index: int, block: Block, found: NDArray[np.float32], sections: Sections
     ) -> None:
-        place = self.place_of(block)
-        order = [0, *(1 + n for n in reorder_axes((0, 1, 2), self.job.axis))]
-        if self.job.keeps_probabilities:
-            write_box(self.probabilities, (slice(0, len(found)), *place), found.transpose(order))
-        if self.job.keeps_labels and self.job.instances == "none":
-            classes = classes_of(torch.from_numpy(found.swapaxes(0, 1)), self.job.threshold).numpy()
-            write_box(self.labels, place, classes.transpose(reorder_axes((0, 1, 2), self.job.axis)))
+        options, place = self.options, self.place_of(block)
+        order = reorder_axes((0, 1, 2), options.axis)
+        if self.keeps_probabilities:
+            box = (slice(0, len(found)), *place)
+            write_box(self.probabilities, box, found.transpose(0, *(1 + n for n in order)))
+        if self.keeps_labels and options.instances == "none":
+            classes = classes_of(torch.from_numpy(found.swapaxes(0, 1)), options.threshold).numpy()
+            write_box(self.labels, place, classes.transpose(order))
         self.run_state.done(PREDICT, index, {"blank": _blank(block, sections, self.model.slices)})
 
     def place_of(self, block: Block) -> Roi:
         """Return where a block lies in what is written."""
-        core = reorder_axes(block.core, self.job.axis)
+        core = reorder_axes(block.core, self.options.axis)
         z, y, x = (
-            slice(c.start - b.start, c.stop - b.start)
-            for c, b in zip(core, self.job.box, strict=True)
+            slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, self.box, strict=True)
         )
         return z, y, x
 
     @cached_property
     def probabilities(self) -> Any:
         """The array (C, z, y, x) of probabilities, float32."""
-        return opened(self.store / "0")
+        return open_array(self.store / "0")
 
     @cached_property
     def labels(self) -> Any:
         """The array (z, y, x) of labels."""
-        return opened(self.store / "labels" / "segmentation" / "0")
+        return open_array(self.store / "labels" / "segmentation" / "0")
 
     def planes(self) -> Iterator[NDArray[Any]]:
         """Yield what a TIFF is to hold, slice by slice: labels, or probabilities as uint8."""
-        depth, step = (
-            self.job.shape[0],
-            self.plan.chunks(*self._turned_box())[0] if self.job.axis == "z" else 1,
-        )
-        for start in range(0, depth, step):
-            span = slice(start, min(depth, start + step))
-            if self.job.keeps_labels:
+        step = self.plan.depth if self.options.axis == "z" else 1
+        for start in range(0, self.shape[0], step):
+            span = slice(start, min(self.shape[0], start + step))
+            if self.keeps_labels:
                 yield from self.labels[span]
             else:
                 yield from np.rint(self.probabilities[0, span] * np.float32(255)).astype(np.uint8)
 
-    def _turned_box(self) -> tuple[tuple[int, int, int], Roi]:
-        return reorder_axes(self.volume.shape, self.job.axis), reorder_axes(
-            self.job.box, self.job.axis
-        )
+
+def _kept(in_store: bool, options: SegmentOptions) -> tuple[bool, bool]:
+    """Whether a run keeps probabilities (asked for, or objects are made of them), and labels."""
+    probabilities = options.output == "probabilities" or options.instances != "none"
+    return in_store or probabilities, in_store or options.output == "labels"
 
 
-def prepare(folder: Path, job: Job, plan: Plan, volume: Volume, classes: int) -> None:
+def prepare(
+    folder: Path, model: Model, volume: Volume, options: SegmentOptions, plan: Plan
+) -> None:
     """Create the arrays that the blocks are written into."""
-    store = store_of(folder)
-    chunks = reorder_axes(
-        plan.chunks(reorder_axes(volume.shape, job.axis), reorder_axes(job.box, job.axis)), job.axis
-    )
+    store, box = _store_of(folder), parse_roi(options.roi, volume.shape)
+    sliced = reorder_axes(volume.shape, options.axis), reorder_axes(box, options.axis)
+    chunks = reorder_axes(plan.chunks(*sliced), options.axis)
+    shape = tuple(part.stop - part.start for part in box)
+    probabilities, labels = _kept(is_store(folder.with_suffix("")), options)
     store.mkdir()
     create_image(
         store,
-        (classes, *job.shape) if job.keeps_probabilities else (1, 1, 1, 1),
+        (model.spec.classes, *shape) if probabilities else (1, 1, 1, 1),
         "float32",
         "czyx",
         volume.voxel_nm,
@@ -154,17 +233,16 @@ def prepare(folder: Path, job: Job, plan: Plan, volume: Volume, classes: int) ->
         attributes={"meaning": "probabilities"},
         chunks=(1, *chunks),
     )
-    if job.keeps_labels and job.instances == "none":
-        create_labels(store, job.shape, "uint8", volume.voxel_nm, chunks)
+    if labels and options.instances == "none":
+        create_labels(store, shape, "uint8", volume.voxel_nm, chunks)
     fsync_tree(store)
 
 
-def store_of(folder: Path) -> Path:
-    """Return the store that a run writes."""
+def _store_of(folder: Path) -> Path:
     return folder / "store.zarr"
 
 
-def opened(path: Path) -> Any:
+def open_array(path: Path) -> Any:
     """Open an array of a store to read and write."""
     import zarr
 
@@ -179,9 +257,7 @@ def write_box(array: Any, box: tuple[slice, ...], values: NDArray[Any]) -> None:
 
 
 def _blank(block: Block, sections: Sections, slices: int) -> dict[str, list[int]]:
-    """List the blank sections that the windows of a block show, and what stands in for them: {section: [stand-ins]}."""
-    from evenslice.volume.windows import neighbours
-
+    """List the blank sections in the windows of a block, and what is shown for each."""
     found: dict[str, set[int]] = {}
     depth = sections.volume.shape[0]
     for z in range(block.core[0].start, block.core[0].stop):

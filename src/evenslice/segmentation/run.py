@@ -1,13 +1,14 @@
-"""Segment: decide how, predict block after block, make objects, and give the result its name; a killed run can be gone on with."""
+"""Segment: decide how, predict block after block, make objects, and give the result its name."""
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
+import numpy as np
 
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import save_model
@@ -15,187 +16,83 @@ from evenslice.model.inputs import (
     ModelLike,
     VolumeLike,
     check_apart,
-    check_segments,
     device_of,
-    fingerprint,
-    model_of,
     normalised_by,
     parse_roi,
     spans_of,
     trained_slices,
-    volume_of,
 )
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.streaming import normalisation_of
-from evenslice.options import Instances, Output, SegmentOptions
+from evenslice.options import SegmentOptions
 from evenslice.progress import Progress, silent
-from evenslice.segmentation.blocks import PREDICT, Work, prepare
-from evenslice.segmentation.cluster import cluster_run, do_pieces
-from evenslice.segmentation.finish import FINISH, Run, finish
-from evenslice.segmentation.manifest import check_sources, work_of
-from evenslice.segmentation.options import (
-    Job,
-    blocks_of_shard,
-    check_out,
-    check_shard,
-    check_unlike,
-    is_complete,
-    name_anywhere,
-    voxel_size_of,
+from evenslice.segmentation.blocks import (
+    PREDICT,
+    Work,
+    is_store,
+    open_inputs,
+    prepare,
+    request_of,
     work_folder,
 )
-from evenslice.segmentation.plan import Plan, PlanRequest, identity_of, make_plan
+from evenslice.segmentation.cluster import cluster_run
+from evenslice.segmentation.objects import Run, do_pieces, make_objects
+from evenslice.segmentation.plan import Plan, make_plan
+from evenslice.segmentation.result import Segmented, read_result
 from evenslice.volume.array import Volume, reorder_axes, swap_axis
-from evenslice.volume.atomic import DISK, named, remove_stale, wait_for_zarr_writes
+from evenslice.volume.atomic import (
+    DISK,
+    check_store_writable,
+    check_writable,
+    named,
+    remove_stale,
+    rename_into_place,
+    wait_for_zarr_writes,
+)
+from evenslice.volume.files import check_volume_name
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.run_state import RunState, open_run_state
+from evenslice.volume.tiff import write_tiff
+from evenslice.volume.zarr_writer import build_pyramid, count_chunks
 
+WRITTEN = "written"
 VOXEL_TOLERANCE = 0.02
 WORTH_KEEPING_S = 60.0
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """What a run did.
-
-    Attributes
-    ----------
-    path
-        What was written.
-    complete
-        False for a shard that left work to others: nothing is there under ``path`` yet.
-    blocks, blocks_left
-        How many blocks there are, and how many others have still to do.
-    plan
-        How it was done; None for a run that was complete already.
-    objects
-        How many objects there are; None if none were asked for.
-    blank
-        Blank sections and those that stood in for them: {section: [stand-ins]}.
-    trained_slices
-        Slices of what was written that the model was trained on: [[start, stop], ...].
-    warnings
-        What the user should know.
-    slices
-        S of the model; 0 for a run that was complete already.
-    provenance
-        Command, seed, versions, and hashes of what was read.
-    """
-
-    path: Path
-    complete: bool
-    blocks: int
-    blocks_left: int = 0
-    plan: Plan | None = None
-    objects: int | None = None
-    blank: dict[str, list[int]] = field(default_factory=dict)
-    trained_slices: list[list[int]] = field(default_factory=list)
-    warnings: tuple[str, ...] = ()
-    slices: int = 0
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def __fspath__(self) -> str:
-        """Return the path, so that the result can be opened."""
-        return str(self.path)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it (schema evenslice.segment/1)."""
-        return {
-            "schema": "evenslice.segment/1",
-            "path": str(self.path),
-            "complete": self.complete,
-            "blocks": self.blocks,
-            "blocks_left": self.blocks_left,
-            "plan": None if self.plan is None else self.plan.to_dict(),
-            "objects": self.objects,
-            "blank": self.blank,
-            "trained_slices": self.trained_slices,
-            "warnings": list(self.warnings),
-            "provenance": self.provenance,
-        }
 
 
 def segment(
     model: ModelLike,
     volume: VolumeLike,
     out: str | Path,
+    options: SegmentOptions | None = None,
     *,
-    output: Output = "labels",
-    threshold: float = 0.5,
-    tile: int | None = None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    memory: float | None = None,
-    tta: Literal["none", "reversal"] | None = None,
-    roi: str | None = None,
-    axis: Literal["z", "y", "x"] = "z",
-    normalisation: Literal["model", "volume"] = "model",
-    instances: Instances = "none",
-    min_size: int = 1,
-    voxel_nm: Sequence[float] | None = None,
-    scheduler: str | None = None,
-    shard: str | tuple[int, int] | None = None,
     resume: bool = False,
-    slices: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    trust: bool = False,
-    seed: int = 0,
-    device: str = "auto",
     force: bool = False,
-    told: Callable[[Segmented], None] | None = None,
     progress: Progress = silent,
+    **changes: Any,
 ) -> Segmented:
-    """Segment a volume of any size, and write it with its voxel size.
+    """Segment a volume of any size; an interrupted run can be resumed, and several can share one.
 
     Parameters
     ----------
     model
-        A model or the name of one, in any form.
+        A model or the name of one, in any form; a name where a scheduler is given and it is code.
     volume
-        A volume, an array (z, y, x) or a path.
+        A volume, an array (z, y, x) or a path; a path where a scheduler is given.
     out
-        ``OUT.zarr``: OME-Zarr with probabilities (c, z, y, x) and ``labels/segmentation``. ``OUT.tif``: one of them.
-    output
-        What a TIFF holds. ``labels``: class numbers, uint8, or objects. ``probabilities``: of the foreground, uint8, 255 for 1.
-    threshold
-        Probability above which a voxel is foreground, 0..1.
-    tile
-        Side of a tile with its halo, pixels; None for whole slices where they fit into ``memory``.
-    precision
-        ``fp32``, ``bf16``, or ``auto``: bfloat16 where the processor has matrix instructions for it.
-    memory
-        GB that the process may use; None for half of what is free.
-    tta
-        ``reversal``: average over each window and its reversal; ``none``: do not; None: as the model's record says.
-    roi
-        ``Z0:Z1,Y0:Y1,X0:X1``, None for all. What lies around it in the volume is seen.
-    axis
-        Slice along this axis; for isotropic volumes.
-    normalisation
-        ``model``: the model's own numbers. ``volume``: mean and std of this volume.
-    instances
-        ``components``: connected components of each class (faces touch). ``watershed``: the model predicts boundaries, labels
-        are what they enclose.
-    min_size
-        Objects of fewer voxels are dropped.
-    voxel_nm
-        Voxel size (z, y, x) in nm, where the file does not state it or is wrong; watersheds measure distances by it.
-    scheduler
-        Address of a Dask scheduler whose workers see the same files; ``model`` and ``volume`` are names then.
-    shard
-        ``I/N`` or (I, N): do the I-th of N parts; whoever finishes last completes the result.
+        ``OUT.zarr``: OME-Zarr with probabilities (c, z, y, x), float32, and ``labels/segmentation``
+        (z, y, x). ``OUT.tif``: labels, or probabilities of the foreground as uint8, 255 for 1.
+    options
+        How; all defaults when None.
     resume
-        Go on with a killed run of the same options.
-    slices, mean, std
-        Of a foreign model, as ``audit`` takes them.
-    seed
-        Of where mean and std of a volume are measured.
-    device, force, progress
-        ``auto``, ``cpu`` or ``cuda``; whether to overwrite; how to show the progress.
-    told
-        Called with the complete result before the run's state is removed: what it writes is written again by ``resume`` if that is cut
-        short.
+        Resume an interrupted run of the same options.
+    force
+        Whether to overwrite.
+    progress
+        How to show the progress.
+    changes
+        Fields of ``SegmentOptions``, in place of those in ``options``.
 
     Returns
     -------
@@ -205,120 +102,124 @@ def segment(
     Raises
     ------
     BadInputError
-        If something given cannot be used. What was done before it is kept for ``resume``; if that is less than a
-        minute's work, nothing is left.
+        If something given cannot be used. What was done before it is kept for ``resume``; if that
+        is less than a minute's work, nothing is left.
     """
-    out = Path(out)
-    check_out(out, force, resume or shard is not None)
-    part = SegmentOptions.of(None, {"shard": shard}).shard
-    check_shard(part, scheduler)
+    out, asked = Path(out), SegmentOptions.of(options, changes)
+    join = resume or asked.shard is not None
+    check_volume_name(out)
+    check = check_store_writable if is_store(out) else check_writable
+    check(out, force or join)
     check_apart(out, model, volume)
-    sources = {"model": name_anywhere(model), "volume": name_anywhere(volume), "slices": slices}
-    if scheduler is not None and sources["volume"] is None:
+    if asked.scheduler is not None and not isinstance(volume, (str, Path)):
         raise BadInputError(
             "a volume in memory was given, expected a path that the workers can open; save it first"
         )
-    model, volume = model_of(model, slices, mean, std, trust), volume_of(volume)
-    if voxel_nm is not None:
-        volume = replace(volume, voxel_nm=voxel_size_of(voxel_nm))
-    job_options: dict[str, Any] = {
-        "output": output,
-        "threshold": threshold,
-        "tile": tile,
-        "precision": precision,
-        "memory": memory,
-    }
-    job_options |= {
-        "voxel_nm": volume.voxel_nm,
-        "axis": axis,
-        "normalisation": normalisation,
-        "instances": instances,
-        "min_size": min_size,
-    }
-    check_segments(model)
-    made = provenance_of(seed, model=model, volume=volume)
-    model = model.with_tta(model.tta if tta is None else tta)
-    job = _job(model, volume, out, roi, job_options)
-    for place in (out, work_folder(out)):
+    opened, source, settled = open_inputs(model, volume, asked)
+    _check_fits(opened, settled, out)
+    request, folder = request_of(opened, source, settled), work_folder(out)
+    for place in (out, folder):
         remove_stale(place)
-    if is_complete(out, job) and (resume or part) and not work_folder(out).exists():
-        return Segmented(out, True, 0, provenance=made)
-    if not work_folder(out).exists():
-        check_unlike(out, job, force, resume or part is not None)
+    if join and not force and out.exists() and not folder.exists():
+        finished = read_result(out, request)
+        if finished is None:
+            raise BadInputError(
+                f"{out} exists and is not known as the result of these options, expected an "
+                "unfinished run or none; choose another name, or add --force to start over"
+            )
+        return finished
 
     def choose(folder: Path) -> dict[str, Any]:
-        plan = _plan(model, volume, job, mean is not None, seed, device_of(device))
+        plan = _plan(opened, source, settled)
         with named(out, folder), wait_for_zarr_writes():
-            prepare(folder, job, plan, volume, model.spec.classes)
-        if scheduler is not None and sources["model"] is None:
-            sources["model"] = str((folder / "model.safetensors").resolve())
-            save_model(folder / "model.safetensors", model)
-        return {"plan": plan.to_dict(), "sources": sources}
+            prepare(folder, opened, source, settled, plan)
+        return {"plan": plan.to_dict()}
 
-    run_state = open_run_state(
-        work_folder(out), job.to_dict(), choose, resume or part is not None, force
+    run_state = open_run_state(folder, request, choose, join, force)
+    work = Work(run_state, opened, source, settled)
+    result = Segmented(
+        out,
+        True,
+        len(work.blocks),
+        plan=work.plan,
+        trained_slices=_trained(work),
+        warnings=_warnings(opened, source, settled),
+        slices=opened.slices,
+        provenance=provenance_of(settled.seed, model=opened, volume=source),
     )
-    if scheduler is not None:
-        check_sources(run_state, sources)
-    work = work_of(run_state, model, volume)
-    warnings = _warnings(model, volume, job, normalisation, mean is not None)
-    name = "run" if part is None else f"shard-{part[0]}-of-{part[1]}"
+    name = "run" if asked.shard is None else "shard-{}-of-{}".format(*asked.shard)
     with (
         run_state.holding(name, out),
-        _kept(run_state, job, out, part is not None),
-        _runs(work, scheduler, progress) as run,
+        _keep_or_remove(run_state, out, shared=asked.shard is not None),
+        _pieces(work, model, volume, progress) as run,
     ):
-        result = Segmented(
-            out, True, len(work.blocks), 0, work.plan, warnings=warnings, provenance=made
-        )
-        left = run_state.left(PREDICT, blocks_of_shard(len(work.blocks), part))
-        if left and run_state.folder.exists():
+        left = run_state.left(PREDICT, _blocks_of(len(work.blocks), asked.shard))
+        if left and folder.exists():
             run(PREDICT, left, "segmenting")
         others = len(run_state.left(PREDICT, range(len(work.blocks))))
-        if not run_state.folder.exists():  # another shard has completed it in the meantime
-            return result
-        if others and part is None:
+        if not folder.exists():  # another shard has written OUT in the meantime
+            return read_result(out, request) or result
+        if others and asked.shard is None:
             raise BadInputError(
-                f"{others} blocks were not done by the workers, expected all; go on with --resume"
+                f"{others} blocks were not done by the workers, expected all; resume with --resume"
             )
         if others:
             return replace(result, complete=False, blocks_left=others)
-        return _finished(work, result, run, progress, told)
+        return _finish(work, result, request, run, progress)
 
 
-def _finished(
-    work: Work,
-    result: Segmented,
-    run: Run,
-    progress: Progress,
-    told: Callable[[Segmented], None] | None,
-) -> Segmented:
-    """Complete a run, unless another shard is about it."""
-    trained = _trained(work)
-    noted = {
-        "trained_slices": trained,
-        "asked": work.job.to_dict(),
-        "provenance": result.provenance,
-    }
-    with work.run_state.trying("finish") as held:
-        if not held:
-            return replace(result, complete=not work.run_state.folder.exists())
-        if work.store.exists() and not (work.job.to == "tif" and work.run_state.is_done(FINISH, 0)):
-            finish(work, result.path, noted, run, progress)
-        found = next(work.run_state.records(FINISH, 1))
-        facts = {"objects": found["objects"], "blank": found["blank"], "trained_slices": trained}
-        result = replace(result, slices=work.model.slices, **facts)
-        if told is not None:
-            told(result)
-        work.run_state.remove()
-    return result
+def _check_fits(model: Model, options: SegmentOptions, out: Path) -> None:
+    """Raise ``BadInputError`` unless model and name of the result fit the options."""
+    classes, tiff = model.spec.classes, not is_store(out)
+    if tiff and options.output == "probabilities" and options.instances != "none":
+        raise BadInputError(
+            "objects and --output probabilities were asked for in one TIFF, expected one of them; "
+            "write OUT.zarr, which holds both"
+        )
+    if classes > 1 and tiff and options.output == "probabilities":
+        raise BadInputError(
+            f"the model has {classes} classes, expected one for probabilities in a TIFF; "
+            "write OUT.zarr, or use --output labels"
+        )
+    if classes > 1 and options.instances == "watershed":
+        raise BadInputError(
+            f"the model has {classes} classes, expected one, the boundary, for a watershed; "
+            "use --instances components"
+        )
+
+
+def _plan(model: Model, volume: Volume, options: SegmentOptions) -> Plan:
+    if options.normalisation == "volume" and options.mean is None:
+        model = model.with_facts(normalisation=estimate(volume, options.seed)).with_tta(model.tta)
+    elif isinstance(model.spec, ExternalSpec):
+        model = normalised_by(model, volume, options.seed)
+    return make_plan(
+        model,
+        swap_axis(volume, options.axis),
+        reorder_axes(parse_roi(options.roi, volume.shape), options.axis),
+        normalisation_of(model),
+        options,
+        device_of(options.device),
+    )
+
+
+def _blocks_of(count: int, shard: tuple[int, int] | None) -> range:
+    """Return the blocks of a shard: neighbours in reading order."""
+    index, shards = shard or (1, 1)
+    return range(count * (index - 1) // shards, count * index // shards)
 
 
 @contextmanager
-def _runs(work: Work, scheduler: str | None, progress: Progress) -> Iterator[Run]:
+def _pieces(work: Work, model: ModelLike, volume: VolumeLike, progress: Progress) -> Iterator[Run]:
     """Give what does pieces of work: this process, or a cluster."""
-    if scheduler is not None:
-        with cluster_run(scheduler, work.run_state.folder, progress) as run:
+    if work.options.scheduler is not None:
+        folder = work.run_state.folder.resolve()
+        if isinstance(model, Model):
+            saved = folder / "model.safetensors"
+            save_model(saved, model, force=True)
+            model = saved
+        sources = (str(folder), _absolute(model), _absolute(volume))
+        with cluster_run(work.options.scheduler, sources, progress) as run:
             yield run
         return
 
@@ -329,23 +230,90 @@ def _runs(work: Work, scheduler: str | None, progress: Progress) -> Iterator[Run
     yield here
 
 
+def _absolute(source: Any) -> str:
+    """Return a name that means the same in another process."""
+    name, at, file = str(source).partition("@")
+    if at:  # PACKAGE.MODULE:CALLABLE@FILE
+        return f"{name}@{Path(file).absolute()}"
+    return os.path.abspath(name) if ":" not in name or "/" in name else name  # noqa: PTH100 (a URL is no Path)
+
+
+def _finish(
+    work: Work, result: Segmented, request: dict[str, Any], run: Run, progress: Progress
+) -> Segmented:
+    """Make objects, write OUT and remove the run, unless another shard does."""
+    run_state = work.run_state
+    with run_state.trying("finish") as free:
+        if not free:
+            return replace(result, complete=False)
+        if work.store.exists() and not run_state.is_done(WRITTEN, 0):
+            result = replace(result, objects=make_objects(work, run), blank=_blanks(work))
+            metadata = {"request": request, **result.metadata()}
+            write = _write_store if work.in_store else _write_tiff
+            write(work, result.path, metadata, progress)
+            run_state.done(WRITTEN, 0)
+        else:  # a process was killed between OUT and the end
+            result = read_result(result.path, request) or result
+        run_state.remove()
+    return result
+
+
+def _write_tiff(work: Work, out: Path, metadata: dict[str, Any], progress: Progress) -> None:
+    dtype = np.dtype(work.labels.dtype if work.keeps_labels else np.uint8)
+    meaning = "intensity" if work.keeps_labels else "probabilities"
+    provenance = metadata.pop("provenance") | {"result": metadata}
+    with progress("writing", work.shape[0]) as step:
+
+        def planes() -> Iterator[Any]:
+            for plane in work.planes():
+                yield plane
+                step()
+
+        voxel_nm = work.volume.voxel_nm
+        write_tiff(out, planes(), work.shape, dtype, voxel_nm, meaning, provenance)
+
+
+def _write_store(work: Work, out: Path, metadata: dict[str, Any], progress: Progress) -> None:
+    import zarr
+
+    voxel = list(work.volume.voxel_nm or (1.0, 1.0, 1.0))
+    kinds = ((work.probabilities, [1.0, *voxel], "czyx"), (work.labels, voxel, "zyx"))
+    total = sum(count_chunks(array.shape, array.chunks, size, axes) for array, size, axes in kinds)
+    with progress("pyramid", total) as step:
+        build_pyramid(work.store, False, step)
+        build_pyramid(work.store / "labels" / "segmentation", True, step)
+    attributes = zarr.open_group(str(work.store), mode="r+").attrs
+    attributes["evenslice"] = {"meaning": "probabilities", **metadata}
+    for part in work.store.rglob("*.partial"):  # zarr's own, of a process that was killed
+        part.unlink()
+    rename_into_place(work.store, out, force=True)
+
+
+def _blanks(work: Work) -> dict[str, list[int]]:
+    found: dict[int, set[int]] = {}
+    for record in work.run_state.records(PREDICT, len(work.blocks)):
+        for n, used in record["blank"].items():
+            found.setdefault(int(n), set()).update(used)
+    return {str(n): sorted(found[n]) for n in sorted(found)}
+
+
 @contextmanager
-def _kept(run_state: RunState, job: Job, out: Path, shared: bool) -> Iterator[None]:
-    """Keep what is done when something fails, and say so; a run that has only begun is removed, unless others take part."""
+def _keep_or_remove(run_state: RunState, out: Path, shared: bool) -> Iterator[None]:
+    """Keep what is done when something fails, and say so; remove a run that has only begun."""
     try:
         with wait_for_zarr_writes():
             yield
     except Exception as error:
-        what = _failure(error, out)
-        there = run_state.folder.exists() and not shared and not run_state.is_done(FINISH, 0)
-        if there and not is_complete(out, job) and run_state.age_s() < WORTH_KEEPING_S:
+        folder = run_state.folder
+        if folder.exists() and not shared and run_state.age_s() < WORTH_KEEPING_S:
             with suppress(OSError):  # what is wrong is said below
                 run_state.remove()
-        if what is not None and run_state.folder.exists():
-            what += f"; what is done is kept in {run_state.folder}: then go on with --resume"
-        elif what is None or isinstance(error, BadInputError):
+        failure = _failure(error, out)
+        if failure is not None and folder.exists():
+            failure += f"; what is done is kept in {folder}: resume with --resume"
+        elif failure is None or isinstance(error, BadInputError):
             raise
-        raise BadInputError(what) from error
+        raise BadInputError(failure) from error
 
 
 def _failure(error: Exception, out: Path) -> str | None:
@@ -353,72 +321,36 @@ def _failure(error: Exception, out: Path) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space is left for {out}, expected more; free some"
     if isinstance(error, OSError) and error.errno in DISK:
-        return f"{out} cannot be written ({error.strerror}), expected a disk that works and takes files of this size; mend it, or choose another"
+        return (
+            f"{out} cannot be written ({error.strerror}), expected a disk that works and takes "
+            "files of this size; fix it, or choose another"
+        )
     return str(error) if isinstance(error, BadInputError | OSError) else None
-
-
-def _job(model: Model, volume: Volume, out: Path, roi: str | None, options: dict[str, Any]) -> Job:
-    z, y, x = ((part.start, part.stop) for part in parse_roi(roi, volume.shape))
-    to: Literal["zarr", "tif"] = "zarr" if out.suffix.lower() == ".zarr" else "tif"
-    job = Job(identity_of(model), fingerprint(volume), to, (z, y, x), tta=model.tta, **options)
-    job.check_model(model)
-    swap_axis(volume, job.axis)
-    return job
-
-
-def _plan(
-    model: Model, volume: Volume, job: Job, given: bool, seed: int, device: torch.device
-) -> Plan:
-    if job.normalisation == "volume" and not given:
-        model = model.with_facts(normalisation=estimate(volume, seed)).with_tta(job.tta)
-    elif isinstance(model.spec, ExternalSpec):
-        model = normalised_by(model, volume, seed)
-    wishes = PlanRequest(job.tile, job.precision, job.memory, device)
-    return make_plan(
-        model,
-        swap_axis(volume, job.axis),
-        reorder_axes(job.box, job.axis),
-        normalisation_of(model),
-        wishes,
-    )
 
 
 def _trained(work: Work) -> list[list[int]]:
     """Return the slices of what is written that the model was trained on."""
-    box = work.job.box[0]
-    return spans_of(
-        sorted(
-            z - box.start
-            for z in trained_slices(work.model, work.volume)
-            if box.start <= z < box.stop
-        )
-    )
+    box = work.box[0]
+    trained = trained_slices(work.model, work.volume)
+    return spans_of(sorted(z - box.start for z in trained if box.start <= z < box.stop))
 
 
-def _warnings(
-    model: Model, volume: Volume, job: Job, normalisation: str, given: bool
-) -> tuple[str, ...]:
+def _warnings(model: Model, volume: Volume, options: SegmentOptions) -> tuple[str, ...]:
     found = []
-    trained, here = (
-        model.training.get("voxel_nm"),
-        reorder_axes(volume.voxel_nm, job.axis) if volume.voxel_nm else None,
-    )
-    if (
-        trained
-        and here
-        and any(abs(a - b) > VOXEL_TOLERANCE * a for a, b in zip(trained, here, strict=True))
-    ):
+    trained = model.training.get("voxel_nm")
+    here = reorder_axes(volume.voxel_nm, options.axis) if volume.voxel_nm else None
+    if trained and here:
+        apart = [abs(a - b) > VOXEL_TOLERANCE * a for a, b in zip(trained, here, strict=True)]
         sizes = [" x ".join(f"{side:g}" for side in voxel) for voxel in (here, trained)]
+        if any(apart):
+            found.append(
+                f"the voxels of {volume.source} are {sizes[0]} nm (z, y, x as sliced), the model "
+                f"was trained on {sizes[1]} nm: resample one of them if this is more than a detail"
+            )
+    external = isinstance(model.spec, ExternalSpec) and model.normalisation is None
+    if external and options.normalisation == "model":
         found.append(
-            f"the voxels of {volume.source} are {sizes[0]} nm (z, y, x as sliced), the model was trained on {sizes[1]} nm: "
-            "resample one of them if this is more than a detail"
-        )
-    if (
-        isinstance(model.spec, ExternalSpec)
-        and model.normalisation is None
-        and normalisation == "model"
-    ):
-        found.append(
-            "the model has no normalisation, so the mean and std of the volume were used; give --mean and --std if you know them"
+            "the model has no normalisation, so the mean and std of the volume were used; "
+            "give --mean and --std if you know them"
         )
     return tuple(found)

@@ -1,8 +1,8 @@
-"""Evaluate: compare a segmentation with the truth, box by box."""
+"""Evaluate: compare a segmentation with the ground truth, box by box."""
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,143 +18,182 @@ from evenslice.labels.metrics import (
     confusion,
     scores_of,
 )
-from evenslice.labels.overlap import PairCounter, Pairs, match_objects, partition_scores
+from evenslice.labels.overlap import PairCounter, match_objects, partition_scores
 from evenslice.labels.targets import unique_values
-from evenslice.model.inputs import (
-    VolumeLike,
-    check_same_shape,
-    check_threshold,
-    parse_roi,
-    volume_of,
-    voxel_warning,
-)
+from evenslice.model.inputs import VolumeLike, check_same_shape, parse_roi, volume_of, voxel_warning
 from evenslice.model.provenance import provenance_of
-from evenslice.options import ScoresAs
+from evenslice.options import EvaluateOptions
 from evenslice.progress import Progress, silent
-from evenslice.segmentation.predictions import open_prediction, trained_spans, training_warning
+from evenslice.segmentation.result import open_prediction, trained_spans, training_warning
 from evenslice.volume.array import Roi, Volume, crop
 
-LOOKED_THROUGH = 2**32
+MOST_SEARCHED = 2**32  # voxels, to learn whether a volume is a mask
 MASKS = {1, 255, 65535}
 MOST_CLASSES_BESIDE_A_MASK = 32
 MANY_CLASSES = 32
 MOST_VOXELS = 2**22  # of a box: counting takes some ten times their bytes
 
 
-def class_scores(
-    prediction: Volume,
-    truth: Volume,
-    box: Roi,
-    threshold: float,
-    ignore: int | None,
-    tolerance: float,
-    progress: Progress,
+def evaluate(
+    prediction: VolumeLike,
+    truth: VolumeLike,
+    options: EvaluateOptions | None = None,
+    *,
+    progress: Progress = silent,
+    **changes: Any,
 ) -> Scores:
-    """Compare classes within a box; what a mask means is looked up in the whole volume.
+    """Compare a segmentation with the ground truth; volumes are read in boxes of bounded size.
+
+    Parameters
+    ----------
+    prediction
+        Class numbers, or probabilities of the foreground: floats 0..1, or uint8 that ``segment``
+        wrote as such. For objects: their numbers. Of an OME-Zarr store of ``segment`` the fitting
+        part is taken.
+    truth
+        Class numbers or objects, same shape. A mask of 0 and 255 (or 65535) counts as 0 and 1, here
+        and in the prediction.
+    options
+        How; all defaults when None. Of classes: Dice, IoU and boundary F-score, averaged over the
+        foreground classes of the ground truth; Dice and IoU per slice. Of objects: adapted Rand
+        error, variation of information, matched objects; Dice and IoU of all that is not label 0.
+        For objects ``ignore`` 0 is left out of the adapted Rand error and the variation of
+        information alone; another label N is left out of every score, and the background 0 then
+        counts as one more segment, as it does with None.
+    progress
+        How to show the progress.
+    changes
+        Fields of ``EvaluateOptions``, in place of those in ``options``.
+
+    Returns
+    -------
+    Scores
+        The scores, the number of voxels compared, and what to know before relying on them.
 
     Raises
     ------
     BadInputError
-        If a volume does not hold class numbers or probabilities.
+        If the shapes differ or a volume does not hold what it is taken for.
     """
-    tally = _Tally(BoundaryCounter(tolerance), truth.source)
-    read = _Reader(prediction, truth, threshold, ignore, box)
-    with progress("evaluating", count_bands(read.truth.shape, MOST_VOXELS)) as step:
-        for band in bands(read.truth.shape, tally.boundary.halo, MOST_VOXELS):
+    options = EvaluateOptions.of(options, changes)
+    spans = trained_spans(prediction)
+    guess, real = open_prediction(prediction, options.as_), volume_of(truth)
+    check_same_shape(real, guess)
+    if real.meaning == "probabilities":
+        raise BadInputError(
+            f"{real.source} holds probabilities, expected labels as the ground truth; give them "
+            "second, and labels first"
+        )
+    box = parse_roi(options.roi, real.shape)
+    first, last = box[0].start, box[0].stop
+    if options.as_ == "instances":
+        ignore = 0 if options.ignore == "auto" else options.ignore
+        found = _object_scores(crop(guess, box), crop(real, box), ignore, progress)
+    else:
+        found = _class_scores(guess, real, box, options, progress)
+    seen = tuple((max(a, first), min(b, last)) for a, b in spans if max(a, first) < min(b, last))
+    warnings = (*found.warnings, *voxel_warning(guess, real), *training_warning(seen, last - first))
+    provenance = provenance_of(None, prediction=guess, truth=real)
+    return replace(found, trained_slices=seen, warnings=warnings, provenance=provenance)
+
+
+def _class_scores(
+    prediction: Volume, truth: Volume, box: Roi, options: EvaluateOptions, progress: Progress
+) -> Scores:
+    """Compare classes within a box; what a mask means is searched in the whole volume."""
+    boundary = BoundaryCounter(options.tolerance)
+    total, table = np.zeros((2, MOST_CLASSES, MOST_CLASSES), np.int64)
+    per_slice: list[dict[str, float | None]] = []
+    read = _Reader(prediction, truth, box, options)
+    shape = read.truth.shape
+    with progress("evaluating", count_bands(shape, MOST_VOXELS)) as step:
+        for band in bands(shape, boundary.halo, MOST_VOXELS):
             guess, real, keep = read(band)
             for i, z in enumerate(range(band.z.start, band.z.stop)):
-                tally.add(guess[i], real[i], None if keep is None else keep[i], band.inside)
-                if band.rows.stop == read.truth.shape[1]:
-                    tally.end_slice(box[0].start + z)
+                kept = None if keep is None else keep[i]
+                rows, inner = band.inside, slice(None) if kept is None else kept[band.inside]
+                found = confusion(guess[i][rows][inner], real[i][rows][inner], MOST_CLASSES)
+                table += found
+                present = [int(n) for n in np.flatnonzero(found.any(0) | found.any(1)) if n]
+                boundary.add(guess[i], real[i], kept, rows, present)
+                if band.rows.stop == shape[1]:
+                    scores = scores_of(table)
+                    row = {"z": box[0].start + z, "dice": scores.dice, "iou": scores.iou}
+                    per_slice.append(row)
+                    total += table
+                    table[:] = 0
             step()
-    return replace(
-        tally.scores(), ignore=ignore, threshold=threshold if _is_probability(prediction) else None
+    scores = scores_of(total)
+    outlines = {number: boundary.score(number) for number in scores.per_class}
+    many = len(scores.per_class)
+    hint = (
+        f"{truth.source} holds {many} classes; if these are objects, compare them with --as "
+        "instances"
     )
-
-
-class _Tally:
-    """Counts of the slice at hand and of all slices."""
-
-    def __init__(self, boundary: BoundaryCounter, source: str) -> None:
-        self.boundary = boundary
-        self._source = source
-        self._slice = np.zeros((MOST_CLASSES, MOST_CLASSES), np.int64)
-        self._all = np.zeros_like(self._slice)
-        self._per_slice: list[dict[str, float | None]] = []
-
-    def add(
-        self, guess: NDArray[Any], real: NDArray[Any], keep: NDArray[np.bool_] | None, rows: slice
-    ) -> None:
-        """Count a band of a slice (y, x), of which ``rows`` are new."""
-        inner = slice(None) if keep is None else keep[rows]
-        table = confusion(guess[rows][inner], real[rows][inner], MOST_CLASSES)
-        self._slice += table
-        present = np.flatnonzero(table.any(0) | table.any(1))
-        self.boundary.add(guess, real, keep, rows, [int(number) for number in present if number])
-
-    def end_slice(self, z: int) -> None:
-        """Note the scores of the slice at hand."""
-        found = scores_of(self._slice)
-        self._per_slice.append({"z": z, "dice": found.dice, "iou": found.iou})
-        self._all += self._slice
-        self._slice[:] = 0
-
-    def scores(self) -> Scores:
-        """Return what was found in all slices."""
-        found = scores_of(self._all)
-        outlines = {number: self.boundary.score(number) for number in found.per_class}
-        many = len(found.per_class)
-        hint = f"{self._source} holds {many} classes; if these are objects, compare them with --as instances"
-        return replace(
-            found,
-            boundary=BoundaryScores(self.boundary.tolerance, outlines),
-            per_slice=tuple(self._per_slice),
-            warnings=(hint,) if many > MANY_CLASSES else (),
-        )
+    return replace(
+        scores,
+        boundary=BoundaryScores(boundary.tolerance, outlines),
+        per_slice=tuple(per_slice),
+        warnings=(hint,) if many > MANY_CLASSES else (),
+        ignore=read.ignore,
+        threshold=options.threshold if _is_probability(prediction) else None,
+    )
 
 
 class _Reader:
     """Reads bands of both volumes as class numbers."""
 
     def __init__(
-        self, prediction: Volume, truth: Volume, threshold: float, ignore: int | None, box: Roi
+        self, prediction: Volume, truth: Volume, box: Roi, options: EvaluateOptions
     ) -> None:
         self.prediction, self.truth = crop(prediction, box), crop(truth, box)
-        whole = math.prod(truth.shape) <= LOOKED_THROUGH
-        self._masks = _mask_values(
-            *((prediction, truth) if whole else (self.prediction, self.truth)), ignore
-        )
-        self._threshold, self._ignore, self._first = threshold, ignore, box[0].start
+        self.ignore = None if options.ignore == "auto" else options.ignore
+        self._threshold, self._first = options.threshold, box[0].start
+        # searched in the whole volume, so that a box is read like the volume it lies in
+        whole = math.prod(truth.shape) <= MOST_SEARCHED
+        searched = (prediction, truth) if whole else (self.prediction, self.truth)
+        self._masks = _mask_values(*searched, self.ignore)
 
     def __call__(self, band: Band) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_] | None]:
-        """Return prediction and truth as classes (z, y, x), and which voxels to look at (None: all)."""
+        """Return prediction and ground truth as classes (z, y, x), and the voxels to compare."""
         span = f"slices {self._first + band.z.start}:{self._first + band.z.stop}"
-        real = self.truth.read(band.box)
-        keep = None if self._ignore is None else real != self._ignore
-        foreground, guessed = self._masks
+        real, foreground = self.truth.read(band.box), self._masks[0]
+        keep = None if self.ignore is None else real != self.ignore
         if foreground is not None:
             real = (real == foreground).astype(np.uint8)
         elif keep is not None:
             real = np.where(keep, real, 0)
         check_classes(real, f"{self.truth.source} {span}")
-        guess = _classes(
-            self.prediction, self.prediction.read(band.box), self._threshold, guessed, span
-        )
-        return guess, real, keep
+        return self._guessed(band, span), real, keep
+
+    def _guessed(self, band: Band, span: str) -> NDArray[Any]:
+        values, where = self.prediction.read(band.box), f"{self.prediction.source} {span}"
+        foreground = self._masks[1]
+        if values.dtype.kind == "f":
+            low, high = values.min(), values.max()
+            if not 0 <= low <= high <= 1:  # false for NaN, too
+                raise BadInputError(
+                    f"{where} holds {low:g} to {high:g}, expected probabilities from 0 to 1; "
+                    "give labels as whole numbers"
+                )
+            return (values > self._threshold).astype(np.uint8)
+        if self.prediction.meaning == "probabilities":
+            return (values > self._threshold * 255).astype(np.uint8)
+        if foreground is not None:
+            values = (values == foreground).astype(np.uint8)
+        check_classes(values, where)
+        return values
 
 
 def _mask_values(
     prediction: Volume, truth: Volume, ignore: int | None
 ) -> tuple[int | None, int | None]:
-    """Return the value that means foreground in truth and prediction where they are masks, None where they are classes.
-
-    Looked up in whole volumes up to 2^32 voxels, so that a box is read like the volume it lies in; in the box of larger ones.
-    """
+    """Return what means foreground in ground truth and prediction if they are masks, else None."""
     values = set(unique_values(truth, ignore, most=MOST_CLASSES)) - {0, ignore}
     if len(values) >= MOST_CLASSES:
         raise BadInputError(
-            f"{truth.source} holds more than {MOST_CLASSES - 1} labels, expected class numbers 0 to {MOST_CLASSES - 1}; "
-            "for objects use --as instances"
+            f"{truth.source} holds more than {MOST_CLASSES - 1} labels, expected class numbers "
+            f"0 to {MOST_CLASSES - 1}; for objects use --as instances"
         )
     real = values.pop() if len(values) == 1 and values <= MASKS else None
     if _is_probability(prediction):
@@ -162,8 +201,8 @@ def _mask_values(
     guesses = set(unique_values(prediction, most=MOST_CLASSES)) - {0}
     if real is not None and len(guesses) > MOST_CLASSES_BESIDE_A_MASK:
         raise BadInputError(
-            f"{prediction.source} holds {len(guesses) + 1} values and {truth.source} a mask, expected a mask or a few classes; "
-            "give probabilities as float from 0 to 1"
+            f"{prediction.source} holds {len(guesses) + 1} values and {truth.source} a mask, "
+            "expected a mask or a few classes; give probabilities as float from 0 to 1"
         )
     return real, guesses.pop() if len(guesses) == 1 and guesses <= MASKS else None
 
@@ -172,37 +211,17 @@ def _is_probability(prediction: Volume) -> bool:
     return prediction.dtype.kind == "f" or prediction.meaning == "probabilities"
 
 
-def _classes(
-    prediction: Volume, values: NDArray[Any], threshold: float, foreground: int | None, span: str
-) -> NDArray[Any]:
-    where = f"{prediction.source} {span}"
-    if values.dtype.kind == "f":
-        low, high = values.min(), values.max()
-        if not 0 <= low <= high <= 1:  # false for NaN, too
-            raise BadInputError(
-                f"{where} holds {low:g} to {high:g}, expected probabilities from 0 to 1; give labels as whole numbers"
-            )
-        return (values > threshold).astype(np.uint8)
-    if prediction.meaning == "probabilities":
-        return (values > threshold * 255).astype(np.uint8)
-    if foreground is not None:
-        values = (values == foreground).astype(np.uint8)
-    check_classes(values, where)
-    return values
-
-
-def object_scores(
+def _object_scores(
     prediction: Volume, truth: Volume, ignore: int | None, progress: Progress
 ) -> Scores:
-    """Compare objects; ``ignore`` 0 is left out of the partition scores alone, another label of all.
-
-    Raises
-    ------
-    BadInputError
-        If a volume does not hold whole numbers, 0 or more.
-    """
-    _check_labels(prediction)
-    _check_labels(truth)
+    """Compare objects; ``ignore`` 0 is left out of the partition scores alone, another of all."""
+    for volume in (prediction, truth):
+        if _is_probability(volume):
+            raise BadInputError(
+                f"{volume.source} holds {volume.meaning} of type {volume.dtype}, expected objects "
+                "as whole numbers; give labels, for example of segment --instances components, or "
+                "use --as semantic"
+            )
     counter = PairCounter(ignore or None)
     with progress("evaluating", count_bands(truth.shape)) as step:
         for band in bands(truth.shape):
@@ -210,119 +229,14 @@ def object_scores(
             counter.add(prediction.read(band.box), truth.read(band.box), where)
             step()
     pairs = counter.table()
-    foreground = scores_of(_foreground(pairs))
-    return Scores(
-        dice=foreground.dice,
-        iou=foreground.iou,
-        per_class=foreground.per_class,
+    cell = 2 * (pairs.truth != 0) + (pairs.prediction != 0)
+    counts = [int(pairs.count[cell == number].sum()) for number in range(4)]
+    foreground = scores_of(np.array(counts, np.int64).reshape(2, 2))
+    return replace(
+        foreground,
         voxels=pairs.voxels,
         as_="instances",
         ignore=ignore,
         partition=partition_scores(pairs.without(0) if ignore == 0 else pairs),
         matching=match_objects(pairs),
     )
-
-
-def _foreground(pairs: Pairs) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """Count voxels by whether truth and prediction are an object: entry (t, p)."""
-    cell = 2 * (pairs.truth != 0) + (pairs.prediction != 0)
-    table = [int(pairs.count[cell == number].sum()) for number in range(4)]
-    return np.array(table, np.int64).reshape(2, 2)
-
-
-def _check_labels(volume: Volume) -> None:
-    if volume.meaning == "probabilities" or volume.dtype.kind == "f":
-        raise BadInputError(
-            f"{volume.source} holds {'probabilities' if volume.meaning == 'probabilities' else f'numbers of type {volume.dtype}'}, "
-            "expected objects as whole numbers; give labels, for example of segment --instances components, or use --as semantic"
-        )
-
-
-AS: tuple[ScoresAs, ...] = ("semantic", "instances")
-TOLERANCE = 2.0
-MOST_TOLERANCE = 100
-
-
-def evaluate(
-    prediction: VolumeLike,
-    truth: VolumeLike,
-    *,
-    as_: ScoresAs = "semantic",
-    threshold: float = 0.5,
-    ignore: int | Literal["auto"] | None = "auto",
-    tolerance: float = TOLERANCE,
-    roi: str | None = None,
-    progress: Progress = silent,
-) -> Scores:
-    """Compare a segmentation with the truth, as classes or as objects; volumes are read in boxes of bounded size.
-
-    Parameters
-    ----------
-    prediction
-        Class numbers, or probabilities of the foreground: floats 0..1, or uint8 that ``segment`` wrote as such. For objects: their
-        numbers. Of an OME-Zarr store of ``segment`` the fitting part is taken.
-    truth
-        Class numbers or objects, same shape. A mask of 0 and 255 (or 65535) counts as 0 and 1, here and in the prediction.
-    as_
-        ``semantic``: Dice, IoU and boundary F-score per class, averaged over the foreground classes of the truth; Dice and IoU per slice.
-        ``instances``: adapted Rand error, variation of information, matched objects; Dice and IoU of all that is not label 0.
-    threshold
-        Probability above which a voxel is foreground.
-    ignore
-        Truth label to leave out, None for none; ``auto`` is none for classes and 0 for objects. For objects 0 is left out of the adapted
-        Rand error and the variation of information alone (in matching and Dice it is background, where any object is wrong). Another
-        label N replaces it: N is left out of every score, and the background 0 then counts as one more segment, as it does with None.
-        A predicted 0 where the truth counts is a segment like any other for the adapted Rand error and the variation of information.
-    tolerance
-        How far an outline may lie from the true one, pixels within the slice, 0 to 100.
-    roi
-        ``Z0:Z1,Y0:Y1,X0:X1``, None for all.
-    progress
-        How to show the progress.
-
-    Returns
-    -------
-    Scores
-        The scores, the number of voxels compared, and what to know before believing them.
-
-    Raises
-    ------
-    BadInputError
-        If the shapes differ or a volume does not hold what it is taken for.
-    """
-    if as_ not in AS:
-        raise BadInputError(
-            f"scores as {as_!r} are unknown, expected semantic or instances; choose one"
-        )
-    check_threshold(threshold)
-    _check_tolerance(tolerance)
-    spans = trained_spans(prediction)
-    prediction, truth = open_prediction(prediction, as_), volume_of(truth)
-    check_same_shape(truth, prediction)
-    if truth.meaning == "probabilities":
-        raise BadInputError(
-            f"{truth.source} holds probabilities, expected labels as the truth; give them second, and labels first"
-        )
-    box = parse_roi(roi, truth.shape)
-    first, last = box[0].start, box[0].stop
-    if as_ == "instances":
-        left_out = 0 if ignore == "auto" else ignore
-        found = object_scores(crop(prediction, box), crop(truth, box), left_out, progress)
-    else:
-        left_out = None if ignore == "auto" else ignore
-        found = class_scores(prediction, truth, box, threshold, left_out, tolerance, progress)
-    seen = tuple((max(a, first), min(b, last)) for a, b in spans if max(a, first) < min(b, last))
-    warnings = (
-        *found.warnings,
-        *voxel_warning(prediction, truth),
-        *training_warning(seen, last - first),
-    )
-    made = provenance_of(None, prediction=prediction, truth=truth)
-    return replace(found, trained_slices=seen, warnings=warnings, provenance=made)
-
-
-def _check_tolerance(tolerance: float) -> None:
-    if not 0 <= tolerance <= MOST_TOLERANCE:
-        raise BadInputError(
-            f"the tolerance is {tolerance}, expected 0 to {MOST_TOLERANCE} pixels; use for example {TOLERANCE:g}"
-        )

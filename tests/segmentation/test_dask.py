@@ -22,8 +22,8 @@ TILES = ["--tile", 96, *WORDS]
 IMPATIENT = """
 import sys
 from evenslice.cli import app as cli
-from evenslice.verbs import segment_cluster
-segment_cluster.TIMEOUT_S = 1
+from evenslice.segmentation import cluster
+cluster.TIMEOUT_S = 1
 cli.main(sys.argv[1:])
 """
 
@@ -107,12 +107,14 @@ def refused(*words):
 @pytest.mark.slow
 def test_a_cluster_gives_what_one_process_gives(place, cluster):
     address, _ = cluster
-    with started(*place, "s.zarr", *WORDS, "--scheduler", address, "--json", "told.json") as client:
+    with started(
+        *place, "s.zarr", *WORDS, "--scheduler", address, "--json", "result.json"
+    ) as client:
         assert run(*place, "whole.zarr", *WORDS) == 0  # meanwhile
         _, err = client.communicate(timeout=280)
     assert (client.returncode, err) == (0, "")
     assert_same("s.zarr", "whole.zarr")
-    assert json.loads(Path("told.json").read_text())["complete"]
+    assert json.loads(Path("result.json").read_text())["complete"]
     assert not Path("s.zarr.run").exists()
 
 

@@ -1,0 +1,229 @@
+"""What ``segment`` wrote: the result, read again from its metadata, and windows to look at."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evenslice.evidence.window_view import WindowView
+from evenslice.model.inputs import VolumeLike, parse_roi, volume_of
+from evenslice.model.metadata import corrupt_metadata, spans_in
+from evenslice.options import ScoresAs, SegmentOptions
+from evenslice.segmentation.plan import Plan
+from evenslice.volume.array import Volume, reorder_axes, swap_axis
+from evenslice.volume.tiff import noted_provenance
+from evenslice.volume.windows import read_window
+
+SEGMENTATION = Path("labels", "segmentation")
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What a run did.
+
+    Attributes
+    ----------
+    path
+        What was written.
+    complete
+        False for a shard that left work to others: nothing is there under ``path`` yet.
+    blocks, blocks_left
+        How many blocks there are, and how many others have still to do.
+    plan
+        How it was done.
+    objects
+        How many objects there are; None if none were asked for.
+    blank
+        Blank sections and those that stood in for them: {section: [stand-ins]}.
+    trained_slices
+        Slices of what was written that the model was trained on: [[start, stop], ...].
+    warnings
+        What the user should know.
+    slices
+        S of the model.
+    provenance
+        Command, seed, versions, and hashes of what was read.
+    """
+
+    path: Path
+    complete: bool
+    blocks: int
+    blocks_left: int = 0
+    plan: Plan | None = None
+    objects: int | None = None
+    blank: dict[str, list[int]] = field(default_factory=dict)
+    trained_slices: list[list[int]] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+    slices: int = 0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __fspath__(self) -> str:
+        """Return the path, so that the result can be opened."""
+        return str(self.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it (schema evenslice.segment/1)."""
+        return {
+            "schema": "evenslice.segment/1",
+            "path": str(self.path),
+            "complete": self.complete,
+            "blocks_left": self.blocks_left,
+            **self.metadata(),
+        }
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the file says of itself, as JSON can hold it."""
+        return {
+            "blocks": self.blocks,
+            "plan": None if self.plan is None else self.plan.to_dict(),
+            "objects": self.objects,
+            "blank": self.blank,
+            "trained_slices": self.trained_slices,
+            "warnings": list(self.warnings),
+            "slices": self.slices,
+            "provenance": self.provenance,
+        }
+
+
+def read_result(out: Path, request: dict[str, Any]) -> Segmented | None:
+    """Return the result that lies in a store or TIFF; None if it is not that of this request."""
+    try:
+        if out.is_dir():
+            found = _attributes(out / "zarr.json")["evenslice"]
+        else:
+            provenance = noted_provenance(out)
+            found = provenance.pop("result") | {"provenance": provenance}
+        if found["request"] != json.loads(json.dumps(request)):
+            return None
+        return Segmented(
+            out,
+            True,
+            found["blocks"],
+            plan=Plan.from_dict(found["plan"]),
+            objects=found["objects"],
+            blank=found["blank"],
+            trained_slices=found["trained_slices"],
+            warnings=tuple(found["warnings"]),
+            slices=found["slices"],
+            provenance=found["provenance"],
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def open_prediction(source: VolumeLike, as_: ScoresAs) -> Volume:
+    """Open a prediction; of a store of ``segment`` its labels, or probabilities of one class."""
+    if not isinstance(source, (str, Path)) or not Path(source, SEGMENTATION).is_dir():
+        return volume_of(source)
+    shape = _read(Path(source, "0", "zarr.json")).get("shape", ())  # (c, z, y, x)
+    one = len(shape) == 3 or (len(shape) == 4 and shape[0] == 1)
+    return volume_of(source if as_ == "semantic" and one else Path(source, SEGMENTATION))
+
+
+def trained_spans(source: VolumeLike) -> list[tuple[int, int]]:
+    """Return the spans [z0, z1) that the model was trained on, as a prediction's store says."""
+    if not isinstance(source, (str, Path)):
+        return []
+    path = Path(source)
+    for folder in (path, *path.parents[:2]):
+        found = _attributes(folder / "zarr.json").get("evenslice")
+        if isinstance(found, dict):
+            try:
+                return spans_in(found.get("trained_slices") or [])
+            except (TypeError, ValueError) as error:
+                raise corrupt_metadata(folder, error) from error
+    return []
+
+
+def training_warning(seen: Sequence[tuple[int, int]], slices: int) -> tuple[str, ...]:
+    """Say so when some of the slices compared were trained on."""
+    if not seen:
+        return ()
+    count = len({z for a, b in seen for z in range(a, b)})
+    where = ", ".join(f"{a}:{b}" for a, b in seen)
+    return (
+        f"the model was trained on {count} of the {slices} slices compared (z {where}); its scores "
+        "there say little about new data",
+    )
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    found = _read(path).get("attributes")
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def segmentation_views(
+    volume: VolumeLike,
+    result: Segmented,
+    options: SegmentOptions | None = None,
+    *,
+    count: int = 6,
+    side: int = 320,
+) -> tuple[WindowView, ...]:
+    """Read some windows of a segmentation: raw slices, and what was written for the middle one.
+
+    Parameters
+    ----------
+    volume
+        What was segmented.
+    result
+        What ``segment`` returned, complete.
+    options
+        As they were given to ``segment``: box and axis.
+    count, side
+        How many at most, evenly spaced along the axis that was sliced along, and their side in
+        pixels at most, in the middle of each slice.
+
+    Returns
+    -------
+    tuple of WindowView
+        Predictions are objects where there are any, else probabilities of the foreground, else
+        class numbers.
+    """
+    options = options or SegmentOptions()
+    source, axis = volume_of(volume), options.axis
+    box = reorder_axes(parse_roi(options.roi, source.shape), axis)
+    written = open_prediction(result.path, "semantic" if result.objects is None else "instances")
+    raw, found = swap_axis(source, axis), swap_axis(written, axis)
+    scale = 255.0 if found.meaning == "probabilities" and found.dtype.kind == "u" else 1.0
+    first, depth = box[0].start, box[0].stop - box[0].start
+    y, x = (_middle(part, side) for part in box[1:])
+    there = [
+        slice(part.start - whole.start, part.stop - whole.start)
+        for part, whole in zip((y, x), box[1:], strict=True)
+    ]
+    views = []
+    for n in range(min(count, depth)):
+        z = (2 * n + 1) * depth // (2 * min(count, depth))
+        prediction = found.read((slice(z, z + 1), there[0], there[1]))[0] / scale
+        views.append(
+            WindowView(
+                label=result.path.name,
+                origin=(first + z, y.start, x.start),
+                slices=read_window(raw, first + z, result.slices, y, x),
+                attribution=None,
+                prediction=prediction.astype(np.float32),
+                truth=None,
+                voxel_nm=raw.voxel_nm,
+            )
+        )
+    return tuple(views)
+
+
+def _middle(span: slice, side: int) -> slice:
+    """Return the middle of a span, of ``side`` pixels at most."""
+    size = min(side, span.stop - span.start)
+    start = span.start + (span.stop - span.start - size) // 2
+    return slice(start, start + size)
