@@ -53,26 +53,21 @@ def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
     ``element_size_um`` is in micrometres.
     """
     for name, factor in _ATTRIBUTES.items():
-        if name not in attributes:
-            continue
         factors = [factor] * 3
-        units = attributes.get("units")
-        if name != "element_size_um" and units is not None:
-            words = [
-                w.decode(errors="replace") if isinstance(w, bytes) else str(w)
-                for w in np.atleast_1d(units)
-            ]
-            factors = [
-                UNIT_NM.get(word.strip().lower(), math.nan)
-                for word in (words * 3 if len(words) == 1 else words)
-            ]
-        with contextlib.suppress(TypeError, ValueError):
-            size = checked(
-                [float(s) * f for s, f in zip(np.ravel(attributes[name]), factors, strict=True)]
-            )
+        if name != "element_size_um" and "units" in attributes:
+            factors = [_nm_of(unit) for unit in np.atleast_1d(attributes["units"])]
+            factors = factors * 3 if len(factors) == 1 else factors
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            sides = zip(np.ravel(attributes[name]), factors, strict=True)
+            size = checked([float(side) * unit for side, unit in sides])
             if size is not None:
                 return size
     return None
+
+
+def _nm_of(unit: str | bytes) -> float:
+    word = unit.decode(errors="replace") if isinstance(unit, bytes) else str(unit)
+    return UNIT_NM.get(word.strip().lower(), math.nan)
 
 
 def numbers_of(text: str, name: str) -> list[float]:

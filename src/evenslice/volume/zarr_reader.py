@@ -111,12 +111,13 @@ def levels_of(folder: Path) -> list[Level]:
     multiscale = image.multiscales[0]
     axes = tuple(axis.name.lower() for axis in multiscale.axes)
     units = [UNIT_NM.get(str(getattr(axis, "unit", None)).lower()) for axis in multiscale.axes]
-    whole = _scale(multiscale.coordinateTransformations) or [1.0] * len(axes)
+    shared = _scale(multiscale.coordinateTransformations) or [1.0] * len(axes)
     levels = []
     for dataset in multiscale.datasets:
         own = _scale(dataset.coordinateTransformations) or []
-        scales = zip(axes, own, whole, units, strict=True)
-        sides = {axis: part * all_ * (unit or 0) for axis, part, all_, unit in scales}
+        factors = zip(own, shared, units, strict=True)
+        nm = [scale * common * (unit or 0) for scale, common, unit in factors]
+        sides = dict(zip(axes, nm, strict=True))
         voxel = checked([sides.get(axis, 0) for axis in "zyx"])
         levels.append(Level(folder / dataset.path, dataset.path, axes, voxel))
     return levels
