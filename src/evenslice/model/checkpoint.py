@@ -206,7 +206,7 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
     path = Path(path)
     metadata = read_metadata(path)
     try:
-        fields = dict(metadata["spec"])
+        fields = {**metadata["spec"]}
         spec = ExternalSpec(**fields) if "form" in fields else Spec(**fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise corrupt_metadata(path, error) from error

@@ -23,9 +23,11 @@ from evenslice.model.checkpoint import (
     save_model,
     with_metadata,
 )
+from evenslice.model.exported import image_shape, is_exported, read_exported, write_exported
 from evenslice.model.external import ENDINGS, form_of, load_callable, wrap_external
 from evenslice.model.logits import LogitsAdapter
 from evenslice.model.metadata import corrupt_metadata
+from evenslice.model.onnx_file import OnnxNetwork, read_onnx, write_onnx
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.stem.find import check_kind
 from evenslice.volume.array import Roi, Volume, as_volume
@@ -96,9 +98,6 @@ def _load(source: str, slices: int | None, trust: bool) -> Model:
             f"{source} {'is not a model file' if form is None else found}, expected a .safetensors "
             "of evenslice, package.module:callable, .pt2 or .onnx; check the path"
         )
-    from evenslice.model.exported import image_shape, read_exported
-    from evenslice.model.onnx_file import read_onnx
-
     network, metadata = read_exported(path, trust) if form == "torch-export" else read_onnx(path)
     model = wrap_external(network, form, source, slices, image_shape(network))
     return _with_exported_metadata(model, metadata, source).with_facts(file=path)
@@ -155,17 +154,10 @@ def wrapped_module(module: nn.Module, slices: int | None = None) -> Model:
 
 def save(out: Path, model: Model, force: bool) -> None:
     """Write a model in the form it came in; ``force``: replace a file of that name."""
-    form = model.spec.form if isinstance(model.spec, ExternalSpec) else "evenslice"
-    if form == "torch-export":
-        from evenslice.model.exported import write_exported
-
-        assert isinstance(model.spec, ExternalSpec)
-        write_exported(out, model.network, Path(model.spec.source), model_metadata(model), force)
-    elif form == "onnx":
-        from evenslice.model.onnx_file import OnnxNetwork, write_onnx
-
-        assert isinstance(model.network, OnnxNetwork)
+    if isinstance(model.network, OnnxNetwork):
         write_onnx(out, model.network, model_metadata(model), force)
+    elif isinstance(model.spec, ExternalSpec) and is_exported(model.network):
+        write_exported(out, model.network, Path(model.spec.source), model_metadata(model), force)
     else:
         save_model(out, model, force)
 

@@ -9,7 +9,7 @@ not depend on the order of the slices.
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from evenslice.options import Init, Tie
 from evenslice.volume.windows import check_slices
 
 __all__ = ["INITS", "TIES", "bake_stem", "mirror_stem", "tie_of", "uniform_stem"]
-TIES: tuple[Tie, ...] = ("none", "mirror", "uniform")
+TIES: tuple[Tie, ...] = get_args(Tie)
 CHANNELS = ("in_channels", "_in_channels", "in_chans", "num_channels")
 
 

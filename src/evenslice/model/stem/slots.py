@@ -1,5 +1,7 @@
 """The weights of slots: how a stem gets them, and how far they are from symmetric."""
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 
@@ -7,7 +9,7 @@ from evenslice.errors import BadInputError
 from evenslice.model.stem.find import Stem
 from evenslice.options import Init
 
-INITS: tuple[Init, ...] = ("rgb", "green", "red", "blue", "mean", "green-matched", "random")
+INITS: tuple[Init, ...] = get_args(Init)
 UNIFORM: tuple[Init, ...] = ("green", "red", "blue", "mean", "green-matched")
 EQUAL = 1e-5  # relative difference of weights that are taken for equal
 
