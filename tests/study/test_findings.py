@@ -15,9 +15,8 @@ from evenslice import save_volume
 from evenslice.errors import BadInputError
 from evenslice.options import validated
 from evenslice.study.findings import findings_of
-from evenslice.study.folder import as_csv
 from evenslice.study.plan import StudyTable
-from evenslice.study.run import study
+from evenslice.study.run import as_csv, study
 
 TEXT = """
 name = "tiny"

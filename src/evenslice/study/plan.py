@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,22 +120,20 @@ class Cell:
         """The treatment in a few words: the init, and what differs from plain training."""
         options = self.options
         words: list[str] = ["random weights" if options.weights == "none" else options.init]
-        words += [f"{options.tie} tie"] if options.tie != "none" else []
-        words += ["reverse-z"] if options.reverse_z else []
-        words += (
-            [f"augment {options.augment}"]
-            if options.augment != "flips" and "augment" in self.varied
-            else []
-        )
+        if options.tie != "none":
+            words.append(f"{options.tie} tie")
+        if options.reverse_z:
+            words.append("reverse-z")
+        if options.augment != "flips" and "augment" in self.varied:
+            words.append(f"augment {options.augment}")
         return ", ".join(words)
 
     @property
     def network(self) -> str:
         """Architecture and encoder, with the weights where a study compares several."""
         name = f"{self.options.arch} {self.options.encoder}"
-        return (
-            f"{name} ({self.weights})" if self.several and self.options.weights != "none" else name
-        )
+        named = self.several and self.options.weights != "none"
+        return f"{name} ({self.weights})" if named else name
 
     @property
     def context(self) -> str:
@@ -147,19 +146,13 @@ class Cell:
     @property
     def name(self) -> str:
         """A readable name for its folder, unique over studies; defaults do not count."""
-        asked = self.options.model_dump(exclude={"weights"}, exclude_defaults=True) | {
-            "weights": self.weights
-        }
+        options = self.options
+        asked = options.model_dump(exclude={"weights"}, exclude_defaults=True)
+        asked |= {"weights": self.weights}
         audit = self.audit.model_dump(exclude_defaults=True)
         text = json.dumps([asked, self.dataset, audit], sort_keys=True, default=str)
-        words = [
-            self.options.arch,
-            self.options.encoder,
-            self.treatment,
-            self.dataset,
-            f"seed{self.options.seed}",
-        ]
-        plain = "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words)
+        words = [options.arch, options.encoder, self.treatment, self.dataset]
+        plain = "-".join(re.sub(r"\W", "_", word) for word in [*words, f"seed{options.seed}"])
         return f"{plain[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
