@@ -29,22 +29,25 @@ def main(folder: Path, out: Path) -> None:
     }
     figure, axes = plt.subplots(3, 3, figsize=(7.2, 7.6), layout="constrained")
     for row, (label, found) in enumerate([("raw", audits["rgb"]), *audits.items()]):
-        look, method = found.views[0], found.methods["gradient"]
-        top = np.percentile(look.attribution, 99.5)
+        window, method = found.views[0], found.methods["gradient"]
+        top = np.percentile(window.attribution, 99.5)
         for slot, axis in enumerate(axes[row]):
             if label == "raw":
                 axis.imshow(
-                    look.slices[slot], cmap="gray", vmin=look.slices.min(), vmax=look.slices.max()
+                    window.slices[slot],
+                    cmap="gray",
+                    vmin=window.slices.min(),
+                    vmax=window.slices.max(),
                 )
                 axis.set_title(NAMES[slot])
             else:
-                axis.imshow(look.attribution[slot], cmap="magma", vmin=0, vmax=top)
+                axis.imshow(window.attribution[slot], cmap="magma", vmin=0, vmax=top)
                 axis.set_xlabel(f"share {method.shares[slot].value:.3f}")
             axis.set_xticks([])
             axis.set_yticks([])
         index = method.index
-        words = "" if label == "raw" or index is None else f"\nmirror index {index.value:+.3f}"
-        axes[row, 0].set_ylabel(label + words)
+        text = "" if label == "raw" or index is None else f"\nmirror index {index.value:+.3f}"
+        axes[row, 0].set_ylabel(label + text)
     figure.savefig(out, dpi=110)
 
 
