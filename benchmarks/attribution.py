@@ -18,12 +18,16 @@ from captum.attr import IntegratedGradients, Saliency, ShapleyValues
 
 from evenslice import build_model
 from evenslice.data.phantom import phantom
-from evenslice.evidence.gradients import explaining, integrated_gradients
-from evenslice.evidence.measure import Question, examine
-from evenslice.evidence.network import ModelOnVolume, at_once_for
-from evenslice.evidence.perturbation import ablate_slots
+from evenslice.evidence.attribution import ablate_slots, integrated_gradients
+from evenslice.evidence.measure import examine
+from evenslice.evidence.model_on_volume import (
+    ModelOnVolume,
+    batch_size_for,
+    explained_target,
+    explaining,
+)
 from evenslice.evidence.sampling import SampledWindow, slice_orders
-from evenslice.evidence.target import decision
+from evenslice.options import AuditOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
 
@@ -37,14 +41,14 @@ def scene_of(slices, side, windows, device):
     norm = estimate(volume)
     model = build_model(weights="none", init="rgb", slices=slices)
     module = model.module.eval().to(device)
-    at_once = at_once_for(module, device, (slices, side, side), model.stride)
-    scene = ModelOnVolume(module, model.stride, slices, volume, norm, norm.mean[0], device, at_once)
+    batch = batch_size_for(module, device, (slices, side, side), model.stride)
+    scene = ModelOnVolume(module, model.stride, slices, volume, norm, norm.mean[0], device, batch)
     return scene, [raw[z : z + slices] for z in range(windows)]
 
 
 def coefficients_of(scene, pair):
     """Fix the margin of a pair: one decision for both."""
-    return decision(scene.logits(pair).mean(0, keepdim=True)).expand(2, -1, -1, -1)
+    return explained_target(scene.logits(pair).mean(0, keepdim=True)).expand(2, -1, -1, -1)
 
 
 def margins(scene, pair, coefficients):
@@ -61,7 +65,7 @@ def ours(name, scene, raw, pair, coefficients):
     with explaining(scene.module):
         if name == "gradient":
             site = SampledWindow(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
-            (found,) = examine(scene, Question(("gradient",)), [(site, raw)])
+            (found,) = examine(scene, AuditOptions(methods=("gradient",)), [(site, raw)])
             return shares(torch.from_numpy(found.importance["gradient"]))
         full = margins(scene, pair, coefficients)
         if name == "integrated-gradients":
@@ -81,7 +85,7 @@ def captums(name, scene, raw, pair, coefficients, steps=50):
     if name == "gradient":
         pair = scene.normalised(raw[slice_orders(scene.slices)])
         with torch.no_grad():
-            coefficients = decision(network(pair).mean(0, keepdim=True))
+            coefficients = explained_target(network(pair).mean(0, keepdim=True))
     one = coefficients[:1]
 
     def explained(x):

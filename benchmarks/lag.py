@@ -15,7 +15,7 @@ import torch
 
 from evenslice import audit, train
 from evenslice.data.phantom import phantom
-from evenslice.evidence.change import predict_windows, window_scores
+from evenslice.evidence.recalibrate import predict_windows, window_scores
 from evenslice.labels.targets import Target
 from evenslice.model.stem.find import find_stems
 from evenslice.options import TrainOptions

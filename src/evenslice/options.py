@@ -234,8 +234,8 @@ class AuditOptions(ModelOptions):
         "reversal", "latin also measures all cyclic shifts: are all slots alike?"
     )
     roi: str | None = option(None, "Only this box of the volume.", metavar="Z0:Z1,Y0:Y1,X0:X1")
-    margin: float = option(0.05, "Mirror pairs within +-margin count as symmetric.")
-    confidence: float = option(0.95, "Confidence of the intervals.")
+    margin: float = option(0.05, "Mirror pairs within +-margin count as symmetric.", gt=0, lt=1)
+    confidence: float = option(0.95, "Confidence of the intervals.", gt=0, lt=1)
     device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
 
 

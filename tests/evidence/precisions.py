@@ -1,12 +1,11 @@
-"""Shares and scores computed again with plain torch in a precision of choice, apart from the code that is measured."""
+"""Shares and scores computed again with plain torch in a precision of choice."""
 
 import copy
 
 import numpy as np
 import torch
 
-from evenslice.evidence.network import read_sites
-from evenslice.evidence.sampling import plan_sites
+from evenslice.evidence.sampling import draw_windows, read_windows
 
 TILE, WINDOWS = 64, 6
 TYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16}
@@ -14,12 +13,12 @@ TYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloa
 
 def windows_of(volume, model, seed=0):
     """Return the raw windows (S, y, x) that an audit of six windows of 64 pixels reads."""
-    sites = plan_sites(volume.shape, model.slices, TILE, WINDOWS, seed, model.stride, model.size)
-    return [raw for _, raw in read_sites(volume, model.slices, sites)]
+    drawn = draw_windows(volume, model.slices, TILE, WINDOWS, seed, model.stride, model.size)
+    return [raw for _, raw in read_windows(volume, model.slices, drawn)]
 
 
 def shares_in(model, windows, precision, baseline):
-    """Return by method the mean share of every slot, float64 (S,), with network and pixels in a precision."""
+    """Return by method the mean share of every slot, float64 (S,), computed in a precision."""
     kind, network = TYPES[precision], copy.deepcopy(model.module).to(TYPES[precision]).eval()
     mean, std = np.float64(model.normalisation.mean[0]), np.float64(model.normalisation.std[0])
 

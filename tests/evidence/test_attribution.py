@@ -1,20 +1,32 @@
-"""Gradients: what is known of linear models, of paths that can be integrated by hand, and what captum finds."""
+"""Attribution: linear models, paths and games that can be solved by hand, and what captum finds."""
 
+from itertools import permutations
+
+import captum.attr
 import numpy as np
 import pytest
 import torch
-from captum.attr import InputXGradient, IntegratedGradients, Saliency
-from scenes import asked, bent, linear, scene_of
+from small_networks import curved, explained, linear, on_volume
 from torch import nn
 
-from evenslice.evidence.gradients import (
-    explaining,
+from evenslice.errors import BadInputError
+from evenslice.evidence.attribution import (
+    METHODS,
+    ablate_slots,
+    centre_copies,
+    check_methods,
+    default_methods,
     gradient,
     input_x_gradient,
     integrated_gradients,
+    runs_needed,
+    shapley_weights,
     smoothgrad,
 )
 from evenslice.evidence.sampling import slice_orders
+from evenslice.volume.normalisation import Normalisation
+
+WEIGHTS = [1.0, -2.0, 0.5]
 
 
 @pytest.fixture(autouse=True)
@@ -22,63 +34,58 @@ def _seeded():
     torch.manual_seed(0)
 
 
-def test_a_linear_model_shares_as_its_weights():
-    scene, x = scene_of(linear([1.0, -2.0, 0.5])), torch.randn(5, 3, 8, 9)
-    found = gradient(scene, x, asked(scene, x)[0])
-    torch.testing.assert_close(found.sum((2, 3)), 72 * torch.tensor([[1.0, 2.0, 0.5]] * 5))
+class Function(nn.Module):
+    """A network that is a function of the window."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
 
 
-def test_two_opposite_classes_share_alike():
-    scene, x = scene_of(linear([1.0, -2.0, 0.5], classes=2)), torch.randn(2, 3, 8, 9)
-    found = gradient(scene, x, asked(scene, x)[0])
-    torch.testing.assert_close(found.sum((2, 3)) / 72, 2 * torch.tensor([[1.0, 2.0, 0.5]] * 2))
+@pytest.mark.parametrize("classes", [1, 2])
+def test_the_gradient_of_a_linear_model_is_its_weights(classes):
+    subject, x = on_volume(linear(WEIGHTS, classes=classes)), torch.randn(5, 3, 8, 9)
+    found = gradient(subject, x, explained(subject, x)[0])
+    expected = classes * 72 * torch.tensor([[1.0, 2.0, 0.5]] * 5)
+    torch.testing.assert_close(found.sum((2, 3)), expected)
 
 
 def test_a_linear_model_integrates_to_weight_times_distance():
-    scene, x = scene_of(linear([1.0, -2.0, 0.5]), baseline=0.25), torch.randn(4, 3, 8, 9)
-    coefficients, full = asked(scene, x)
-    found = integrated_gradients(scene, x, coefficients, 2, full)
-    expected = (x - 0.25) * torch.tensor([1.0, -2.0, 0.5])[:, None, None] * coefficients
+    subject, x = on_volume(linear(WEIGHTS), baseline=0.25), torch.randn(4, 3, 8, 9)
+    coefficients, margins = explained(subject, x)
+    found = integrated_gradients(subject, x, coefficients, 2, margins)
+    expected = (x - 0.25) * torch.tensor(WEIGHTS)[:, None, None] * coefficients
     torch.testing.assert_close(found.attribution, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        input_x_gradient(scene, x, coefficients), expected, rtol=1e-4, atol=1e-5
-    )
-    assert found.steps == 8  # twice four: nothing moved
+    alone = input_x_gradient(subject, x, coefficients)
+    torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-5)
+    assert found.steps == 8  # twice four: no share changed
     assert found.incompleteness.max() < 1e-5
 
 
-def test_a_path_that_bends_is_followed_until_the_shares_stand_still():
-    class Cubed(nn.Module):
-        def forward(self, x):
-            return (x[:, :1] ** 5 + x[:, 1:2] + 0.5 * x[:, 2:]) * torch.ones(1)
-
-    scene, x = scene_of(Cubed(), at_once=2), 1 + torch.rand(2, 3, 4, 4)
-    coefficients, full = asked(scene, x)
-    found = integrated_gradients(scene, x, coefficients, 1, full)
+def test_a_curved_path_is_refined_until_the_shares_stop_changing():
+    power = Function(lambda x: (x[:, :1] ** 5 + x[:, 1:2] + 0.5 * x[:, 2:]) * torch.ones(1))
+    subject, x = on_volume(power, batch=2), 1 + torch.rand(2, 3, 4, 4)
+    coefficients, margins = explained(subject, x)
+    found = integrated_gradients(subject, x, coefficients, 1, margins)
     sums = found.attribution.sum((2, 3)).numpy()
-    np.testing.assert_allclose(
-        sums[:, 0], (x[:, 0] ** 5).sum((1, 2)), rtol=0.01
-    )  # of 5 x^4 from 0 to x
+    fifth = (x[:, 0] ** 5).sum((1, 2))  # the integral of 5 x^4 from 0 to x
+    np.testing.assert_allclose(sums[:, 0], fifth, rtol=0.01)
     np.testing.assert_allclose(sums[:, 1], x[:, 1].sum((1, 2)), rtol=1e-5)
     assert 8 < found.steps <= 64
     assert 0 < found.incompleteness.max() < 0.01
 
 
-def test_a_window_that_stands_still_is_left_while_others_are_followed():
-    class Kinked(nn.Module):
-        def forward(self, x):
-            return (4 * x[:, :1] - 1.37).relu() + x[:, 1:2] + 0.5 * x[:, 2:]
-
-    scene = scene_of(Kinked(), at_once=8)
-    x = torch.full(
-        (4, 3, 2, 2), 0.1
-    )  # two windows of two arrangements; the first never reaches the kink
+def test_a_window_that_is_done_is_left_while_others_are_refined():
+    kinked = Function(lambda x: (4 * x[:, :1] - 1.37).relu() + x[:, 1:2] + 0.5 * x[:, 2:])
+    subject = on_volume(kinked, batch=8)
+    # Two windows of two arrangements; the first never reaches the kink.
+    x = torch.full((4, 3, 2, 2), 0.1)
     x[2:] = torch.tensor([1.0, 1.1])[:, None, None, None]
-    coefficients, full = asked(scene, x)
-    together = integrated_gradients(scene, x, coefficients, 2, full)
+    coefficients, margins = explained(subject, x)
+    together = integrated_gradients(subject, x, coefficients, 2, margins)
     alone = [
-        integrated_gradients(scene, x[p], coefficients[p], 2, full[p])
-        for p in (slice(0, 2), slice(2, 4))
+        integrated_gradients(subject, x[part], coefficients[part], 2, margins[part])
+        for part in (slice(0, 2), slice(2, 4))
     ]
     assert alone[0].steps == 8 < alone[1].steps == together.steps
     torch.testing.assert_close(together.attribution, torch.cat([one.attribution for one in alone]))
@@ -86,70 +93,173 @@ def test_a_window_that_stands_still_is_left_while_others_are_followed():
 
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning")
 @pytest.mark.parametrize("classes", [1, 3])
-def test_captum_finds_the_same(classes):
-    network, x = bent(classes=classes).double(), torch.randn(2, 3, 10, 11, dtype=torch.float64)
-    scene = scene_of(network)
-    coefficients, full = asked(scene, x)
+def test_captum_finds_the_same_gradients(classes):
+    network, x = curved(classes=classes).double(), torch.randn(2, 3, 10, 11, dtype=torch.float64)
+    subject = on_volume(network)
+    coefficients, margins = explained(subject, x)
 
-    def explained(inputs):
+    def number(inputs):
         return (coefficients.repeat(len(inputs) // 2, 1, 1, 1) * network(inputs)).sum((1, 2, 3))
 
-    def close(found, expected, near):
-        torch.testing.assert_close(
-            found, expected, rtol=near, atol=near * float(expected.abs().max())
-        )
+    def assert_close(found, expected, near):
+        expected = expected.detach()
+        near_zero = near * float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=near, atol=near_zero)
 
-    close(gradient(scene, x, coefficients), Saliency(explained).attribute(x.clone()).detach(), 1e-9)
-    close(
-        input_x_gradient(scene, x, coefficients),
-        InputXGradient(explained).attribute(x.clone()).detach(),
-        1e-9,
-    )
-    theirs = IntegratedGradients(explained).attribute(
+    saliency = captum.attr.Saliency(number).attribute(x.clone())
+    assert_close(gradient(subject, x, coefficients), saliency, 1e-9)
+    product = captum.attr.InputXGradient(number).attribute(x.clone())
+    assert_close(input_x_gradient(subject, x, coefficients), product, 1e-9)
+    theirs = captum.attr.IntegratedGradients(number).attribute(
         x.clone(), n_steps=200, method="gausslegendre"
     )
-    ours = integrated_gradients(scene, x, coefficients, 2, full).attribution
-    theirs = theirs.detach()
-    close(ours, theirs, 0.01)
-    shares = [a.abs().sum((2, 3)) / a.abs().sum((1, 2, 3))[:, None] for a in (ours, theirs)]
+    ours = integrated_gradients(subject, x, coefficients, 2, margins).attribution
+    assert_close(ours, theirs, 0.01)
+    sizes = [found.detach().abs() for found in (ours, theirs)]
+    shares = [size.sum((2, 3)) / size.sum((1, 2, 3))[:, None] for size in sizes]
     assert float((shares[0] - shares[1]).abs().max()) < 0.002
 
 
-def test_smoothgrad_turns_its_noise_with_the_slices():
-    scene, x = scene_of(bent(seed=1)), torch.randn(1, 3, 8, 8)
-    pair = torch.cat([x, x.flip(1)])
-    coefficients = asked(scene, pair)[0][:1].expand(2, -1, -1, -1)
-    one = smoothgrad(scene, pair, coefficients, slice_orders(3), 0)
-    back = smoothgrad(scene, pair.flip(0), coefficients, slice_orders(3), 0)
+@pytest.mark.parametrize("classes", [1, 3])
+def test_captum_finds_the_same_ablation_and_shapley_values_at_a_pixel(classes):
+    network, x = curved(classes=classes).double(), torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    subject = on_volume(network, baseline=0.3)
+    one = torch.zeros_like(explained(subject, x)[0])
+    one[..., 2, 4] = explained(subject, x)[0][..., 2, 4]
+    found = ablate_slots(subject, x, one, (one * network(x)).sum(1), exact=True)
+    slots = torch.arange(3)[None, :, None, None].repeat(1, 1, 6, 6)
+    for method, ours in (("ShapleyValues", found.shapley), ("FeatureAblation", found.ablation)):
+        explainer = getattr(captum.attr, method)(lambda x: (one * network(x)).sum((1, 2, 3)))
+        baseline = torch.full_like(x, 0.3)
+        theirs = explainer.attribute(x, baselines=baseline, feature_mask=slots)
+        np.testing.assert_allclose(ours[0], theirs[0, :, 0, 0].abs(), rtol=1e-5)
+
+
+def test_the_noise_of_smoothgrad_is_arranged_with_the_slices():
+    subject, x = on_volume(curved(seed=1)), torch.randn(1, 3, 8, 8)
+    pair, orders = torch.cat([x, x.flip(1)]), slice_orders(3)
+    coefficients = explained(subject, pair)[0][:1].expand(2, -1, -1, -1)
+    one = smoothgrad(subject, pair, coefficients, orders, 0)
+    back = smoothgrad(subject, pair.flip(0), coefficients, orders, 0)
     torch.testing.assert_close(one, back.flip(0), rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(one, smoothgrad(scene, pair, coefficients, slice_orders(3), 1))
-    flat = scene_of(linear([1.0, -2.0, 0.5]))
-    torch.testing.assert_close(
-        smoothgrad(flat, pair, coefficients, slice_orders(3), 0).mean((2, 3)),
-        torch.tensor([[1.0, 2.0, 0.5]] * 2),
-    )
+    assert not torch.allclose(one, smoothgrad(subject, pair, coefficients, orders, 1))
+    flat = smoothgrad(on_volume(linear(WEIGHTS)), pair, coefficients, orders, 0)
+    torch.testing.assert_close(flat.mean((2, 3)), torch.tensor([[1.0, 2.0, 0.5]] * 2))
 
 
-def test_the_parts_that_go_through_together_do_not_matter():
+def test_the_batch_does_not_matter():
     x = torch.randn(5, 3, 8, 8)
-    one, other = (scene_of(bent(), at_once=n) for n in (1, 5))
-    coefficients, full = asked(one, x)
+    one, other = (on_volume(curved(), batch=n) for n in (1, 5))
+    coefficients, margins = explained(one, x)
     torch.testing.assert_close(gradient(one, x, coefficients), gradient(other, x, coefficients))
-    a, b = (integrated_gradients(s, x, coefficients, 1, full) for s in (one, other))
+    a, b = (integrated_gradients(s, x, coefficients, 1, margins) for s in (one, other))
     torch.testing.assert_close(a.attribution, b.attribution)
 
 
-def test_the_network_is_left_as_it_was():
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, 1, 1)
-    ).train()
-    model[1].eval()
-    model[3].weight.requires_grad_(False)
-    with explaining(model):
-        assert not any(p.requires_grad for p in model.parameters())
-        assert not any(m.training for m in model.modules())
-    assert [m.training for m in model.modules()] == [True, True, False, True, True]
-    assert [p.requires_grad for p in model.parameters()] == [True, True, True, True, False, True]
-    with pytest.raises(RuntimeError, match="stop"), explaining(model):
-        raise RuntimeError("stop")
-    assert model.training
+@pytest.mark.parametrize("weights", [WEIGHTS, [0.1, 0.2, 1.0, -0.2, 0.3], [2.0]])
+def test_an_ablated_linear_model_loses_weight_times_distance(weights):
+    slices = len(weights)
+    subject = on_volume(linear(weights, bias=0.3), slices, baseline=0.25)
+    x = torch.randn(3, slices, 8, 9)
+    found = ablate_slots(subject, x, *explained(subject, x), exact=True)
+    expected = ((x - 0.25) * torch.tensor(weights)[:, None, None]).abs().double().sum((2, 3))
+    np.testing.assert_allclose(found.ablation, expected, rtol=1e-4)
+    np.testing.assert_allclose(found.shapley, expected, rtol=1e-4)
+    assert found.incompleteness.max() < 1e-9
+
+
+def test_a_slot_that_moves_half_of_the_pixels_up_and_half_down_counts():
+    """The change of the sum over pixels would be 0: why importance is summed over pixels."""
+    subject = on_volume(linear([0.0, 1.0, 1.0], bias=5.0))
+    x = torch.zeros(1, 3, 1, 2)
+    x[0, 2, 0] = torch.tensor([1.0, -1.0])
+    coefficients, margins = explained(subject, x)
+    assert float(margins.sum()) == 10.0  # as without the slot
+    found = ablate_slots(subject, x, coefficients, margins, exact=True)
+    np.testing.assert_allclose(found.ablation, [[0.0, 0.0, 2.0]], atol=1e-9)
+    np.testing.assert_allclose(found.shapley, [[0.0, 0.0, 2.0]], atol=1e-9)
+
+
+def test_a_product_is_divided_between_its_factors():
+    product = Function(lambda x: x[:, :1] * x[:, 2:] + 0 * x[:, 1:2])
+    subject, x = on_volume(product), torch.tensor([3.0, 7.0, 2.0]).view(1, 3, 1, 1)
+    found = ablate_slots(subject, x, *explained(subject, x), exact=True)
+    assert found.shapley.tolist() == [[3.0, 0.0, 3.0]]
+    assert found.ablation.tolist() == [[6.0, 0.0, 6.0]]
+
+
+@pytest.mark.parametrize("slices", [1, 3, 5])
+def test_shapley_weights_are_those_of_all_orders(slices):
+    game = np.random.default_rng(0).normal(size=2**slices)
+    found, expected = np.zeros(slices), np.zeros(slices)
+    for members in range(2**slices):
+        found += game[members] * np.array(shapley_weights(members, slices))
+    orders = list(permutations(range(slices)))
+    for order in orders:
+        inside = 0
+        for slot in order:
+            expected[slot] += (game[inside | 1 << slot] - game[inside]) / len(orders)
+            inside |= 1 << slot
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_copies_of_the_centre_change_nothing_where_slices_are_alike():
+    subject = on_volume(curved(5), 5, Normalisation((10.0,), (3.0,)))
+    raw = np.random.default_rng(0).normal(10, 3, (2, 5, 8, 8))
+    raw[0] = raw[0, 2]
+    found = centre_copies(subject, raw, *explained(subject, subject.normalised(raw)))
+    assert found[0].max() < 1e-5
+    assert found[1, 2] == 0
+    assert (found[1, [0, 1, 3, 4]] > 0.1).all()
+
+
+def test_a_linear_model_loses_the_difference_to_the_centre():
+    subject = on_volume(linear(WEIGHTS), norm=Normalisation((10.0,), (2.0,)))
+    raw = np.random.default_rng(0).normal(10, 3, (2, 3, 8, 8))
+    found = centre_copies(subject, raw, *explained(subject, subject.normalised(raw)))
+    for slot, weight in ((0, 1.0), (2, 0.5)):
+        expected = weight * np.abs(raw[:, slot] - raw[:, 1]).sum((1, 2)) / 2
+        np.testing.assert_allclose(found[:, slot], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("methods", "slices", "runs"),
+    [
+        (["ablation"], 3, 3),
+        (["ablation", "shapley", "ablation-copy"], 3, 7 + 2),
+        (["shapley"], 9, 511),
+        (["gradient"], 3, 0),
+    ],
+)
+def test_runs_are_counted(methods, slices, runs):
+    assert runs_needed(methods, slices) == runs
+
+
+def test_methods_are_taken_once_each_in_the_order_asked():
+    asked = ["gradient", "reversal", "ablation", "gradient"]
+    assert check_methods(asked, 3, True) == ("gradient", "ablation")
+    assert check_methods(["reversal"], 3, True) == ()
+    assert check_methods(METHODS, 3, True) == METHODS
+
+
+def test_default_methods_follow_the_model():
+    assert default_methods(3, True) == METHODS[:5]
+    assert "shapley" not in default_methods(7, True)
+    assert "ablation-copy" not in default_methods(1, True)
+    assert default_methods(3, False) == METHODS[:3]
+
+
+@pytest.mark.parametrize(
+    ("methods", "slices", "differentiable", "message"),
+    [
+        (["zebra", "apple", "gradient"], 3, True, "apple, zebra is unknown, expected reversal"),
+        ([], 3, True, r"\(none\) is unknown"),
+        (["gradient", "ablation"], 3, False, "gradient needs gradients, .* expected ablation"),
+        (["ablation-copy"], 1, True, "expected a model of 3 slices or more"),
+    ],
+)
+def test_methods_that_the_model_does_not_allow_are_refused(
+    methods, slices, differentiable, message
+):
+    with pytest.raises(BadInputError, match=message):
+        check_methods(methods, slices, differentiable)

@@ -1,4 +1,4 @@
-"""The certificate and the batch norms measured anew."""
+"""The certificate, BatchNorm statistics recalibrated, and the change of the output."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,12 @@ from torch import nn
 
 from evenslice import mirror_stem
 from evenslice.evidence.certificate import certify
-from evenslice.evidence.change import output_change, predict_windows, window_scores
-from evenslice.evidence.recalibrate import recalibrate
+from evenslice.evidence.recalibrate import (
+    output_change,
+    predict_windows,
+    recalibrate,
+    window_scores,
+)
 from evenslice.labels.targets import Target
 from evenslice.model.spec import Model, Spec
 from evenslice.volume.normalisation import Normalisation
@@ -22,7 +26,7 @@ def linear(weights, norm=None):
     )
 
 
-def test_an_even_model_is_certified_and_a_leaning_one_is_not():
+def test_a_symmetric_model_is_certified_and_an_asymmetric_one_is_not():
     assert certify(linear([0.5, 2.0, 0.5])).symmetric
     found = certify(linear([0.5, 2.0, 0.6]))
     assert not found.symmetric
@@ -30,7 +34,8 @@ def test_an_even_model_is_certified_and_a_leaning_one_is_not():
 
 
 def test_the_response_by_hand():
-    # One slot counts: f(x) = x0, f(reverse x) = x2, on a window of 1, 0, -3 in normalised units: |1 + 3| / 1 ... but noise is looked at, too.
+    # One slot counts: f(x) = x0, f(reverse x) = x2, on a window of 1, 0, -3 in normalised units:
+    # |1 + 3| / 1, or more, by noise.
     raw = np.stack([np.full((64, 64), v) for v in (120.0, 100.0, 40.0)])
     model = linear([1.0, 0.0, 0.0])
     assert certify(model, [raw]).float64 >= 4.0
@@ -60,7 +65,7 @@ def test_real_networks_are_certified_after_the_mirror_average(make_model, grey):
     assert next(model.module.parameters()).dtype == torch.float32
 
 
-def test_batch_norms_are_measured_anew_by_hand():
+def test_batch_norm_statistics_by_hand():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
     network[0].running_mean.fill_(9.0)
     windows = [np.random.default_rng(n).normal(100, 20, (3, 16, 16)) for n in range(4)]
@@ -76,12 +81,10 @@ def test_batch_norms_are_measured_anew_by_hand():
 
 
 def test_networks_without_batch_norm_are_left_alone():
-    assert (
-        recalibrate(nn.Conv2d(3, 1, 1), 1, Normalisation((0.0,), (1.0,)), [np.ones((3, 8, 8))]) == 0
-    )
-    network = nn.BatchNorm2d(3)
+    norm, network = Normalisation((0.0,), (1.0,)), nn.BatchNorm2d(3)
+    assert recalibrate(nn.Conv2d(3, 1, 1), 1, norm, [np.ones((3, 8, 8))]) == 0
     network.running_mean.fill_(2.0)
-    assert recalibrate(network, 1, Normalisation((0.0,), (1.0,)), []) == 0
+    assert recalibrate(network, 1, norm, []) == 0
     assert network.running_mean[0] == 2.0
 
 

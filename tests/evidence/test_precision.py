@@ -1,4 +1,4 @@
-"""Rounding does not decide: shares and scores in float32 and bfloat16 beside the same in float64, with stated tolerances."""
+"""Rounding does not decide: shares and scores in float32 and bfloat16 beside float64."""
 
 import numpy as np
 import pytest

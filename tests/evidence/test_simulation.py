@@ -1,4 +1,4 @@
-"""What the intervals and verdicts promise, by simulation through the functions that the audit uses."""
+"""What intervals and verdicts promise, by simulation through the functions of the audit."""
 
 import importlib.util
 from pathlib import Path

@@ -7,14 +7,18 @@ import pytest
 from scipy import stats
 
 from evenslice.evidence.stats import (
+    LOOKS,
     TOO_FEW,
     Interval,
+    confidence_each,
+    is_decided,
     method_verdict,
     overall_verdict,
+    planned_looks,
     ratio_interval,
 )
 
-EVEN, LATER, EARLIER, WIDE = (
+NEAR, LATER, EARLIER, WIDE = (
     Interval(0.0, -0.01, 0.01),
     Interval(0.2, 0.1, 0.3),
     Interval(-0.2, -0.3, -0.1),
@@ -45,7 +49,7 @@ def test_few_blocks_of_equal_weight_give_the_t_interval():
 
 
 def test_from_twelve_blocks_on_it_is_the_studentised_bootstrap():
-    """Against the textbook, written out: resample, studentise, take quantiles at the widened level."""
+    """Against the textbook, written out: resample, studentise, quantiles at the widened level."""
     values = np.random.default_rng(1).exponential(size=20)
     found = interval(values, seed=3)
     rng = np.random.default_rng(8)
@@ -53,7 +57,7 @@ def test_from_twelve_blocks_on_it_is_the_studentised_bootstrap():
     studentised = (draws.mean(1) - values.mean()) / (draws.std(1, ddof=1) / math.sqrt(20))
     level = 2 * stats.norm.cdf(stats.norm.ppf(0.975) * 20 / 19) - 1
     low, high = np.quantile(studentised, [(1 - level) / 2, (1 + level) / 2])
-    # a resample's error divides by n (n - 1) squares around its own mean: the ddof=1 deviation, as above
+    # As above, by the ddof=1 deviation around the own mean of a resample.
     expected = values.mean() - np.array([high, low]) * stats.sem(values)
     assert (found.low, found.high) == (
         pytest.approx(expected[0], abs=0.03),
@@ -100,15 +104,15 @@ def test_the_seed_decides():
 @pytest.mark.parametrize(
     ("pairs", "outer", "blocks", "expected"),
     [
-        ([EVEN], 0.6, 40, "symmetric"),
+        ([NEAR], 0.6, 40, "symmetric"),
         ([LATER], 0.6, 40, "asymmetric"),
         ([EARLIER], 0.6, 40, "asymmetric"),
         ([WIDE], 0.6, 40, "inconclusive"),
-        ([EVEN, EARLIER], 0.6, 40, "asymmetric"),
-        ([EVEN, WIDE], 0.6, 40, "inconclusive"),
+        ([NEAR, EARLIER], 0.6, 40, "asymmetric"),
+        ([NEAR, WIDE], 0.6, 40, "inconclusive"),
         ([LATER, EARLIER], 0.6, 40, "asymmetric"),
         ([LATER], 0.6, 5, TOO_FEW),
-        ([EVEN], 0.6, 6, "symmetric"),
+        ([NEAR], 0.6, 6, "symmetric"),
         ([LATER], 0.0199, 40, "abstained"),
         ([LATER], 0.02, 40, "asymmetric"),
         ([], 0.0, 40, "abstained"),
@@ -142,5 +146,37 @@ def test_slots_normalised_differently_are_never_certified():
     assert overall_verdict(["asymmetric"], uniform=False) == "asymmetric"
 
 
-def test_a_pair_that_does_not_count_is_even():
+def test_a_pair_that_does_not_count_is_symmetric():
     assert interval(np.zeros(20), np.zeros(20)) == Interval(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("available", "windows", "looks"),
+    [
+        (1000, None, LOOKS),
+        (40, None, (12, 16, 24, 32)),
+        (7, None, (7,)),
+        (40, 100, (40,)),
+        (400, 100, (100,)),
+    ],
+)
+def test_looks_are_planned(available, windows, looks):
+    assert planned_looks(available, windows) == looks
+
+
+def test_looks_share_the_error():
+    assert confidence_each(0.95, 1) == pytest.approx(0.95)
+    assert confidence_each(0.95, 5) == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "decided"),
+    [
+        (["symmetric", "abstained"], True),
+        (["inconclusive", "asymmetric"], True),
+        (["symmetric", "inconclusive"], False),
+        (["symmetric", TOO_FEW], False),
+    ],
+)
+def test_when_nothing_is_left_open(verdicts, decided):
+    assert is_decided(verdicts) == decided

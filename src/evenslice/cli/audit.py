@@ -46,8 +46,7 @@ def audit(
     traceback: Traceback = False,
 ) -> int:
     """Measure how much each slice counts, whether previous equals next, and how sure that is."""
-    from evenslice.evidence.methods import MOST_FOR_SHAPLEY
-    from evenslice.evidence.perturbation import runs_needed
+    from evenslice.evidence.attribution import MOST_FOR_SHAPLEY, runs_needed
     from evenslice.model.inputs import model_of, name_of
     from evenslice.model.provenance import command_line
     from evenslice.progress import bar
@@ -80,13 +79,13 @@ def audit(
         result = run(
             loaded,
             volume,
+            options,
             labels=labels,
             maps=maps,
             force=force,
             views=SHOWN if out is not None else 1,
             label=name_of(model),
             progress=bar,
-            **options.model_dump(exclude_unset=True, exclude={"slices", "mean", "std", "trust"}),
         )
     if out is not None:
         facts = {"model": model, "volume": str(volume)}

@@ -38,7 +38,7 @@ def demo(
         from evenslice.report.tables import print_demo, say
         from evenslice.verbs.demo import run_demo
 
-        result = run_demo(folder, seed=options.seed, device=options.device, progress=lines)
+        result = run_demo(folder, options, progress=lines)
         write_text(folder / "demo.json", jsonlib.dumps(result.to_dict(), indent=2) + "\n")
         write_demo_page(folder / "report.html", result, command_line())
     write_json(json, result.to_dict(), force)

@@ -43,15 +43,7 @@ def fix(
     check_json(json, force, *files_of(model), out, audit, labels)
     warn_of_code(model)
     with stdout_to_stderr():
-        result = run(
-            model,
-            out,
-            volume=audit,
-            labels=labels,
-            force=force,
-            progress=bar,
-            **options.model_dump(exclude_unset=True),
-        )
+        result = run(model, out, options, volume=audit, labels=labels, force=force, progress=bar)
     for note in result.warnings:
         warn(note)
     write_json(json, result.to_dict(), force)

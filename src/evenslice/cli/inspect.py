@@ -27,7 +27,7 @@ def inspect(
     check_json(json, force, *files_of(source))
     warn_of_code(source)
     with stdout_to_stderr():
-        result = run(source, progress=bar, **options.model_dump(exclude_unset=True))
+        result = run(source, options, progress=bar)
     write_json(json, result.to_dict(), force)
     if json != "-":
         print_inspected(result)

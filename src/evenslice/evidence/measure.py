@@ -1,4 +1,4 @@
-"""Measuring: read windows, arrange, normalise, explain; each window together with its reversal, on the same pixels."""
+"""Measuring windows: arrange, normalise, explain; each with its reversal, on the same pixels."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,88 +8,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evenslice.evidence.methods import gather
-from evenslice.evidence.network import ModelOnVolume, Raw, read_sites
-from evenslice.evidence.sampling import SampledWindow, slice_orders
-from evenslice.evidence.target import decision
+from evenslice.evidence.attribution import Arranged, gradient, importance_of
+from evenslice.evidence.model_on_volume import Floats, ModelOnVolume, explained_target
+from evenslice.evidence.sampling import Raw, SampledWindow, read_windows, slice_orders
+from evenslice.evidence.summary import lag_parts
 from evenslice.evidence.window_view import WindowView
-from evenslice.labels.metrics import confusion, scores_of
-from evenslice.labels.targets import Target
 from evenslice.model.predict import classes_of, logits_of, probabilities_of
-from evenslice.options import Design, Region
+from evenslice.options import AuditOptions
 from evenslice.progress import Step
-from evenslice.volume.array import Volume
 
-
-def lag_parts(
-    predictions: NDArray[np.uint8], truths: NDArray[np.uint8], classes: int
-) -> tuple[float, float] | None:
-    """Measure one window's lag in slices, as a numerator and a denominator to be summed over windows.
-
-    With d(k) the Dice of a prediction with the truth of slice z + k, the parabola through d(-1), d(0), d(1) has its top at
-    (d(1) - d(-1)) / (2 (2 d(0) - d(1) - d(-1))) slices. The reversal of the window must lag to the other side as far if the
-    model leans, and to the same side if the tissue itself moves: half of the difference is the model's.
-
-    Parameters
-    ----------
-    predictions
-        Classes (2, y, x) predicted for a window and for its reversal.
-    truths
-        Classes (3, y, x) of the slices before, at, and after the centre.
-    classes
-        Number of classes with background.
-
-    Returns
-    -------
-    tuple or None
-        Numerator and denominator; None where some slice holds no foreground.
-    """
-    tops, bottoms = [], []
-    for prediction in predictions:
-        fits = [scores_of(confusion(prediction, truth, classes)).dice for truth in truths]
-        if any(fit is None for fit in fits):
-            return None
-        before, here, after = (float(fit) for fit in fits if fit is not None)
-        tops.append(after - before)
-        bottoms.append(2 * (2 * here - after - before))
-    return (tops[0] - tops[1]) / 2, (bottoms[0] + bottoms[1]) / 2
-
-
-Floats = NDArray[np.float64]
+Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of every window.
-
-    Attributes
-    ----------
-    methods
-        Families of evidence.
-    design
-        See ``orders_of``.
-    region
-        See ``decision``.
-    truth, target
-        Labels of the volume and what they mean, or None.
-    seed
-        Of noise.
-    label
-        Name of the model on what is shown.
-    """
-
-    methods: tuple[str, ...]
-    design: Design = "reversal"
-    region: Region = "predicted"
-    truth: Volume | None = None
-    target: Target | None = None
-    seed: int = 0
-    label: str = "model"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one window gave.
+class WindowResult:
+    """What was measured in one window.
 
     Attributes
     ----------
@@ -98,11 +31,12 @@ class Found:
     incompleteness
         By method the largest over the arrangements.
     change, flipped
-        Mean absolute change of probability under the reversal, and fraction of pixels whose class flips.
+        Mean absolute change of probability under the reversal, and fraction of pixels whose class
+        flips.
     lag
         Numerator and denominator, or None without labels or foreground.
     view
-        To look at.
+        The window to be shown; None once it was dropped.
     """
 
     importance: dict[str, Floats]
@@ -114,115 +48,90 @@ class Found:
 
 
 def measure(
-    scene: ModelOnVolume,
-    question: Question,
-    sites: Sequence[SampledWindow],
+    subject: ModelOnVolume,
+    options: AuditOptions,
+    windows: Sequence[SampledWindow],
     step: Step,
-    keep: Callable[[WindowView], None] | None = None,
-) -> Iterator[Found]:
-    """Measure windows, a few at a time, each with its reversal, which is made before normalisation.
-
-    ``keep`` is given every window to look at, for example to write it.
-    """
-    group = max(1, scene.at_once // 2)
-    for start in range(0, len(sites), group):
-        part = list(read_sites(scene.volume, scene.slices, sites[start : start + group]))
-        for found in examine(scene, question, part):
-            if keep is not None and found.view is not None:
-                keep(found.view)
-            yield found
+    write: Callable[[WindowView], None] | None = None,
+) -> Iterator[WindowResult]:
+    """Measure windows, a few at a time; ``write`` takes the view of every one."""
+    group = max(1, subject.batch // 2)
+    for start in range(0, len(windows), group):
+        part = read_windows(subject.volume, subject.slices, windows[start : start + group])
+        for result in examine(subject, options, list(part)):
+            if write is not None and result.view is not None:
+                write(result.view)
+            yield result
             step()
 
 
 def examine(
-    scene: ModelOnVolume, question: Question, part: list[tuple[SampledWindow, Raw]]
-) -> Iterator[Found]:
+    subject: ModelOnVolume, options: AuditOptions, part: Sequence[tuple[SampledWindow, Raw]]
+) -> Iterator[WindowResult]:
     """Measure some raw windows (S, y, x) of one size together."""
-    orders = slice_orders(scene.slices, question.design)
-    arranged = np.concatenate([raw[orders] for _, raw in part])  # (windows * arrangements, S, y, x)
-    x, many = scene.normalised(arranged), len(orders)
-    truths = [_truths(scene, question, site) for site, _ in part]
-    pairs = torch.arange(len(x), device=x.device).reshape(-1, many)[:, :2].flatten()
-    coefficients, logits, slope = _first_look(scene, question, x[pairs], truths)
-    per_row = coefficients.repeat_interleave(many, dim=0)
-    full, gradients = _complete(scene, question, x, per_row, logits, slope, pairs)
-    evidence = gather(
-        scene, question.methods, arranged, x, per_row, full, orders, gradients, question.seed
-    )
-    for number, (site, raw) in enumerate(part):
-        rows = slice(number * many, (number + 1) * many)
-        counts = (
-            0.0 if raw.min() == raw.max() else 1.0
-        )  # no picture, no evidence: dropped with what has no importance
+    orders = slice_orders(subject.slices, options.design)
+    count = len(orders)
+    raw = np.concatenate([raw[orders] for _, raw in part])  # (windows * arrangements, S, y, x)
+    labels = [_labels_around(subject, window) for window, _ in part]
+    arranged, logits = _explained(subject, options, raw, orders, labels)
+    found = importance_of(subject, arranged, options.methods or (), options.seed)
+    for number, (window, window_raw) in enumerate(part):
+        rows = slice(number * count, (number + 1) * count)
+        # A window without a picture has no importance, and is dropped like others without any.
+        weight = 0.0 if window_raw.min() == window_raw.max() else 1.0
         both = logits[2 * number : 2 * number + 2]
         change, flipped = reversal_response(both)
-        shown = None if evidence.maps is None else evidence.maps[number * many]
-        yield Found(
-            importance={
-                name: values[rows] * counts for name, values in evidence.importance.items()
-            },
+        attribution = None if found.maps is None else found.maps[number * count]
+        yield WindowResult(
+            importance={name: slots[rows] * weight for name, slots in found.slots.items()},
             incompleteness={
-                name: float(values[rows].max()) for name, values in evidence.incompleteness.items()
+                name: float(errors[rows].max()) for name, errors in found.incompleteness.items()
             },
             change=change,
             flipped=flipped,
-            lag=_lag(question, both, truths[number]),
-            view=_view(scene, question, site, raw, shown, both, truths[number]),
+            lag=_lag(subject, both, labels[number]),
+            view=_view(subject, window, window_raw, attribution, both, labels[number]),
         )
 
 
-def _first_look(
-    scene: ModelOnVolume,
-    question: Question,
-    pairs: Tensor,
-    truths: Sequence[NDArray[np.uint8] | None],
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Run windows and their reversals (2W, S, y, x): coefficients (W, C, y, x), logits, and absolute gradients if wanted.
+def _explained(
+    subject: ModelOnVolume,
+    options: AuditOptions,
+    raw: Raw,
+    orders: NDArray[np.intp],
+    labels: Sequence[Labels | None],
+) -> tuple[Arranged, Tensor]:
+    """Fix what is explained of each window; return it and the logits (2W, C, y, x) of the pairs.
 
-    One forward and one backward pass: the decision is made from the logits that the gradient goes through.
+    The pairs of a window and its reversal take one forward and one backward pass: the target is
+    made from the logits that the gradient goes through.
     """
-    wanted = "gradient" in question.methods
-    x = pairs.detach().requires_grad_(wanted)
-    with torch.set_grad_enabled(wanted):
-        logits = logits_of(scene.module, x, scene.stride)
+    x, count = subject.normalised(raw), len(orders)
+    row = torch.arange(len(x), device=x.device)
+    pairs, others = row[row % count < 2], row[row % count >= 2]
+    by_gradient = "gradient" in (options.methods or ())
+    first = x[pairs].detach().requires_grad_(by_gradient)
+    with torch.set_grad_enabled(by_gradient):
+        logits = logits_of(subject.module, first, subject.stride)
     mean = logits.detach().reshape(-1, 2, *logits.shape[1:]).mean(1)
-    labels = None
-    if question.region == "truth":
-        centres = np.stack([truth[1] for truth in truths if truth is not None]).astype(np.int64)
-        labels = torch.from_numpy(centres).to(mean.device)
-    coefficients = decision(mean, question.region, labels)
-    if not wanted:
-        return coefficients, logits, None
-    (slope,) = torch.autograd.grad((coefficients.repeat_interleave(2, dim=0) * logits).sum(), x)
-    return coefficients, logits.detach(), slope.abs()
-
-
-def _complete(
-    scene: ModelOnVolume,
-    question: Question,
-    x: Tensor,
-    coefficients: Tensor,
-    logits: Tensor,
-    slope: Tensor | None,
-    pairs: Tensor,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the margins (N, y, x) and the absolute gradients of every arrangement, the pairs being known."""
-    full = torch.empty((len(x), *logits.shape[-2:]), dtype=torch.float64, device=x.device)
-    full[pairs] = (coefficients[pairs].double() * logits.double()).sum(dim=1)
-    rest = torch.tensor(
-        sorted(set(range(len(x))) - set(pairs.tolist())), dtype=torch.int64, device=x.device
-    )
-    if not len(rest):
-        return full, slope
-    full[rest] = scene.margins(x[rest], coefficients[rest])
-    if slope is None:
-        return full, None
-    gradients = torch.empty_like(x)
-    gradients[pairs] = slope
-    gradients[rest] = torch.cat(
-        [found.abs() for found, _ in scene.gradients(x[rest], coefficients[rest])]
-    )
-    return full, gradients
+    truth = None
+    if options.region == "truth":
+        centres = np.stack([around[1] for around in labels if around is not None]).astype(np.int64)
+        truth = torch.from_numpy(centres).to(mean.device)
+    target = explained_target(mean, options.region, truth)
+    gradients = None
+    if by_gradient:
+        explained = (target.repeat_interleave(2, dim=0) * logits).sum()
+        gradients = torch.empty_like(x)
+        gradients[pairs] = torch.autograd.grad(explained, first)[0].abs()
+    logits, coefficients = logits.detach(), target.repeat_interleave(count, dim=0)
+    margins = torch.empty((len(x), *logits.shape[-2:]), dtype=torch.float64, device=x.device)
+    margins[pairs] = (coefficients[pairs].double() * logits.double()).sum(dim=1)
+    if len(others):
+        margins[others] = subject.margins(x[others], coefficients[others])
+        if gradients is not None:
+            gradients[others] = gradient(subject, x[others], coefficients[others])
+    return Arranged(raw, x, coefficients, margins, orders, gradients), logits
 
 
 def reversal_response(logits: Tensor) -> tuple[float, float]:
@@ -236,8 +145,9 @@ def reversal_response(logits: Tensor) -> tuple[float, float]:
     Returns
     -------
     tuple
-        Mean over pixels of the absolute change of probability (of several classes half the summed changes: the total
-        variation, which for two classes is the change of either), and the fraction of pixels whose class flips.
+        Mean over pixels of the absolute change of probability (of several classes half the summed
+        changes: the total variation, which for two classes is the change of either), and the
+        fraction of pixels whose class flips.
     """
     probabilities = probabilities_of(logits.double())
     first, second = probabilities
@@ -246,46 +156,42 @@ def reversal_response(logits: Tensor) -> tuple[float, float]:
     return float(change.mean()), float((one != other).double().mean())
 
 
-def _truths(
-    scene: ModelOnVolume, question: Question, site: SampledWindow
-) -> NDArray[np.uint8] | None:
-    """Read the classes of the slices before, at and after the centre, (3, y, x); beyond the ends the centre's."""
-    if question.truth is None or question.target is None:
+def _labels_around(subject: ModelOnVolume, window: SampledWindow) -> Labels | None:
+    """Read the classes (3, y, x) before, at and after the centre; beyond the ends the last ones."""
+    if subject.labels is None or subject.target is None:
         return None
-    depth = scene.volume.shape[0]
-    low, high = max(site.z - 1, 0), min(site.z + 2, depth)
-    labels = question.target.apply(question.truth.read((slice(low, high), site.y, site.x)))
-    return labels[[min(max(z, low), high - 1) - low for z in (site.z - 1, site.z, site.z + 1)]]
+    z, low, high = window.z, max(window.z - 1, 0), min(window.z + 2, subject.volume.shape[0])
+    labels = subject.target.apply(subject.labels.read((slice(low, high), window.y, window.x)))
+    return labels[[min(max(one, low), high - 1) - low for one in (z - 1, z, z + 1)]]
 
 
 def _lag(
-    question: Question, logits: Tensor, truths: NDArray[np.uint8] | None
+    subject: ModelOnVolume, logits: Tensor, labels: Labels | None
 ) -> tuple[float, float] | None:
-    if truths is None or question.target is None:
+    if labels is None or subject.target is None:
         return None
-    classes = max(2, question.target.classes)
-    if truths.max() >= classes:
+    classes = max(2, subject.target.classes)
+    if labels.max() >= classes:
         return None
-    return lag_parts(classes_of(probabilities_of(logits)).cpu().numpy(), truths, classes)
+    return lag_parts(classes_of(probabilities_of(logits)).cpu().numpy(), labels, classes)
 
 
 def _view(
-    scene: ModelOnVolume,
-    question: Question,
-    site: SampledWindow,
+    subject: ModelOnVolume,
+    window: SampledWindow,
     raw: Raw,
-    slots: Tensor | None,
+    attribution: Tensor | None,
     logits: Tensor,
-    truths: NDArray[np.uint8] | None,
+    labels: Labels | None,
 ) -> WindowView:
     probability = probabilities_of(logits[:1])[0]
     prediction = probability[0] if len(probability) == 1 else probability.argmax(0)
     return WindowView(
-        label=question.label,
-        origin=(site.z, site.y.start, site.x.start),
+        label=subject.label,
+        origin=(window.z, window.y.start, window.x.start),
         slices=raw,
-        attribution=None if slots is None else slots.float().cpu().numpy(),
+        attribution=None if attribution is None else attribution.float().cpu().numpy(),
         prediction=prediction.float().cpu().numpy(),
-        truth=None if truths is None else truths[1],
-        voxel_nm=scene.volume.voxel_nm,
+        truth=None if labels is None else labels[1],
+        voxel_nm=subject.volume.voxel_nm,
     )

@@ -1,17 +1,17 @@
-"""What can be said from paired cells of a study: means over blocks, tests, equivalence, many comparisons. numpy and scipy."""
+"""Statistics of paired cells of a study: means over blocks, tests, equivalence, multiplicity."""
 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+
+from evenslice.evidence.shares import Floats
 
 MOST_EXACT = 14
 RESAMPLES = 9999
 SAME = 1e-12
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Mean:
     value
         Mean of the block means: every block counts alike.
     error
-        Its standard error, NaN where it cannot be had.
+        Its standard error; NaN where there is none.
     freedom
         Degrees of freedom of the error: cells less blocks.
     cells, blocks
@@ -42,8 +42,8 @@ class Mean:
             return math.nan, math.nan
         from scipy.stats import t
 
-        reach = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.error
-        return self.value - reach, self.value + reach
+        half = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.error
+        return self.value - half, self.value + half
 
     def p_above(self, limit: float) -> float:
         """Return the one-sided p of the hypothesis that the mean is at most ``limit``."""
@@ -63,24 +63,28 @@ class Mean:
 
     def reflected(self) -> "Mean":
         """Return the mean of the negated values."""
-        return Mean(-self.value, self.error, self.freedom, self.cells, self.blocks)
+        return replace(self, value=-self.value)
 
     def p_equivalent(self, margin: float) -> float:
-        """Return the larger p of the two one-sided tests of lying within +-margin (Schuirmann 1987, doi:10.1007/BF01068419)."""
+        """Return the larger p of the two one-sided tests of lying within +-margin.
+
+        (Schuirmann 1987, doi:10.1007/BF01068419.)
+        """
         return max(self.p_above(-margin), self.reflected().p_above(-margin))
 
 
 def blocked_mean(values: Sequence[float], blocks: Sequence[str]) -> Mean:
-    """Estimate a mean over blocks that all count alike, as fixed effects of a randomised block design.
+    """Estimate a mean over blocks that all count alike, as fixed effects of a block design.
 
-    value = mean of the block means; its variance is s^2 / B^2 * sum of 1 / n_b, with s^2 the variance within blocks, pooled
-    over the B blocks (Cochran and Cox, Experimental Designs, 1957, chapter 4), and N - B degrees of freedom. What is
-    concluded holds for these blocks; nothing is said of others. With one cell a block there is no error, and no interval.
+    value = mean of the block means; its variance is s^2 / B^2 * sum of 1 / n_b, with s^2 the
+    variance within blocks, pooled over the B blocks (Cochran and Cox, Experimental Designs, 1957,
+    chapter 4), and N - B degrees of freedom. What is concluded holds for these blocks; nothing is
+    said of others. With one cell per block there is no error, and no interval.
 
     Parameters
     ----------
     values
-        One a cell.
+        One per cell.
     blocks
         The block of each, for example its data set.
     """
@@ -88,25 +92,19 @@ def blocked_mean(values: Sequence[float], blocks: Sequence[str]) -> Mean:
     names, member = np.unique(np.asarray(blocks), return_inverse=True)
     counts = np.bincount(member)
     means = np.bincount(member, numbers) / counts
-    freedom, value = len(numbers) - len(names), float(means.mean())
-    if freedom < 1:
-        return Mean(value, math.nan, freedom, len(numbers), len(names))
-    spread = float(np.square(numbers - means[member]).sum()) / freedom
-    error = math.sqrt(spread * float((1 / counts).sum())) / len(names)
-    return Mean(
-        value,
-        error if error > SAME * max(1.0, abs(value)) else 0.0,
-        freedom,
-        len(numbers),
-        len(names),
-    )
+    freedom, value, error = len(numbers) - len(names), float(means.mean()), math.nan
+    if freedom > 0:
+        spread = float(np.square(numbers - means[member]).sum()) / freedom
+        error = math.sqrt(spread * float((1 / counts).sum())) / len(names)
+        error = error if error > SAME * max(1.0, abs(value)) else 0.0
+    return Mean(value, error, freedom, len(numbers), len(names))
 
 
 def sign_flip(values: Sequence[float], blocks: Sequence[str], seed: int = 0) -> float:
-    """Return the two-sided p of a mean over blocks by flipping signs of paired differences (Fisher 1935).
+    """Return the two-sided p of a mean over blocks by flipping signs (Fisher 1935).
 
-    Exact up to 14 cells, else from 9999 random flips, the found one counted among them. It takes no distribution for granted;
-    with n cells it cannot be below 2 / 2^n.
+    Exact up to 14 cells, else from 9999 random flips, the found one counted among them. It assumes
+    no distribution; with n cells it cannot be below 2 / 2^n.
     """
     numbers: Floats = np.asarray(values, np.float64)
     _, member = np.unique(np.asarray(blocks), return_inverse=True)
@@ -121,7 +119,7 @@ def sign_flip(values: Sequence[float], blocks: Sequence[str], seed: int = 0) -> 
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Adjust p values for that there are several (Holm 1979, Scand. J. Statist. 6:65); NaN stays and does not count."""
+    """Adjust several p values (Holm 1979, Scand. J. Statist. 6:65); NaN stays, uncounted."""
     known = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
     adjusted, highest = [math.nan] * len(ps), 0.0
     for rank, (p, place) in enumerate(known):

@@ -3,12 +3,15 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from evenslice.evidence.stats import Interval
 from evenslice.evidence.window_view import WindowView
 from evenslice.volume.normalisation import Normalisation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCHEMA = "evenslice.audit/1"
 ABOUT_THE_MODEL = ("uniform_normalisation",)
@@ -16,7 +19,10 @@ ABOUT_THE_MODEL = ("uniform_normalisation",)
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What one method found: an interval per slot, per mirror pair, and for the index (None for one slice)."""
+    """What one method found: an interval per slot, per mirror pair, and for the index.
+
+    The index is None for one slice.
+    """
 
     shares: tuple[Interval, ...]
     pairs: tuple[Interval, ...]
@@ -39,7 +45,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Latin:
-    """Whether all slots are alike, measured with every slice in every slot: an interval per slot, and a verdict."""
+    """Whether all slots are alike, with every slice in every slot: an interval per slot."""
 
     shares: tuple[Interval, ...]
     verdict: str
@@ -51,7 +57,7 @@ class Latin:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many windows were looked at, and why no more.
+    """How many windows were measured, and why no more.
 
     Attributes
     ----------
@@ -60,7 +66,7 @@ class Sampling:
     looks
         The planned looks.
     confidence_each
-        Of the intervals of each look; they hold together with the confidence of the audit.
+        Of the intervals of each look; together they hold with the confidence of the audit.
     decided
         Whether the last look left nothing open; None for a fixed number.
     """
@@ -70,36 +76,19 @@ class Sampling:
     confidence_each: float
     decided: bool | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as the audit's JSON has it."""
-        return {
-            "rule": self.rule,
-            "looks": self.looks,
-            "confidence_each": self.confidence_each,
-            "decided": self.decided,
-        }
-
 
 @dataclass(frozen=True)
 class Check:
-    """A control of the instrument itself.
+    """A sanity check of the audit itself.
 
-    ``passed`` is None where the number is for comparison only, or could not be measured; ``reason`` says which.
+    ``passed`` is None where the number is for comparison only, or could not be measured; ``reason``
+    says which.
     """
 
     value: float | None
     tolerance: float | None
     passed: bool | None
     reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as the audit's JSON has it."""
-        return {
-            "value": self.value,
-            "tolerance": self.tolerance,
-            "passed": self.passed,
-            "reason": self.reason,
-        }
 
 
 @dataclass(frozen=True)
@@ -115,15 +104,17 @@ class Audit:
     methods
         Results by method.
     probability_change, flipped_fraction
-        Response to the reversal: mean absolute change of probability, fraction of pixels whose class flips.
+        Response to the reversal: mean absolute change of probability, fraction of pixels whose
+        class flips.
     checks
-        Controls by name.
+        Sanity checks by name.
     sampling
         How many windows were planned, and when to stop.
     design, region
         Arrangements that were measured; the number that was explained.
     lag
-        In slices: whether predictions fit the truth of the later (above 0) or earlier neighbour better; None without labels.
+        In slices: whether predictions fit the ground truth of the later (above 0) or earlier
+        neighbour better; None without labels.
     latin
         By method whether all slots are alike; empty unless the design is ``latin``.
     trained_on
@@ -163,16 +154,14 @@ class Audit:
 
     @property
     def believed(self) -> dict[str, Any]:
-        """Whether this audit can be believed: ``passed`` if no control of the instrument failed; which failed or were not made.
+        """Whether the sanity checks passed (``passed``), and which failed or were not made.
 
-        How the model is normalised is a property of the model, not of the instrument, and does not count.
+        How the model is normalised is a property of the model, not of the audit: it does not count.
         """
-        controls = {
-            name: check for name, check in self.checks.items() if name not in ABOUT_THE_MODEL
-        }
-        failed = [name for name, check in controls.items() if check.passed is False]
+        checks = {name: one for name, one in self.checks.items() if name not in ABOUT_THE_MODEL}
+        failed = [name for name, check in checks.items() if check.passed is False]
         unmade = [
-            name for name, check in controls.items() if check.passed is None and check.value is None
+            name for name, check in checks.items() if check.passed is None and check.value is None
         ]
         return {"passed": not failed, "failed": failed, "not_made": unmade}
 
@@ -181,21 +170,21 @@ class Audit:
 
         return audit_html(self)
 
-    def plot(self) -> Any:
+    def plot(self) -> "Figure":
         """Draw shares and mirror pairs of every method, with intervals: a matplotlib figure."""
         from evenslice.report.notebook import audit_figure
 
         return audit_figure(self)
 
     def reaches_beyond(self, limit: float) -> bool:
-        """Whether the interval of some mirror pair, by any method, reaches beyond +-limit, or could not be had."""
+        """Whether some pair's interval, by any method, reaches beyond +-limit, or is missing."""
         pairs = [pair for method in self.methods.values() for pair in method.pairs]
         return any(not (-limit <= pair.low and pair.high <= limit) for pair in pairs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the audit as JSON can hold it (schema evenslice.audit/1); NaN becomes None."""
-        norm = self.normalisation
-        found: dict[str, Any] = _plain(
+        norm, lag = self.normalisation, self.lag
+        found: dict[str, Any] = _jsonable(
             {
                 "schema": SCHEMA,
                 "verdict": self.verdict,
@@ -219,14 +208,12 @@ class Audit:
                     "probability_change": self.probability_change,
                     "flipped_fraction": self.flipped_fraction,
                 },
-                "lag": None
-                if self.lag is None
-                else {"slices": self.lag.value, "low": self.lag.low, "high": self.lag.high},
+                "lag": lag and {"slices": lag.value, "low": lag.low, "high": lag.high},
                 "design": self.design,
                 "region": self.region,
-                "sampling": self.sampling.to_dict(),
+                "sampling": asdict(self.sampling),
                 "latin": {name: found.to_dict() for name, found in self.latin.items()} or None,
-                "checks": {name: check.to_dict() for name, check in self.checks.items()},
+                "checks": {name: asdict(check) for name, check in self.checks.items()},
                 "believed": self.believed,
                 "trained_on": self.trained_on,
                 "provenance": dict(self.provenance),
@@ -248,11 +235,9 @@ def _columns(name: str, intervals: tuple[Interval, ...]) -> dict[str, list[float
     }
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

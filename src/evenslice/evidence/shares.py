@@ -1,4 +1,4 @@
-"""Shares of importance, and how uneven they are: from importance per slot to pairs and index. numpy only."""
+"""Shares of importance, mirror pairs and mirror index: from the importance per slot."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,8 @@ Floats = NDArray[np.float64]
 def shares_of(importance: NDArray[np.floating]) -> Floats:
     """Turn importance into shares.
 
-    Each arrangement is normalised to sum to 1, then the arrangements of a window are averaged, so that content
-    which is merely reordered cancels.
+    Each arrangement is normalised to sum to 1, then the arrangements of a window are averaged, so
+    that content which is merely reordered cancels.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def index_parts(shares: Floats) -> tuple[Floats, Floats]:
 
 
 def ratio(top: Floats, bottom: Floats) -> Floats:
-    """Divide, with 0 / 0 = 0: a pair of slots that do not count at all does not lean."""
+    """Divide, with 0 / 0 = 0: a pair of slots that do not count at all is symmetric."""
     return np.divide(
         top,
         bottom,

@@ -1,4 +1,4 @@
-"""What can be said from a sample of windows: block bootstrap intervals and verdicts by equivalence. numpy and scipy."""
+"""Intervals by bootstrap over blocks, verdicts by equivalence, and when to stop sampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,12 @@ from evenslice.evidence.shares import Floats, ratio
 
 LOOKS = (12, 16, 24, 32, 48, 64)
 MOST_WINDOWS = LOOKS[-1]
+RESAMPLES = 4999
+FEWEST_FOR_BOOTSTRAP = 12
+FEWEST_FOR_VERDICT = 6
+SAME = 1e-6
+LEAST_OUTER_SHARE = 0.02
+TOO_FEW = "inconclusive: too few blocks"
 
 
 def planned_looks(available: int, windows: int | None) -> tuple[int, ...]:
@@ -21,32 +27,24 @@ def planned_looks(available: int, windows: int | None) -> tuple[int, ...]:
     available
         How many windows the volume holds.
     windows
-        A fixed number, or None for looks at 12, 16, 24, 32, 48 and 64 windows, as far as there are so many.
+        A fixed number, or None for looks at 12, 16, 24, 32, 48 and 64 windows, as far as there are
+        so many.
     """
     if windows is not None:
         return (min(windows, available),)
-    looks = [look for look in LOOKS if look <= available]
-    return tuple(looks) if looks else (available,)
+    return tuple(look for look in LOOKS if look <= available) or (available,)
 
 
 def confidence_each(confidence: float, looks: int) -> float:
-    """Return the confidence of each look's interval so that all looks hold together with ``confidence``."""
+    """Return the confidence of each look so that all looks hold together with ``confidence``."""
     return 1.0 - (1.0 - confidence) / looks
 
 
 def is_decided(verdicts: Sequence[str]) -> bool:
-    """Whether there is nothing left to wait for: some method found a lean, or every one has spoken or abstained."""
+    """Whether more windows can add nothing: a method found asymmetry, or none is inconclusive."""
     return "asymmetric" in verdicts or all(
         verdict in ("symmetric", "abstained") for verdict in verdicts
     )
-
-
-RESAMPLES = 4999
-FEWEST_FOR_BOOTSTRAP = 12
-FEWEST_FOR_VERDICT = 6
-SAME = 1e-6
-LEAST_OUTER_SHARE = 0.02
-TOO_FEW = "inconclusive: too few blocks"
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,18 @@ def ratio_interval(
 ) -> Interval:
     """Estimate mean(top) / mean(bottom) with an interval from whole blocks of the volume.
 
-    Blocks, never pixels or windows, are resampled: windows of one block look at the same tissue. From 12 blocks on the
-    studentised bootstrap (Efron and Tibshirani 1993, chapter 12), for n blocks at the level whose normal quantile is larger
-    by n / (n - 1), against the narrowness of bootstrap intervals (Hesterberg 2015, doi:10.1080/00031305.2015.1089789; the
-    factor was chosen by simulation, benchmarks/coverage.py). Below 12 a t interval. Both take the linearised variance of a
-    ratio (Cochran, Sampling Techniques, 1977, section 6.3). Blocks whose ratios agree to 1e-6 give that point.
+    Blocks, never pixels or windows, are resampled: windows of one block show the same tissue. From
+    12 blocks on the studentised bootstrap (Efron and Tibshirani 1993, chapter 12), for n blocks at
+    the level whose normal quantile is larger by n / (n - 1), against the narrowness of bootstrap
+    intervals (Hesterberg 2015, doi:10.1080/00031305.2015.1089789; the factor was chosen by
+    simulation, benchmarks/coverage.py). Below 12 a t interval. Both take the linearised variance of
+    a ratio (Cochran, Sampling Techniques, 1977, section 6.3). Blocks whose ratios agree to 1e-6
+    give that point.
 
     Parameters
     ----------
     top, bottom
-        One number a window; bottom is above 0.
+        One number per window; bottom is above 0.
     clusters
         The block that each window lies in.
     confidence
@@ -89,14 +89,18 @@ def ratio_interval(
     if np.ptp(ratio(tops, bottoms)) <= SAME:
         return Interval(value, value, value)
     error = float(_error(np.ones((1, len(tops))), tops, bottoms)[1][0])
-    low, high = (_bootstrap_t if len(tops) >= FEWEST_FOR_BOOTSTRAP else _t)(
-        tops, bottoms, confidence, seed
-    )
+    if len(tops) >= FEWEST_FOR_BOOTSTRAP:
+        low, high = _bootstrap_t(tops, bottoms, confidence, seed)
+    else:
+        from scipy.stats import t
+
+        high = float(t.ppf((1 + confidence) / 2, len(tops) - 1))
+        low = -high
     return Interval(value, value - high * error, value - low * error)
 
 
 def _error(weights: Floats, tops: Floats, bottoms: Floats) -> tuple[Floats, Floats]:
-    """Return the ratio and its standard error when block k counts ``weights[:, k]`` times: each (resamples,)."""
+    """Return the ratio and its standard error, each (resamples,); block k counts weights[:, k]."""
     count = len(tops)
     below = weights @ bottoms
     values = ratio(weights @ tops, below)
@@ -108,21 +112,12 @@ def _error(weights: Floats, tops: Floats, bottoms: Floats) -> tuple[Floats, Floa
     return values, ratio(np.sqrt(np.maximum(residuals, 0) / (count * (count - 1))), below / count)
 
 
-def _t(tops: Floats, bottoms: Floats, confidence: float, seed: int) -> tuple[float, float]:
-    from scipy.stats import t
-
-    reach = float(t.ppf((1 + confidence) / 2, len(tops) - 1))
-    return -reach, reach
-
-
 @lru_cache(maxsize=4)
 def _resamples(count: int, seed: int) -> Floats:
-    """Draw how often each block is in each resample, (resamples, blocks); the same for all that is estimated from them."""
+    """Draw how often each block is in each resample, (resamples, blocks), once for all results."""
     rng = np.random.default_rng(seed)
-    weights: Floats = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(
-        np.float64
-    )
-    return weights
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    return np.asarray(drawn, np.float64)
 
 
 def _bootstrap_t(
@@ -147,9 +142,9 @@ def method_verdict(
 ) -> str:
     """Return the verdict of one method, by equivalence rather than by p > 0.05.
 
-    ``abstained`` if there is no pair or the outer slots together hold under 2 % of importance, ``inconclusive: too
-    few blocks`` under 6 blocks, ``symmetric`` if the interval of every pair lies inside +-margin, ``asymmetric`` if
-    any lies entirely beyond it, else ``inconclusive``.
+    ``abstained`` if there is no pair or the outer slots together hold under 2 % of importance,
+    ``inconclusive: too few blocks`` under 6 blocks, ``symmetric`` if the interval of every pair
+    lies inside +-margin, ``asymmetric`` if any lies entirely beyond it, else ``inconclusive``.
     """
     if not pairs or outer_share < LEAST_OUTER_SHARE:
         return "abstained"
@@ -163,15 +158,15 @@ def method_verdict(
 
 
 def overall_verdict(verdicts: Sequence[str], uniform: bool = True) -> str:
-    """Combine the methods: asymmetric if any is, symmetric if all that did not abstain are, else inconclusive.
+    """Combine the methods: asymmetric if any is, symmetric if all that gave a verdict are.
 
     A model whose slots are normalised differently (``uniform`` false) is never certified symmetric.
     """
-    spoken = [v for v in verdicts if v != "abstained"]
-    if "asymmetric" in spoken:
+    given = [v for v in verdicts if v != "abstained"]
+    if "asymmetric" in given:
         return "asymmetric"
-    if not spoken:
+    if not given:
         return "abstained"
-    if all(v == "symmetric" for v in spoken):
+    if all(v == "symmetric" for v in given):
         return "symmetric" if uniform else "inconclusive"
-    return TOO_FEW if all(v in (TOO_FEW, "symmetric") for v in spoken) else "inconclusive"
+    return TOO_FEW if all(v in (TOO_FEW, "symmetric") for v in given) else "inconclusive"

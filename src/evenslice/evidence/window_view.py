@@ -1,9 +1,17 @@
-"""One window to look at: its raw slices, what the model made of them, and where each slot mattered."""
+"""A window as a person sees it: raw slices, prediction, importance; and many of them in a store."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from evenslice.volume.array import VoxelSize
+from evenslice.volume.atomic import store_written_beside
+from evenslice.volume.zarr_writer import create_image
 
 MISSED, TOO_MUCH, ANOTHER = 1, 2, 3
 
@@ -21,14 +29,14 @@ class WindowView:
     slices
         Raw intensities, (S, y, x), in slot order.
     attribution
-        Importance per slot and pixel, (S, y, x), float32, never negative; None where it was not measured.
+        Importance per slot and pixel, (S, y, x), float32, never negative; None where not measured.
     prediction
         Probability of the foreground, or the class or object number, (y, x).
     truth
-        What the label of the centre slice means to the model, (y, x): 0/1 or the class number, negative where it is ignored; or
-        None.
+        The ground truth of the centre slice, (y, x): 0/1 or the class number, negative where it is
+        ignored; or None.
     voxel_nm
-        Voxel size (z, y, x) in nm, or None when the file did not say.
+        Voxel size (z, y, x) in nm, or None when the file did not state it.
     """
 
     label: str
@@ -37,7 +45,7 @@ class WindowView:
     attribution: NDArray[np.float32] | None
     prediction: NDArray[np.float32]
     truth: NDArray[np.generic] | None
-    voxel_nm: tuple[float, float, float] | None
+    voxel_nm: VoxelSize | None
 
     @property
     def numbered(self) -> bool:
@@ -46,26 +54,83 @@ class WindowView:
         return whole and float(self.prediction.max(initial=0.0)) > 1
 
     def wrong(self) -> NDArray[np.uint8] | None:
-        """Compare the prediction with the truth, pixel by pixel.
+        """Compare the prediction with the ground truth, pixel by pixel.
 
         Returns
         -------
-        ndarray of uint8, (y, x), or None without truth
-            0 right or ignored, 1 foreground that was missed, 2 background taken for foreground, 3 one foreground class taken for
-            another. A probability counts as foreground above 0.5.
+        ndarray of uint8, (y, x), or None without ground truth
+            0 right or ignored, 1 missed foreground, 2 background taken for foreground, 3 one
+            foreground class taken for another. A probability counts as foreground above 0.5.
         """
         if self.truth is None:
             return None
         truth = np.asarray(self.truth, np.int64)
-        guess = (
-            np.round(self.prediction).astype(np.int64)
-            if self.numbered
-            else (self.prediction > 0.5).astype(np.int64)
-        )
-        if not self.numbered:
-            truth = np.minimum(truth, 1)
-        found = np.where(guess == truth, 0, ANOTHER)
-        found[(guess == 0) & (truth > 0)] = MISSED
-        found[(guess > 0) & (truth == 0)] = TOO_MUCH
+        if self.numbered:
+            predicted = np.round(self.prediction).astype(np.int64)
+        else:
+            predicted, truth = (self.prediction > 0.5).astype(np.int64), np.minimum(truth, 1)
+        found = np.where(predicted == truth, 0, ANOTHER)
+        found[(predicted == 0) & (truth > 0)] = MISSED
+        found[(predicted > 0) & (truth == 0)] = TOO_MUCH
         found[truth < 0] = 0
         return found.astype(np.uint8)
+
+
+@contextmanager
+def writing_maps(
+    path: Path, most: int, voxel_nm: VoxelSize | None, force: bool, provenance: Mapping[str, Any]
+) -> Iterator[Callable[[WindowView], None]]:
+    """Write attribution maps, as they come, to an OME-Zarr store that appears when it is complete.
+
+    The store is an image (t, c, y, x): windows and slots; ``raw`` in it holds the slices in the
+    same place. The attribute ``evenslice`` of both holds the (z, y, x) of each window's first pixel
+    in the volume (``windows``) and the ``provenance``.
+
+    Parameters
+    ----------
+    path
+        The store.
+    most
+        How many windows there may be.
+    voxel_nm
+        (z, y, x) in nm, or None.
+    force
+        Whether to replace an existing store.
+    provenance
+        Recorded in the store.
+
+    Yields
+    ------
+    callable
+        Writes one window.
+
+    Raises
+    ------
+    BadInputError
+        If the store exists.
+    """
+    import zarr
+
+    with store_written_beside(path, force) as part:
+        arrays: list[Any] = []
+        origins: list[list[int]] = []
+
+        def write(view: WindowView) -> None:
+            slots = len(view.slices)
+            if not arrays:
+                shape = (most, *view.slices.shape)
+                names = [f"{s:+d}" if s else "centre" for s in range(-(slots // 2), slots // 2 + 1)]
+                for folder, dtype, name in (
+                    (part, "float32", "attribution"),
+                    (part / "raw", str(view.slices.dtype), "raw"),
+                ):
+                    arrays.append(create_image(folder, shape, dtype, "tcyx", voxel_nm, name, names))
+            arrays[0][len(origins)] = 0.0 if view.attribution is None else view.attribution
+            arrays[1][len(origins)] = view.slices
+            origins.append(list(view.origin))
+
+        yield write
+        record: dict[str, Any] = {"windows": origins, "provenance": dict(provenance)}
+        for array, folder in zip(arrays, (part, part / "raw"), strict=True):
+            array.resize((len(origins), *array.shape[1:]))
+            zarr.open_group(str(folder), mode="a").attrs["evenslice"] = record

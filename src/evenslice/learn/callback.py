@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
-from evenslice.evidence.gradients import explaining
-from evenslice.evidence.measure import Question, examine
-from evenslice.evidence.methods import check_methods
-from evenslice.evidence.network import ModelOnVolume, Raw, read_sites
+from evenslice.evidence.attribution import check_methods
+from evenslice.evidence.measure import examine
+from evenslice.evidence.model_on_volume import ModelOnVolume, explaining
 from evenslice.evidence.result import MethodResult
-from evenslice.evidence.sampling import SampledWindow, plan_sites
+from evenslice.evidence.sampling import Raw, SampledWindow, draw_windows, read_windows
 from evenslice.evidence.summary import method_result
 from evenslice.model.external import wrap_external
 from evenslice.model.logits import Wrapper
 from evenslice.model.predict import device_of
+from evenslice.options import AuditOptions
 from evenslice.volume.array import Volume, as_volume
 from evenslice.volume.files import open_volume
 from evenslice.volume.normalisation import Normalisation, estimate
@@ -165,8 +165,8 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
                 f"{type(network).__name__} {why}, expected a network that segments stacks; return it from module=..."
             )
         check_methods((self.method,), model.slices, True)
-        sites = plan_sites(
-            volume.shape, model.slices, self.tile, self.windows, self.seed, model.stride, model.size
+        sampled = draw_windows(
+            volume, model.slices, self.tile, self.windows, self.seed, model.stride, model.size
         )
         scene = ModelOnVolume(
             module=_AsFloat(model.module),
@@ -176,9 +176,9 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
             normalisation=self.norm or estimate(volume, self.seed),
             baseline=estimate(volume, self.seed).mean[0],
             device=device_of(network),
-            at_once=self.at_once,
+            batch=self.at_once,
         )
-        return scene, list(read_sites(volume, model.slices, sites))
+        return scene, list(read_windows(volume, model.slices, sampled))
 
     def _look(self, trainer: pl.Trainer) -> None:
         """Measure, note and log; once a step, and on the first device only."""
@@ -202,11 +202,11 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
             )
 
     def _measured(self, scene: ModelOnVolume) -> MethodResult:
-        question = Question((self.method,), seed=self.seed)
-        group, importance = max(1, scene.at_once // 2), []
+        options = AuditOptions(methods=(self.method,), seed=self.seed)
+        group, importance = max(1, scene.batch // 2), []
         with _undisturbed(scene.module):
             for start in range(0, len(self._parts), group):
-                for found in examine(scene, question, self._parts[start : start + group]):
+                for found in examine(scene, options, self._parts[start : start + group]):
                     importance.append(found.importance[self.method][:2])
         clusters = np.array([site.cluster for site, _ in self._parts], np.intp)
         return method_result(np.stack(importance), clusters, MARGIN, self.confidence, self.seed)

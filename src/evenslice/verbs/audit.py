@@ -1,25 +1,28 @@
 """Audit: open, draw windows, arrange, normalise, explain, shares, intervals, verdict."""
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from evenslice.errors import BadInputError
+from evenslice.evidence.attribution import check_methods, default_methods
 from evenslice.evidence.checks import agreement_check, completeness_checks, run_checks
-from evenslice.evidence.gradients import explaining
-from evenslice.evidence.maps import writing_maps
-from evenslice.evidence.measure import Found, Question, measure
-from evenslice.evidence.methods import check_methods, default_methods
-from evenslice.evidence.network import ModelOnVolume, at_once_for, read_sites
+from evenslice.evidence.measure import WindowResult, measure
+from evenslice.evidence.model_on_volume import (
+    Floats,
+    ModelOnVolume,
+    explaining,
+    model_on_volume,
+    target_of,
+)
 from evenslice.evidence.result import Audit, Check, Latin, MethodResult, Sampling
-from evenslice.evidence.sampling import DESIGNS, SampledWindow, plan_sites
+from evenslice.evidence.sampling import SampledWindow, draw_windows, read_windows
 from evenslice.evidence.stats import (
     MOST_WINDOWS,
     confidence_each,
@@ -28,9 +31,8 @@ from evenslice.evidence.stats import (
     planned_looks,
 )
 from evenslice.evidence.summary import apply_abstention, lag_result, latin_result, method_result
-from evenslice.evidence.target import REGIONS
-from evenslice.evidence.window_view import WindowView
-from evenslice.labels.targets import Target, whole
+from evenslice.evidence.window_view import WindowView, writing_maps
+from evenslice.labels.targets import whole
 from evenslice.model.checkpoint import stem_record
 from evenslice.model.inputs import (
     ModelLike,
@@ -48,250 +50,231 @@ from evenslice.model.inputs import (
 )
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
-from evenslice.model.streaming import normalisation_of
-from evenslice.options import Design, Region
+from evenslice.options import AuditOptions
 from evenslice.progress import Progress, Step, silent
-from evenslice.volume.array import Roi, Volume
-from evenslice.volume.normalisation import estimate
+from evenslice.volume.array import Volume
 
 CHECK_WINDOWS = 4
-AUTO: Literal["auto"] = "auto"
 
 
 def audit(
     model: ModelLike | nn.Module,
     volume: VolumeLike,
+    options: AuditOptions | None = None,
     *,
     labels: VolumeLike | None = None,
-    methods: Sequence[str] | None = None,
-    windows: int | Literal["auto"] = AUTO,
-    tile: int = 256,
-    region: Region = "predicted",
-    design: Design = "reversal",
-    roi: str | None = None,
-    margin: float = 0.05,
-    confidence: float = 0.95,
-    slices: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    trust: bool = False,
-    seed: int = 0,
-    device: str = "auto",
     maps: str | Path | None = None,
     force: bool = False,
     views: int = 1,
     label: str = "model",
     progress: Progress = silent,
+    **changes: Any,
 ) -> Audit:
     """Measure how much each slot of a model counts and whether previous equals next.
 
-    Every window is measured together with its reversal on the same pixels, reversed before normalisation; the
-    intervals come from a bootstrap over blocks of S x tile x tile.
+    Every window is measured together with its reversal on the same pixels, reversed before
+    normalisation; the intervals come from a bootstrap over blocks of S x tile x tile.
 
     Parameters
     ----------
     model
-        A model; any form of one that ``model_of`` takes: a file, or ``package.module:callable``; or a network as it is, of
-        which a copy is audited.
+        A model in any form: a Model, a file, ``package.module:callable``; or a network, of which a
+        copy is audited.
     volume
         A volume, an array (z, y, x) or a path.
+    options, changes
+        The options of ``AuditOptions``, as an object, as keyword arguments
+        (``audit(model, volume, windows=8, methods=("gradient",))``), or both.
     labels
-        Truth of the same shape: windows are then drawn in proportion from those with little and with much foreground, the lag
-        is measured, and the truth is shown beside the prediction.
-    methods
-        Families of evidence, any of ``ablation``, ``ablation-copy``, ``shapley``, ``gradient``, ``integrated-gradients``,
-        ``input-x-gradient``, ``smoothgrad``; None for the first five, as far as the model allows. The response to the
-        reversal is always measured.
-    windows
-        How many windows, wholly inside the volume, fewer when it holds no more; or ``auto``: as many as are needed to
-        decide, at most 64, looking after 12, 16, 24, 32, 48 and 64.
-    tile
-        Side of a window in pixels, at most the slice's.
-    region
-        What is explained, see ``evenslice.evidence.target``.
-    design
-        ``latin`` measures the S cyclic shifts of each window too, and says whether all slots are alike.
-    roi
-        ``Z0:Z1,Y0:Y1,X0:X1`` in which windows lie wholly.
-    margin
-        Half-width of the zone in which a mirror pair counts as even.
-    confidence
-        Of the intervals.
-    slices
-        S, where a foreign network does not say it.
-    mean, std
-        Normalisation in raw intensity units, one number or S; None for the model's own, else the volume's.
-    seed
-        Seed of the windows and the bootstrap.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
+        Ground truth of the same shape: windows are then drawn in proportion from those with little
+        and with much foreground, the lag is measured, and it is shown beside the prediction.
     maps, force
-        OME-Zarr store to write the attribution of every window to, slot by slot; whether to overwrite it.
-    views
-        How many windows to keep for showing.
-    label
-        Name of the model on these.
+        OME-Zarr store for the attribution of every window, slot by slot; whether to overwrite it.
+    views, label
+        How many windows to keep for showing; name of the model on these.
     progress
-        How to show the progress.
+        Shows the progress.
 
     Raises
     ------
     BadInputError
         If something given cannot be used.
     """
-    known = wrapped_module(model, slices) if isinstance(model, nn.Module) else model
-    model, volume = model_of(known, slices, mean, std, trust), volume_of(volume)
-    given = model
-    check_segments(model)
+    options = AuditOptions.of(options, changes)
+    source = wrapped_module(model, options.slices) if isinstance(model, nn.Module) else model
+    given = model_of(source, options.slices, options.mean, options.std, options.trust)
+    check_segments(given)
+    volume = volume_of(volume)
     truth = None if labels is None else whole(volume_of(labels))
-    _check_options(volume, truth, windows, region, design, margin, confidence)
-    model = normalised_by(model, volume, seed)
-    question = Question((), design, region, truth, _target(model, truth), seed, label)
-    sites = _sites(
-        model,
-        question,
-        volume,
-        tile,
-        windows,
-        None if roi is None else parse_roi(roi, volume.shape),
-        seed,
-    )
-    scene = _scene(model, volume, sites[0], device, seed)
-    allowed = default_methods(model.slices, scene.differentiable) if methods is None else methods
-    question = replace(question, methods=check_methods(allowed, model.slices, scene.differentiable))
-    plan = planned_looks(len(sites), None if windows == AUTO else int(windows))
-    made = provenance_of(seed, model=given, volume=volume, labels=truth)
-    with ExitStack() as stack:
-        stack.enter_context(explaining(scene.module))
-        keep = None
-        if maps is not None:
-            keep = stack.enter_context(
-                writing_maps(Path(maps), plan[-1], volume.voxel_nm, force, made)
-            )
-        step = stack.enter_context(progress(f"auditing {label}", plan[-1]))
-        gathered = _gather(scene, question, sites, plan, margin, confidence, views, step, keep)
-        checks = run_checks(
-            scene, [raw for _, raw in read_sites(volume, model.slices, sites[:CHECK_WINDOWS])]
+    if truth is not None:
+        check_same_shape(volume, truth)
+    elif options.region == "truth":
+        raise BadInputError(
+            "the region is truth but there are no labels, expected both; give --labels"
         )
-    result = _result(
-        model, scene, question, gathered, checks, windows == AUTO, plan, margin, confidence
-    )
+    opened = normalised_by(given, volume, options.seed)
+    windows = _windows(opened, volume, truth, options)
+    device = device_of(options.device)
+    subject = model_on_volume(opened, volume, windows[0], device, options.seed, truth, label)
+    methods = options.methods
+    if methods is None:
+        methods = default_methods(subject.slices, subject.differentiable)
+    methods = check_methods(methods, subject.slices, subject.differentiable)
+    options = options.model_copy(update={"methods": methods})
+    fixed = options.windows if isinstance(options.windows, int) else None
+    looks = planned_looks(len(windows), fixed)
+    provenance = provenance_of(options.seed, model=given, volume=volume, labels=truth)
+    with ExitStack() as stack:
+        stack.enter_context(explaining(subject.module))
+        write = None
+        if maps is not None:
+            store = writing_maps(Path(maps), looks[-1], volume.voxel_nm, force, provenance)
+            write = stack.enter_context(store)
+        step = stack.enter_context(progress(f"auditing {label}", looks[-1]))
+        measured = _measure_until_decided(subject, options, windows, looks, views, step, write)
+        first = read_windows(volume, subject.slices, windows[:CHECK_WINDOWS])
+        checks = run_checks(subject, [raw for _, raw in first])
     return replace(
-        result, provenance=made, warnings=() if truth is None else voxel_warning(volume, truth)
+        _result(opened, subject, options, measured, checks, looks),
+        provenance=provenance,
+        warnings=() if truth is None else voxel_warning(volume, truth),
+    )
+
+
+def _windows(
+    model: Model, volume: Volume, truth: Volume | None, options: AuditOptions
+) -> list[SampledWindow]:
+    """Draw the windows, with ground truth in proportion to their foreground."""
+    target = target_of(model)
+
+    def foreground(window: SampledWindow) -> float:
+        assert truth is not None
+        labels = truth.read((slice(window.z, window.z + 1), window.y, window.x))
+        return float((target.apply(labels) > 0).mean())
+
+    return draw_windows(
+        volume,
+        model.slices,
+        options.tile,
+        options.windows if isinstance(options.windows, int) else MOST_WINDOWS,
+        options.seed,
+        model.stride,
+        model.size,
+        None if options.roi is None else parse_roi(options.roi, volume.shape),
+        None if truth is None else foreground,
     )
 
 
 @dataclass
-class _Gathered:
-    """What has been measured so far, and the results of the last look at it."""
+class _Measured:
+    """The windows measured so far, and the results at the last look."""
 
-    sites: list[SampledWindow] = field(default_factory=list)
-    found: list[Found] = field(default_factory=list)
+    windows: list[SampledWindow] = field(default_factory=list)
+    results: list[WindowResult] = field(default_factory=list)
     views: list[WindowView] = field(default_factory=list)
     methods: dict[str, MethodResult] = field(default_factory=dict)
 
     @property
     def clusters(self) -> NDArray[np.intp]:
-        return np.array([site.cluster for site in self.sites], np.intp)
+        return np.array([window.cluster for window in self.windows], np.intp)
 
-    def importance(self, name: str) -> NDArray[np.float64]:
-        return np.stack([found.importance[name] for found in self.found])
+    @property
+    def verdicts(self) -> list[str]:
+        return [method.verdict for method in self.methods.values()]
+
+    def importance(self, name: str) -> Floats:
+        return np.stack([result.importance[name] for result in self.results])
 
 
-def _gather(
-    scene: ModelOnVolume,
-    question: Question,
-    sites: Sequence[SampledWindow],
-    plan: Sequence[int],
-    margin: float,
-    confidence: float,
+def _measure_until_decided(
+    subject: ModelOnVolume,
+    options: AuditOptions,
+    windows: Sequence[SampledWindow],
+    looks: Sequence[int],
     views: int,
     step: Step,
-    keep: Any,
-) -> _Gathered:
-    """Measure windows until a look decides, or the plan ends."""
-    gathered, each = _Gathered(), confidence_each(confidence, len(plan))
-    for end in plan:
-        part = sites[len(gathered.sites) : end]
-        for found in measure(scene, question, part, step, keep):
-            if len(gathered.views) < views and found.view is not None:
-                gathered.views.append(found.view)
-            gathered.found.append(replace(found, view=None))
-        gathered.sites.extend(part)
-        gathered.methods = apply_abstention(
+    write: Callable[[WindowView], None] | None,
+) -> _Measured:
+    """Measure windows until a look decides, or the planned looks end."""
+    measured, each = _Measured(), confidence_each(options.confidence, len(looks))
+    for end in looks:
+        part = windows[len(measured.windows) : end]
+        for result in measure(subject, options, part, step, write):
+            if len(measured.views) < views and result.view is not None:
+                measured.views.append(result.view)
+            measured.results.append(replace(result, view=None))
+        measured.windows.extend(part)
+        clusters = measured.clusters
+        measured.methods = apply_abstention(
             {
                 name: method_result(
-                    gathered.importance(name)[:, :2], gathered.clusters, margin, each, question.seed
+                    measured.importance(name)[:, :2], clusters, options.margin, each, options.seed
                 )
-                for name in question.methods
+                for name in options.methods or ()
             }
         )
-        if is_decided([method.verdict for method in gathered.methods.values()]):
+        if is_decided(measured.verdicts):
             break
-    return gathered
+    return measured
 
 
 def _result(
     model: Model,
-    scene: ModelOnVolume,
-    question: Question,
-    gathered: _Gathered,
+    subject: ModelOnVolume,
+    options: AuditOptions,
+    measured: _Measured,
     checks: dict[str, Check],
-    sequential: bool,
-    plan: tuple[int, ...],
-    margin: float,
-    confidence: float,
+    looks: tuple[int, ...],
 ) -> Audit:
-    sites, found, clusters = gathered.sites, gathered.found, gathered.clusters
-    each, verdicts = (
-        confidence_each(confidence, len(plan)),
-        [m.verdict for m in gathered.methods.values()],
-    )
+    results, clusters = measured.results, measured.clusters
+    margin, confidence, seed = options.margin, options.confidence, options.seed
     used = np.array(
-        [all(v.sum(axis=1).min() > 0 for v in one.importance.values()) for one in found]
+        [all(slots.sum(axis=1).min() > 0 for slots in one.importance.values()) for one in results]
     )
-    if not found[0].importance:
-        used = np.ones(len(found), bool)
     latin: dict[str, Latin] = {}
-    if question.design == "latin" and model.slices > 1:
+    if options.design == "latin" and model.slices > 1:
         latin = {
-            name: latin_result(
-                gathered.importance(name), clusters, margin, confidence, question.seed
-            )
-            for name in question.methods
+            name: latin_result(measured.importance(name), clusters, margin, confidence, seed)
+            for name in measured.methods
         }
-    missed = {name: [one.incompleteness[name] for one in found] for name in found[0].incompleteness}
-    seen = trained_slices(model, scene.volume)
+    incompleteness = {
+        name: [one.incompleteness[name] for one in results] for name in results[0].incompleteness
+    }
+    sequential, decided = options.windows == "auto", is_decided(measured.verdicts)
+    trained = trained_slices(model, subject.volume)
+    y, x = measured.windows[0].y, measured.windows[0].x
     return Audit(
         slices=model.slices,
         windows=int(used.sum()),
         clusters=len(set(clusters[used].tolist())),
         dropped=int((~used).sum()),
-        seed=question.seed,
+        seed=seed,
         margin=margin,
         confidence=confidence,
-        tile=(sites[0].y.stop - sites[0].y.start, sites[0].x.stop - sites[0].x.start),
+        tile=(y.stop - y.start, x.stop - x.start),
         stems=_stems(model),
-        normalisation=scene.normalisation,
-        methods=gathered.methods,
-        probability_change=float(np.mean([one.change for one in found])),
-        flipped_fraction=float(np.mean([one.flipped for one in found])),
-        checks=completeness_checks(missed)
-        | {"agreement": agreement_check(gathered.methods)}
-        | checks,
-        verdict=overall_verdict(verdicts, scene.normalisation.uniform),
-        trained_on=sum(site.z in seen for site in sites) if model.training else None,
+        normalisation=subject.normalisation,
+        methods=measured.methods,
+        probability_change=float(np.mean([one.change for one in results])),
+        flipped_fraction=float(np.mean([one.flipped for one in results])),
+        checks={
+            **completeness_checks(incompleteness),
+            "agreement": agreement_check(measured.methods),
+            **checks,
+        },
+        verdict=overall_verdict(measured.verdicts, subject.normalisation.uniform),
+        trained_on=sum(one.z in trained for one in measured.windows) if model.training else None,
         sampling=Sampling(
             "sequential" if sequential else "fixed",
-            plan,
-            each,
-            is_decided(verdicts) if sequential else None,
+            looks,
+            confidence_each(confidence, len(looks)),
+            decided if sequential else None,
         ),
-        design=question.design,
-        region=question.region,
-        lag=lag_result([one.lag for one in found], clusters, confidence, question.seed),
+        design=options.design,
+        region=options.region,
+        lag=lag_result([one.lag for one in results], clusters, confidence, seed),
         latin=latin,
-        views=tuple(gathered.views),
+        views=tuple(measured.views),
     )
 
 
@@ -301,94 +284,3 @@ def _stems(model: Model) -> tuple[dict[str, Any], ...]:
         return tuple(stem_record(model))
     except BadInputError:
         return ()
-
-
-def _target(model: Model, truth: Volume | None) -> Target | None:
-    """Labels mean what they meant in training; for a foreign model the foreground, or classes."""
-    if truth is None:
-        return None
-    classes = model.spec.classes
-    return Target(model.training.get("target", "classes" if classes > 1 else "foreground"), classes)
-
-
-def _sites(
-    model: Model,
-    question: Question,
-    volume: Volume,
-    tile: int,
-    windows: int | str,
-    roi: Roi | None,
-    seed: int,
-) -> list[SampledWindow]:
-    truth, target = question.truth, question.target
-
-    def richness(site: SampledWindow) -> float:
-        assert truth is not None
-        assert target is not None
-        return float(
-            (target.apply(truth.read((slice(site.z, site.z + 1), site.y, site.x))) > 0).mean()
-        )
-
-    return plan_sites(
-        volume.shape,
-        model.slices,
-        tile,
-        MOST_WINDOWS if windows == AUTO else int(windows),
-        seed,
-        model.stride,
-        model.size,
-        roi,
-        None if truth is None else richness,
-        volume.source,
-    )
-
-
-def _scene(
-    model: Model, volume: Volume, site: SampledWindow, device: str, seed: int
-) -> ModelOnVolume:
-    where = device_of(device)
-    module = copy.deepcopy(model.module).float().to(where)
-    shape = (model.slices, site.y.stop - site.y.start, site.x.stop - site.x.start)
-    with explaining(module):
-        at_once = at_once_for(module, where, shape, model.stride)
-    return ModelOnVolume(
-        module=module,
-        stride=model.stride,
-        slices=model.slices,
-        volume=volume,
-        normalisation=normalisation_of(model),
-        baseline=estimate(volume, seed).mean[0],
-        device=where,
-        at_once=at_once,
-    )
-
-
-def _check_options(
-    volume: Volume,
-    truth: Volume | None,
-    windows: int | str,
-    region: str,
-    design: str,
-    margin: float,
-    confidence: float,
-) -> None:
-    if truth is not None:
-        check_same_shape(volume, truth)
-    if isinstance(windows, str) and windows != AUTO:
-        raise BadInputError(
-            f"windows is {windows!r}, expected a whole number or auto; write for example 40"
-        )
-    for name, value, known in (("region", region, REGIONS), ("design", design, DESIGNS)):
-        if value not in known:
-            raise BadInputError(
-                f"the {name} {value!r} is unknown, expected {', '.join(known)}; choose one"
-            )
-    if region == "truth" and truth is None:
-        raise BadInputError(
-            "the region is truth but there are no labels, expected both; give --labels"
-        )
-    for name, number in (("margin", margin), ("confidence", confidence)):
-        if not 0 < number < 1:
-            raise BadInputError(
-                f"the {name} is {number}, expected a number between 0 and 1; leave it out for the default"
-            )

@@ -1,5 +1,6 @@
 """Demo: the main job end to end on a phantom and the bundled encoder, offline."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from evenslice.evidence.result import Audit
 from evenslice.labels.metrics import Scores
 from evenslice.model.provenance import provenance_of
 from evenslice.model.weights import BUNDLED
-from evenslice.options import Init
+from evenslice.options import AuditOptions, DemoOptions, Init
 from evenslice.progress import Progress, Step, silent
 from evenslice.verbs.audit import audit
 from evenslice.verbs.train import train
@@ -29,7 +30,7 @@ WINDOWS, VIEWS = 40, 3
 
 @dataclass(frozen=True)
 class DemoRow:
-    """One model of the demo: how it was initialised, how well it segments, how it leans."""
+    """One model of the demo: its initialisation, its scores and its audit."""
 
     init: Init
     scores: Scores
@@ -58,11 +59,11 @@ class Demo:
 
 def run_demo(
     folder: Path,
+    options: DemoOptions | None = None,
     *,
-    seed: int = 0,
-    device: str = "auto",
     steps: int = STEPS,
     progress: Progress = silent,
+    **changes: Any,
 ) -> Demo:
     """Train with an ``rgb`` and a ``green`` stem on a phantom, and audit both on the same windows.
 
@@ -70,16 +71,23 @@ def run_demo(
     ----------
     folder
         Existing; gets the phantom, its labels and both models.
-    seed, device, steps
-        Seed of everything; ``auto``, ``cpu`` or ``cuda``; training steps.
+    options, changes
+        The options of ``DemoOptions``, as an object, as keyword arguments, or both.
+    steps
+        Training steps.
     progress
-        How to show the progress.
+        Shows the progress.
     """
+    options = DemoOptions.of(options, changes)
+    seed, device = options.seed, options.device
     made = phantom(SHAPE, seed)
     raw = Volume(made.raw, made.voxel_nm, str(folder / "phantom.tif"))
     membranes = Volume(made.membranes, made.voxel_nm, str(folder / "membranes.tif"))
     save_volume(folder / "phantom.tif", raw)
     save_volume(folder / "membranes.tif", membranes)
+    asked = AuditOptions(
+        methods=("gradient",), windows=WINDOWS, tile=TILE, seed=seed, device=device
+    )
     rows = []
     for init in INITS:
         trained = train(
@@ -98,29 +106,22 @@ def run_demo(
         trained.last.unlink()
         trained.log.unlink()
         found = audit(
-            trained.model,
-            raw,
-            labels=membranes,
-            methods=("gradient",),
-            windows=WINDOWS,
-            tile=TILE,
-            seed=seed,
-            device=device,
-            views=VIEWS,
-            label=init,
-            progress=progress,
+            trained.model, raw, asked, labels=membranes, views=VIEWS, label=init, progress=progress
         )
         rows.append(DemoRow(init, trained.scores, found))
     facts = {
-        "volume": f"phantom, {' x '.join(map(str, SHAPE))} voxels of {' x '.join(f'{v:g}' for v in made.voxel_nm)} nm (z, y, x)",
+        "volume": f"phantom, {_product(SHAPE)} voxels of {_product(made.voxel_nm)} nm (z, y, x)",
         "target": "membranes",
         "network": "U-Net on ResNet-18, three stages, weights bundled with evenslice",
         "training": f"{steps} steps of 4 x {CROP} x {CROP}",
         "Dice": "on the last 20 % of slices, after a gap of 3",
     }
-    return Demo(
-        tuple(rows), facts, provenance_of(seed, volume=raw, labels=membranes, weights=BUNDLED)
-    )
+    provenance = provenance_of(seed, volume=raw, labels=membranes, weights=BUNDLED)
+    return Demo(tuple(rows), facts, provenance)
+
+
+def _product(sides: Sequence[float]) -> str:
+    return " x ".join(f"{side:g}" for side in sides)
 
 
 def _renamed(progress: Progress, label: str, _: str, total: int) -> AbstractContextManager[Step]:

@@ -1,4 +1,4 @@
-"""Fix: load, make the stem even on a copy, measure what changed, save."""
+"""Fix: open, make the stem of a copy symmetric, measure what changed, save."""
 
 import copy
 from collections.abc import Sequence
@@ -11,12 +11,15 @@ from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
-from evenslice.evidence.change import Windows, output_change, predict_windows, window_scores
-from evenslice.evidence.network import read_sites
-from evenslice.evidence.recalibrate import recalibrate
+from evenslice.evidence.model_on_volume import target_of
+from evenslice.evidence.recalibrate import (
+    output_change,
+    predict_windows,
+    recalibrate,
+    window_scores,
+)
 from evenslice.evidence.result import Audit
-from evenslice.evidence.sampling import plan_sites
-from evenslice.labels.targets import Target
+from evenslice.evidence.sampling import Raw, draw_windows, read_windows
 from evenslice.model.checkpoint import normalisation_record, stem_record
 from evenslice.model.inputs import (
     ModelLike,
@@ -34,10 +37,9 @@ from evenslice.model.logits import plain
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
 from evenslice.model.stem.adapt import bake_stem, mirror_stem, uniform_stem
-from evenslice.model.streaming import normalisation_of
-from evenslice.options import Init, Tie
+from evenslice.options import AuditOptions, FixOptions
 from evenslice.progress import Progress, silent
-from evenslice.verbs.audit import audit as run_audit
+from evenslice.verbs.audit import audit
 from evenslice.volume.array import Volume
 from evenslice.volume.atomic import check_writable
 from evenslice.volume.normalisation import Normalisation
@@ -61,9 +63,10 @@ class Fixed:
     audits
         Audit before and after on the same windows, or None without a volume.
     change
-        What the fix did to the output on windows of the volume: ``probability_change``, ``batch_norms`` measured anew,
-        ``normalisation_change`` (the part of it that comes from one mean and std for all slots; None where that was so
-        already), and with labels ``dice_before`` and ``dice_after``; None without a volume.
+        What the fix did to the output on windows of the volume, or None without one:
+        ``probability_change``, ``batch_norms`` recalibrated, ``normalisation_change`` (the part of
+        it that comes from one mean and std for all slots; None where that was so already), and with
+        labels ``dice_before`` and ``dice_after``.
     warnings
         What the user should know.
     """
@@ -97,22 +100,18 @@ class Fixed:
 def fix(
     model: ModelLike,
     out: str | Path,
+    options: FixOptions | None = None,
     *,
-    tie: Tie = "none",
-    init: Init | None = None,
-    tta: str = "none",
-    slices: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    trust: bool = False,
     volume: VolumeLike | None = None,
     labels: VolumeLike | None = None,
-    seed: int = 0,
-    device: str = "auto",
     force: bool = False,
     progress: Progress = silent,
+    **changes: Any,
 ) -> Fixed:
-    """Make a trained model even without retraining and save the result; the model given is left as it is.
+    """Make a trained model symmetric without retraining and save the result.
+
+    By default each slot becomes the mirror average w_s <- (w_s + w_{S-1-s}) / 2; the model given is
+    left as it is.
 
     Parameters
     ----------
@@ -120,96 +119,85 @@ def fix(
         A model in any form: of ours, ``package.module:callable``, ``.pt2`` or ``.onnx``.
     out
         Name ending in ``.safetensors``; in ``.pt2`` or ``.onnx`` for such a model.
-    tie
-        ``mirror`` or ``uniform`` to keep the stem so when training goes on; recorded in the file.
-    init
-        None for the mirror average w_s <- (w_s + w_{S-1-s}) / 2. An init treats the three slots as R, G, B, which
-        removes the centre's identity from a model trained on slices: it needs retraining.
-    tta
-        ``reversal``: leave the weights alone and let the model answer, from now on, as the mean over each window and its
-        reversal; twice the time, and recorded in the file.
-    slices
-        S of the fixed model: with an init it may differ from the three slots there are; else what a foreign model sees.
-    mean, std
-        Normalisation in raw intensity units, in place of the model's. Different ones per slot are replaced by their mean.
-    trust
-        Whether a ``.pt2``, which can run code when it is opened, may be opened.
+    options, changes
+        The options of ``FixOptions``, as an object, as keyword arguments, or both. An ``init``
+        treats the three slots as R, G, B, which removes the centre's identity from a model trained
+        on slices: it needs retraining. With it, ``slices`` may differ from the three there are.
     volume, labels
-        Volume to audit before and after, and its truth. After the mirror average the batch norms are measured anew on
-        windows of this volume; the change of the output is measured on them, and of Dice with labels.
-    seed, device, force, progress
-        Of the audit; whether to overwrite; how to show the progress.
+        Volume to audit before and after, and its ground truth. After the mirror average the
+        BatchNorm statistics are recalibrated on windows of this volume, and the change of the
+        output is measured on them, with labels also that of Dice.
+    force, progress
+        Whether to overwrite; shows the progress.
 
     Raises
     ------
     BadInputError
         If something given cannot be used; nothing is written then.
     """
-    out = Path(out)
-    if tta != "none" and (init is not None or tie != "none"):
-        raise BadInputError(
-            f"--tta {tta} was given with --init or --tie, expected one way to make the model even; choose one"
-        )
-    if slices is not None:
-        check_slices(slices)
-    check_writable(out, force)
-    check_apart(out, model, volume, labels)
-    before = model_of(model, slices if init is None else None, mean, std, trust)
-    check_name(before, out)
-    given = before
-    if tta != "none":
-        check_segments(before)
+    options = FixOptions.of(options, changes)
+    out, seed = Path(out), options.seed
+    _check_request(options, out, force, model, volume, labels)
+    slices = options.slices if options.init is None else None
+    given = model_of(model, slices, options.mean, options.std, options.trust)
+    check_name(given, out)
     source = None if volume is None else volume_of(volume)
     truth = _truth(source, labels)
+    if options.tta != "none" or source is not None:
+        check_segments(given)
+    before = given if source is None else normalised_by(given, source, seed)
+    fixed, warnings = _symmetric(before, options)
+    windows: list[Raw] = []
+    change = None
     if source is not None:
-        check_segments(before)
-        before = normalised_by(before, source, seed)
-    fixed, notes = _fixed(before, tie, init, tta, slices)
-    windows, change = [], None
-    if source is not None:
-        sites = plan_sites(
-            source.shape,
-            fixed.slices,
-            TILE,
-            WINDOWS,
-            seed,
-            fixed.stride,
-            fixed.size,
-            source=source.source,
-        )
-        windows = [raw for _, raw in read_sites(source, fixed.slices, sites)]
-        truths = (
-            None
-            if truth is None
-            else [truth.read((slice(s.z, s.z + 1), s.y, s.x))[0] for s in sites]
-        )
-        _check_classes(truths or [], before.spec.classes)
-        change = _change(
-            before, fixed, windows, truths, recalibrated=init is None and tta == "none"
-        )
+        sampled = draw_windows(source, fixed.slices, TILE, WINDOWS, seed, fixed.stride, fixed.size)
+        windows = [raw for _, raw in read_windows(source, fixed.slices, sampled)]
+        truths = None
+        if truth is not None:
+            truths = [truth.read((slice(w.z, w.z + 1), w.y, w.x))[0] for w in sampled]
+            _check_classes(truths, before.spec.classes)
+        averaged = options.init is None and options.tta == "none"
+        change = _change(before, fixed, windows, truths, recalibrated=averaged)
     certificate = certify(fixed, windows[:CERTIFIED], seed, progress=progress)
-    made = provenance_of(seed, model=given, volume=source, labels=truth)
-    fixed = fixed.with_facts(certificate=certificate.to_dict(), provenance=made, file=None)
+    provenance = provenance_of(seed, model=given, volume=source, labels=truth)
+    fixed = fixed.with_facts(certificate=certificate.to_dict(), provenance=provenance, file=None)
     audits = None
     if source is not None:
-        options: dict[str, Any] = {
-            "labels": truth,
-            "methods": ("gradient",)
-            if getattr(before.network, "differentiable", True)
-            else ("ablation",),
-            "windows": AUDITED,
-            "seed": seed,
-            "device": device,
-            "progress": progress,
-        }
+        gradients = getattr(before.network, "differentiable", True)
+        asked = AuditOptions(
+            methods=("gradient",) if gradients else ("ablation",),
+            windows=AUDITED,
+            seed=seed,
+            device=options.device,
+        )
         audits = (
-            run_audit(before, source, label="before", **options),
-            run_audit(fixed, source, label="after", **options),
+            audit(before, source, asked, labels=truth, label="before", progress=progress),
+            audit(fixed, source, asked, labels=truth, label="after", progress=progress),
         )
     save(out, fixed, force)
     if not certificate.symmetric:
-        notes = (*notes, _uneven(certificate))
-    return Fixed(fixed, stem_record(before), stem_record(fixed), certificate, audits, change, notes)
+        warnings = (*warnings, _asymmetric(certificate))
+    after = stem_record(fixed)
+    return Fixed(fixed, stem_record(before), after, certificate, audits, change, warnings)
+
+
+def _check_request(
+    options: FixOptions,
+    out: Path,
+    force: bool,
+    model: ModelLike,
+    volume: VolumeLike | None,
+    labels: VolumeLike | None,
+) -> None:
+    if options.tta != "none" and (options.init is not None or options.tie != "none"):
+        raise BadInputError(
+            f"--tta {options.tta} was given with --init or --tie, expected one way to make the "
+            "model symmetric; choose one"
+        )
+    if options.slices is not None:
+        check_slices(options.slices)
+    check_writable(out, force)
+    check_apart(out, model, volume, labels)
 
 
 def _truth(source: Volume | None, labels: VolumeLike | None) -> Volume | None:
@@ -222,118 +210,109 @@ def _truth(source: Volume | None, labels: VolumeLike | None) -> Volume | None:
     return truth
 
 
-def _check_classes(truths: Windows, classes: int) -> None:
-    """Refuse fractions, and classes that the model does not predict; a model of one class takes any above 0 as that."""
-    if any(
-        labels.dtype.kind == "f" and bool((labels != np.floor(labels)).any()) for labels in truths
-    ):
+def _check_classes(truths: Sequence[Raw], classes: int) -> None:
+    """Refuse fractions, and classes that a model of several does not predict."""
+    if any(one.dtype.kind == "f" and bool((one != np.floor(one)).any()) for one in truths):
         raise BadInputError(
             "the labels hold fractions, expected whole numbers; threshold them first"
         )
-    found = [(int(labels.min()), int(labels.max())) for labels in truths if classes > 1]
-    if found and (min(low for low, _ in found) < 0 or max(high for _, high in found) >= classes):
-        low, high = min(low for low, _ in found), max(high for _, high in found)
+    if classes <= 1:
+        return
+    low, high = min(int(one.min()) for one in truths), max(int(one.max()) for one in truths)
+    if low < 0 or high >= classes:
         raise BadInputError(
-            f"the labels hold the classes {low} to {high}, expected 0 to {classes - 1} as the model predicts; give labels of these"
+            f"the labels hold the classes {low} to {high}, expected 0 to {classes - 1} as the "
+            "model predicts; give labels of these"
         )
 
 
-def _uneven(certificate: Certificate) -> str:
+def _asymmetric(certificate: Certificate) -> str:
+    exact = certificate.float64
     return (
-        f"the saved model is not even: its largest response to the reversal is {certificate.float32:.2g} in float32"
-        + ("" if certificate.float64 is None else f" and {certificate.float64:.2g} in float64")
+        "the saved model is not symmetric: its largest response to the reversal is "
+        f"{certificate.float32:.2g} in float32"
+        + ("" if exact is None else f" and {exact:.2g} in float64")
         + "; see the certificate"
     )
 
 
-def _fixed(
-    model: Model, tie: Tie, init: Init | None, tta: str, slices: int | None
-) -> tuple[Model, tuple[str, ...]]:
-    """Make an even copy of a model; return it with what the user should know."""
-    done = f"tta {tta}" if tta != "none" else "mirror average" if init is None else f"init {init}"
+def _symmetric(model: Model, options: FixOptions) -> tuple[Model, tuple[str, ...]]:
+    """Make a symmetric copy of a model; return it with what the user should know."""
+    tta, init, tie = options.tta, options.init, options.tie
+    done = f"tta {tta}" if tta != "none" else f"init {init}" if init else "mirror average"
     facts = {"training": model.training | {"fixed": done}, "scores": {"before_fix": model.scores}}
     if tta != "none":
-        return model.with_facts(**facts).with_tta(tta), (
-            "--tta reversal takes twice the time of the model alone",
-        )
+        twice = "--tta reversal takes twice the time of the model alone"
+        return model.with_facts(**facts).with_tta(tta), (twice,)
     single = model.with_tta("none")
     module = copy.deepcopy(single.module)
-    _even(plain(module), model.slices, tie, init, slices or 3)
-    made: dict[str, Any] = (
-        {"tie": tie} if init is None else {"tie": tie, "init": init, "slices": slices or 3}
-    )
-    spec = replace(model.spec, **made)
-    norm, norm_notes = _one_normalisation(model.normalisation)
+    wanted = options.slices or 3
+    _symmetrise(plain(module), model.slices, wanted, options)
+    spec = replace(model.spec, tie=tie)
+    if init is not None:
+        spec = replace(spec, init=init, slices=wanted)
+    warnings = []
+    if init is not None or (tie == "uniform" and model.slices > 1):
+        warnings.append(
+            f"{'--tie uniform' if init is None else f'--init {init}'} on a model trained on slices "
+            "removes what it knew of the centre slice: retrain it before use"
+        )
+    norm = model.normalisation
+    if norm is not None and not norm.uniform:  # behind different numbers no stem is symmetric
+        one = Normalisation((float(np.mean(norm.mean)),), (float(np.mean(norm.std)),), norm.source)
+        warnings.append(
+            f"the slots were normalised by different numbers (mean {norm.mean}, std {norm.std}); "
+            f"now all by mean {one.mean[0]:g} and std {one.std[0]:g}"
+        )
+        norm = one
     fixed = single.with_facts(module=module, spec=spec, normalisation=norm, **facts)
-    return fixed, (*_warnings(tie, init, model.slices), *norm_notes)
+    return fixed, tuple(warnings)
 
 
-def _even(network: nn.Module, slices: int, tie: Tie, init: Init | None, wanted: int) -> None:
-    """Make the stem of a network even, in place, its tie worked in."""
-    if init is None:
-        mirror_stem(network, slices, tie)
-        bake_stem(network)
+def _symmetrise(network: nn.Module, slices: int, wanted: int, options: FixOptions) -> None:
+    """Make the stem of a network symmetric, in place, its tie baked in."""
+    if options.init is None:
+        bake_stem(mirror_stem(network, slices, options.tie))
         return
     if slices != 3:
         raise BadInputError(
-            f"the model sees {slices} slices, expected 3 for an init from R, G and B; leave --init out for the mirror average"
+            f"the model sees {slices} slices, expected 3 for an init from R, G and B; leave --init "
+            "out for the mirror average"
         )
-    uniform_stem(network, wanted, init)
-    if tie != "none":
-        bake_stem(mirror_stem(network, wanted, tie))
-
-
-def _warnings(tie: Tie, init: Init | None, slices: int) -> tuple[str, ...]:
-    what = (
-        f"--init {init}"
-        if init is not None
-        else "--tie uniform"
-        if tie == "uniform" and slices > 1
-        else ""
-    )
-    advice = "on a model trained on slices removes what it knew of the centre slice: retrain it before use"
-    return (f"{what} {advice}",) if what else ()
-
-
-def _one_normalisation(norm: Normalisation | None) -> tuple[Normalisation | None, tuple[str, ...]]:
-    """Return one mean and std for all slots, and a note if they were not so: behind different ones no stem is even."""
-    if norm is None or norm.uniform:
-        return norm, ()
-    one = Normalisation((float(np.mean(norm.mean)),), (float(np.mean(norm.std)),), norm.source)
-    note = (
-        f"the slots were normalised by different numbers (mean {norm.mean}, std {norm.std}); now all by mean {one.mean[0]:g} "
-        f"and std {one.std[0]:g}"
-    )
-    return one, (note,)
+    uniform_stem(network, wanted, options.init)
+    if options.tie != "none":
+        bake_stem(mirror_stem(network, wanted, options.tie))
 
 
 def _change(
-    before: Model, fixed: Model, windows: Windows, truths: Windows | None, recalibrated: bool
+    before: Model,
+    fixed: Model,
+    windows: Sequence[Raw],
+    truths: Sequence[Raw] | None,
+    recalibrated: bool,
 ) -> dict[str, Any]:
-    """Measure the batch norms anew (not after an init, which needs training anyway), and the change of output and Dice."""
-    old, norm, classes = normalisation_of(before), normalisation_of(fixed), fixed.spec.classes
-    margin = (fixed.slices - before.slices) // 2
-    centred = [raw[margin : margin + before.slices] for raw in windows] if margin >= 0 else None
-    measured = recalibrate(fixed.module, fixed.stride, norm, windows) if recalibrated else 0
+    """Recalibrate (not after an init, which needs training) and measure the change of output."""
+    old, norm = before.normalisation, fixed.normalisation
+    assert old is not None
+    assert norm is not None
+    count = recalibrate(fixed.module, fixed.stride, norm, windows) if recalibrated else 0
     after = predict_windows(fixed, norm, windows)
     change: dict[str, Any] = {
         "probability_change": None,
-        "batch_norms": measured,
+        "batch_norms": count,
         "normalisation_change": None,
     }
     predictions = {"dice_after": after}
-    if centred is not None:
+    margin = (fixed.slices - before.slices) // 2
+    if margin >= 0:
+        centred = [raw[margin : margin + before.slices] for raw in windows]
         first = predict_windows(before, old, centred)
         predictions = {"dice_before": first, **predictions}
         change["probability_change"] = output_change(first, after)
         if old != norm:
-            change["normalisation_change"] = output_change(
-                first, predict_windows(before, norm, centred)
-            )
-    if truths is not None:  # labels mean what they meant in training
-        target = Target(
-            before.training.get("target", "classes" if classes > 1 else "foreground"), classes
-        )
+            alone = predict_windows(before, norm, centred)
+            change["normalisation_change"] = output_change(first, alone)
+    if truths is not None:
         for name, predicted in predictions.items():
-            change[name] = window_scores(predicted, truths, target).dice
+            change[name] = window_scores(predicted, truths, target_of(before)).dice
     return change

@@ -1,8 +1,8 @@
-"""Inspect: what a model's stem is, or what was understood of a volume."""
+"""Inspect: what a model's stem is, or the shape, voxel size and type of a volume."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from evenslice.model.external import form_of, guess_library_call
 from evenslice.model.inputs import model_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
+from evenslice.options import InspectOptions
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
 from evenslice.volume.zarr_reader import in_store
 
-LOOKED_AT = 2048  # pixels a side
+RANGE_SIDE = 2048  # pixels
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Inspected:
     certificate
         The response to the reversal as measured now, or None if that was not asked for.
     values
-        Lowest and highest value of the middle slice of a volume; None for a model, or where no value is a number.
+        Lowest and highest value of the middle slice of a volume; None for a model, or where no
+        value is a number.
     provenance
         Command, seed, versions, and the hash of what was read.
     """
@@ -50,114 +52,97 @@ class Inspected:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it (schema evenslice.inspect/1)."""
+        schema = {"schema": "evenslice.inspect/1"}
         if self.volume is not None:
-            about: dict[str, Any] = {
+            volume = self.volume
+            return schema | {
                 "kind": "volume",
-                "shape": list(self.volume.shape),
-                "dtype": str(self.volume.dtype),
-                "voxel_nm": None if self.volume.voxel_nm is None else list(self.volume.voxel_nm),
-                "meaning": self.volume.meaning,
-                "range": None if self.values is None else list(self.values),
-                "size_bytes": math.prod(self.volume.shape) * self.volume.dtype.itemsize,
-                "facts": dict(self.volume.facts),
+                "shape": list(volume.shape),
+                "dtype": str(volume.dtype),
+                "voxel_nm": volume.voxel_nm and list(volume.voxel_nm),
+                "meaning": volume.meaning,
+                "range": self.values and list(self.values),
+                "size_bytes": math.prod(volume.shape) * volume.dtype.itemsize,
+                "facts": dict(volume.facts),
             }
-        else:
-            assert self.model is not None
-            norm = self.model.normalisation
-            about = {
-                "kind": "model",
-                "slices": self.model.slices,
-                "form": self.model.spec.form
-                if isinstance(self.model.spec, ExternalSpec)
-                else "evenslice",
-                "library_call": guess_library_call(self.model),
-                "spec": self.model.spec.to_dict(),
-                "tta": self.model.tta,
-                "size": self.model.size,
-                "stems": list(self.stems),
-                "normalisation": None
-                if norm is None
-                else {
-                    "uniform": norm.uniform,
-                    "mean": list(norm.mean),
-                    "std": list(norm.std),
-                    "source": norm.source,
-                },
-                "certificate": self.model.certificate,
-                "verified": None if self.certificate is None else self.certificate.to_dict(),
-                "training": self.model.training,
-                "scores": self.model.scores,
-            }
-        return {"schema": "evenslice.inspect/1", **about}
+        assert self.model is not None
+        model, norm = self.model, self.model.normalisation
+        return schema | {
+            "kind": "model",
+            "slices": model.slices,
+            "form": model.spec.form if isinstance(model.spec, ExternalSpec) else "evenslice",
+            "library_call": guess_library_call(model),
+            "spec": model.spec.to_dict(),
+            "tta": model.tta,
+            "size": model.size,
+            "stems": list(self.stems),
+            "normalisation": norm and {"uniform": norm.uniform, **asdict(norm)},
+            "certificate": model.certificate,
+            "verified": self.certificate and self.certificate.to_dict(),
+            "training": model.training,
+            "scores": model.scores,
+        }
 
 
 def inspect(
     source: str | Path,
+    options: InspectOptions | None = None,
     *,
-    verify: bool = False,
-    slices: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    trust: bool = False,
-    seed: int = 0,
     progress: Progress = silent,
+    **changes: Any,
 ) -> Inspected:
-    """Look at a model in any form, or at a volume.
+    """Describe a model in any form, or a volume.
 
     Parameters
     ----------
     source
-        A model (``.safetensors`` of ours, ``package.module:callable``, ``.pt2``, ``.onnx``), or anything ``open_volume`` reads.
-    verify
-        Measure a model's response to the reversal again, on windows of noise.
-    slices, mean, std
-        Of a foreign model, as ``audit`` takes them.
-    trust
-        Whether a ``.pt2``, which can run code when it is opened, may be opened.
-    seed
-        Of the noise.
+        A model (``.safetensors`` of ours, ``package.module:callable``, ``.pt2``, ``.onnx``), or
+        anything ``open_volume`` reads.
+    options, changes
+        The options of ``InspectOptions``, as an object, as keyword arguments, or both.
     progress
-        How to show the progress.
+        Shows the progress.
 
     Raises
     ------
     BadInputError
         If it is neither.
     """
+    options = InspectOptions.of(options, changes)
     if form_of(source) is None:
         file = split_container(source)[0]
         if not file.exists() and not in_store(file):
             raise BadInputError(
-                f"{source} does not exist, expected a model (.safetensors, .pt2, .onnx or package.module:callable) or a volume "
-                f"({READ}); check the name"
+                f"{source} does not exist, expected a model (.safetensors, .pt2, .onnx or "
+                f"package.module:callable) or a volume ({READ}); check the name"
             )
         volume = _with_missing_chunks(open_volume(source), Path(source))
-        return Inspected(
-            None, (), volume, None, _middle_range(volume), provenance_of(None, volume=volume)
-        )
-    model = model_of(source, slices, mean, std, trust)
-    certificate = certify(model, seed=seed, progress=progress) if verify else None
-    return Inspected(
-        model, tuple(stem_record(model)), None, certificate, None, provenance_of(seed, model=model)
-    )
+        provenance = provenance_of(None, volume=volume)
+        return Inspected(None, (), volume, None, _middle_range(volume), provenance)
+    model = model_of(source, options.slices, options.mean, options.std, options.trust)
+    certificate = None
+    if options.verify:
+        certificate = certify(model, seed=options.seed, progress=progress)
+    provenance = provenance_of(options.seed, model=model)
+    return Inspected(model, tuple(stem_record(model)), None, certificate, None, provenance)
 
 
 def _with_missing_chunks(volume: Volume, path: Path) -> Volume:
-    """Add to the facts of a Zarr store that chunks are missing, which is legal, and rarely what was meant."""
+    """Add to the facts of a Zarr store that chunks are missing: legal, and rarely intended."""
     if "Zarr" not in volume.facts.get("format", ""):
         return volume
     from evenslice.volume.zarr_reader import chunks_there
 
     missing = chunks_there(path)
-    return (
-        volume if missing is None else replace(volume, facts={**volume.facts, "missing": missing})
-    )
+    if missing is None:
+        return volume
+    return replace(volume, facts={**volume.facts, "missing": missing})
 
 
 def _middle_range(volume: Volume) -> tuple[float, float] | None:
-    """Return the lowest and highest finite value of the middle of the middle slice: whole numbers stay whole."""
+    """Return the lowest and highest finite value of the middle slice; whole numbers stay whole."""
     z = volume.shape[0] // 2
-    y, x = (slice(max(0, (n - LOOKED_AT) // 2), (n + LOOKED_AT) // 2) for n in volume.shape[1:])
+    y, x = (slice(max(0, (n - RANGE_SIDE) // 2), (n + RANGE_SIDE) // 2) for n in volume.shape[1:])
     plane = volume.read((slice(z, z + 1), y, x))
     finite = plane[np.isfinite(plane)]
     return (finite.min().item(), finite.max().item()) if finite.size else None
