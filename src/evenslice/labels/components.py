@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cc3d
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from evenslice.labels.blocks import Box, Face, Shape
+from evenslice.labels.blocks import Box, Face, Labels, Shape
 from evenslice.volume.array import Pixels
 
 WIDE_FROM = 2**32
@@ -46,9 +45,7 @@ def local_of(labels: NDArray[np.uint32], box: Box, shape: Shape) -> Local:
     return Local(sizes, _into_volume(_first_of_each(labels)[1], labels.shape, box, shape))
 
 
-def compact(
-    labels: NDArray[Any], box: Box, shape: Shape
-) -> tuple[NDArray[np.uint32], Local, NDArray[Any]]:
+def compact(labels: Labels, box: Box, shape: Shape) -> tuple[NDArray[np.uint32], Local, Labels]:
     """Renumber any labels of a box as 1..n, in rising order, for `number`.
 
     Returns
@@ -61,7 +58,7 @@ def compact(
     return renumbered, local_of(renumbered, box, shape), names
 
 
-def renumber(labels: NDArray[Any]) -> tuple[NDArray[np.uint32], NDArray[Any]]:
+def renumber(labels: Labels) -> tuple[NDArray[np.uint32], Labels]:
     """Turn any labels, 0 for background, into 1..n in rising order; return also the old names."""
     names, _ = _first_of_each(labels)
     renumbered = (np.searchsorted(names, labels) + 1).astype(np.uint32)
@@ -69,7 +66,7 @@ def renumber(labels: NDArray[Any]) -> tuple[NDArray[np.uint32], NDArray[Any]]:
     return renumbered, names
 
 
-def _first_of_each(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _first_of_each(labels: Labels) -> tuple[Labels, NDArray[np.int64]]:
     """Return the labels present without 0, rising, and the flat index of each one's first voxel."""
     flat = labels.ravel()
     # Only where a run begins: far fewer entries to sort than voxels.
@@ -92,7 +89,7 @@ def _into_volume(
     return np.asarray((z * shape[1] + y) * shape[2] + x, np.int64)
 
 
-def same_names(names: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+def same_names(names: Sequence[Labels]) -> NDArray[np.int64]:
     """Pair local objects of one name, each with the one before it; entry b of ``names`` is box b.
 
     Returns
@@ -126,7 +123,7 @@ class Numbering:
     """
 
     offsets: NDArray[np.int64]
-    table: NDArray[Any]
+    table: Labels
     sizes: NDArray[np.int64]
 
     @property
@@ -134,7 +131,7 @@ class Numbering:
         """How many objects there are."""
         return len(self.sizes)
 
-    def numbers_of(self, box: int) -> NDArray[Any]:
+    def numbers_of(self, box: int) -> Labels:
         """Return the final numbers of the local labels 0..n: ``numbers_of(box)[labels]``."""
         own = self.table[self.offsets[box] : self.offsets[box + 1]]
         return np.concatenate([np.zeros(1, own.dtype), own])
@@ -176,7 +173,7 @@ def number(
     return Numbering(offsets, final[member], sizes[kept])
 
 
-def label_box(classes: NDArray[Any], box: Box, shape: Shape) -> tuple[NDArray[np.uint32], Local]:
+def label_box(classes: Labels, box: Box, shape: Shape) -> tuple[NDArray[np.uint32], Local]:
     """Label the components of equal class in one box.
 
     Voxels touch over faces (connectivity 6); class 0 is background.

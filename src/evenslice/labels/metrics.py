@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
+from evenslice.labels.blocks import Labels
 from evenslice.labels.overlap import NOTHING, Matching, Partition
 from evenslice.options import ScoresAs
 
@@ -121,7 +122,7 @@ class Scores:
 
 
 def confusion(
-    prediction: NDArray[Any], truth: NDArray[Any], classes: int, ignore: int | None = None
+    prediction: Labels, truth: Labels, classes: int, ignore: int | None = None
 ) -> NDArray[np.int64]:
     """Count voxels by class: entry (t, p) is how many of ground truth t were predicted p.
 
@@ -171,7 +172,7 @@ def scores_of(table: NDArray[np.int64]) -> Scores:
     return Scores(mean["dice"], mean["iou"], per_class, int(table.sum()))
 
 
-def check_classes(values: NDArray[Any], where: str) -> None:
+def check_classes(values: Labels, where: str) -> None:
     """Raise ``BadInputError`` unless the values are class numbers: whole, 0 to 255."""
     if values.dtype.kind == "f" and not np.all(values == np.floor(values)):
         raise BadInputError(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
+from evenslice.labels.blocks import Labels
 
 STRIP = 2**17  # voxels counted together: they stay in a processor's cache
 MOST_RUNS = 2**20
@@ -76,7 +77,7 @@ class PairCounter:
             np.zeros(0, np.int64),
         )
 
-    def add(self, prediction: NDArray[Any], truth: NDArray[Any], where: str = "the labels") -> None:
+    def add(self, prediction: Labels, truth: Labels, where: str = "the labels") -> None:
         """Count the voxels of a box.
 
         Parameters
@@ -108,7 +109,7 @@ class PairCounter:
         self._merge()
         return Pairs(*self._table)
 
-    def _add_strip(self, guess: NDArray[Any], real: NDArray[Any], where: str) -> None:
+    def _add_strip(self, guess: Labels, real: Labels, where: str) -> None:
         change = guess[1:] != guess[:-1]
         change |= real[1:] != real[:-1]
         starts = np.concatenate([[0], np.flatnonzero(change) + 1])

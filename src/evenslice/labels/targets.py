@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.labels.blocks import bands
+from evenslice.labels.blocks import Labels, bands
 from evenslice.options import TargetKind
 from evenslice.volume.array import Volume
 
@@ -37,7 +37,7 @@ class Target:
         """How many pixels beyond a part of a slice decide about its targets."""
         return 1 if self.kind == "boundary" else 0
 
-    def apply(self, labels: NDArray[Any]) -> NDArray[np.uint8]:
+    def apply(self, labels: Labels) -> NDArray[np.uint8]:
         """Turn labels (..., y, x) into targets 0..classes-1 (or 0/1), same shape."""
         if self.kind == "classes":
             return labels.astype(np.uint8)
@@ -46,7 +46,7 @@ class Target:
         return boundaries(labels)
 
 
-def boundaries(labels: NDArray[Any]) -> NDArray[np.uint8]:
+def boundaries(labels: Labels) -> NDArray[np.uint8]:
     """Mark in-plane boundaries of instances: label 0, and both sides where two labels touch.
 
     Parameters
@@ -167,13 +167,13 @@ class _Whole:
         self._labels = labels
         self.shape, self.dtype = labels.shape, labels.dtype
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Any) -> Labels:
         values = self._labels.read(key)
         _check_whole(values, self._labels.source, f"slice {key[0].start}")
         return values
 
 
-def _check_whole(values: NDArray[Any], source: str, where: str) -> None:
+def _check_whole(values: Labels, source: str, where: str) -> None:
     if not (np.isfinite(values).all() and np.all(values == np.floor(values))):
         raise BadInputError(
             f"{source} holds fractions ({where}), expected labels as whole numbers; threshold it "
@@ -181,7 +181,7 @@ def _check_whole(values: NDArray[Any], source: str, where: str) -> None:
         )
 
 
-def _distinct(values: NDArray[Any]) -> NDArray[Any]:
+def _distinct(values: Labels) -> Labels:
     """Return the sorted distinct values; labels come in runs, so only changes are compared."""
     flat = values.ravel()
     new = np.ones(len(flat), bool)

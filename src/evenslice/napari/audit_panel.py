@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -18,11 +18,17 @@ from qtpy.QtWidgets import (
 )
 
 from evenslice.errors import BadInputError
-from evenslice.napari.layers import RESULT, file_of, volume_of_layer
+from evenslice.napari.layers import RESULT, LayerData, file_of, volume_of_layer
 from evenslice.napari.maps import layers_of_audit, show_together, small_print, table_of
 from evenslice.napari.panel import LayerField, Panel, ask, bind, plain
 from evenslice.napari.work import Control
 from evenslice.options import AuditOptions
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+    from evenslice.evidence.result import Audit
 
 WINDOW_PX = 480  # of the canvas, for the side of a window that is shown
 STANDARD = ("ablation", "ablation-copy", "shapley", "gradient", "integrated-gradients")
@@ -32,7 +38,7 @@ ON_REQUEST = ("input-x-gradient", "smoothgrad")
 class AuditPanel(Panel):
     """Audits a model on a layer; shows the verdict, the shares, and a map of each slot."""
 
-    def __init__(self, napari_viewer: Any) -> None:
+    def __init__(self, napari_viewer: "Viewer") -> None:
         from napari.layers import Labels
 
         super().__init__(napari_viewer, "Audit")
@@ -57,8 +63,8 @@ class AuditPanel(Panel):
         self.form.addRow("Methods", self.methods)
         self.add_normalisation()
         self._add_results()
-        self.audit: Any = None
-        self.audited: Any = None
+        self.audit: Audit | None = None
+        self.audited: Layer | None = None
         self._command: list[str] = []
 
     def _add_results(self) -> None:
@@ -99,7 +105,7 @@ class AuditPanel(Panel):
         except BadInputError as error:
             self.print_error(str(error))
             return
-        if model is None:
+        if layer is None or model is None:
             return
         options: dict[str, Any] = {
             "labels": ground_truth,
@@ -114,7 +120,7 @@ class AuditPanel(Panel):
             words += ["--methods", ",".join(options["methods"])]
         self._command = ["evenslice", *map(str, words)]
 
-        def task(control: Control) -> Any:
+        def task(control: Control) -> tuple["Audit", list[LayerData]]:
             from evenslice.model.inputs import model_of, name_of
             from evenslice.verbs.audit import audit
 
@@ -127,7 +133,7 @@ class AuditPanel(Panel):
 
         self.start(task, lambda value: self.show_result(layer, *value))
 
-    def show_result(self, layer: Any, audit: Any, maps: list[Any]) -> None:
+    def show_result(self, layer: "Layer", audit: "Audit", maps: list[LayerData]) -> None:
         """Show an audit: the verdict, the table, and its maps in place of those before."""
         from napari.layers import Layer
 
@@ -155,7 +161,7 @@ class AuditPanel(Panel):
 
     def go_to(self, number: int) -> None:
         """Show a window that was mapped: its centre slice, in the middle."""
-        if not self.audit.views:
+        if self.audit is None or self.audited is None or not self.audit.views:
             return
         view, layer = self.audit.views[number], self.audited
         z, y, x = view.origin
@@ -188,6 +194,7 @@ class AuditPanel(Panel):
         ):
             return
         audit, command = self.audit, self._command
+        assert audit is not None  # the button is shown with a result
 
         def task(control: Control) -> Path:
             from evenslice.model.inputs import name_of

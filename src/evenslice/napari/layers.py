@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.volume.array import Volume, VoxelSize, sizes
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
 
 LayerData = tuple[Any, dict[str, Any], str]
 RESULT = "evenslice_result"
@@ -84,7 +87,7 @@ def contrast_of(volume: Volume) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def volume_of_layer(layer: Any) -> Volume:
+def volume_of_layer(layer: "Layer | None") -> Volume:
     """Return the volume that a layer shows, at full size and still lazy.
 
     Raises
@@ -112,18 +115,18 @@ def volume_of_layer(layer: Any) -> Volume:
     return Volume(data, voxel, name)
 
 
-def file_of(layer: Any) -> str | None:
+def file_of(layer: "Layer") -> str | None:
     """Return the path behind a layer that evenslice opened; None for any other layer."""
     data = _full_size(layer)
     source = data.volume.source if isinstance(data, LazyArray) else "array"
     return None if source == "array" else source
 
 
-def _full_size(layer: Any) -> Any:
+def _full_size(layer: "Layer") -> Any:
     return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
-def voxel_of(layer: Any) -> VoxelSize | None:
+def voxel_of(layer: "Layer") -> VoxelSize | None:
     """Return the voxel size (z, y, x) in nm of a layer, None if its units are no lengths."""
     units = getattr(layer, "units", None)
     if units is None or len(units) != 3:
@@ -138,7 +141,7 @@ def voxel_of(layer: Any) -> VoxelSize | None:
     return z, y, x
 
 
-def placed_like(layer: Any, origin: Sequence[float] = (0, 0, 0)) -> dict[str, Any]:
+def placed_like(layer: "Layer", origin: Sequence[float] = (0, 0, 0)) -> dict[str, Any]:
     """Return attributes that place another layer with its first voxel on the voxel ``origin``."""
     start = np.asarray(layer.data_to_world((0,) * len(origin)))
     moved = np.asarray(layer.data_to_world(origin)) - start
@@ -151,6 +154,6 @@ def placed_like(layer: Any, origin: Sequence[float] = (0, 0, 0)) -> dict[str, An
     }
 
 
-def is_result(layer: Any) -> bool:
+def is_result(layer: "Layer") -> bool:
     """Whether a layer is something that evenslice made of another one."""
     return bool(layer.metadata.get(RESULT))

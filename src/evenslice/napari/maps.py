@@ -1,7 +1,7 @@
 """The maps of an audit as layers, where each slot mattered, and its figures as a table."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from evenslice.evidence.window_view import WindowView
 from evenslice.napari.layers import RESULT, LayerData, LazyArray, placed_like
 from evenslice.report.verdict import DASH, confidence, fixed, interval, sanity_checks, slot_names
 from evenslice.volume.array import Volume, spans
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
 
 PLACES = "evenslice_places"
 TOP = 99.5
@@ -50,7 +53,7 @@ class Pinned:
         return box
 
 
-def layers_of_audit(audit: Audit, layer: Any) -> list[LayerData]:
+def layers_of_audit(audit: Audit, layer: "Layer") -> list[LayerData]:
     """Return the maps of the windows that an audit kept, a layer per slot, and the predictions.
 
     Every map lies on the slices that its slot holds, and all have one contrast, so that brightness
@@ -95,7 +98,7 @@ def _pinned(shape: Shape, pictures: Sequence[Picture], empty: float = np.nan) ->
     return LazyArray(Volume(Pinned(shape, pictures, empty)))
 
 
-def _predictions(views: Sequence[WindowView], shape: Shape, layer: Any) -> list[LayerData]:
+def _predictions(views: Sequence[WindowView], shape: Shape, layer: "Layer") -> list[LayerData]:
     """Return what was predicted in the windows, hidden at first."""
     if not views:
         return []
@@ -109,7 +112,7 @@ def _predictions(views: Sequence[WindowView], shape: Shape, layer: Any) -> list[
     return [(_pinned(shape, probabilities), attributes, "image")]
 
 
-def show_together(layers: Sequence[Any], together: bool) -> None:
+def show_together(layers: Sequence["Layer"], together: bool) -> None:
     """Lay the maps on the centre slice, or back on their own slices.
 
     On the centre slice earlier slots are magenta and later ones green: white where they are alike.

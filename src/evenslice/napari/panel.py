@@ -5,7 +5,7 @@ All text is plain: names of files and layers are never taken as markup.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import FileEdit
 from napari.qt.threading import create_worker
@@ -32,6 +32,12 @@ from evenslice.napari.layers import is_result
 from evenslice.napari.work import Control, Outcome, attempt, load_verbs
 from evenslice.options import Options
 from evenslice.volume.voxel_size import numbers_of
+
+if TYPE_CHECKING:
+    from napari.components import LayerList
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+    from qtpy.QtGui import QCloseEvent
 
 MODELS = "Models (*.safetensors *.pt2 *.onnx);;All files (*)"
 
@@ -77,7 +83,7 @@ class LayerField(QComboBox):
         Text for no layer; None where there must be one. Then it follows the viewer's selection.
     """
 
-    def __init__(self, layers: Any, kind: Any, none: str | None = None) -> None:
+    def __init__(self, layers: "LayerList", kind: type["Layer"], none: str | None = None) -> None:
         super().__init__()
         self._layers, self._kind, self._none = layers, kind, none
         events = layers.events
@@ -93,7 +99,7 @@ class LayerField(QComboBox):
         self._fill()
         self._follow()
 
-    def _fill(self, event: Any = None) -> None:
+    def _fill(self, event: object = None) -> None:
         """List the layers, keeping the choice."""
         chosen = self.layer
         self.blockSignals(True)
@@ -106,17 +112,17 @@ class LayerField(QComboBox):
         self._choose(chosen)
         self.blockSignals(False)
 
-    def _follow(self, event: Any = None) -> None:
+    def _follow(self, event: object = None) -> None:
         self._choose(self._layers.selection.active)
 
-    def _choose(self, layer: Any) -> None:
+    def _choose(self, layer: "Layer | None") -> None:
         for number in range(self.count()):
             # Equal, not identical: napari may hand over a layer in a wrapper.
             if layer is not None and self.itemData(number) == layer:
                 self.setCurrentIndex(number)
 
     @property
-    def layer(self) -> Any:
+    def layer(self) -> "Layer | None":
         """The layer chosen, or None."""
         return self.currentData()
 
@@ -136,7 +142,7 @@ class _ProgressSignal(QObject):
 class Panel(QWidget):
     """A form and what runs it; ``verb`` is the text of the button."""
 
-    def __init__(self, viewer: Any, verb: str) -> None:
+    def __init__(self, viewer: "Viewer", verb: str) -> None:
         super().__init__()
         from napari.layers import Image
 
@@ -252,7 +258,7 @@ class Panel(QWidget):
         """Say what is left when the user stopped the task."""
         return "Cancelled; nothing was written."
 
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 (a name of Qt)
+    def closeEvent(self, event: "QCloseEvent") -> None:  # noqa: N802 (a name of Qt)
         """Stop what is running when the panel is closed."""
         self.cancel()
         super().closeEvent(event)

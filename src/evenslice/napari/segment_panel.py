@@ -1,17 +1,23 @@
 """The panel ``Segment``: a layer segmented by blocks into a store that napari shows."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import FileEdit
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox
 
 from evenslice.errors import BadInputError
-from evenslice.napari.layers import file_of, placed_like, volume_of_layer
+from evenslice.napari.layers import LayerData, file_of, placed_like, volume_of_layer
 from evenslice.napari.panel import Panel, ask, bind
 from evenslice.napari.reading import layers_of_store
 from evenslice.napari.work import Control
 from evenslice.options import SegmentOptions
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
+
+    from evenslice.segmentation.run import Segmented
 
 INSTANCES = {
     "no objects": "none",
@@ -23,7 +29,7 @@ INSTANCES = {
 class SegmentPanel(Panel):
     """Segments a layer with a model, and shows probabilities and labels."""
 
-    def __init__(self, napari_viewer: Any) -> None:
+    def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer, "Segment")
         self.out = FileEdit(mode="w", filter="OME-Zarr (*.zarr)")
         self.instances, self.threshold = QComboBox(), QDoubleSpinBox()
@@ -67,7 +73,7 @@ class SegmentPanel(Panel):
             **existing,
         }
 
-        def task(control: Control) -> Any:
+        def task(control: Control) -> tuple["Segmented", list[LayerData]]:
             from evenslice.model.inputs import check_apart
             from evenslice.segmentation.run import segment
 
@@ -77,7 +83,7 @@ class SegmentPanel(Panel):
 
         self.start(task, lambda value: self.show_result(layer, *value))
 
-    def show_result(self, layer: Any, done: Any, layers: list[Any]) -> None:
+    def show_result(self, layer: "Layer", done: "Segmented", layers: list[LayerData]) -> None:
         """Show what was written, where the layer lies that it was made of."""
         from napari.layers import Layer
 
