@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-    from evenslice.segmentation.run import Segmented
+    from evenslice.segmentation.result import Segmented
 
 INSTANCES = {
     "no objects": "none",
