@@ -128,7 +128,7 @@ def test_a_package_that_predicts_something_else_is_not_written(tmp_path, monkeyp
     from evenslice.verbs import export_bioimageio
 
     normalising = export_bioimageio._normalising
-    monkeypatch.setattr(export_bioimageio, "_test", lambda path: None)
+    monkeypatch.setattr(export_bioimageio, "_check_valid", lambda path: None)
     monkeypatch.setattr(export_bioimageio, "_normalising", lambda norm: normalising(EACH))
     with pytest.raises(
         BadInputError, match=r"away from those of evenslice, expected at most 0.0001"

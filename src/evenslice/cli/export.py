@@ -38,9 +38,9 @@ def export(
     check_json(json, force, *files_of(model), out)
     warn_of_code(model)
     with stdout_to_stderr():
-        result = run(model, out, force=force, **options.model_dump(exclude_unset=True))
-    for note in result.warnings:
-        warn(note)
+        result = run(model, out, options, force=force)
+    for warning in result.warnings:
+        warn(warning)
     write_json(json, result.to_dict(), force)
     if json != "-":
         print_exported(result)

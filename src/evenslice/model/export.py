@@ -18,7 +18,7 @@ from evenslice.model.onnx_graph import KEY, SCOPES
 from evenslice.model.spec import Model
 
 AXES = ("batch", "channel", "y", "x")
-OPSET, OPSETS = 18, (16, 23)  # what torch writes by itself; what may be asked for
+OPSET = 18  # what torch writes by itself
 SMALLEST = 64
 IMAGE, ANSWER = "slices", "logits"
 

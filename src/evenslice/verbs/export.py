@@ -1,38 +1,54 @@
-"""Export: a model as other programs take it, checked in their runtime against torch, with what evenslice knows inside."""
+"""Export: a model as other programs take it, checked in their runtime against torch."""
 
+import io
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import model_metadata, normalisation_record, stem_record
-from evenslice.model.export import AXES, OPSET, Trace, add_metadata, graph_of, traces
+from evenslice.model.export import (
+    ANSWER,
+    AXES,
+    IMAGE,
+    OPSET,
+    Trace,
+    add_metadata,
+    example,
+    graph_of,
+    traces,
+)
 from evenslice.model.exported import archive_of
+from evenslice.model.external import form_of
 from evenslice.model.inputs import ModelLike, check_apart, check_segments, model_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
-from evenslice.options import Format
-from evenslice.verbs.export_options import (
-    TOLERANCE,
-    Label,
-    check_installed,
-    check_options,
-    difference,
-    format_of,
-    run_archive,
-    run_graph,
-)
+from evenslice.options import ExportOptions, Format
 from evenslice.volume.atomic import check_writable, written_beside
 
-TILE = 256
+TOLERANCE = 1e-4
+ENDINGS: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch-export", ".zip": "bioimageio"}
+ONNX = ("onnx", "onnxruntime", "onnxscript")
+NEEDED: dict[Format, tuple[str, ...]] = {
+    "onnx": ONNX,
+    "torch-export": (),
+    "bioimageio": (*ONNX, "bioimageio.core"),
+}
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,7 @@ class Exported:
     path, format
         The file and its format.
     model
-        The exported network as evenslice reads it again, with what the file says of it.
+        The exported network as evenslice reads it again, with its metadata.
     shape
         (B, S, y, x) of the input, None for what may differ.
     step
@@ -52,7 +68,7 @@ class Exported:
     opset
         Of ONNX; None for torch.export.
     difference
-        The largest difference from torch on windows of noise, relative to the largest logit of the window.
+        The largest difference from torch on windows of noise, relative to the largest logit.
     certificate
         The largest response of the exported network to the reversal.
     tta
@@ -99,18 +115,10 @@ class Exported:
 def export(
     model: ModelLike,
     out: str | Path,
+    options: ExportOptions | None = None,
     *,
-    format: Format | None = None,
-    opset: int | None = None,
-    tile: int = TILE,
-    slices: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    trust: bool = False,
-    authors: Sequence[str] = (),
-    license: str | None = None,
-    seed: int = 0,
     force: bool = False,
+    **changes: Any,
 ) -> Exported:
     """Write a model in a form that other programs run; the model given is left as it is.
 
@@ -120,22 +128,13 @@ def export(
         A model of ours, ``package.module:callable``, or a ``.pt2``.
     out
         Name ending in ``.onnx``, ``.pt2``, or ``.zip`` for a package of bioimage.io.
-    format
-        ``onnx``, ``torch-export`` or ``bioimageio``; by the ending of ``out`` when None.
-    opset
-        Of ONNX, 16 to 23; 18 when None.
-    tile
-        Height and width where the network takes one size only; where it takes any, one of the sizes that are checked.
-    slices, mean, std
-        Of a foreign model, as ``audit`` takes them; mean and std in raw intensity units.
-    trust
-        Whether a ``.pt2``, which can run code when it is opened, may be opened.
-    authors, license
-        Names, and the SPDX identifier of a licence, for a package of bioimage.io.
-    seed
-        Of the noise.
+    options
+        How; all defaults when None. Where the network takes any size, ``tile`` is one of those
+        that are checked.
     force
         Whether to overwrite.
+    changes
+        Fields of ``ExportOptions``, in place of those in ``options``.
 
     Returns
     -------
@@ -145,133 +144,247 @@ def export(
     Raises
     ------
     BadInputError
-        If something given cannot be used, or what was written answers differently from torch; nothing is left then.
+        If something given cannot be used, or what was written answers differently from torch;
+        nothing is left then.
 
     Notes
     -----
-    The graph takes slices normalised by the mean and std in the file and answers with logits, in float32. A package of
-    bioimage.io normalises and ends in probabilities by its own steps. A model that answers as the mean over the reversal
-    (``fix --tta reversal``) has that mean in its graph.
+    The graph takes slices normalised by the mean and std in the file and answers with logits, in
+    float32. A package of bioimage.io normalises and ends in probabilities by its own steps. A model
+    that answers as the mean over the reversal (``fix --tta reversal``) has that mean in its graph.
     """
-    out = Path(out)
-    chosen = format_of(model, out, format)
-    check_options(chosen, opset, tile, authors, license)
+    out, options = Path(out), ExportOptions.of(options, changes)
+    format = _format_of(model, out, options)
     check_writable(out, force)
     check_apart(out, model)
-    check_installed(chosen)
-    given = model_of(model, slices, mean, std, trust)
+    for name in NEEDED[format]:
+        if not _is_installed(name):
+            extra = "onnx" if format == "onnx" else "bioimageio"
+            raise BadInputError(
+                f"{name} is not installed, expected it for --format {format}; "
+                f"pip install evenslice[{extra}]"
+            )
+    given = model_of(model, options.slices, options.mean, options.std, options.trust)
     check_segments(given)
     if given.normalisation is None:
         raise BadInputError(
-            "the model has no normalisation, expected a mean and a std in raw intensities for other programs to use; give --mean and --std"
+            "the model has no normalisation, expected a mean and a std in raw intensities for "
+            "other programs to use; give --mean and --std"
         )
-    opset = None if chosen == "torch-export" else opset or OPSET
-    trace, data, found = _traced(given, tile, opset, seed)
+    opset = None if format == "torch-export" else options.opset or OPSET
+    trace, data, difference = _traced(given, options.tile, opset, options.seed)
+    metadata = _metadata(given, trace, format, opset, difference)
+    metadata["provenance"] = provenance_of(options.seed, model=given)
     with tempfile.TemporaryDirectory() as folder, written_beside(out, force) as part:
         file = Path(folder) / ("model.pt2" if opset is None else "weights.onnx")
-        about = _about(given, trace, chosen, opset, found) | {
-            "provenance": provenance_of(seed, model=given)
-        }
-        _write(file, trace, data, about, opset)
-        certificate = certify(model_of(file, trust=True), seed=seed)
-        about["certificate"] = certificate.to_dict()
-        _write(file, trace, data, about, opset)
+        _write(file, trace, data, metadata)
+        certificate = certify(model_of(file, trust=True), seed=options.seed)
+        metadata["certificate"] = certificate.to_dict()
+        _write(file, trace, data, metadata)
         read = model_of(file, trust=True)
-        if chosen == "bioimageio":
-            from evenslice.verbs.export_bioimageio import write_package
+        if format == "bioimageio":
+            with _quiet_bioimageio():
+                from evenslice.verbs.export_bioimageio import write_package
 
-            write_package(
-                part,
-                file,
-                given,
-                trace,
-                about,
-                opset or OPSET,
-                Label(out.stem, tuple(authors), license),
-            )
+                write_package(part, file, given, trace, metadata, out.stem, options)
         else:
             shutil.copyfile(file, part)
     assert isinstance(read.spec, ExternalSpec)
-    read = read.with_facts(
-        spec=replace(read.spec, source=str(out)), file=out, provenance=about["provenance"]
-    )
-    notes = (*_sizes(trace), *_evenness(given, certificate), *_names(chosen, authors, license))
+    spec = replace(read.spec, source=str(out))
+    read = read.with_facts(spec=spec, file=out, provenance=metadata["provenance"])
     return Exported(
-        out, chosen, read, shape_of(trace), trace.step, opset, found, certificate, given.tta, notes
+        out,
+        format,
+        read,
+        _shape_of(trace),
+        trace.step,
+        opset,
+        difference,
+        certificate,
+        given.tta,
+        tuple(_warnings(given, trace, certificate, format, options)),
     )
+
+
+def _format_of(model: ModelLike, out: Path, options: ExportOptions) -> Format:
+    """Choose the format; refuse a model, an ending or an option that does not fit it."""
+    if not isinstance(model, Model) and form_of(model) == "onnx":
+        raise BadInputError(
+            f"{model} is an ONNX model already, expected a .safetensors of evenslice, "
+            "package.module:callable or .pt2; export the model that it was made from"
+        )
+    found = ENDINGS.get(out.suffix)
+    if found is None or options.format not in (None, found):
+        wanted = [end for end, name in ENDINGS.items() if options.format in (None, name)]
+        what = "" if options.format is None else f" for {options.format}"
+        raise BadInputError(
+            f"{out} has the ending {out.suffix or '(none)'!r}, expected {', '.join(wanted)}{what}; "
+            "rename it"
+        )
+    if options.opset is not None and found == "torch-export":
+        raise BadInputError(
+            f"--opset {options.opset} was given for {found}, expected it for onnx; leave it out"
+        )
+    if (options.authors or options.license is not None) and found != "bioimageio":
+        raise BadInputError(
+            f"--author or --license was given for {found}, expected them for bioimageio; "
+            "leave them out"
+        )
+    if any(not name.strip() or "/" in name or "\\" in name for name in options.authors):
+        raise BadInputError(
+            f"--author is {', '.join(map(repr, options.authors))}, expected names without slashes; "
+            "write them so"
+        )
+    return found
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
 
 def _traced(model: Model, tile: int, opset: int | None, seed: int) -> tuple[Trace, bytes, float]:
-    """Return the first trace that answers like torch, as a file holds it, and how far it is from torch."""
+    """Return the first trace that answers like torch, as a file, and how far it is from torch."""
     worst = float("inf")
     for trace in traces(model, tile):
-        data = archive_of(trace.program) if opset is None else graph_of(trace, opset)
-        run = run_archive(data) if opset is None else run_graph(data)
-        found = difference(model.module, run, trace.shapes, seed)
+        if opset is None:
+            data = archive_of(trace.program)
+            run = _run_archive(data)
+        else:
+            data = graph_of(trace, opset)
+            run = _run_graph(data)
+        found = _difference(model.module, run, trace.shapes, seed)
         if found <= TOLERANCE:
             return trace, data, found
         worst = min(worst, found)
     raise BadInputError(
-        f"the exported network differs from torch by {worst:.2g} of its largest logit, expected at most {TOLERANCE:g}; nothing was "
-        "written; try another --opset or --format"
+        f"the exported network differs from torch by {worst:.2g} of its largest logit, expected at "
+        f"most {TOLERANCE:g}; nothing was written; try another --opset or --format"
     )
 
 
-def _write(file: Path, trace: Trace, data: bytes, about: dict[str, Any], opset: int | None) -> None:
+def _difference(module: nn.Module, run: Run, shapes: Sequence[tuple[int, ...]], seed: int) -> float:
+    """Return max |exported - torch| / max |torch| of logits, the largest over windows of noise.
+
+    It is infinite where the exported network fails, or answers in another shape or without numbers.
+    """
+    worst = 0.0
+    for turn, shape in enumerate(shapes):
+        x = example(shape, seed + turn)
+        with torch.inference_mode():
+            expected = module(x).numpy()
+        try:
+            found = run(x.numpy())
+        except Exception:  # each runtime refuses a size that was traced as fixed in its own way
+            return float("inf")
+        if found.shape != expected.shape or not np.isfinite(found).all():
+            return float("inf")
+        largest = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+        worst = max(worst, float(np.abs(found - expected).max()) / largest)
+    return worst
+
+
+def _run_graph(data: bytes) -> Run:
+    """Make an ONNX model ready in onnxruntime, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(session.run([ANSWER], {IMAGE: x})[0])
+
+    return run
+
+
+def _run_archive(data: bytes) -> Run:
+    """Make a ``.pt2`` archive of our own ready in torch."""
+    module = torch.export.load(io.BytesIO(data)).module()
+
+    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(module(torch.from_numpy(x)).numpy())
+
+    return run
+
+
+def _write(file: Path, trace: Trace, data: bytes, metadata: dict[str, Any]) -> None:
+    archive = metadata["export"]["opset"] is None
     file.write_bytes(
-        archive_of(trace.program, about) if opset is None else add_metadata(data, about)
+        archive_of(trace.program, metadata) if archive else add_metadata(data, metadata)
     )
 
 
-def _about(
-    model: Model, trace: Trace, format: Format, opset: int | None, found: float
+def _metadata(
+    model: Model, trace: Trace, format: Format, opset: int | None, difference: float
 ) -> dict[str, Any]:
-    """Return what the file says of itself, as JSON has it: what model files say, and how it was exported."""
-    about = model_metadata(model)
+    """Return what the file says of itself, as JSON has it: like a model file, and its export."""
+    metadata = model_metadata(model)
     if isinstance(model.spec, ExternalSpec):
-        about["spec"]["source"] = Path(model.spec.source).name
+        metadata["spec"]["source"] = Path(model.spec.source).name
     exported = {
         "format": format,
-        "shape": shape_of(trace),
+        "shape": _shape_of(trace),
         "step": trace.step,
         "opset": opset,
-        "difference": found,
+        "difference": difference,
         "tta_in_graph": model.tta,
         "evenslice": version("evenslice"),
         "torch": torch.__version__,
     }
-    about |= {"certificate": None, "tta": "none", "export": exported}
-    plain: dict[str, Any] = json.loads(json.dumps(about))
+    metadata |= {"certificate": None, "tta": "none", "export": exported}
+    plain: dict[str, Any] = json.loads(json.dumps(metadata))
     return plain
 
 
-def shape_of(trace: Trace) -> tuple[int | None, ...]:
+def _shape_of(trace: Trace) -> tuple[int | None, ...]:
     """Return the shape (B, S, y, x) of the input of a trace, None for what may differ."""
-    return tuple(
-        None if axis in trace.dynamic else side
-        for axis, side in zip(AXES, trace.shapes[0], strict=True)
-    )
+    sides = zip(AXES, trace.shapes[0], strict=True)
+    return tuple(None if axis in trace.dynamic else side for axis, side in sides)
 
 
-def _sizes(trace: Trace) -> Iterator[str]:
+@contextmanager
+def _quiet_bioimageio() -> Iterator[None]:
+    """Silence what bioimageio logs and warns of: what matters is raised or checked."""
+    from loguru import logger
+
+    names = ("bioimageio.spec", "bioimageio.core")
+    for name in names:
+        logger.disable(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name in names:
+            logger.enable(name)
+
+
+def _warnings(
+    model: Model, trace: Trace, certificate: Certificate, format: Format, options: ExportOptions
+) -> Iterator[str]:
     batch, _, height, width = trace.shapes[0]
     if "y" not in trace.dynamic:
-        yield f"the exported network takes windows of {height} x {width} only; --tile chooses the size where the network leaves it open"
+        yield (
+            f"the exported network takes windows of {height} x {width} only; --tile chooses the "
+            "size where the network leaves it open"
+        )
     if "batch" not in trace.dynamic:
         yield f"the exported network takes batches of {batch} only"
-
-
-def _evenness(model: Model, certificate: Certificate) -> Iterator[str]:
     before = (model.certificate or {}).get("symmetric", False)
     if before and not certificate.symmetric:
         yield (
-            f"the model was certified even, but the exported network responds to the reversal by {certificate.float32:.2g}, above its "
-            "tolerance; see the certificate"
+            "the model was certified symmetric, but the exported network responds to the reversal "
+            f"by {certificate.float32:.2g}, above its tolerance; see the certificate"
         )
-
-
-def _names(format: Format, authors: Sequence[str], license: str | None) -> Iterator[str]:
-    missing = {"author": "--author"} if not authors else {}
-    missing |= {"licence": "--license"} if license is None else {}
+    missing = {} if options.authors else {"author": "--author"}
+    missing |= {} if options.license else {"licence": "--license"}
     if format == "bioimageio" and missing:
-        yield f"the package names no {' and no '.join(missing)}; give {' and '.join(missing.values())} before you pass it on"
+        yield (
+            f"the package names no {' and no '.join(missing)}; give "
+            f"{' and '.join(missing.values())} before you pass it on"
+        )
