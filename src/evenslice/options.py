@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import (
     AliasChoices,
@@ -21,6 +21,7 @@ from pydantic import (
 
 from evenslice.errors import OPTION, BadInputError, explain
 
+JsonObject: TypeAlias = dict[str, Any]  # what a JSON or TOML file holds
 Init = Literal["rgb", "green", "red", "blue", "mean", "green-matched", "random"]
 Tie = Literal["none", "mirror", "uniform"]
 TargetKind = Literal["auto", "foreground", "boundary", "classes"]
@@ -124,7 +125,7 @@ def option(
     **limits: Any,
 ) -> Any:
     """Declare an option: its default, its help, and how the command line shows it."""
-    shown: dict[str, Any] = {"panel": panel, "metavar": metavar, "flag": flag}
+    shown: JsonObject = {"panel": panel, "metavar": metavar, "flag": flag}
     return Field(default, description=help, json_schema_extra=shown, **limits)
 
 
@@ -517,7 +518,7 @@ class TrainOptions(SeedOptions):
         return self
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> JsonObject:
     """Read a TOML file.
 
     Raises
@@ -579,7 +580,7 @@ def read_config(path: Path) -> TrainFile:
     more = [
         More(volume=str(folder / one.volume), labels=str(folder / one.labels)) for one in found.more
     ]
-    changes: dict[str, Any] = {"more": more} if more else {}
+    changes: JsonObject = {"more": more} if more else {}
     if found.weights not in NAMED_WEIGHTS:
         changes["weights"] = str(folder / found.weights)
     return found.model_copy(update=changes)

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from evenslice.data.archive import MB, DamagedError, download, sha256_of, unpack, without_secrets
 from evenslice.data.registry import Archive, Conversion, Dataset, dataset, default_folder
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume, sizes
 from evenslice.volume.atomic import folder_written_beside
@@ -55,7 +55,7 @@ class SourceRecord:
     compared: list[str]
     fetched: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as JSON takes it."""
         return {"schema": SCHEMA, **asdict(self)}
 
@@ -99,7 +99,7 @@ class FetchedDataset:
             words += ["--validation", f"{test.span[0]}:{test.span[1]}"]
         return words
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as JSON takes it."""
         return {
             "schema": "evenslice.data/1",

@@ -5,9 +5,10 @@ import re
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 
 VARIABLE = "EVENSLICE_DATA"
 
@@ -118,7 +119,7 @@ class Dataset:
         """Return those of the files that are absent from ``folder``."""
         return [path for path in self.files if not (folder / path).exists()]
 
-    def describe(self, folder: Path) -> dict[str, Any]:
+    def describe(self, folder: Path) -> JsonObject:
         """Return what is known of it, and whether it lies in ``folder``, as JSON takes it."""
         missing = self.missing(folder)
         return {

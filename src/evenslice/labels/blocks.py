@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from numpy.typing import NDArray
-
-from evenslice.volume.array import Roi
+from evenslice.volume.array import Roi, Voxels
 
 Box = Roi
 Shape = tuple[int, int, int]
-Labels = NDArray[Any]  # of any integer type, or bool
+Labels = Voxels  # of any integer type, or bool
 MOST_VOXELS = 2**24
 
 

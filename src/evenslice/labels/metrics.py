@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evenslice.errors import BadInputError
 from evenslice.labels.blocks import Labels
 from evenslice.labels.overlap import NOTHING, Matching, Partition
-from evenslice.options import ScoresAs
+from evenslice.options import JsonObject, ScoresAs
 
 MOST_CLASSES = 256
 _Mask = NDArray[np.bool_]
@@ -93,7 +93,7 @@ class Scores:
 
         return scores_figure(self)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the scores as JSON takes them (evenslice.scores/1); null: not asked for."""
         outlines = {} if self.boundary is None else self.boundary.per_class
         no_matching = ("f1", "matching", "mean_matched_iou", "panoptic_quality", "objects")

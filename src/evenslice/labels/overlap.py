@@ -8,13 +8,13 @@ Kirillov et al. 2019, doi:10.1109/CVPR.2019.00963.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
 from evenslice.labels.blocks import Labels
+from evenslice.options import JsonObject
 
 STRIP = 2**17  # voxels counted together: they stay in a processor's cache
 MOST_RUNS = 2**20
@@ -275,7 +275,7 @@ class Matching:
             return None
         return 2 * self.matched[percent] / (self.truth_objects + self.predicted_objects)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the matching as JSON takes it."""
         per_threshold = {
             f"{percent / 100:.2f}": {

@@ -13,7 +13,6 @@ over each other merge.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from skimage.segmentation import watershed
 
 from evenslice.labels.blocks import Box
 from evenslice.labels.components import renumber
-from evenslice.volume.array import VoxelSize
+from evenslice.volume.array import Voxels, VoxelSize
 
 # On ISBI 2012 (50 x 4 x 4 nm, blocks of 16 x 256 x 256) the adapted Rand error is within .005 of
 # the whole flood's; with no halo it is .012 to .017 higher, and a wider one hardly helps.
@@ -49,11 +48,7 @@ def seed_halo(voxel_nm: VoxelSize | None, distance_nm: float) -> tuple[int, int,
 
 
 def seeds_in(
-    boundary: NDArray[Any],
-    inside: Box,
-    threshold: float,
-    voxel_nm: VoxelSize | None,
-    distance_nm: float,
+    boundary: Voxels, inside: Box, threshold: float, voxel_nm: VoxelSize | None, distance_nm: float
 ) -> NDArray[np.bool_]:
     """Mark the voxels of a box that are farther than ``distance_nm`` from every boundary voxel.
 
@@ -79,14 +74,14 @@ def seeds_in(
 
 
 def flood_box(
-    boundary: NDArray[Any],
-    seeds: NDArray[Any],
+    boundary: Voxels,
+    seeds: Voxels,
     inside: Box,
     threshold: float,
     voxel_nm: VoxelSize | None,
     distance_nm: float,
     fill: bool = False,
-) -> NDArray[Any]:
+) -> Voxels:
     """Flood a box from seeds, from deep inside neurons to their membranes.
 
     The landscape is the boundary probability minus `DEPTH` times the distance to the nearest
@@ -123,7 +118,7 @@ def flood_box(
     return np.asarray(np.concatenate([np.zeros(1, seeds.dtype), names])[flooded[inside]])
 
 
-def _probability(boundary: NDArray[Any]) -> NDArray[np.float32]:
+def _probability(boundary: Voxels) -> NDArray[np.float32]:
     """Return probabilities 0..1 as float32."""
     if boundary.dtype == np.uint8:
         return boundary.astype(np.float32) / np.float32(255)

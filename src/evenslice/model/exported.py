@@ -15,12 +15,13 @@ from torch.export import ExportedProgram
 
 from evenslice.errors import BadInputError
 from evenslice.model.metadata import dump_metadata, parse_metadata
+from evenslice.options import JsonObject
 from evenslice.volume.atomic import written_beside
 
 METADATA = "evenslice.json"  # the extra file that holds what evenslice says of the model
 
 
-def read_exported(path: Path, trust: bool) -> tuple[nn.Module, dict[str, Any]]:
+def read_exported(path: Path, trust: bool) -> tuple[nn.Module, JsonObject]:
     """Read a ``.pt2`` file.
 
     Returns
@@ -44,7 +45,7 @@ def read_exported(path: Path, trust: bool) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def write_exported(
-    path: Path, module: nn.Module, source: Path, metadata: dict[str, Any], force: bool = True
+    path: Path, module: nn.Module, source: Path, metadata: JsonObject, force: bool = True
 ) -> None:
     """Write a ``.pt2`` file like the trusted file ``source``, with the weights a network has now.
 

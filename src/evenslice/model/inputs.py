@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from evenslice.errors import BadInputError
@@ -30,14 +29,15 @@ from evenslice.model.metadata import corrupt_metadata
 from evenslice.model.onnx_file import OnnxNetwork, read_onnx, write_onnx
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.stem.find import check_kind
-from evenslice.volume.array import Roi, Volume, as_volume
+from evenslice.options import JsonObject
+from evenslice.volume.array import Roi, Volume, Voxels, as_volume
 from evenslice.volume.files import open_volume, split_container
 from evenslice.volume.normalisation import Normalisation, estimate
 from evenslice.volume.windows import check_slices
 from evenslice.volume.zarr_reader import in_store
 
 ModelLike = Model | str | Path
-VolumeLike = Volume | NDArray[Any] | str | Path
+VolumeLike = Volume | Voxels | str | Path
 Numbers = Sequence[float] | None
 HASHED_SIDE = 4096
 SPAN = re.compile(r"\s*(\d{0,18})\s*:\s*(\d{0,18})\s*")
@@ -121,7 +121,7 @@ def _load_callable(source: str, slices: int | None) -> Model:
     return load_model(weights, model.network)
 
 
-def _with_exported_metadata(model: Model, metadata: dict[str, Any], source: str) -> Model:
+def _with_exported_metadata(model: Model, metadata: JsonObject, source: str) -> Model:
     """Add what evenslice wrote in an exported file."""
     if not metadata:
         return model

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 
 LARGEST = 4 * 2**20  # bytes of JSON
 MOST_SLICES = 10_000_000  # of a volume that was trained on
@@ -32,7 +33,7 @@ def _finite(value: Any) -> Any:
     return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def parse_metadata(text: str | bytes, source: object) -> dict[str, Any]:
+def parse_metadata(text: str | bytes, source: object) -> JsonObject:
     """Parse a JSON object; raise ``BadInputError`` if it is none, or larger than 4 MiB."""
     try:
         if len(text) > LARGEST:
@@ -55,7 +56,7 @@ def spans_in(found: Any) -> list[tuple[int, int]]:
     return spans
 
 
-def training_in(found: Any) -> dict[str, Any]:
+def training_in(found: Any) -> JsonObject:
     """Read what a model was trained on; raise ``TypeError`` or ``ValueError`` if it is damaged."""
     training = dict(found)
     for volume in [training, *map(dict, training.get("volumes") or [])]:
@@ -64,7 +65,7 @@ def training_in(found: Any) -> dict[str, Any]:
     return training
 
 
-def certificate_in(found: Any) -> dict[str, Any] | None:
+def certificate_in(found: Any) -> JsonObject | None:
     """Read a certificate; null, as an infinite difference is written, is infinity."""
     if found is None:
         return None

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
@@ -20,6 +19,8 @@ from evenslice.model.onnx_graph import (
     with_weights_as_inputs,
 )
 from evenslice.model.stem.probe import LayerInput, medians, shows_slots
+from evenslice.options import JsonObject
+from evenslice.volume.array import Voxels
 from evenslice.volume.atomic import written_beside
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class OnnxNetwork(nn.Module):
         self.computes_in = torch.float16 if half else torch.float32
         self._sessions: dict[tuple[str, bool, int], Any] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> JsonObject:
         """Return everything but the sessions, which are made again."""
         return self.__dict__ | {"_sessions": {}}
 
@@ -133,7 +134,7 @@ class OnnxNetwork(nn.Module):
                 found.append(LayerInput(self.names[turn], layer, entry.refused, axes))
         return found
 
-    def run(self, kind: str, x: Tensor) -> list[NDArray[Any]]:
+    def run(self, kind: str, x: Tensor) -> list[Voxels]:
         """Run the ``network`` or its ``entries``, which answer what the operations receive."""
         given = {root: self.value_of(root) for root in self.roots}
         given[self.image] = x.detach().cpu().numpy()
@@ -159,7 +160,7 @@ class OnnxNetwork(nn.Module):
             )
         return self._sessions[key]
 
-    def value_of(self, root: str) -> NDArray[Any]:
+    def value_of(self, root: str) -> Voxels:
         """Return the present weight of an initialiser, in the layout of the file, in float32."""
         turn = self.roots[root]
         weight: Tensor = self.layers[turn].get_parameter("weight").detach().cpu()
@@ -234,7 +235,7 @@ def _layer(node: "NodeProto", entry: Entry, tensor: "TensorProto | None") -> nn.
     return layer
 
 
-def read_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any]]:
+def read_onnx(path: Path) -> tuple[OnnxNetwork, JsonObject]:
     """Read an ``.onnx`` file, with what it keeps in files in its folder.
 
     Returns
@@ -264,9 +265,7 @@ def read_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any]]:
     return network, parse_metadata(text, path.name)
 
 
-def write_onnx(
-    path: Path, network: OnnxNetwork, metadata: dict[str, Any], force: bool = True
-) -> None:
+def write_onnx(path: Path, network: OnnxNetwork, metadata: JsonObject, force: bool = True) -> None:
     """Write a network with the weights it has now, all in one file, and evenslice's metadata.
 
     Raises

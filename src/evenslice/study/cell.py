@@ -14,6 +14,7 @@ from evenslice.labels.targets import resolve_target
 from evenslice.model.checkpoint import load_model
 from evenslice.model.inputs import check_same_shape, device_of
 from evenslice.model.spec import Model
+from evenslice.options import JsonObject
 from evenslice.study.data import Data
 from evenslice.study.plan import Cell
 from evenslice.verbs.audit import audit
@@ -25,7 +26,7 @@ from evenslice.volume.files import open_volume
 from evenslice.volume.run_state import stored_rows, stored_table
 
 HEADLINE = "gradient"
-Row = dict[str, Any]
+Row = JsonObject
 
 
 def run_cell(cell: Cell, data: Data, folder: Path, device: str) -> Row:
@@ -125,12 +126,12 @@ def _run(cell: Cell, data: Data, folder: Path, device: str) -> Row:
     return kind | measured(after.to_dict()) | measured(before, "_before")
 
 
-def _target_of(data: Data) -> dict[str, Any]:
-    known: dict[str, Any] = {"validation": data.test, "ignore_label": data.ignore_label}
+def _target_of(data: Data) -> JsonObject:
+    known: JsonObject = {"validation": data.test, "ignore_label": data.ignore_label}
     return known if data.target == "auto" else known | {"target": data.target}
 
 
-def measured(found: dict[str, Any], end: str = "") -> Row:
+def measured(found: JsonObject, end: str = "") -> Row:
     """Return the part of a row from an audit: shares, index, verdict (gradient first)."""
     methods = found["methods"]
     method = methods.get(HEADLINE) or next(iter(methods.values()))
@@ -172,7 +173,7 @@ def _audit(
     )
 
 
-def _scored(model: Model, data: Data, device: str) -> dict[str, Any]:
+def _scored(model: Model, data: Data, device: str) -> JsonObject:
     """Segment and score a test volume of its own."""
     assert data.test_raw is not None
     assert data.test_labels is not None

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from evenslice.learn.losses import segmentation_loss
 from evenslice.model.build import build_model
 from evenslice.model.inputs import device_of
 from evenslice.model.predict import logits_of
-from evenslice.options import TrainOptions
+from evenslice.options import JsonObject, TrainOptions
 from evenslice.progress import Progress, silent
 from evenslice.study.data import SHAPE as PHANTOM_SHAPE
 from evenslice.study.data import Data, advice, data_of, is_made
@@ -63,7 +62,7 @@ class Estimate:
     networks: tuple[NetworkEstimate, ...]
     data: tuple[DataEstimate, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as JSON can hold it."""
         return asdict(self)
 

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from evenslice.evidence.paired import Mean, blocked_mean, holm, sign_flip
+from evenslice.options import JsonObject
 from evenslice.study.plan import StudyTable
 
 ALL = "all"
 DEFAULT = "green"
-Row = dict[str, Any]
+Row = JsonObject
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Findings:
     comparisons: tuple[Comparison, ...]
     claims: tuple[Claim, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as JSON can hold it; NaN becomes None."""
         return {
             "lean": [_plain(asdict(one)) for one in self.lean],
@@ -320,7 +320,7 @@ def _names(rows: Sequence[Row], key: str) -> list[str]:
     return list(dict.fromkeys(row[key] for row in rows))
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _plain(values: JsonObject) -> JsonObject:
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in values.items()

@@ -13,7 +13,15 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from evenslice.errors import BadInputError
-from evenslice.options import Table, TargetKind, TrainOptions, TrainPrecision, read_toml, validated
+from evenslice.options import (
+    JsonObject,
+    Table,
+    TargetKind,
+    TrainOptions,
+    TrainPrecision,
+    read_toml,
+    validated,
+)
 
 DATASET = "dataset"
 OWN = (
@@ -76,10 +84,10 @@ class StudyTable(Table):
     confidence: Part = 0.95
     keep_models: bool = False
     precision: TrainPrecision = "auto"
-    train: dict[str, Any] = Field(default_factory=dict)
+    train: JsonObject = Field(default_factory=dict)
     audit: AuditTable = AuditTable()
     datasets: dict[str, DatasetTable] = Field(default_factory=dict)
-    grid: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    grid: Annotated[list[JsonObject], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -222,7 +230,7 @@ def _check_count(grids: Sequence[Mapping[str, Any]], path: Path) -> None:
         )
 
 
-def _combinations(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+def _combinations(grid: Mapping[str, Any], where: str) -> list[JsonObject]:
     """Return every combination of the lists of a grid; what is no list is the same in all."""
     for key, value in grid.items():
         if value == []:
@@ -237,7 +245,7 @@ def _combinations(grid: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     return [dict(values) for values in itertools.product(*axes)]
 
 
-def _cell(table: StudyTable, values: dict[str, Any], path: Path, number: int) -> Cell:
+def _cell(table: StudyTable, values: JsonObject, path: Path, number: int) -> Cell:
     where = f"{path}: grid.{number}"
     if not isinstance(values.get(DATASET), str):
         raise BadInputError(
@@ -252,7 +260,7 @@ def _cell(table: StudyTable, values: dict[str, Any], path: Path, number: int) ->
                 f"{where}.{key} is given, expected none: the data set says what is scored, and the "
                 "last state is kept; take it out"
             )
-    chosen = {"precision": table.precision} | table.train | values
+    chosen: JsonObject = {"precision": table.precision} | table.train | values
     weights = chosen.get("weights", "imagenet")
     if isinstance(weights, str) and _is_file(weights) and not Path(weights).is_absolute():
         chosen["weights"] = str((path.resolve().parent / weights).resolve())

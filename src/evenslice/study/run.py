@@ -11,7 +11,7 @@ from typing import Any
 
 from evenslice.errors import BadInputError
 from evenslice.model.provenance import provenance_of
-from evenslice.options import StudyOptions
+from evenslice.options import JsonObject, StudyOptions
 from evenslice.progress import Progress, silent
 from evenslice.segmentation.cluster import connected, outcome
 from evenslice.study.cell import drop_models, run_cell
@@ -22,7 +22,7 @@ from evenslice.volume.atomic import remove_stale, written_beside
 from evenslice.volume.locks import try_lock, wait_lock
 from evenslice.volume.run_state import stored_rows, stored_table
 
-Row = dict[str, Any]
+Row = JsonObject
 FIRST = ("arch", "encoder", "weights", "init", "tie", "dataset", "target", "seed", "dice", "iou")
 MEASURED = ("mirror_index", "mirror_low", "mirror_high")
 COMPARED = ("treatment", "network", "dataset", "target", "seed")
@@ -175,9 +175,9 @@ class Study:
     rows: tuple[Row, ...]
     curves: tuple[Row, ...]
     findings: Findings
-    provenance: dict[str, Any]
+    provenance: JsonObject
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the study as JSON can hold it (schema evenslice.study/1)."""
         table = self.plan.table
         return {
@@ -311,7 +311,7 @@ def gathered(folder: StudyFolder, plan: Plan) -> Study:
     return result
 
 
-def _provenance(plan: Plan, out: Path) -> dict[str, Any]:
+def _provenance(plan: Plan, out: Path) -> JsonObject:
     read = {
         f"{name} {role}": path
         for name in dict.fromkeys(cell.dataset for cell in plan.cells)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 from evenslice.volume.atomic import fsync, named, remove, remove_stale, temp_path, written_beside
 from evenslice.volume.locks import SUFFIXES, try_lock, wait_lock
 
-Record = dict[str, Any]
+Record = JsonObject
 FOLDER_SIZE = 1000  # records in one folder
 MANIFEST, PLAN = "manifest.json", "plan.lock"
 # Threads of zarr may still write there when a run that failed has been removed.

@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 from evenslice.volume.array import MEANINGS, Volume, Voxels, VoxelSize, read_planes, sizes, spans
 from evenslice.volume.atomic import written_beside
 from evenslice.volume.cache import LastUsed
@@ -297,7 +298,7 @@ def _notes(file: tifffile.TiffFile) -> dict[str, str]:
     return {}
 
 
-def noted_provenance(path: Path) -> dict[str, Any]:
+def noted_provenance(path: Path) -> JsonObject:
     """Return how a TIFF was made as ``write_tiff`` noted it; empty for a file that does not say."""
     try:
         with tifffile.TiffFile(path) as file:
@@ -324,7 +325,7 @@ def _voxel_size(file: tifffile.TiffFile) -> VoxelSize | None:
     return None
 
 
-def _ome_image(xml: str) -> dict[str, Any]:
+def _ome_image(xml: str) -> JsonObject:
     image = tifffile.xml2dict(xml)["OME"]["Image"]
     return dict(image[0] if isinstance(image, list) else image)
 
@@ -357,9 +358,9 @@ def write_tiff(
         )
     size = math.prod(shape) * dtype.itemsize
     imagej = dtype in (np.uint8, np.uint16, np.float32) and size < BIG
-    options: dict[str, Any] = {"imagej": True} if imagej else {"ome": True, "bigtiff": size >= BIG}
-    metadata: dict[str, Any] = {"axes": "ZYX"}
-    resolution: dict[str, Any] = {}
+    options: JsonObject = {"imagej": True} if imagej else {"ome": True, "bigtiff": size >= BIG}
+    metadata: JsonObject = {"axes": "ZYX"}
+    resolution: JsonObject = {}
     if imagej and voxel_nm:
         metadata |= {"spacing": voxel_nm[0] / 1e3, "unit": "um"}
         resolution = {"resolution": (1e3 / voxel_nm[2], 1e3 / voxel_nm[1])}

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from yaozarrs import v04, v05
 
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 from evenslice.volume.array import MEANINGS, Volume, VoxelSize, first_line, sizes
 from evenslice.volume.cache import ChunkedPixels, box_reader
 from evenslice.volume.voxel_size import UNIT_NM, checked, stated_size
 
-Attributes = dict[str, Any]
+Attributes = JsonObject
 MOST_NAMED = 8
 MOST_COUNTED = 2**20
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")

@@ -13,6 +13,7 @@ import zarr
 from yaozarrs import DimSpec, v05
 from zarr.codecs import BloscCodec
 
+from evenslice.options import JsonObject
 from evenslice.volume.array import Volume, Voxels, VoxelSize
 from evenslice.volume.atomic import store_written_beside
 
@@ -22,7 +23,7 @@ SMALL = 256
 ANISOTROPY = 1.5
 THREADS = 2
 Box = tuple[slice, ...]
-Attributes = dict[str, Any]
+Attributes = JsonObject
 
 
 def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = None) -> None:

@@ -20,7 +20,7 @@ from evenslice.model.exported import is_fixed
 from evenslice.model.stem.find import Stem, check_kind, stems_on
 from evenslice.model.stem.probe import Call, Probe, call_of, check_runs, order_response
 from evenslice.model.stem.slots import INITS, UNIFORM, widened
-from evenslice.options import Init, Tie
+from evenslice.options import Init, JsonObject, Tie
 from evenslice.volume.windows import check_slices
 
 __all__ = ["INITS", "TIES", "bake_stem", "mirror_stem", "tie_of", "uniform_stem"]
@@ -381,7 +381,7 @@ def _statements(owner: nn.Module, slices: int, scalar: bool) -> Iterator[tuple[s
     hub = owner.__dict__.get("_hub_mixin_config")
     if isinstance(hub, dict) and hub.get("in_channels") == 3:
         yield "_hub_mixin_config", hub | {"in_channels": slices}
-    fresh: dict[int, dict[str, Any]] = {}  # timm's; networks of one name may share the original
+    fresh: dict[int, JsonObject] = {}  # timm's; networks of one name may share the original
     for key in ("pretrained_cfg", "default_cfg"):
         old = owner.__dict__.get(key)
         if not isinstance(old, dict):

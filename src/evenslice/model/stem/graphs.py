@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from evenslice.model.stem.probe import WatchedInputs
+from evenslice.options import JsonObject
 
 JOINING = {"aten::cat", "aten::stack", "aten::concat", "aten::concatenate"}
 LAYERS = {  # the arguments that are the data and the weight
@@ -60,7 +61,7 @@ class GraphWatcher(TorchFunctionMode):
         return output
 
     def _add(
-        self, operation: str, given: dict[str, Any], learned: list[Tensor], others: list[Tensor]
+        self, operation: str, given: JsonObject, learned: list[Tensor], others: list[Tensor]
     ) -> None:
         data, weight = (given.get(name) for name in LAYERS.get(operation, ("", "")))
         layer = None
@@ -73,7 +74,7 @@ class GraphWatcher(TorchFunctionMode):
             name = self.fixed[id(weight)][0].removesuffix("weight").removesuffix(".")
             self.watched.add(name, layer, "", [data])
 
-    def _layer(self, operation: str, given: dict[str, Any], weight: Any) -> nn.Module | None:
+    def _layer(self, operation: str, given: JsonObject, weight: Any) -> nn.Module | None:
         """Return a layer that holds the parameter of an operation, None if there is none.
 
         A weight that is computed is no parameter of that layer, as those of ``weight_norm``.
@@ -97,7 +98,7 @@ class GraphWatcher(TorchFunctionMode):
         return layer
 
 
-def _convolution(given: dict[str, Any], weight: Tensor) -> nn.Conv2d:
+def _convolution(given: JsonObject, weight: Tensor) -> nn.Conv2d:
     groups, padding = given.get("groups", 1), given.get("padding", 0)
     return nn.Conv2d(
         weight.shape[1] * groups,
