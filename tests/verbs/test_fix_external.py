@@ -155,7 +155,7 @@ def test_a_number_of_slices_that_cannot_be_is_refused(module, out, slices):
     [
         (3, "the classes 0 to 3, expected 0 to 2"),
         (-1, "the classes -1 to"),
-        (0.5, "hold fractions"),
+        (0.5, "holds fractions"),
     ],
 )
 def test_labels_that_the_model_does_not_predict_are_refused(module, out, grey, value, message):

@@ -30,22 +30,16 @@ NOISE_SIZE = 0.15
 
 
 def default_methods(slices: int, differentiable: bool) -> tuple[str, ...]:
-    """Return the methods used unless others are named: all that the model allows, Shapley to S=5."""
+    """Return the methods used by default: all that the model allows, Shapley up to S = 5."""
     unusable = "ablation-copy" if slices == 1 else "shapley" if slices > MOST_FOR_SHAPLEY else ""
     perturbation = tuple(method for method in PERTURBATION if method != unusable)
     return perturbation + (GRADIENT if differentiable else ())
 
 
 def check_methods(methods: Sequence[str], slices: int, differentiable: bool) -> tuple[str, ...]:
-    """Return the methods asked for, each once.
+    """Return the methods asked for, each once; refuse those that the model does not allow.
 
-    ``reversal`` may be named: the response to the reversal is part of every audit, under its own
-    key.
-
-    Raises
-    ------
-    BadInputError
-        If a method is unknown, or the model does not allow it.
+    ``reversal`` may be named too: that response is part of every audit, under its own key.
     """
     named = tuple(dict.fromkeys(m for m in methods if m != "reversal"))
     unknown = sorted(set(named) - set(METHODS))
@@ -78,47 +72,23 @@ def runs_needed(methods: Sequence[str], slices: int) -> int:
 
 @dataclass(frozen=True)
 class Arranged:
-    """Windows in all their arrangements, N rows: those of one window after the other.
+    """Windows in all their arrangements, N rows: those of one window after the other."""
 
-    Attributes
-    ----------
-    raw, x
-        Raw and normalised windows (N, S, y, x).
-    coefficients
-        (N, C, y, x), see ``explained_target``.
-    margins
-        Of x, float64 (N, y, x).
-    orders
-        (arrangements, S), see ``slice_orders``.
-    gradient
-        Absolute gradient (N, S, y, x), or None if it is not asked for.
-    """
-
-    raw: Raw
-    x: Tensor
-    coefficients: Tensor
-    margins: Tensor
-    orders: NDArray[np.intp]
-    gradient: Tensor | None
+    raw: Raw  # (N, S, y, x)
+    x: Tensor  # the same, normalised
+    coefficients: Tensor  # (N, C, y, x), see ``explained_target``
+    margins: Tensor  # of x, float64 (N, y, x)
+    orders: NDArray[np.intp]  # (arrangements, S), see ``slice_orders``
+    gradient: Tensor | None  # absolute (N, S, y, x); None if it is not asked for
 
 
 @dataclass(frozen=True)
 class Importance:
-    """What the methods found in arranged windows.
+    """What the methods found in arranged windows."""
 
-    Attributes
-    ----------
-    slots
-        By method (N, S).
-    incompleteness
-        By method (N,): how far attributions are from adding up, relative; only where they should.
-    maps
-        Attribution (N, S, y, x) per normalised intensity; None if no method makes one.
-    """
-
-    slots: dict[str, Floats]
-    incompleteness: dict[str, Floats]
-    maps: Tensor | None
+    slots: dict[str, Floats]  # by method (N, S)
+    incompleteness: dict[str, Floats]  # (N,), of the methods that should add up: relative error
+    maps: Tensor | None  # attribution (N, S, y, x) per normalised intensity, if a method makes one
 
 
 def importance_of(
@@ -164,45 +134,25 @@ def _over_pixels(margins: Tensor) -> Floats:
 
 @dataclass(frozen=True)
 class AblationResult:
-    """The effect of ablating slices.
+    """The effect of ablating slices: sums over pixels, (N, S).
 
-    Attributes
-    ----------
-    ablation
-        (N, S): sum over pixels of |margin - margin without the slice of slot s|.
-    shapley
-        (N, S): sum over pixels of |Shapley value of slot s|; None if not asked for.
-    incompleteness
-        (N,): |sum of all Shapley values - (f(all) - f(none))| relative to the sum of their sizes;
-        None without ``shapley``.
+    The incompleteness is |sum of all Shapley values - (f(all) - f(none))| relative to the sum of
+    their sizes.
     """
 
-    ablation: Floats
-    shapley: Floats | None
-    incompleteness: Floats | None
+    ablation: Floats  # |margin - margin without the slice of slot s|
+    shapley: Floats | None  # |Shapley value of slot s|; None if not asked for
+    incompleteness: Floats | None  # (N,)
 
 
 def ablate_slots(
     subject: ModelOnVolume, x: Tensor, coefficients: Tensor, margins: Tensor, exact: bool
 ) -> AblationResult:
-    """Run windows with the volume's mean in place of some slices; in all 2^S ways if ``exact``.
+    """Run windows (N, S, y, x) with the volume's mean in place of some slices.
 
-    Shapley values (Shapley 1953, doi:10.1515/9781400881970-018): phi_s = sum over coalitions M
-    without s of |M|! (S - |M| - 1)! / S! (f(M and s) - f(M)), here at every pixel; they sum to
-    f(all) - f(none).
-
-    Parameters
-    ----------
-    subject
-        The network.
-    x
-        Windows (N, S, y, x), normalised.
-    coefficients
-        (N, C, y, x) of the margin.
-    margins
-        Of x itself, float64 (N, y, x).
-    exact
-        Whether Shapley values are wanted; else only the S windows that lack one slice are run.
+    If ``exact`` in all 2^S ways, for Shapley values (Shapley 1953, doi:10.1515/9781400881970-018):
+    phi_s = sum over coalitions M without s of |M|! (S - |M| - 1)! / S! (f(M and s) - f(M)), here at
+    every pixel; they sum to f(all) - f(none). ``margins`` (N, y, x) are those of x itself.
     """
     slices, everything = subject.slices, 2**subject.slices - 1
     absent = subject.absent(x)
@@ -232,7 +182,7 @@ def ablate_slots(
 
 
 def shapley_weights(members: int, slices: int) -> list[float]:
-    """Return the weight of one coalition (bit s: slot s is in) in the Shapley value of each slot."""
+    """Return the weight of a coalition (bit s: slot s is in) in the Shapley value of each slot."""
     size, total = members.bit_count(), factorial(slices)
     inside = factorial(size - 1) * factorial(slices - size) / total if size else 0.0
     outside = factorial(size) * factorial(slices - size - 1) / total if size < slices else 0.0
@@ -263,7 +213,7 @@ def gradient(subject: ModelOnVolume, x: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def input_x_gradient(subject: ModelOnVolume, x: Tensor, coefficients: Tensor) -> Tensor:
-    """Return (x - baseline) times the gradient, signed (N, S, y, x); baseline: the volume's mean."""
+    """Return (x - baseline) times the gradient, signed (N, S, y, x)."""
     return (x - subject.absent(x)) * torch.cat(list(subject.gradients(x, coefficients)))
 
 
@@ -274,16 +224,8 @@ def smoothgrad(
 
     The noise, of 0.15 times the range of the window, belongs to the slices: it is arranged with
     them. Each noise is used in both directions, so that the result does not depend on which of
-    window and reversal is called the window.
-
-    Parameters
-    ----------
-    subject, x, coefficients
-        As for ``gradient``; x holds all arrangements of one window after the other.
-    orders
-        (arrangements, S), see ``slice_orders``.
-    seed
-        Of the noise.
+    window and reversal is called the window. x holds the arrangements of one window after the
+    other.
     """
     draw = torch.Generator().manual_seed(seed)
     total = torch.zeros_like(x)
@@ -301,21 +243,14 @@ def smoothgrad(
 class Integrated:
     """Integrated gradients.
 
-    Attributes
-    ----------
-    attribution
-        (N, S, y, x), signed.
-    steps
-        How many steps of the path from the baseline to the window were needed, at most.
-    incompleteness
-        (N,): |sum of the attribution - (f(x) - f(baseline))| relative to the sum of |attribution|,
-        which the shares are made of: f(x) - f(baseline) may be near 0 where attributions of both
-        signs are large.
+    The incompleteness is |sum of the attribution - (f(x) - f(baseline))| relative to the sum of
+    |attribution|, which the shares are made of: f(x) - f(baseline) may be near 0 where attributions
+    of both signs are large.
     """
 
-    attribution: Tensor
-    steps: int
-    incompleteness: Floats
+    attribution: Tensor  # (N, S, y, x), signed
+    steps: int  # of the path from the baseline to the window, at most
+    incompleteness: Floats  # (N,)
 
 
 def integrated_gradients(
@@ -324,18 +259,9 @@ def integrated_gradients(
     """Integrate the gradient along the path from the baseline (Sundararajan, arXiv 1703.01365).
 
     By the trapezoid rule; steps are doubled, keeping every gradient that was computed, until the
-    shares of every window change by less than 0.002 (at most 256 steps).
-
-    Parameters
-    ----------
-    subject
-        The network; the baseline is the volume's mean in every slot.
-    x, coefficients
-        As for ``gradient``.
-    group
-        How many consecutive rows of x are the arrangements of one window.
-    margins
-        Of x itself, float64 (N, y, x).
+    shares of every window change by less than 0.002 (at most 256 steps). The baseline is the
+    volume's mean in every slot; ``group`` rows of x are the arrangements of one window, and
+    ``margins`` (N, y, x) are those of x itself.
     """
     base = subject.absent(x).expand_as(x)
     steps, rows = FEWEST_STEPS, torch.arange(len(x), device=x.device)

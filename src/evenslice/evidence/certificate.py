@@ -63,20 +63,10 @@ def certify(
     device: torch.device | None = None,
     progress: Progress = silent,
 ) -> Certificate:
-    """Measure the largest response to the reversal, which is made on raw windows.
+    """Measure the largest response to the reversal, which is made on raw windows (S, y, x).
 
-    Parameters
-    ----------
-    model
-        Any model; without a normalisation its windows of noise have mean 0 and std 1.
-    windows
-        Raw windows (S, y, x) of a volume, beside those of noise.
-    seed
-        Of the noise.
-    device
-        Where to run; the CPU when None.
-    progress
-        Shows the progress.
+    They are those given and four of noise, drawn by ``seed`` with the mean and std that the model
+    expects (0 and 1 without a normalisation). It runs on the CPU unless a device is given.
     """
     norm = model.normalisation or Normalisation((0.0,), (1.0,))
     sides = model.size or (max(SIDE, 2 * model.stride),) * 2

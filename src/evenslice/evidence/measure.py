@@ -22,29 +22,14 @@ Labels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class WindowResult:
-    """What was measured in one window.
+    """What was measured in one window."""
 
-    Attributes
-    ----------
-    importance
-        By method (arrangements, S): the window, its reversal, then what the design adds.
-    incompleteness
-        By method the largest over the arrangements.
-    change, flipped
-        Mean absolute change of probability under the reversal, and fraction of pixels whose class
-        flips.
-    lag
-        Numerator and denominator, or None without labels or foreground.
-    view
-        The window to be shown; None once it was dropped.
-    """
-
-    importance: dict[str, Floats]
-    incompleteness: dict[str, float]
-    change: float
+    importance: dict[str, Floats]  # by method (arrangements, S): window, reversal, then the others
+    incompleteness: dict[str, float]  # by method the largest over the arrangements
+    change: float  # see ``reversal_response``
     flipped: float
-    lag: tuple[float, float] | None
-    view: WindowView | None
+    lag: tuple[float, float] | None  # see ``lag_parts``; None without labels or foreground
+    view: WindowView | None  # None once it was dropped
 
 
 def measure(
@@ -135,19 +120,11 @@ def _explained(
 
 
 def reversal_response(logits: Tensor) -> tuple[float, float]:
-    """Return how far the prediction moves under the reversal.
+    """Return how far the prediction moves, from the logits (2, C, y, x) of window and reversal.
 
-    Parameters
-    ----------
-    logits
-        (2, C, y, x): of a window and of its reversal.
-
-    Returns
-    -------
-    tuple
-        Mean over pixels of the absolute change of probability (of several classes half the summed
-        changes: the total variation, which for two classes is the change of either), and the
-        fraction of pixels whose class flips.
+    That is the mean over pixels of the absolute change of probability (of several classes half the
+    summed changes: the total variation, which for two classes is the change of either), and the
+    fraction of pixels whose class flips.
     """
     probabilities = probabilities_of(logits.double())
     first, second = probabilities

@@ -30,43 +30,19 @@ BOUNDARY_PIXELS = 3
 
 @dataclass(frozen=True)
 class ModelOnVolume:
-    """A network on a volume.
+    """A network on a volume: windows are arranged raw, then normalised, then run."""
 
-    Attributes
-    ----------
-    module
-        On ``device``, in eval mode, frozen.
-    stride
-        What its height and width are multiples of.
-    slices
-        S.
-    volume
-        Raw voxels.
-    normalisation
-        Applied after the slices are arranged.
-    baseline
-        Raw intensity in place of an ablated slice: the mean of the volume.
-    device
-        Where to run.
-    batch
-        How many windows go through the network together.
-    labels, target
-        Ground truth of the volume and what it means, or None.
-    label
-        Name of the model on what is shown.
-    """
-
-    module: nn.Module
-    stride: int
+    module: nn.Module  # on ``device``, in eval mode, frozen
+    stride: int  # height and width are multiples of it
     slices: int
     volume: Volume
     normalisation: Normalisation
-    baseline: float
+    baseline: float  # raw intensity in place of an ablated slice: the mean of the volume
     device: torch.device
-    batch: int = 4
-    labels: Volume | None = None
-    target: Target | None = None
-    label: str = "model"
+    batch: int = 4  # windows that go through the network together
+    labels: Volume | None = None  # ground truth
+    target: Target | None = None  # what it means
+    label: str = "model"  # name of the model on what is shown
 
     @property
     def differentiable(self) -> bool:
@@ -78,7 +54,7 @@ class ModelOnVolume:
         return torch.from_numpy(self.normalisation.apply(arranged)).to(self.device)
 
     def absent(self, like: Tensor) -> Tensor:
-        """Return what an ablated slot holds, normalised, of the type of other windows: (S, 1, 1)."""
+        """Return what an ablated slot holds, normalised, of the type of ``like``: (S, 1, 1)."""
         mean, std = (
             np.broadcast_to(np.asarray(v), (self.slices,))
             for v in (self.normalisation.mean, self.normalisation.std)
@@ -107,7 +83,7 @@ class ModelOnVolume:
         return (coefficients.double() * self.logits(x).double()).sum(dim=1)
 
     def baseline_margins(self, x: Tensor, coefficients: Tensor) -> Tensor:
-        """Return the margins (N, y, x) of windows like ``x`` with every slot ablated, in one run."""
+        """Return the margins (N, y, x) of windows like ``x`` with every slot ablated."""
         logits = self.logits(self.absent(x).expand(1, *x.shape[1:])).double()
         return (coefficients.double() * logits).sum(dim=1)
 
@@ -180,10 +156,7 @@ def batch_size_for(
 
 @contextmanager
 def explaining(module: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode and freeze its parameters, so that only the input has a gradient.
-
-    Afterwards it is as it was before.
-    """
+    """Put a network into eval mode, its parameters frozen, and back afterwards."""
     trainable = [p for p in module.parameters() if p.requires_grad]
     for p in trainable:
         p.requires_grad_(False)
@@ -206,7 +179,7 @@ def explained_target(
     Parameters
     ----------
     logits
-        (B, C, y, x), one mean for each window.
+        (B, C, y, x), one mean for each window; the coefficients have the same shape.
     region
         ``predicted``: at each pixel the margin of the class predicted; binary: the logit times its
         sign, several classes: its logit minus the mean of the others. ``truth``: that of the true
@@ -215,11 +188,6 @@ def explained_target(
         classes: the mean logit of the classes above 0 minus that of class 0.
     truth
         (B, y, x), class numbers, -1 where unknown; for ``truth``.
-
-    Returns
-    -------
-    Tensor
-        Same shape as ``logits``.
     """
     logits = logits.detach()
     count = logits.shape[1]

@@ -16,23 +16,11 @@ SAME = 1e-12
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over blocks.
+    """A mean over blocks."""
 
-    Attributes
-    ----------
-    value
-        Mean of the block means: every block counts alike.
-    error
-        Its standard error; NaN where there is none.
-    freedom
-        Degrees of freedom of the error: cells less blocks.
-    cells, blocks
-        How many there were.
-    """
-
-    value: float
-    error: float
-    freedom: int
+    value: float  # mean of the block means: every block counts alike
+    error: float  # its standard error; NaN where there is none
+    freedom: int  # degrees of freedom of the error: cells less blocks
     cells: int
     blocks: int
 
@@ -79,14 +67,8 @@ def blocked_mean(values: Sequence[float], blocks: Sequence[str]) -> Mean:
     value = mean of the block means; its variance is s^2 / B^2 * sum of 1 / n_b, with s^2 the
     variance within blocks, pooled over the B blocks (Cochran and Cox, Experimental Designs, 1957,
     chapter 4), and N - B degrees of freedom. What is concluded holds for these blocks; nothing is
-    said of others. With one cell per block there is no error, and no interval.
-
-    Parameters
-    ----------
-    values
-        One per cell.
-    blocks
-        The block of each, for example its data set.
+    said of others. With one cell per block there is no error, and no interval. Values and blocks,
+    for example data sets, are given per cell.
     """
     numbers: Floats = np.asarray(values, np.float64)
     names, member = np.unique(np.asarray(blocks), return_inverse=True)

@@ -23,24 +23,8 @@ def recalibrate(
 ) -> int:
     """Recalibrate the running mean and variance of every BatchNorm, in place; weights stay.
 
-    The statistics are plain averages over the batches, one of a window and its reversal each, so
-    that the two directions weigh alike.
-
-    Parameters
-    ----------
-    module
-        The network.
-    stride
-        What its height and width are multiples of.
-    normalisation
-        Applied after the slices are arranged.
-    windows
-        Raw windows (S, y, x).
-
-    Returns
-    -------
-    int
-        How many were recalibrated; 0 leaves the network as it is.
+    The statistics are plain averages over the batches, one of a raw window (S, y, x) and its
+    reversal each, so that the two directions weigh alike. Return how many were recalibrated.
     """
     norms = [
         m

@@ -57,24 +57,12 @@ class Latin:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many windows were measured, and why no more.
+    """How many windows were measured, and why no more."""
 
-    Attributes
-    ----------
-    rule
-        ``fixed``, or ``sequential``: looks at planned numbers of windows until decided.
-    looks
-        The planned looks.
-    confidence_each
-        Of the intervals of each look; together they hold with the confidence of the audit.
-    decided
-        Whether the last look left nothing open; None for a fixed number.
-    """
-
-    rule: str
+    rule: str  # ``fixed``, or ``sequential``: looks at planned numbers of windows until decided
     looks: tuple[int, ...]
-    confidence_each: float
-    decided: bool | None
+    confidence_each: float  # of the intervals of each look; together as that of the audit
+    decided: bool | None  # whether the last look left nothing open; None for a fixed number
 
 
 @dataclass(frozen=True)

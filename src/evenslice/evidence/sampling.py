@@ -21,20 +21,11 @@ Raw = NDArray[np.generic]
 
 
 def slice_orders(slices: int, design: Design = "reversal") -> NDArray[np.intp]:
-    """Return the orders in which a window's slices are arranged: as they are, reversed, and more.
+    """Return the orders in which a window's slices are arranged, (arrangements, S).
 
-    Parameters
-    ----------
-    slices
-        S.
-    design
-        ``reversal``: the window and its reversal. ``latin``: the S cyclic shifts, each with its
-        reversal; every slice then stands in every slot equally often.
-
-    Returns
-    -------
-    array
-        (arrangements, S): entry [a, s] is the number of the slice that stands in slot s.
+    Entry [a, s] is the number of the slice in slot s. ``reversal``: the window and its reversal.
+    ``latin``: the S cyclic shifts, each with its reversal; every slice then stands in every slot
+    equally often.
     """
     shifts = range(slices if design == "latin" else 1)
     straight = [np.roll(np.arange(slices), shift) for shift in shifts]
@@ -43,34 +34,18 @@ def slice_orders(slices: int, design: Design = "reversal") -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class SampledWindow:
-    """One window of an audit.
+    """One window of an audit."""
 
-    Attributes
-    ----------
-    z
-        Centre slice.
-    y, x
-        Where the tile lies in the slice.
-    cluster
-        Number of the block of S x tile x tile that the centre lies in.
-    """
-
-    z: int
+    z: int  # centre slice
     y: slice
     x: slice
-    cluster: int
+    cluster: int  # number of the block of S x tile x tile that the centre lies in
 
 
 def read_windows(
     volume: Volume, slices: int, windows: Sequence[SampledWindow]
 ) -> Iterator[tuple[SampledWindow, Raw]]:
-    """Read raw windows (S, y, x), one after the other.
-
-    Raises
-    ------
-    BadInputError
-        If one holds NaN or infinity.
-    """
+    """Read raw windows (S, y, x), one after the other; NaN and infinity are refused."""
     for window in windows:
         raw = read_window(volume, window.z, slices, window.y, window.x)
         check_finite(raw, f"{volume.source} around slice {window.z}")
@@ -79,15 +54,12 @@ def read_windows(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Blocks of S x tile x tile that cover the part of a volume in which windows lie wholly.
-
-    ``ys`` and ``xs`` hold the start of the first tile, the side, and the number of tiles.
-    """
+    """Blocks of S x tile x tile that cover the part of a volume in which windows lie wholly."""
 
     start: int
     centres: range
     slices: int
-    ys: tuple[int, int, int]
+    ys: tuple[int, int, int]  # start of the first tile, side, number of tiles
     xs: tuple[int, int, int]
 
     @property
@@ -128,27 +100,18 @@ def draw_windows(
 
     Parameters
     ----------
-    volume
-        Only its shape is used.
-    slices
-        S.
-    tile
-        Side of a window in pixels; cut to the slice, and down to a multiple of ``multiple`` where
-        there is room.
+    volume, slices, seed
+        The volume, of which only the shape is used; S; random seed.
+    tile, multiple, size
+        Side of a window in pixels, cut to the slice and down to a multiple of ``multiple`` where
+        there is room; or the only (y, x) that the network takes.
     count
         How many to draw; fewer when the volume holds no more.
-    seed
-        Random seed.
-    multiple
-        What the network's height and width are multiples of.
-    size
-        The only (y, x) that the network takes, in place of ``tile``; None for any.
     roi
         Box (z, y, x) in which windows lie wholly; the volume when None.
     foreground
         Fraction of foreground in a window. Blocks are then drawn in turn from four strata of equal
-        size, so that rich and poor ones come in proportion (stratified sampling, proportional
-        allocation).
+        size, so that rich and poor ones come in proportion (proportional allocation).
 
     Raises
     ------

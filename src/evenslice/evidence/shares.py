@@ -7,20 +7,10 @@ Floats = NDArray[np.float64]
 
 
 def shares_of(importance: NDArray[np.floating]) -> Floats:
-    """Turn importance into shares.
+    """Turn importance (windows, arrangements, S), not negative, into shares (windows, S).
 
     Each arrangement is normalised to sum to 1, then the arrangements of a window are averaged, so
-    that content which is merely reordered cancels.
-
-    Parameters
-    ----------
-    importance
-        (windows, arrangements, S), not negative.
-
-    Returns
-    -------
-    array
-        (windows, S); NaN for a window of zero importance.
+    that content which is merely reordered cancels. A window of zero importance has NaN.
     """
     values = np.asarray(importance, np.float64)
     total = values.sum(axis=2, keepdims=True)
@@ -32,15 +22,8 @@ def shares_of(importance: NDArray[np.floating]) -> Floats:
 def pair_parts(shares: Floats) -> tuple[Floats, Floats]:
     """Return, for each mirror pair j = 1.., share(+j) - share(-j) and share(+j) + share(-j).
 
-    Parameters
-    ----------
-    shares
-        (windows, S), S odd.
-
-    Returns
-    -------
-    tuple
-        Two arrays (windows, (S - 1) / 2); the ratio of their means is the mirror pair, -1..1.
+    From shares (windows, S), two arrays (windows, (S - 1) / 2); the ratio of their means is the
+    mirror pair, -1..1.
     """
     centre = shares.shape[1] // 2
     later, earlier = shares[:, centre + 1 :], shares[:, :centre][:, ::-1]

@@ -20,15 +20,9 @@ TOO_FEW = "inconclusive: too few blocks"
 
 
 def planned_looks(available: int, windows: int | None) -> tuple[int, ...]:
-    """Return after how many windows the results are looked at.
+    """Return after how many of the available windows the results are looked at.
 
-    Parameters
-    ----------
-    available
-        How many windows the volume holds.
-    windows
-        A fixed number, or None for looks at 12, 16, 24, 32, 48 and 64 windows, as far as there are
-        so many.
+    Without a fixed number of windows that is after 12, 16, 24, 32, 48 and 64 of them.
     """
     if windows is not None:
         return (min(windows, available),)
@@ -71,14 +65,10 @@ def ratio_interval(
 
     Parameters
     ----------
-    top, bottom
-        One number per window; bottom is above 0.
-    clusters
-        The block that each window lies in.
-    confidence
-        For example 0.95.
-    seed
-        Seed of the resampling.
+    top, bottom, clusters
+        Per window: two numbers, the bottom above 0, and the block that it lies in.
+    confidence, seed
+        For example 0.95; of the resampling.
     """
     _, member = np.unique(clusters, return_inverse=True)
     tops: Floats = np.bincount(member, top).astype(np.float64)

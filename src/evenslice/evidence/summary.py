@@ -88,7 +88,8 @@ def lag_parts(
     With d(k) the Dice of a prediction with the ground truth of slice z + k, the parabola through
     d(-1), d(0), d(1) has its top at (d(1) - d(-1)) / (2 (2 d(0) - d(1) - d(-1))) slices. The
     reversal of the window must lag to the other side as far if the model is asymmetric, and to the
-    same side if the tissue itself moves: half of the difference is the model's.
+    same side if the tissue itself moves: half of the difference is the model's. None where some
+    slice holds no foreground.
 
     Parameters
     ----------
@@ -98,11 +99,6 @@ def lag_parts(
         Classes (3, y, x) of the slices before, at, and after the centre.
     classes
         Number of classes with background.
-
-    Returns
-    -------
-    tuple or None
-        Numerator and denominator; None where some slice holds no foreground.
     """
     tops, bottoms = [], []
     for prediction in predictions:

@@ -80,34 +80,12 @@ class WindowView:
 def writing_maps(
     path: Path, most: int, voxel_nm: VoxelSize | None, force: bool, provenance: Mapping[str, Any]
 ) -> Iterator[Callable[[WindowView], None]]:
-    """Write attribution maps, as they come, to an OME-Zarr store that appears when it is complete.
+    """Yield a function that writes attribution maps to an OME-Zarr store, at most ``most`` windows.
 
-    The store is an image (t, c, y, x): windows and slots; ``raw`` in it holds the slices in the
-    same place. The attribute ``evenslice`` of both holds the (z, y, x) of each window's first pixel
-    in the volume (``windows``) and the ``provenance``.
-
-    Parameters
-    ----------
-    path
-        The store.
-    most
-        How many windows there may be.
-    voxel_nm
-        (z, y, x) in nm, or None.
-    force
-        Whether to replace an existing store.
-    provenance
-        Recorded in the store.
-
-    Yields
-    ------
-    callable
-        Writes one window.
-
-    Raises
-    ------
-    BadInputError
-        If the store exists.
+    The store appears when it is complete; an existing one is replaced by ``force`` only. It is an
+    image (t, c, y, x): windows and slots; ``raw`` in it holds the slices in the same place. The
+    attribute ``evenslice`` of both holds the (z, y, x) of each window's first pixel in the volume
+    (``windows``) and the ``provenance``.
     """
     import zarr
 

@@ -20,6 +20,7 @@ from evenslice.evidence.recalibrate import (
 )
 from evenslice.evidence.result import Audit
 from evenslice.evidence.sampling import Raw, draw_windows, read_windows
+from evenslice.labels.targets import whole
 from evenslice.model.checkpoint import normalisation_record, stem_record
 from evenslice.model.inputs import (
     ModelLike,
@@ -40,7 +41,6 @@ from evenslice.model.stem.adapt import bake_stem, mirror_stem, uniform_stem
 from evenslice.options import AuditOptions, FixOptions
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit
-from evenslice.volume.array import Volume
 from evenslice.volume.atomic import check_writable
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices
@@ -142,7 +142,9 @@ def fix(
     given = model_of(model, slices, options.mean, options.std, options.trust)
     check_name(given, out)
     source = None if volume is None else volume_of(volume)
-    truth = _truth(source, labels)
+    truth = None if labels is None else whole(volume_of(labels))
+    if source is not None and truth is not None:
+        check_same_shape(source, truth)
     if options.tta != "none" or source is not None:
         check_segments(given)
     before = given if source is None else normalised_by(given, source, seed)
@@ -176,9 +178,12 @@ def fix(
         )
     save(out, fixed, force)
     if not certificate.symmetric:
-        warnings = (*warnings, _asymmetric(certificate))
-    after = stem_record(fixed)
-    return Fixed(fixed, stem_record(before), after, certificate, audits, change, warnings)
+        warnings.append(
+            "the saved model is not symmetric: its largest response to the reversal is "
+            f"{certificate.float32:.2g} in float32; see the certificate"
+        )
+    stems = stem_record(before), stem_record(fixed)
+    return Fixed(fixed, *stems, certificate, audits, change, tuple(warnings))
 
 
 def _check_request(
@@ -194,56 +199,31 @@ def _check_request(
             f"--tta {options.tta} was given with --init or --tie, expected one way to make the "
             "model symmetric; choose one"
         )
+    if labels is not None and volume is None:
+        raise BadInputError("labels were given without a volume, expected both; add --audit VOLUME")
     if options.slices is not None:
         check_slices(options.slices)
     check_writable(out, force)
     check_apart(out, model, volume, labels)
 
 
-def _truth(source: Volume | None, labels: VolumeLike | None) -> Volume | None:
-    if labels is None:
-        return None
-    if source is None:
-        raise BadInputError("labels were given without a volume, expected both; add --audit VOLUME")
-    truth = volume_of(labels)
-    check_same_shape(source, truth)
-    return truth
-
-
 def _check_classes(truths: Sequence[Raw], classes: int) -> None:
-    """Refuse fractions, and classes that a model of several does not predict."""
-    if any(one.dtype.kind == "f" and bool((one != np.floor(one)).any()) for one in truths):
-        raise BadInputError(
-            "the labels hold fractions, expected whole numbers; threshold them first"
-        )
-    if classes <= 1:
-        return
     low, high = min(int(one.min()) for one in truths), max(int(one.max()) for one in truths)
-    if low < 0 or high >= classes:
+    if classes > 1 and (low < 0 or high >= classes):
         raise BadInputError(
             f"the labels hold the classes {low} to {high}, expected 0 to {classes - 1} as the "
             "model predicts; give labels of these"
         )
 
 
-def _asymmetric(certificate: Certificate) -> str:
-    exact = certificate.float64
-    return (
-        "the saved model is not symmetric: its largest response to the reversal is "
-        f"{certificate.float32:.2g} in float32"
-        + ("" if exact is None else f" and {exact:.2g} in float64")
-        + "; see the certificate"
-    )
-
-
-def _symmetric(model: Model, options: FixOptions) -> tuple[Model, tuple[str, ...]]:
+def _symmetric(model: Model, options: FixOptions) -> tuple[Model, list[str]]:
     """Make a symmetric copy of a model; return it with what the user should know."""
     tta, init, tie = options.tta, options.init, options.tie
     done = f"tta {tta}" if tta != "none" else f"init {init}" if init else "mirror average"
     facts = {"training": model.training | {"fixed": done}, "scores": {"before_fix": model.scores}}
     if tta != "none":
         twice = "--tta reversal takes twice the time of the model alone"
-        return model.with_facts(**facts).with_tta(tta), (twice,)
+        return model.with_facts(**facts).with_tta(tta), [twice]
     single = model.with_tta("none")
     module = copy.deepcopy(single.module)
     wanted = options.slices or 3
@@ -266,7 +246,7 @@ def _symmetric(model: Model, options: FixOptions) -> tuple[Model, tuple[str, ...
         )
         norm = one
     fixed = single.with_facts(module=module, spec=spec, normalisation=norm, **facts)
-    return fixed, tuple(warnings)
+    return fixed, warnings
 
 
 def _symmetrise(network: nn.Module, slices: int, wanted: int, options: FixOptions) -> None:
