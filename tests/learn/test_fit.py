@@ -17,10 +17,10 @@ from evenslice.learn.fit import (
     BUFFERED,
     LOG,
     STATE,
-    Log,
     ValidationResult,
     check_devices,
     fit,
+    trim_log,
     validation_interval,
 )
 from evenslice.learn.losses import segmentation_loss
@@ -325,34 +325,37 @@ def test_two_devices_train_as_one_where_nothing_depends_on_the_batch(tmp_path):
         on_devices(tmp_path / "local", options, lambda *_: ValidationResult(0.1))
 
 
-ROWS = [(1, 0.5, 1e-3, None), (2, 1 / 3, 2e-3, 0.25), (3, 0.1, 1e-9, None), (4, 0.0, 0.0, 1.0)]
 TEXT = "steps,loss,lr,dice\n1,0.5,0.001,\n2,0.333333333,0.002,0.25\n3,0.1,1e-09,\n4,0,0,1\n"
 
 
-def write_log(path, rows, done=0):
-    log = Log(path, done)
-    for steps, loss, rate, dice in rows:
-        log.step(steps, loss, rate)
-        if dice is not None:
-            log.validation(dice)
-    return log
-
-
 @pytest.mark.parametrize(
-    "left",
-    [TEXT, TEXT[:-3], TEXT.replace("\n4,0", "\n40,0"), TEXT[: TEXT.index("\n3") + 2], TEXT[:60]],
+    ("left", "kept"),
+    [
+        (TEXT, 3),
+        (TEXT[:-3], 3),
+        (TEXT.replace("\n3,0", "\n30,0"), 3),
+        (TEXT[: TEXT.index("\n3") + 2], 3),
+        (TEXT[: TEXT.index("\n3")], 2),  # the second row is cut
+        ("old", 1),
+    ],
 )
-def test_a_resumed_log_drops_what_is_later_than_the_state(tmp_path, left):
+def test_a_log_is_trimmed_to_the_steps_of_the_state(tmp_path, left, kept):
     (tmp_path / "log.csv").write_text(left)
-    write_log(tmp_path / "log.csv", ROWS[2:], done=2)
-    assert (tmp_path / "log.csv").read_text() == TEXT
+    trim_log(tmp_path / "log.csv", 2)
+    assert (tmp_path / "log.csv").read_text() == "".join(TEXT.splitlines(keepends=True)[:kept])
 
 
-def test_a_log_has_one_row_per_step_written_now_and_then(tmp_path):
-    (tmp_path / "log.csv").write_text("old")
-    write_log(tmp_path / "log.csv", ROWS)
-    assert (tmp_path / "log.csv").read_text() == TEXT
-    log = write_log(tmp_path / "b", [(i, 0.5, 0.1, None) for i in range(1, 2 * BUFFERED + 2)])
-    assert len((tmp_path / "b").read_text().splitlines()) == 1 + 2 * BUFFERED
-    log.validation(None)
-    assert (tmp_path / "b").read_text().endswith(f"\n{2 * BUFFERED + 1},0.5,0.1,\n")
+@pytest.mark.parametrize("steps", [BUFFERED - 1, BUFFERED, 2 * BUFFERED + 1])
+def test_a_log_has_one_row_per_step_and_is_written_now_and_then(tmp_path, steps):
+    written = []
+
+    def count(*_):
+        written.append(len((tmp_path / LOG).read_text().splitlines()) - 1)
+        return ValidationResult(0.25)
+
+    made = training(TrainOptions(**QUICK | {"steps": steps}), interval=steps)
+    fit(made, CPU, "fp32", tmp_path, count)
+    rows = [line.split(",") for line in (tmp_path / LOG).read_text().splitlines()[1:]]
+    assert [int(row[0]) for row in rows] == list(range(1, steps + 1))
+    assert [row[3] for row in rows] == [*[""] * (steps - 1), "0.25"]
+    assert written == [steps - 1 - (steps - 1) % BUFFERED]

@@ -22,7 +22,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 
 from evenslice.errors import BadInputError
-from evenslice.learn.module import Batch, Training
+from evenslice.learn.module import Training
 from evenslice.options import TrainPrecision
 from evenslice.progress import Progress, silent
 from evenslice.volume.atomic import fsync, named, written_beside
@@ -238,9 +238,10 @@ class _Recorder(pl.Callback):  # type: ignore[misc]
     def __init__(self, folder: Path, validate: ValidationCallback, progress: Progress) -> None:
         self._folder, self._validate, self._progress = folder, validate, progress
         self._shown = ""
-        self._losses: list[torch.Tensor] = []
+        self._losses: list[torch.Tensor] = []  # since the last exchange between the devices
         self._rates: list[float] = []
         self._epoch: list[float] = []
+        self._rows: list[list[str]] = []  # to be written
         self._open = ExitStack()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -251,51 +252,49 @@ class _Recorder(pl.Callback):  # type: ignore[misc]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Training) -> None:
         if trainer.is_global_zero:
-            self._log = Log(self._folder / LOG, pl_module.start)
+            trim_log(self._folder / LOG, pl_module.start)
             steps = self._progress("training", pl_module.options.steps)
             self._step = self._open.enter_context(steps)
             for _ in range(pl_module.start):
                 self._step()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: Training, error: BaseException) -> None:
+    def on_exception(self, *_: Any) -> None:
         self._open.close()
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: Training) -> None:
+    def on_fit_end(self, *_: Any) -> None:
         self._open.close()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: Training, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Training, *_: Any) -> None:
         self._rates.append(pl_module.rate)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Training, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Training, outputs: Any, *_: Any
     ) -> None:
         if trainer.is_global_zero:
+            text = self._shown
             if self._losses:  # the one before: to ask for the last would make a GPU wait
                 loss = _finite(float(self._losses[-1]), pl_module.done - 1)
-                self._step(f"loss {loss:.3f}{self._shown}")
-            else:
-                self._step(self._shown.removeprefix(", "))
+                text = f"loss {loss:.3f}, {text}" if text else f"loss {loss:.3f}"
+            self._step(text)
         self._losses.append(outputs["loss"].detach())
         if len(self._losses) == BUFFERED:
-            self._gather(trainer, pl_module)
+            self._exchange(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Training) -> None:
         if self._losses:
-            self._gather(trainer, pl_module)
+            self._exchange(trainer, pl_module)
         stop = trainer.is_global_zero and self._finish_epoch(pl_module)
         trainer.should_stop = trainer.strategy.broadcast(stop)
 
-    def _gather(self, trainer: pl.Trainer, training: Training) -> None:
-        """Log the losses of the last steps, each the mean over the devices."""
+    def _exchange(self, trainer: pl.Trainer, training: Training) -> None:
+        """Take the mean of the last losses over the devices; write the rows of those before."""
         losses = torch.stack(self._losses).double()
         means = trainer.strategy.reduce(losses, reduce_op="mean").tolist()
+        if trainer.is_global_zero:
+            self._write_rows()
         first = training.done - len(means) + 1
         for done, loss, rate in zip(itertools.count(first), means, self._rates, strict=False):
-            _finite(loss, done)
-            if trainer.is_global_zero:
-                self._log.step(done, loss, rate)
+            self._rows.append([str(done), f"{_finite(loss, done):.9g}", f"{rate:.9g}", ""])
         self._epoch += means
         self._rate = self._rates[-1]
         self._losses.clear()
@@ -306,16 +305,23 @@ class _Recorder(pl.Callback):  # type: ignore[misc]
         mean = sum(self._epoch) / len(self._epoch)
         found = self._validate(training, training.done, mean, self._rate)
         self._epoch.clear()
-        self._log.validation(found.dice)
-        dice = "no foreground to validate on"
+        self._shown = "no foreground to validate on"
         if found.dice is not None:
-            dice = f"validation Dice {found.dice:.3f}"
-        self._shown = f", {dice}"
+            self._shown = f"validation Dice {found.dice:.3f}"
+            self._rows[-1][-1] = f"{found.dice:.9g}"
+        self._write_rows()
+        fsync(self._folder / LOG)  # before the state, which says that these steps are done
         buffer = io.BytesIO()  # torch writing to a file would not report a full disk
         torch.save(training.state() | {"stop": found.stop}, buffer)
         with written_beside(self._folder / STATE) as part:
             part.write_bytes(buffer.getbuffer())
         return found.stop
+
+    def _write_rows(self) -> None:
+        path = self._folder / LOG
+        with named(path), path.open("a") as file:
+            file.writelines(",".join(row) + "\n" for row in self._rows)
+        self._rows.clear()
 
 
 def _finite(loss: float, step: int) -> float:
@@ -326,44 +332,15 @@ def _finite(loss: float, step: int) -> float:
     return loss
 
 
-class Log:
-    """A CSV with one row per step, which is the same whether the run was interrupted or not.
+def trim_log(path: Path, done: int) -> None:
+    """Start a log, or drop the rows of one that are later than the state, and a cut row.
 
     Columns: ``steps`` done, ``loss``, ``lr`` and, after a validation run, ``dice``.
-
-    Parameters
-    ----------
-    path
-        The file.
-    done
-        Steps done before: later rows, and a cut one, are from after the state and are dropped.
     """
-
-    def __init__(self, path: Path, done: int) -> None:
-        self._path = path
-        self._rows: list[tuple[int, str, str, str]] = []
-        lines = path.read_text().splitlines(keepends=True)[1:] if path.exists() else []
-        kept = takewhile(lambda line: _is_whole(line) and int(line.split(",")[0]) <= done, lines)
-        with written_beside(path) as part:
-            part.write_text(HEADER + "".join(kept))
-
-    def step(self, steps: int, loss: float, lr: float) -> None:
-        """Add a step; its row is written with a later one, or by ``validation``."""
-        if len(self._rows) == BUFFERED:
-            self._write()
-        self._rows.append((steps, f"{loss:.9g}", f"{lr:.9g}", ""))
-
-    def validation(self, dice: float | None) -> None:
-        """Add the Dice after the last step, and write all rows."""
-        if dice is not None:
-            self._rows[-1] = (*self._rows[-1][:3], f"{dice:.9g}")
-        self._write()
-        fsync(self._path)  # before the state, which says that these steps are done
-
-    def _write(self) -> None:
-        with named(self._path), self._path.open("a") as file:
-            file.writelines(f"{','.join(map(str, row))}\n" for row in self._rows)
-        self._rows.clear()
+    lines = path.read_text().splitlines(keepends=True)[1:] if path.exists() else []
+    kept = takewhile(lambda line: _is_whole(line) and int(line.split(",")[0]) <= done, lines)
+    with written_beside(path) as part:
+        part.write_text(HEADER + "".join(kept))
 
 
 def _is_whole(line: str) -> bool:
