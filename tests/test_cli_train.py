@@ -57,7 +57,8 @@ def test_without_options_all_are_defaults(place, calls):
 
 def test_options_win_over_the_file_and_the_file_over_the_defaults(place, calls):
     Path("em/a.toml").write_text(
-        "steps = 7\nlr = 1\ninit = 'mean'\nreverse_z = true\naugment = 'em'\nweights = 'w.safetensors'\n"
+        "steps = 7\nlr = 1\ninit = 'mean'\nreverse_z = true\naugment = 'em'\n"
+        "weights = 'w.safetensors'\n"
         "em.noise = {size = 1}\n[[more]]\nvolume = 'second.tif'\nlabels = 'second_labels.tif'\n"
     )
     words = [

@@ -1,4 +1,4 @@
-"""What goes wrong with sections: it does what it says, never to the wrong slot, and alike to both sides."""
+"""EM section artefacts: as requested, never on the wrong slot, and alike on both sides."""
 
 from collections import Counter
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_the_centre_is_never_lost_nor_shifted(slices):
 
 @pytest.mark.parametrize("name", list(EM.model_fields))
 def test_both_sides_are_touched_alike(name):
-    """The law of what happens to a window is that of its reversal: what touches +j touches -j as often."""
+    """Artefacts of a window follow the law of its reversal: +j suffers as often as -j."""
     em = EM(**OFF | {name: {"probability": 0.5}})
     counts = Counter(
         slot for sections in drawn(em, 5, 2000) for slot, s in enumerate(sections) if s != PLAIN

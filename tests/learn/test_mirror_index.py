@@ -21,7 +21,7 @@ SMALL = {"windows": 8, "tile": 24, "mean": 128.0, "std": 40.0}
 
 
 class Theirs(pl.LightningModule):
-    """As a user writes one: its own loss and optimiser, dropout, batch norms, and luck in its forward pass."""
+    """As a user writes one: dropout, batch norm, and random numbers in its forward pass."""
 
     def __init__(self, slices=3, scale=1.0):
         super().__init__()
@@ -32,10 +32,10 @@ class Theirs(pl.LightningModule):
             nn.Conv2d(4, 1, 1),
         )
         self.net[3].weight.requires_grad_(False).mul_(scale)
-        self.looked = 0
+        self.calls = 0
 
     def forward(self, x):
-        self.looked += not self.training
+        self.calls += not self.training
         torch.rand(1), random.random(), np.random.rand()
         return self.net(x)
 
@@ -84,7 +84,7 @@ pytestmark = pytest.mark.filterwarnings(  # of Lightning itself
 )
 
 
-def luck():
+def random_states():
     """Every random state there is on a CPU."""
     return [
         random.getstate(),
@@ -96,11 +96,11 @@ def luck():
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 3}])
 def test_the_weights_come_out_bit_for_bit_as_without_it(tmp_path, volume, options):
     plain, _ = fit(tmp_path / "plain", **options)
-    states = luck()
+    states = random_states()
     watcher = MirrorIndexCallback(volume, every_n_steps=1, **SMALL)
     watched, _ = fit(tmp_path / "watched", watcher, **options)
-    assert states == luck()
-    assert watched.looked > 0 and len(watcher.history) == 1 + (4 if options else 12)
+    assert states == random_states()
+    assert watched.calls > 0 and len(watcher.history) == 1 + (4 if options else 12)
     assert all(
         torch.equal(a, b)
         for a, b in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True)
@@ -145,7 +145,7 @@ def test_it_finds_what_an_audit_finds(tmp_path, volume):
     assert [last[f"share_{s}"] for s in range(3)] == pytest.approx(
         [s.value for s in found.shares], abs=1e-6
     )
-    assert theirs.looked == 0, "the part that was named was looked at"
+    assert theirs.calls == 0, "the named module alone is measured"
 
 
 def test_five_slices_and_half_precision(tmp_path, volume):
@@ -163,14 +163,14 @@ def test_too_few_blocks_leave_the_interval_out(tmp_path, volume):
 
 
 @pytest.mark.filterwarnings("default:the mirror index:UserWarning")
-def test_a_network_that_does_not_answer_yet_is_trained_on(tmp_path, volume):
+def test_a_network_without_importance_is_trained_on(tmp_path, volume):
     watcher = MirrorIndexCallback(volume, **SMALL)
     with pytest.warns(UserWarning, match="not measured at step 0: no window has any importance"):
         _, trainer = fit(tmp_path, watcher, scale=0.0, epochs=1)
     assert watcher.history == [] and trainer.global_step == 6
 
 
-def test_the_history_goes_on_after_a_checkpoint(tmp_path, volume):
+def test_the_history_continues_after_a_checkpoint(tmp_path, volume):
     watcher = MirrorIndexCallback(volume, **SMALL)
     _, trainer = fit(tmp_path, watcher, epochs=1)
     trainer.save_checkpoint(tmp_path / "state.ckpt")
@@ -201,7 +201,7 @@ def test_bad_options_are_refused_at_once(volume, options, words):
         MirrorIndexCallback(volume, **options)
 
 
-def test_what_cannot_be_looked_at_is_refused_when_training_starts(tmp_path, volume):
+def test_what_cannot_be_measured_is_refused_when_training_starts(tmp_path, volume):
     with pytest.raises(BadInputError, match=r"Linear: .*does not run"):
         fit(tmp_path, MirrorIndexCallback(volume, module=lambda _: nn.Linear(3, 3)))
     with pytest.raises(BadInputError, match="Conv2d sees one slice"):
@@ -210,18 +210,18 @@ def test_what_cannot_be_looked_at_is_refused_when_training_starts(tmp_path, volu
         fit(tmp_path, MirrorIndexCallback(volume, method="guess"))
 
 
-def test_weights_spread_over_devices_are_refused(volume):
+def test_weights_sharded_over_devices_are_refused(volume):
     class FSDPStrategy:
         pass
 
     class Trainer:
         strategy = FSDPStrategy()
 
-    with pytest.raises(BadInputError, match="spread over devices"):
+    with pytest.raises(BadInputError, match="sharded over devices"):
         MirrorIndexCallback(volume).on_train_start(Trainer(), None)
 
 
-def test_only_the_first_device_looks(volume):
+def test_only_the_first_device_measures(volume):
     class Trainer:
         strategy, is_global_zero, global_step = object(), False, 1
 
@@ -241,19 +241,19 @@ sys.path.insert(0, sys.argv[1])
 from test_mirror_index import Theirs, batches
 from evenslice.learn.callback import MirrorIndexCallback
 
-class Telling(MirrorIndexCallback):
+class Counting(MirrorIndexCallback):
     def on_train_end(self, trainer, *rest):
         super().on_train_end(trainer, *rest)
-        with open(sys.argv[2] + "/told", "a") as told:
-            told.write(f"{trainer.global_rank}:{len(self.history)} ")
+        with open(sys.argv[2] + "/counts", "a") as counts:
+            counts.write(f"{trainer.global_rank}:{len(self.history)} ")
 
 if __name__ == "__main__":
     for watched in (False, True):
         pl.seed_everything(7)
         volume = np.random.default_rng(0).integers(0, 255, (12, 64, 96)).astype(np.uint8)
-        watcher = Telling(volume, every_n_steps=1, windows=8, tile=24)
-        trainer = pl.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False,
-                             callbacks=[watcher] * watched, default_root_dir=sys.argv[2])
+        watcher = Counting(volume, every_n_steps=1, windows=8, tile=24)
+        trainer = pl.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_spawn",
+                             logger=False, callbacks=[watcher] * watched, default_root_dir=sys.argv[2])
         theirs = Theirs()
         trainer.fit(theirs, batches())
         trainer.save_checkpoint(sys.argv[2] + f"/{watched}.ckpt")
@@ -266,8 +266,8 @@ def test_two_devices_train_as_without_it(tmp_path):
     words = [sys.executable, str(tmp_path / "script.py"), str(Path(__file__).parent), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
-    assert sorted((tmp_path / "told").read_text().split()) == ["0:4", "1:0"], (
-        "the first looks, the other does not"
+    assert sorted((tmp_path / "counts").read_text().split()) == ["0:4", "1:0"], (
+        "the first measures, the other does not"
     )
     plain, watched = (
         torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in (False, True)

@@ -1,4 +1,4 @@
-"""Training: what is kept, what a kill leaves, and that a resumed run equals an uninterrupted one."""
+"""Training: what is kept, and that a killed and resumed run equals an uninterrupted one."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What is learnt from: several volumes, rare classes, instances; how they are split and recorded."""
+"""Training data: several volumes, rare classes, instances; how they are split and recorded."""
 
 import numpy as np
 import pytest
@@ -132,7 +132,7 @@ def test_boundaries_are_learnt_of_instances_with_large_numbers(tmp_path, grey, d
 
 
 def edge_of_blocks():
-    """The boundary of one slice by hand: both sides of every step of the grid, and the rows of label 0."""
+    """The boundary of one slice by hand: both sides of every grid step, and the rows of label 0."""
     y, x = np.mgrid[:64, :96]
     rows = (y % 8 == 7) & (y < 63) | (y % 8 == 0) & (y > 0)
     columns = (x % 8 == 7) & (x < 95) | (x % 8 == 0) & (x > 0)

@@ -1,10 +1,10 @@
-"""What goes wrong with sections under the microscope, done to raw windows: first drawn, then applied.
+"""EM section artefacts, first drawn, then applied to raw windows.
 
-Every slot draws for itself and by the same law, apart from the centre, which is never lost nor shifted: reversing the
-windows does not change how often anything happens to a side.
+Every slot draws for itself and by the same law, apart from the centre, which is never lost nor
+shifted: both sides of the centre suffer alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,12 +16,12 @@ from evenslice.volume.array import Volume
 from evenslice.volume.windows import read_window
 
 Lost = Literal["", "blank", "copy"]
-FARTHEST = 3.0  # sigmas of the blur
+TRUNCATE = 3.0  # sigmas of the blur
 
 
 @dataclass(frozen=True)
 class Section:
-    """What happens to one slice of a window.
+    """The artefacts of one slice of a window.
 
     Attributes
     ----------
@@ -30,9 +30,9 @@ class Section:
     blur
         Sigma in pixels.
     gain, offset
-        Factor on the distance from the mean; what is added, in standard deviations.
+        Factor on the distance from the mean; constant added, in standard deviations.
     noise
-        Deviation of the noise in standard deviations.
+        Standard deviation of the noise, in those of the volume.
     lost
         ``blank``: it becomes the mean grey value; ``copy``: a copy of the centre.
     """
@@ -46,7 +46,7 @@ class Section:
 
 
 def draw_sections(rng: np.random.Generator, slices: int, em: EM) -> tuple[Section, ...]:
-    """Draw what happens to each of the S slices of a window."""
+    """Draw the artefacts of each of the S slices of a window."""
     return tuple(_section(rng, em, centre=slot == slices // 2) for slot in range(slices))
 
 
@@ -62,11 +62,7 @@ def _section(rng: np.random.Generator, em: EM, centre: bool) -> Section:
         em.noise.size * rng.random() if _hit(rng, em.noise) else 0.0,
         ("blank" if rng.random() < em.missing.blank else "copy") if _hit(rng, em.missing) else "",
     )
-    return (
-        Section((0, 0), section.blur, section.gain, section.offset, section.noise)
-        if centre
-        else section
-    )
+    return replace(section, shift=(0, 0), lost="") if centre else section
 
 
 def _hit(rng: np.random.Generator, change: Any) -> bool:
@@ -76,7 +72,7 @@ def _hit(rng: np.random.Generator, change: Any) -> bool:
 def read_sections(
     volume: Volume, z: int, y: slice, x: slice, sections: tuple[Section, ...]
 ) -> NDArray[np.generic]:
-    """Read a window (S, y, x) around slice ``z`` with its slices shifted; beyond the edge the volume is mirrored."""
+    """Read a window (S, y, x) around slice ``z``, slices shifted, mirrored beyond the edge."""
     far = max(abs(step) for section in sections for step in section.shift)
     if not far:
         return read_window(volume, z, len(sections), y, x)
@@ -100,14 +96,14 @@ def apply_sections(
     std: float,
     rng: np.random.Generator,
 ) -> NDArray[Any]:
-    """Change the grey values of a raw window.
+    """Apply all artefacts but the shifts, which were made when the window was read.
 
     Parameters
     ----------
     window
         (S, y, x), of the type of its volume.
     sections
-        What to do; their shifts were made when the window was read.
+        Artefacts of its slices.
     mean, std
         Of the training slices, in raw intensities.
     rng
@@ -116,22 +112,22 @@ def apply_sections(
     Returns
     -------
     array
-        (S, y, x) as real numbers; whole and within the range of the type where that was whole.
+        (S, y, x) as floats; whole numbers within the range of the dtype where that is integer.
     """
     out = window.astype(np.result_type(window.dtype, np.float32))
     for slot, section in enumerate(sections):
-        out[slot] = _changed(out[slot], section, mean, std, rng)
+        out[slot] = _degraded(out[slot], section, mean, std, rng)
     for slot, section in enumerate(sections):
         if section.lost:
             out[slot] = mean if section.lost == "blank" else out[len(out) // 2]
     return _within(out, window.dtype)
 
 
-def _changed(
+def _degraded(
     plane: NDArray[Any], section: Section, mean: float, std: float, rng: np.random.Generator
 ) -> NDArray[Any]:
     if section.blur:
-        plane = gaussian_filter(plane, section.blur, mode="nearest", truncate=FARTHEST)
+        plane = gaussian_filter(plane, section.blur, mode="nearest", truncate=TRUNCATE)
     if section.gain != 1 or section.offset:
         plane = (plane - mean) * section.gain + (mean + section.offset * std)
     if section.noise:
@@ -140,7 +136,7 @@ def _changed(
 
 
 def _within(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Round and clip to what a type of whole numbers can hold."""
+    """Round and clip to what an integer dtype can hold."""
     if dtype.kind == "f":
         return values
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)

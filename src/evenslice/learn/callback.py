@@ -1,4 +1,4 @@
-"""A Lightning callback that logs how much each slot counts while a model trains, and leaves the training as it is."""
+"""A Lightning callback that logs how much each slot counts while a model trains."""
 
 import random
 import warnings
@@ -34,46 +34,50 @@ SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 
 
 class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
-    """Log the mirror index and the share of every slot before the first step, then every so often, and in the end.
+    """Log the mirror index and the share of every slot while a model trains.
 
-    Logged to every logger of the trainer: ``mirror_index``, ``mirror_low``, ``mirror_high`` (its interval, from 6 blocks
-    of volume), ``share_0``, ``share_1``, ...; for more than three slices ``mirror_pair_1``, ... too. ``history`` holds
-    the same with ``step`` and ``epoch``. Always on the same windows, each together with its reversal.
+    It measures before the first step, every so often, and at the end, and logs to every logger of
+    the trainer: ``mirror_index``, ``mirror_low``, ``mirror_high`` (its interval, from 6 blocks of
+    volume), ``share_0``, ``share_1``, ...; for more than three slices ``mirror_pair_1``, ... too.
+    ``history`` holds the same with ``step`` and ``epoch``. Always on the same windows, each with
+    its reversal.
 
-    A look costs ``windows`` windows and their reversals forward and backward once (12 of 128 x 128 as a rule: about that
-    of a few training steps), on the first device only; the other ones wait. Modes, gradients and random states are put
-    back, so the weights come out as without it, bit for bit.
+    A measurement costs ``windows`` windows and their reversals forward and backward once (about a
+    few training steps), on the first device only; the other ones wait. Modes, gradients and random
+    states are restored, so the weights come out as without it, bit for bit.
 
     Parameters
     ----------
     volume
-        A path, an array (z, y, x) or a Volume to look at, raw.
+        A path, an array (z, y, x) or a Volume to measure on, raw.
     slices
         S; None for the first of 3, 5, 7, 9 that the network takes.
     mean, std
-        What the training normalises by, in raw intensity units, one number or S; None for those of the volume.
+        Normalisation of the training, in raw intensity units, one number or S; None for that of the
+        volume.
     every_n_steps
-        Optimiser steps between two looks; None for a look at the end of every epoch.
+        Optimiser steps between two measurements; None for one at the end of every epoch.
     windows, tile
         How many windows, and their side in pixels.
     method
-        One family of evidence, see ``evenslice.audit``.
+        An attribution method of ``evenslice.audit``.
     module
-        What to explain: given the LightningModule, returns the network, which takes (B, S, y, x); None for the
-        LightningModule itself.
+        What to explain: given the LightningModule, returns the network, which takes (B, S, y, x);
+        None for the LightningModule itself.
     prefix
         Put before every name that is logged, for example ``"slices/"``.
     at_once
         Windows and reversals that go through the network together.
     confidence
-        Of the interval.
+        Confidence of the interval.
     seed
-        Of the windows and the bootstrap.
+        Seed of the windows and the bootstrap.
 
     Raises
     ------
     BadInputError
-        When training starts: if something given cannot be used, or the weights are spread over devices (FSDP, DeepSpeed).
+        When training starts: if something given cannot be used, or the weights are sharded over
+        devices (FSDP, DeepSpeed).
     """
 
     def __init__(
@@ -99,12 +103,8 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
                 f"every_n_steps is {every_n_steps}, expected 1 or more, or None for once an epoch"
             )
         self.volume, self.slices, self.norm = volume, slices, _given(mean, std)
-        self.every_n_steps, self.windows, self.tile, self.method = (
-            every_n_steps,
-            windows,
-            tile,
-            method,
-        )
+        self.every_n_steps, self.method = every_n_steps, method
+        self.windows, self.tile = windows, tile
         self.module, self.prefix, self.at_once = module, prefix, at_once
         self.confidence, self.seed = confidence, seed
         self.history: list[dict[str, float]] = []
@@ -116,36 +116,36 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         return {"history": [dict(row) for row in self.history]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the history of a checkpoint."""
+        """Take the history of a checkpoint."""
         self.history = [dict(row) for row in state["history"]]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read the windows, and look before the first step."""
+        """Read the windows, and measure before the first step."""
         name = type(trainer.strategy).__name__
         if any(kind in name for kind in SHARDED):
             raise BadInputError(
-                f"the weights are spread over devices ({name}), expected a strategy that keeps them whole, such as ddp; leave the "
-                "callback out"
+                f"the weights are sharded over devices ({name}), expected a strategy that keeps "
+                "them whole, such as ddp; leave the callback out"
             )
         if trainer.is_global_zero:
             network = pl_module if self.module is None else self.module(pl_module)
             with _undisturbed(network):
                 self._scene, self._parts = self._prepared(network)
-            self._look(trainer)
+            self._log(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Look every ``every_n_steps`` steps."""
+        """Measure every ``every_n_steps`` steps."""
         if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
-            self._look(trainer)
+            self._log(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Look, unless it is done by steps."""
+        """Measure, unless that is done by steps."""
         if self.every_n_steps is None:
-            self._look(trainer)
+            self._log(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Look a last time, and let go of the network."""
-        self._look(trainer)
+        """Measure a last time, and release the network."""
+        self._log(trainer)
         self._scene, self._parts = None, []
 
     def _prepared(
@@ -156,13 +156,12 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         volume = open_volume(given) if isinstance(given, (str, Path)) else as_volume(given)
         model = wrap_external(network, "callable", type(network).__name__, self.slices)
         if model.spec.classes == 0 or model.slices == 1:
-            why = (
-                "sees one slice"
-                if model.spec.classes
-                else "returns no prediction (B, classes, y, x)"
-            )
+            found = "sees one slice"
+            if model.spec.classes == 0:
+                found = "returns no prediction (B, classes, y, x)"
             raise BadInputError(
-                f"{type(network).__name__} {why}, expected a network that segments stacks; return it from module=..."
+                f"{type(network).__name__} {found}, expected a network that segments stacks; "
+                "return it from module=..."
             )
         check_methods((self.method,), model.slices, True)
         sampled = draw_windows(
@@ -180,16 +179,14 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         )
         return scene, list(read_windows(volume, model.slices, sampled))
 
-    def _look(self, trainer: pl.Trainer) -> None:
-        """Measure, note and log; once a step, and on the first device only."""
+    def _log(self, trainer: pl.Trainer) -> None:
+        """Measure and log, once per step, on the first device only."""
         step = int(trainer.global_step)
         if self._scene is None or (self.history and self.history[-1]["step"] == step):
             return
         try:
             found = self._measured(self._scene)
-        except (
-            BadInputError
-        ) as error:  # a network that does not answer yet is no reason to end the training
+        except BadInputError as error:  # an untrained network may have no importance: train on
             warnings.warn(
                 f"the mirror index was not measured at step {step}: {error}", stacklevel=2
             )
@@ -197,9 +194,8 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         values = _row(found)
         self.history.append({"step": step, "epoch": int(trainer.current_epoch), **values})
         for logger in trainer.loggers:
-            logger.log_metrics(
-                {f"{self.prefix}{name}": value for name, value in values.items()}, step=step
-            )
+            named = {f"{self.prefix}{name}": value for name, value in values.items()}
+            logger.log_metrics(named, step=step)
 
     def _measured(self, scene: ModelOnVolume) -> MethodResult:
         options = AuditOptions(methods=(self.method,), seed=self.seed)
@@ -213,7 +209,7 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
 
 
 class _AsFloat(Wrapper):
-    """Let a network compute in the type of its weights, and give and take float32."""
+    """Lets a network compute in the dtype of its weights; takes and returns float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         example = next((p for p in self.network.parameters() if p.is_floating_point()), x)
@@ -233,7 +229,7 @@ def _given(mean: Numbers, std: Numbers) -> Normalisation | None:
 
 
 def _row(found: MethodResult) -> dict[str, float]:
-    """Return what is logged; an interval that could not be had is left out."""
+    """Return what is logged; an interval of too few blocks is left out."""
     assert found.index is not None
     row = {
         "mirror_index": found.index.value,
@@ -248,7 +244,7 @@ def _row(found: MethodResult) -> dict[str, float]:
 
 @contextmanager
 def _undisturbed(module: nn.Module) -> Iterator[None]:
-    """Work with a network in eval mode, its parameters frozen; put modes and every random state back afterwards."""
+    """Put a network in eval mode, its parameters frozen; restore modes and random states."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     try:

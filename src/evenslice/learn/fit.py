@@ -1,4 +1,4 @@
-"""Running a training with Lightning: quiet, with our progress, a log, and a state to resume from."""
+"""Running a training with Lightning: quiet, with a log, and a state to resume from."""
 
 import io
 import itertools
@@ -78,7 +78,7 @@ def precision_of(name: TrainPrecision, device: torch.device) -> TrainPrecision:
 
 
 def check_devices(count: int, device: torch.device, requested: str) -> None:
-    """Raise ``BadInputError`` if there are too few; several on the CPU must be requested by name."""
+    """Raise ``BadInputError`` if there are fewer; several on the CPU must be requested."""
     cores = max(FEWEST_CORES, os.cpu_count() or 1)
     if device.type == "cpu" and requested == "cpu":
         if count > cores:

@@ -10,68 +10,71 @@ from evenslice.errors import BadInputError
 from evenslice.options import Loss, TrainOptions
 
 
-def check_loss(recipe: TrainOptions, classes: int) -> None:
-    """Raise ``BadInputError`` if the loss of a recipe, or its weights of classes, are not for so many output channels."""
-    if "bce" in recipe.loss and classes > 1:
+def check_loss(options: TrainOptions, classes: int) -> None:
+    """Raise ``BadInputError`` if loss or class weights do not fit the number of output channels."""
+    if "bce" in options.loss and classes > 1:
         raise BadInputError(
-            f"--loss is {recipe.loss!r} for {classes} classes, expected a loss of several; use {recipe.loss.replace('bce', 'ce')}"
+            f"--loss is {options.loss!r} for {classes} classes, expected a loss of several; use "
+            f"{options.loss.replace('bce', 'ce')}"
         )
-    weights, wanted = recipe.class_weights, max(2, classes)
+    weights, wanted = options.class_weights, max(2, classes)
     if weights is not None and len(weights) != wanted:
         raise BadInputError(
-            f"--class-weights holds {len(weights)} numbers, expected {wanted}: one for the background and one a class; write them so"
+            f"--class-weights holds {len(weights)} numbers, expected {wanted}: one for the "
+            "background and one per class; give as many"
         )
-    if weights is not None and recipe.loss == "dice":
+    if weights is not None and options.loss == "dice":
         raise BadInputError(
-            "--class-weights is given and --loss is 'dice', expected a loss with cross-entropy; use for example ce+dice"
+            "--class-weights is given and --loss is 'dice', expected a loss with cross-entropy; "
+            "use for example ce+dice"
         )
 
 
 def segmentation_loss(
     logits: Tensor, target: Tensor, kind: Loss = "ce+dice", weights: Sequence[float] | None = None
 ) -> Tensor:
-    """Sum of (binary) cross-entropy and 1 - soft Dice (Milletari et al. 2016, doi:10.1109/3DV.2016.79), or one of them.
+    """Return (binary) cross-entropy, 1 - soft Dice, or their sum.
+
+    Soft Dice: Milletari et al. 2016, doi:10.1109/3DV.2016.79.
 
     Parameters
     ----------
     logits
         (B, C, y, x); C = 1 for foreground.
     target
-        (B, y, x), class numbers; -1 where no loss is taken.
+        (B, y, x), class numbers; -1 where ignored.
     kind
         ``ce`` or ``bce``, ``dice``, or a sum; ``bce`` is ``ce`` of one class.
     weights
-        How much a pixel counts in the cross-entropy, by its true class, the background first; alike when None.
+        Weight of a pixel in the cross-entropy by its true class, background first; None: all 1.
 
     Returns
     -------
     Tensor
-        Scalar. 0 if there is nothing to learn from.
+        Scalar. 0 if all pixels are ignored.
     """
     valid = target >= 0
     if not valid.any():
         return logits.sum() * 0.0
     parts, terms = kind.split("+"), []
     if parts[0] != "dice":
-        terms.append(
-            _entropy(logits, target, valid, None if weights is None else logits.new_tensor(weights))
-        )
+        scale = None if weights is None else logits.new_tensor(weights)
+        terms.append(_entropy(logits, target, valid, scale))
     if parts[-1] == "dice":
         terms.append(_dice(logits, target, valid))
-    return terms[0] + terms[1] if len(terms) == 2 else terms[0]
+    return sum(terms[1:], terms[0])
 
 
 def _entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
     """Return the mean cross-entropy over the valid pixels, weighted by their classes."""
     if logits.shape[1] > 1:
         return functional.cross_entropy(logits, target, weights, ignore_index=-1)
-    flat, truth = logits[:, 0][valid], (target > 0).to(logits.dtype)[valid]
+    flat, foreground = logits[:, 0][valid], (target > 0).to(logits.dtype)[valid]
+    entropy = functional.binary_cross_entropy_with_logits
     if weights is None:
-        return functional.binary_cross_entropy_with_logits(flat, truth)
-    each = weights[(truth > 0).long()]
-    return (
-        functional.binary_cross_entropy_with_logits(flat, truth, each, reduction="sum") / each.sum()
-    )
+        return entropy(flat, foreground)
+    each = weights[(foreground > 0).long()]
+    return entropy(flat, foreground, each, reduction="sum") / each.sum()
 
 
 def _dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -84,9 +87,9 @@ def _dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return dice_loss(probability * keep, hot * keep)
 
 
-def dice_loss(probability: Tensor, truth: Tensor, smooth: float = 1.0) -> Tensor:
+def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """Return 1 - soft Dice over the batch, averaged over the channels; both (B, C, y, x)."""
     axes = (0, 2, 3)
-    overlap = (probability * truth).sum(axes)
-    total = probability.sum(axes) + truth.sum(axes)
+    overlap = (probability * target).sum(axes)
+    total = probability.sum(axes) + target.sum(axes)
     return 1.0 - ((2.0 * overlap + smooth) / (total + smooth)).mean()

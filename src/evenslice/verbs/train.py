@@ -59,7 +59,7 @@ class Trained:
     Attributes
     ----------
     model
-        The network as saved: the best on the validation slices, or the last (``TrainOptions.keep``).
+        The network as saved: the best on the validation slices, or the last (``keep``).
     scores
         Its scores on all validation slices.
     path, last, log
@@ -106,8 +106,8 @@ def train(
 
     The best state, by Dice on a few validation slices, is saved as ``out``, the last as ``out``
     with ``.last`` before its ending, and loss and rate of every step as ``out`` with the ending
-    ``.log.csv``. Until then the state of the run lies in the folder ``out`` + ``.run``; a killed run
-    continues from there with ``resume`` and ends as if it had not been interrupted.
+    ``.log.csv``. Until then the state of the run lies in the folder ``out`` + ``.run``; a killed
+    run continues from there with ``resume`` and ends as if it had not been interrupted.
 
     Parameters
     ----------
@@ -323,6 +323,6 @@ class _Validator:
 
 
 def validations_since_best(rows: Sequence[dict[str, Any]]) -> int:
-    """Return how many validation runs ago the best Dice was first seen; that before step 1 is none."""
+    """Return how many runs ago the best Dice was first seen; the row before step 1 is none."""
     dice = [row["dice"] or 0.0 for row in rows if row["steps"] > 0]
     return len(dice) - 1 - dice.index(max(dice))
