@@ -303,6 +303,7 @@ def fail(_, steps, *__):
 
 def on_devices(folder, options, validate):
     folder.mkdir()
+    torch.manual_seed(0)
     made = training(options, interval=3, network=Plain())
     fit(made, CPU, "fp32", folder, validate)
     losses = [float(row.split(",")[1]) for row in (folder / LOG).read_text().splitlines()[1:]]

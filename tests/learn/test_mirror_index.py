@@ -253,7 +253,8 @@ if __name__ == "__main__":
         volume = np.random.default_rng(0).integers(0, 255, (12, 64, 96)).astype(np.uint8)
         watcher = Counting(volume, every_n_steps=1, windows=8, tile=24)
         trainer = pl.Trainer(max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_spawn",
-                             logger=False, callbacks=[watcher] * watched, default_root_dir=sys.argv[2])
+                             logger=False, callbacks=[watcher] * watched,
+                             default_root_dir=sys.argv[2])
         theirs = Theirs()
         trainer.fit(theirs, batches())
         trainer.save_checkpoint(sys.argv[2] + f"/{watched}.ckpt")

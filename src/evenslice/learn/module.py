@@ -30,7 +30,7 @@ Batch = tuple[Tensor, Tensor]
 def schedule_of(optimiser: torch.optim.Optimizer, options: TrainOptions) -> LRScheduler:
     """Return the learning-rate schedule, to be stepped after every training step.
 
-    ``one-cycle`` is torch's (Smith & Topin 2018, arXiv:1708.07120), ``cosine`` our ``cosine_factor``.
+    ``one-cycle`` is torch's (Smith & Topin 2018, arXiv:1708.07120); ``cosine``: ``cosine_factor``.
     """
     if options.schedule == "one-cycle":
         return OneCycleLR(optimiser, options.lr, total_steps=max(2, options.steps))
