@@ -36,43 +36,78 @@ def tree(folder) -> dict[str, str]:
     }
 
 
-def write_and_fail(path, error):
-    with written_beside(path) as part:
-        part.write_text("half")
+def stop(error=None):
+    if error is not None:
         raise error
 
 
-def fill_and_fail(path, error, force=False):
-    with folder_written_beside(path, force) as part:
-        (part / "a.txt").write_text("half")
-        raise error
+def write(path, text="new", force=True, meanwhile=stop):
+    with written_beside(path, force) as part:
+        part.write_text(text)
+        meanwhile()
 
 
-def test_the_file_appears_only_when_complete(tmp_path):
-    with written_beside(tmp_path / "a.tif") as part:
-        part.write_text("new")
-        assert part.suffix == ".tif"
-        assert part.parent == tmp_path
-        assert not (tmp_path / "a.tif").exists()
-    assert tree(tmp_path) == {"a.tif": "new"}
+def fill(path, force=False, beside=False, meanwhile=stop, **texts):
+    with folder_written_beside(path, force, beside) as part:
+        for name, text in texts.items():
+            file = part / f"{name.replace('__', '/')}.txt"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        meanwhile()
+
+
+def store(path, text, force=True, meanwhile=stop):
+    with store_written_beside(path, force) as part:
+        (part / "zarr.json").write_text(text)
+        meanwhile()
+
+
+@pytest.fixture
+def ended():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def left_by(pid, path, kind, suffix=""):
+    """A hidden name that this process chose."""
+    mine = temp_path(path, kind, suffix)
+    return mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{pid}-"))
+
+
+def test_a_file_appears_or_is_replaced_only_when_complete(tmp_path):
+    for old in ({}, {"a.tif": "old"}):
+        with written_beside(tmp_path / "a.tif") as part:
+            assert tree(tmp_path) == old
+            part.write_text("new")
+            assert part.suffix == ".tif"
+            assert part.parent == tmp_path
+        assert tree(tmp_path) == {"a.tif": "new"}
+        (tmp_path / "a.tif").write_text("old")
+
+
+def test_a_folder_appears_only_when_complete(tmp_path):
+    def meanwhile():
+        assert not (tmp_path / "out").exists()
+
+    fill(tmp_path / "out", meanwhile=meanwhile, a="a", sub__b="b")
+    assert tree(tmp_path) == {"out/a.txt": "a", "out/sub/b.txt": "b"}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broke"), KeyboardInterrupt()])
-@pytest.mark.parametrize("old", [{}, {"a.txt": "old"}])
-def test_a_failure_leaves_no_file_and_keeps_the_old_one(tmp_path, error, old):
+@pytest.mark.parametrize("old", [{}, {"out/a.txt": "old"}])
+def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path, error, old):
     for name, text in old.items():
+        (tmp_path / "out").mkdir()
         (tmp_path / name).write_text(text)
     with pytest.raises(type(error)):
-        write_and_fail(tmp_path / "a.txt", error)
+        fill(tmp_path / "out", force=True, meanwhile=lambda: stop(error), a="half")
     assert tree(tmp_path) == old
-
-
-def test_an_old_file_is_replaced(tmp_path):
-    (tmp_path / "a.txt").write_text("old")
-    with written_beside(tmp_path / "a.txt") as part:
-        part.write_text("new")
-        assert (tmp_path / "a.txt").read_text() == "old"
-    assert tree(tmp_path) == {"a.txt": "new"}
+    (tmp_path / "out").mkdir(exist_ok=True)
+    with pytest.raises(type(error)):
+        write(tmp_path / "out" / "a.txt", "half", meanwhile=lambda: stop(error))
+    assert tree(tmp_path) == old
 
 
 def test_writing_over_a_file_needs_force(tmp_path):
@@ -85,51 +120,22 @@ def test_writing_over_a_file_needs_force(tmp_path):
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_folder_is_no_file_name_with_or_without_force(tmp_path, force):
+def test_a_place_that_takes_no_file_is_refused(tmp_path, force):
     with pytest.raises(BadInputError, match="is a folder or a device, expected a file name"):
         check_writable(tmp_path, force)
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_the_folder_to_write_to_must_exist(tmp_path, force):
     with pytest.raises(BadInputError, match=r"the folder .*none of a.txt does not exist"):
         check_writable(tmp_path / "none" / "a.txt", force)
-
-
-def test_a_new_folder_appears_only_when_complete(tmp_path):
-    out = tmp_path / "out"
-    with folder_written_beside(out, force=False) as part:
-        (part / "a.txt").write_text("a")
-        (part / "sub").mkdir()
-        (part / "sub" / "b.txt").write_text("b")
-        assert not out.exists()
-    assert tree(tmp_path) == {"out/a.txt": "a", "out/sub/b.txt": "b"}
-
-
-@pytest.mark.parametrize("error", [RuntimeError("broke"), KeyboardInterrupt()])
-def test_a_failure_leaves_no_folder(tmp_path, error):
-    with pytest.raises(type(error)):
-        fill_and_fail(tmp_path / "out", error)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failure_leaves_an_old_folder_as_it_was(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a.txt").write_text("old")
-    with pytest.raises(RuntimeError):
-        fill_and_fail(tmp_path / "out", RuntimeError(), force=True)
-    assert tree(tmp_path) == {"out/a.txt": "old"}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInputError, match="is a file, expected a folder"):
+        fill(tmp_path / "file", force)
+    with pytest.raises(BadInputError, match=r"the folder .*none of out does not exist"):
+        fill(tmp_path / "none" / "out", force)
 
 
 def test_force_keeps_what_is_not_written_anew(tmp_path):
     out = tmp_path / "out"
-    (out / "sub").mkdir(parents=True)
-    for name in ("a.txt", "notes.txt", "sub/b.txt", "sub/c.txt"):
-        (out / name).write_text("old")
-    with folder_written_beside(out, force=True) as part:
-        (part / "sub").mkdir()
-        for name in ("a.txt", "sub/b.txt"):
-            (part / name).write_text("new")
+    fill(out, a="old", notes="old", sub__b="old", sub__c="old")
+    fill(out, force=True, a="new", sub__b="new")
     assert tree(out) == {"a.txt": "new", "notes.txt": "old", "sub/b.txt": "new", "sub/c.txt": "old"}
     assert [f.name for f in tmp_path.iterdir()] == ["out"]
 
@@ -137,104 +143,67 @@ def test_force_keeps_what_is_not_written_anew(tmp_path):
 def test_an_empty_folder_needs_no_force_and_a_full_one_does(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with folder_written_beside(out, force=False) as part:
-        (part / "a.txt").write_text("a")
-    assert tree(out) == {"a.txt": "a"}
+    fill(out, a="a")
     with pytest.raises(BadInputError, match="add --force"):
-        fill_and_fail(out, RuntimeError())
+        fill(out, a="b")
     assert tree(out) == {"a.txt": "a"}
 
 
-def test_a_file_or_a_missing_parent_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BadInputError, match="is a file, expected a folder"):
-        fill_and_fail(tmp_path / "file", RuntimeError(), force=True)
-    with pytest.raises(BadInputError, match=r"the folder .*none of out does not exist"):
-        fill_and_fail(tmp_path / "none" / "out", RuntimeError())
+def test_files_beside_others_need_no_force_unless_they_are_there(tmp_path):
+    fill(tmp_path / "out", a="theirs")
+    fill(tmp_path / "out", beside=True, b="mine")
+    with pytest.raises(BadInputError, match=r"b\.txt has appeared"):
+        fill(tmp_path / "out", beside=True, b="again", c="again")
+    assert tree(tmp_path) == {"out/a.txt": "theirs", "out/b.txt": "mine"}
 
 
-def dead(path, kind, suffix=""):
-    """A hidden name that a process chose that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    mine = temp_path(path, kind, suffix)
-    return mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
-
-
-def write(path, text, force=True, meanwhile=lambda: None):
-    with written_beside(path, force) as part:
-        part.write_text(text)
-        meanwhile()
-
-
-def fill(path, force=False, beside=False, **texts):
-    with folder_written_beside(path, force, beside) as part:
-        for name, text in texts.items():
-            (part / f"{name}.txt").write_text(text)
-
-
-def store(path, text, force=True, meanwhile=lambda: None):
-    with store_written_beside(path, force) as part:
-        (part / "zarr.json").write_text(text)
-        meanwhile()
-
-
-def test_what_a_killed_run_left_behind_is_not_in_the_way_and_goes(tmp_path):
-    left = dead(tmp_path / "out", "part")
-    left.mkdir()
-    (left / "half.txt").write_text("half")
-    dead(tmp_path / "a.tif", "part", ".tif").write_text("half")
+def test_what_a_killed_run_left_behind_is_not_in_the_way_and_goes(tmp_path, ended):
+    half = left_by(ended, tmp_path / "out", "part")
+    half.mkdir()
+    (half / "half.txt").write_text("half")
+    left_by(ended, tmp_path / "a.tif", "part", ".tif").write_text("half")
     fill(tmp_path / "out", a="a")
-    write(tmp_path / "a.tif", "new")
+    write(tmp_path / "a.tif")
     assert tree(tmp_path) == {"a.tif": "new", "out/a.txt": "a"}
 
 
-def test_what_a_living_process_or_one_elsewhere_writes_stays_for_a_week(tmp_path):
+def test_what_a_living_process_or_one_elsewhere_writes_stays_for_a_week(tmp_path, ended):
     living, elsewhere, old = (temp_path(tmp_path / "a.txt", suffix=".txt") for _ in range(3))
     there = [
         part.with_name(part.name.replace(f".{atomic._host()}-", ".00000000-"))
         for part in (elsewhere, old)
     ]
-    other = dead(tmp_path / "b.txt", "part", ".txt")
+    other = left_by(ended, tmp_path / "b.txt", "part", ".txt")
     for part in (living, *there, other):
         part.write_text("theirs")
     os.utime(there[1], (0, 0))
-    write(tmp_path / "a.txt", "new")
+    write(tmp_path / "a.txt")
     assert sorted(tree(tmp_path)) == sorted([living.name, there[0].name, other.name, "a.txt"])
 
 
-def test_names_of_parts_are_hidden_of_the_same_kind_and_never_the_same(tmp_path):
+def test_temporary_names_are_hidden_of_the_same_kind_and_never_the_same(tmp_path):
     for name in ("a.tif", "long" * 60 + ".tif", "ö" * 120 + ".tif"):
-        with (
-            written_beside(tmp_path / name) as one,
-            written_beside(tmp_path / name, force=True) as other,
-        ):
-            assert one != other
-            assert one.name.startswith(".")
-            assert one.suffix == ".tif"
-            assert len(os.fsencode(one.name)) < 255
-            one.write_text("1"), other.write_text("2")
-        assert tree(tmp_path) == {name: "1"}
+        one, other = (temp_path(tmp_path / name, suffix=".tif") for _ in range(2))
+        assert one != other
+        assert (one.name[0], one.suffix) == (".", ".tif")
+        assert len(os.fsencode(one.name)) < 255
+        write(tmp_path / name)
+        assert tree(tmp_path) == {name: "new"}
         (tmp_path / name).unlink()
 
 
-def test_a_file_that_appeared_meanwhile_is_not_replaced_without_force(tmp_path):
+def test_what_appeared_meanwhile_is_not_replaced_without_force(tmp_path):
+    file, place = tmp_path / "a.txt", tmp_path / "t.zarr"
     with pytest.raises(BadInputError, match=r"a\.txt has appeared while this ran, .* --force"):
-        write(tmp_path / "a.txt", "mine", False, lambda: (tmp_path / "a.txt").write_text("theirs"))
-    assert tree(tmp_path) == {"a.txt": "theirs"}
-    write(tmp_path / "a.txt", "mine")
-    assert tree(tmp_path) == {"a.txt": "mine"}
-
-
-def test_a_store_is_replaced(tmp_path):
-    store(tmp_path / "s.zarr", "old")
-    store(tmp_path / "s.zarr", "new")
-    assert tree(tmp_path) == {"s.zarr/zarr.json": "new"}
-    with pytest.raises(BadInputError, match="exists, expected a new name"):
-        store(tmp_path / "s.zarr", "newer", force=False)
+        write(file, "mine", False, lambda: file.write_text("theirs"))
     with pytest.raises(BadInputError, match=r"t\.zarr has appeared"):
-        store(tmp_path / "t.zarr", "mine", False, lambda: store(tmp_path / "t.zarr", "theirs"))
-    assert tree(tmp_path) == {"s.zarr/zarr.json": "new", "t.zarr/zarr.json": "theirs"}
+        store(place, "mine", False, lambda: store(place, "theirs"))
+    assert tree(tmp_path) == {"a.txt": "theirs", "t.zarr/zarr.json": "theirs"}
+    write(file, "mine")
+    store(place, "mine")
+    assert tree(tmp_path) == {"a.txt": "mine", "t.zarr/zarr.json": "mine"}
+    with pytest.raises(BadInputError, match="exists, expected a new name"):
+        store(place, "newer", force=False)
 
 
 def test_an_old_store_comes_back_when_the_new_one_cannot_get_its_name(tmp_path, monkeypatch):
@@ -253,8 +222,8 @@ def test_an_old_store_comes_back_when_the_new_one_cannot_get_its_name(tmp_path, 
     assert tree(tmp_path) == {"s.zarr/zarr.json": "old"}
 
 
-def test_a_store_comes_back_if_the_process_ended_between_two_names(tmp_path):
-    old = dead(tmp_path / "s.zarr", "old")
+def test_a_store_comes_back_if_the_process_ended_between_two_names(tmp_path, ended):
+    old = left_by(ended, tmp_path / "s.zarr", "old")
     old.mkdir()
     (old / "zarr.json").write_text("old")
     with pytest.raises(BadInputError, match="exists, expected a new name"):
@@ -265,9 +234,9 @@ def test_a_store_comes_back_if_the_process_ended_between_two_names(tmp_path):
     assert tree(tmp_path) == {"s.zarr/zarr.json": "new"}
 
 
-def test_files_of_a_folder_get_their_names_together_even_if_the_process_ends(tmp_path):
+def test_files_of_a_folder_get_their_names_together_even_if_the_process_ends(tmp_path, ended):
     fill(tmp_path / "out", a="old", b="old", c="old")
-    moving = dead(tmp_path / "out", "moving")
+    moving = left_by(ended, tmp_path / "out", "moving")
     moving.mkdir()
     (moving / "b.txt").write_text("new")  # a.txt had its name already
     (tmp_path / "out" / "a.txt").write_text("new")
@@ -291,61 +260,36 @@ def test_a_rename_that_fails_once_among_several_is_tried_again(tmp_path, monkeyp
     assert tree(tmp_path) == {"out/a.txt": "new", "out/b.txt": "new"}
 
 
-def test_files_beside_others_need_no_force_unless_they_are_there(tmp_path):
-    fill(tmp_path / "out", a="theirs")
-    fill(tmp_path / "out", beside=True, b="mine")
-    with pytest.raises(BadInputError, match=r"b\.txt has appeared"):
-        fill(tmp_path / "out", beside=True, b="again", c="again")
-    assert tree(tmp_path) == {"out/a.txt": "theirs", "out/b.txt": "mine"}
-
-
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    flushed = []
-    real = os.fsync
-
-    def noting(descriptor):
-        place = Path(f"/proc/self/fd/{descriptor}")
-        flushed.append((place.resolve().name if place.exists() else "?", sorted(tree(tmp_path))))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", noting)
-    write(tmp_path / "a.txt", "new")
-    assert flushed[0][1] != ["a.txt"]  # the part
-    assert flushed[-1][1] == ["a.txt"]  # the folder
+    flushed, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(sorted(tree(tmp_path))) or real(fd))
+    write(tmp_path / "a.txt")
+    assert flushed[0] != ["a.txt"]  # the part
+    assert flushed[-1] == ["a.txt"]  # the folder
     flushed.clear()
     store(tmp_path / "s.zarr", "new")
-    assert not any("s.zarr/zarr.json" in names for _, names in flushed[:1])
-    assert "s.zarr/zarr.json" in flushed[-1][1]
+    assert "s.zarr/zarr.json" not in flushed[0]
+    assert "s.zarr/zarr.json" in flushed[-1]
 
 
-@pytest.mark.parametrize(
-    ("code", "goes_on"), [(errno.EINVAL, True), (errno.EIO, False), (errno.ENOSPC, False)]
-)
-def test_a_disk_that_cannot_tell_is_good_enough_and_one_that_fails_is_not(
-    tmp_path, monkeypatch, code, goes_on
-):
-    monkeypatch.setattr(
-        os, "fsync", lambda _: (_ for _ in ()).throw(OSError(code, os.strerror(code)))
-    )
-    if goes_on:
-        write(tmp_path / "a.txt", "new")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO, errno.ENOSPC])
+def test_a_disk_without_fsync_is_good_enough_and_one_that_fails_is_not(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "fsync", lambda _: stop(OSError(code, os.strerror(code))))
+    if code == errno.EINVAL:
+        write(tmp_path / "a.txt")
         assert tree(tmp_path) == {"a.txt": "new"}
         return
     with pytest.raises(OSError, match=os.strerror(code)) as caught:
-        write(tmp_path / "a.txt", "new")
+        write(tmp_path / "a.txt")
     assert caught.value.filename == str(tmp_path / "a.txt")
     assert tree(tmp_path) == {}
 
 
 def test_a_relative_name_is_written_where_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from pathlib import Path
-
-    with folder_written_beside(Path("out"), force=False) as part:
-        (part / "a.txt").write_text("a")
-    with written_beside(Path("b.txt")) as part:
-        part.write_text("b")
-    assert tree(tmp_path) == {"b.txt": "b", "out/a.txt": "a"}
+    fill(Path("out"), a="a")
+    write(Path("b.txt"))
+    assert tree(tmp_path) == {"b.txt": "new", "out/a.txt": "a"}
 
 
 def test_the_chunks_of_a_box_are_on_the_disk_and_no_others(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -21,14 +20,14 @@ from evenslice.volume.locks import try_lock
 with try_lock(Path(sys.argv[1])) as free:
     assert free
     print("locked", flush=True)
-    time.sleep(float(sys.argv[2]))
+    time.sleep(300)
 """
 COUNT = """
 import sys, time
 from pathlib import Path
 from evenslice.volume.locks import wait_lock
 path = Path(sys.argv[1])
-for _ in range(20):
+for _ in range(10):
     with wait_lock(path, 60):
         value = int(path.with_name("number").read_text())
         time.sleep(0.0005)
@@ -37,8 +36,8 @@ for _ in range(20):
 
 
 @contextmanager
-def another_process(path, seconds=300.0):
-    words = [sys.executable, "-c", HOLD, str(path), str(seconds)]
+def another_process(path):
+    words = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "locked\n"
         try:
@@ -75,7 +74,6 @@ def test_it_is_held_by_one_at_a_time_and_free_afterwards(path):
     assert is_free(path)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="processes are stopped by a signal")
 def test_a_stopped_process_holds_it_and_a_killed_one_does_not(tmp_path):
     path = tmp_path / "run.lock"
     with another_process(path) as process:
@@ -103,18 +101,12 @@ def test_without_locks_of_the_system_a_lock_of_a_dead_process_is_taken_over(path
 
 
 def test_many_processes_never_hold_it_together(tmp_path):
-    """Each adds one to a number, twenty times, as if nobody else did."""
+    """Each adds one to a number, ten times, as if nobody else did."""
     (tmp_path / "number").write_text("0")
     words = [sys.executable, "-c", COUNT, str(tmp_path / "run.lock")]
     processes = [subprocess.Popen(words) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0] * 3
-    assert (tmp_path / "number").read_text() == "60"
-
-
-def test_it_waits_until_another_process_is_done(tmp_path):
-    path, began = tmp_path / "run.lock", time.monotonic()
-    with another_process(path, 0.3), wait_lock(path, 60):
-        assert time.monotonic() - began > 0.3
+    assert (tmp_path / "number").read_text() == "30"
 
 
 def test_a_folder_that_is_not_there_is_not_made(path):

@@ -1,7 +1,5 @@
 """Tiles and blocks: every voxel once, with its surroundings, and no chunk shared."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 from evenslice.errors import BadInputError
 from evenslice.volume.tiles import TileLayout, block_side, chunk_side, plan_blocks, within
 
-law = settings(derandomize=True, deadline=None, max_examples=100)
+law = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 @st.composite
@@ -58,25 +56,28 @@ def test_every_voxel_lies_in_exactly_one_core(plan):
         np.testing.assert_array_equal(tiled, inside)
 
 
+def axes_of(plan):
+    """Size, core, read, the block's read and the layout's tile of every tile along y and x."""
+    for block in plan_blocks(*plan):
+        for tile in block.tiles:
+            yield from zip(plan[0][1:], tile.core, tile.read, block.read, plan[2].tile, strict=True)
+
+
 @law
 @given(plans())
 def test_what_is_read_holds_the_core_and_its_halo_and_begins_at_the_stride(plan):
-    shape, _, cut, _, _ = plan
-    for block in plan_blocks(*plan):
-        for tile in block.tiles:
-            for axis, (size, core, read) in enumerate(
-                zip(shape[1:], tile.core, tile.read, strict=True)
-            ):
-                assert 0 <= read.start <= max(0, core.start - cut.halo)
-                assert min(size, core.stop + cut.halo) <= read.stop <= size
-                if cut.overlap:
-                    assert read.stop - read.start == min(size, cut.tile[axis])
-                else:
-                    assert read.start % cut.stride == 0
-                    assert read.stop % cut.stride == 0 or read.stop == size
-                    assert core.start - read.start < cut.halo + cut.stride
-                    assert read.stop - core.stop < cut.halo + cut.stride
-                assert block.read[axis].start <= read.start < read.stop <= block.read[axis].stop
+    halo, stride = plan[2].halo, plan[2].stride
+    for size, core, read, whole, side in axes_of(plan):
+        assert 0 <= read.start <= max(0, core.start - halo)
+        assert min(size, core.stop + halo) <= read.stop <= size
+        assert whole.start <= read.start < read.stop <= whole.stop
+        if plan[2].overlap:
+            assert read.stop - read.start == min(size, side)
+        else:
+            assert read.start % stride == 0
+            assert read.stop % stride == 0 or read.stop == size
+            assert core.start - read.start < halo + stride
+            assert read.stop - core.stop < halo + stride
 
 
 @law
@@ -120,7 +121,7 @@ def test_no_two_blocks_share_a_chunk(plan):
     assert starts == set(range(0, roi[0].stop - roi[0].start, depth))
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=100)
 @given(st.integers(1, 4096), st.integers(0, 24), st.sampled_from([1, 8, 16, 32]))
 def test_blocks_are_whole_chunks_whatever_the_tile(tile, halo, stride):
     assume(tile > 2 * halo * stride)
@@ -136,57 +137,39 @@ def test_blocks_are_whole_chunks_whatever_the_tile(tile, halo, stride):
 
 
 def test_chunks_by_hand():
-    assert [chunk_side(step) for step in (100, 256, 512, 640, 1568, 4096)] == [
-        100,
-        256,
-        256,
-        320,
-        392,
-        256,
-    ]
+    sides = {100: 100, 256: 256, 512: 256, 640: 320, 1568: 392, 4096: 256}
+    assert {step: chunk_side(step) for step in sides} == sides
 
 
 def test_a_plan_by_hand():
-    blocks = plan_blocks(
-        (3, 40, 6), (slice(1, 3), slice(0, 40), slice(0, 6)), TileLayout((20, 20), 2, 0, 2), 1, 4096
-    )
-    assert [(block.core[0], block.core[1], block.read[0]) for block in blocks] == [
-        (slice(z, z + 1), core, read)
-        for z in (1, 2)
-        for core, read in [
-            (slice(0, 16), slice(0, 18)),
-            (slice(16, 32), slice(14, 34)),
-            (slice(32, 40), slice(30, 40)),
-        ]
+    roi = (slice(1, 3), slice(0, 40), slice(0, 6))
+    blocks = plan_blocks((3, 40, 6), roi, TileLayout((20, 20), 2, 0, 2), 1, 4096)
+    rows = [
+        (slice(0, 16), slice(0, 18)),
+        (slice(16, 32), slice(14, 34)),
+        (slice(32, 40), slice(30, 40)),
     ]
-    for one, two in pairwise(blocks[:3]):
-        assert one.core[1].stop == two.core[1].start
+    assert [(block.core[0], block.core[1], block.read[0]) for block in blocks] == [
+        (slice(z, z + 1), *row) for z in (1, 2) for row in rows
+    ]
 
 
 def test_where_a_part_lies():
-    assert within((slice(5, 9), slice(2, 3)), (slice(4, 10), slice(0, 5))) == (
-        slice(1, 5),
-        slice(2, 3),
-    )
+    found = within((slice(5, 9), slice(2, 3)), (slice(4, 10), slice(0, 5)))
+    assert found == (slice(1, 5), slice(2, 3))
 
 
 @pytest.mark.parametrize(("tile", "halo", "overlap"), [(8, 4, 0), (7, 4, 0), (0, 0, 0), (8, 0, 8)])
 def test_a_tile_lost_in_its_surroundings_is_refused(tile, halo, overlap):
-    with pytest.raises(
-        BadInputError, match=f"nothing left inside its {'halo' if halo else 'overlap'}"
-    ):
+    words = f"nothing left inside its {'halo' if halo else 'overlap'}"
+    with pytest.raises(BadInputError, match=words):
         TileLayout((50, tile), halo, overlap, 1)
 
 
 @pytest.mark.parametrize(("halo", "overlap"), [(4, 0), (0, 3), (0, 0)])
 def test_a_small_slice_is_one_tile(halo, overlap):
-    (block,) = plan_blocks(
-        (1, 8, 9),
-        (slice(0, 1), slice(0, 8), slice(0, 9)),
-        TileLayout((9, 9), halo, overlap, 1),
-        1,
-        64,
-    )
+    whole = (slice(0, 1), slice(0, 8), slice(0, 9))
+    (block,) = plan_blocks((1, 8, 9), whole, TileLayout((9, 9), halo, overlap, 1), 1, 64)
     (tile,) = block.tiles
-    assert tile.core == tile.read == block.read == (slice(0, 8), slice(0, 9))
+    assert tile.core == tile.read == block.read == whole[1:]
     assert tile.weights is None

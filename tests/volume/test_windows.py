@@ -1,3 +1,5 @@
+"""Windows: neighbours reflected at the ends, read as one stack, and reversed."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ def ramp(depth: int) -> Volume:
     return Volume(np.arange(depth * 6, dtype=np.int16).reshape(depth, 2, 3))
 
 
-@settings(derandomize=True, deadline=None, max_examples=80)
+@settings(derandomize=True, deadline=None, max_examples=50)
 @given(places())
 def test_neighbours_are_what_numpy_calls_reflected(place):
     slices, depth, z = place
@@ -32,7 +34,7 @@ def test_neighbours_are_what_numpy_calls_reflected(place):
     np.testing.assert_array_equal(neighbours(z, slices, depth), expected)
 
 
-@settings(derandomize=True, deadline=None, max_examples=80)
+@settings(derandomize=True, deadline=None, max_examples=50)
 @given(places())
 def test_a_window_of_the_reversed_volume_is_the_reversed_window(place):
     slices, depth, z = place
@@ -47,7 +49,7 @@ def test_a_window_of_the_reversed_volume_is_the_reversed_window(place):
     )
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=30)
 @given(places())
 def test_a_window_holds_its_slices_and_its_centre(place):
     slices, depth, z = place
@@ -80,11 +82,11 @@ def test_a_volume_is_deep_enough_from_half_a_window(slices, depth):
 @pytest.mark.parametrize("slices", SLICES)
 def test_inner_windows_reflect_nothing_and_no_other_does(slices):
     for depth in range(slices // 2 + 1, 13):
+        reach = slices // 2
         inside = [
             z
             for z in range(depth)
-            if neighbours(z, slices, depth).tolist()
-            == list(range(z - slices // 2, z + slices // 2 + 1))
+            if neighbours(z, slices, depth).tolist() == list(range(z - reach, z + reach + 1))
         ]
         assert list(inner_centres(slices, depth)) == inside
 
@@ -96,12 +98,10 @@ def test_a_reversed_reversal_is_the_window(shape):
     np.testing.assert_array_equal(reverse(window)[..., 0, :, :], window[..., -1, :, :])
 
 
-@pytest.mark.parametrize("slices", SLICES)
-def test_odd_numbers_of_slices_are_taken(slices):
-    assert check_slices(slices) == slices
-
-
-@pytest.mark.parametrize("slices", [-3, -1, 0, 2, 4, 10, 11])
-def test_other_numbers_of_slices_are_refused(slices):
-    with pytest.raises(BadInputError, match=f"{slices} slices were asked for"):
-        check_slices(slices)
+@pytest.mark.parametrize("slices", range(-3, 12))
+def test_odd_numbers_of_slices_up_to_nine_are_taken(slices):
+    if slices in SLICES:
+        assert check_slices(slices) == slices
+    else:
+        with pytest.raises(BadInputError, match=f"{slices} slices were asked for"):
+            check_slices(slices)

@@ -1,3 +1,5 @@
+"""OME-Zarr as we write it: nothing lost, a pyramid made alike however it is cut, labels inside."""
+
 import hashlib
 import json
 
@@ -18,12 +20,9 @@ from evenslice.volume.zarr_writer import (
     plan,
     shrink,
 )
+from volume.voxels import ALL, noise
 
-ALL = (slice(None),) * 3
-
-
-def noise(dtype="uint8", shape=(5, 300, 530)):
-    return np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+SHAPE = (5, 70, 530)
 
 
 def digest(folder) -> dict[str, str]:
@@ -35,22 +34,25 @@ def halved(pixels, factors, labels=False):
     """What one level should be, voxel by voxel."""
     if labels:
         return pixels[tuple(slice(None, None, f) for f in factors)]
-    padded = pixels.astype(np.float64)
+    made = pixels.astype(np.float64)
     for axis, factor in enumerate(factors):
+        size = made.shape[axis]
         if factor == 2:
-            pairs = [
-                padded.take(range(n, min(n + 2, padded.shape[axis])), axis).mean(
-                    axis, keepdims=True
-                )
-                for n in range(0, padded.shape[axis], 2)
-            ]
-            padded = np.concatenate(pairs, axis)
-    return (np.rint(padded) if pixels.dtype.kind in "iu" else padded).astype(pixels.dtype)
+            pairs = [range(n, min(n + 2, size)) for n in range(0, size, 2)]
+            made = np.stack([made.take(pair, axis).mean(axis) for pair in pairs], axis)
+    return (np.rint(made) if pixels.dtype.kind in "iu" else made).astype(pixels.dtype)
 
 
 def levels(path):
     group = zarr.open_group(str(path), mode="r")
     return [group[d["path"]] for d in group.attrs["ome"]["multiscales"][0]["datasets"]]
+
+
+def image(path, pixels, voxel_nm=None, chunks=(2, 64, 64)):
+    create_image(path, pixels.shape, pixels.dtype.name, "zyx", voxel_nm, "a", chunks=chunks)[
+        ...
+    ] = pixels
+    return path
 
 
 @pytest.mark.parametrize(
@@ -66,209 +68,168 @@ def levels(path):
     ],
 )
 def test_saved_and_opened_a_volume_is_the_same(tmp_path, dtype, meaning):
-    path = tmp_path / "a.zarr"
-    save_volume(path, Volume(noise(dtype), (30.0, 6.0, 5.0), "x", meaning))
+    path, pixels = tmp_path / "a.zarr", noise(dtype, SHAPE)
+    save_volume(path, Volume(pixels, (30.0, 6.0, 5.0), "x", meaning))
     volume = open_volume(path)
-    np.testing.assert_array_equal(volume.read(ALL), noise(dtype))
+    np.testing.assert_array_equal(volume.read(ALL), pixels)
     assert volume.dtype == ("uint8" if dtype == "bool" else dtype)
     assert volume.voxel_nm == pytest.approx((30, 6, 5))
     assert volume.meaning == meaning
-    assert volume.facts["levels"] == "0: 5 x 300 x 530; 1: 5 x 150 x 265; 2: 5 x 75 x 133"
+    assert volume.facts["levels"] == "0: 5 x 70 x 530; 1: 5 x 35 x 265; 2: 5 x 18 x 133"
     yaozarrs.validate_zarr_store(str(path))
     assert [f.name for f in tmp_path.iterdir()] == ["a.zarr"]
 
 
-@pytest.mark.parametrize("labels", [False, True])
-def test_every_level_is_made_from_the_one_before(tmp_path, labels):
+@pytest.mark.parametrize("meaning", ["intensity", "labels"])
+def test_every_level_is_made_from_the_one_before(tmp_path, meaning):
+    labels = meaning == "labels"
     pixels = noise("uint32" if labels else "uint16", (5, 71, 600))
-    save_volume(
-        tmp_path / "a.zarr",
-        Volume(pixels, (8.0, 8.0, 8.0), "x", "labels" if labels else "intensity"),
-    )
+    save_volume(tmp_path / "a.zarr", Volume(pixels, (8.0, 8.0, 8.0), "x", meaning))
     first, second, third = levels(tmp_path / "a.zarr")
     assert (second.shape, third.shape) == ((3, 36, 300), (2, 18, 150))
     np.testing.assert_array_equal(second[...], halved(first[...], (2, 2, 2), labels))
     np.testing.assert_array_equal(third[...], halved(second[...], (2, 2, 2), labels))
 
 
-def test_voxels_and_places_of_the_levels(tmp_path):
-    for meaning in ("intensity", "labels"):
-        path = tmp_path / f"{meaning}.zarr"
-        save_volume(path, Volume(noise(shape=(4, 20, 1100)), (30.0, 8.0, 10.0), "x", meaning))
-        sizes = [open_volume(path / str(n)).voxel_nm for n in range(4)]
-        # 30 nm is more than 1.5 times 8 and 16 nm, and less than 1.5 times 32 nm
-        assert sizes == [(30, 8, 10), (30, 16, 20), (30, 32, 40), (60, 64, 80)]
-        ome = json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
-        changes = [d["coordinateTransformations"][1:] for d in ome["multiscales"][0]["datasets"]]
-        places = [c[0]["translation"] for c in changes if c]
-        assert places == ([[0, 4, 5], [0, 12, 15], [15, 28, 35]] if meaning == "intensity" else [])
+@pytest.mark.parametrize("meaning", ["intensity", "labels"])
+def test_voxels_and_places_of_the_levels(tmp_path, meaning):
+    path = tmp_path / "a.zarr"
+    save_volume(path, Volume(noise(shape=(4, 20, 1100)), (30.0, 8.0, 10.0), "x", meaning))
+    sizes = [open_volume(path / str(n)).voxel_nm for n in range(4)]
+    # 30 nm is more than 1.5 times 8 and 16 nm, and less than 1.5 times 32 nm
+    assert sizes == [(30, 8, 10), (30, 16, 20), (30, 32, 40), (60, 64, 80)]
+    ome = json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
+    changes = [d["coordinateTransformations"][1:] for d in ome["multiscales"][0]["datasets"]]
+    places = [c[0]["translation"] for c in changes if c]
+    assert places == ([[0, 4, 5], [0, 12, 15], [15, 28, 35]] if meaning == "intensity" else [])
 
 
-def test_the_plan():
-    assert plan((10, 256, 256), [1.0, 1.0, 1.0], "zyx") == []
-    assert plan((10, 257, 256), [1.0, 1.0, 1.0], "zyx") == [(2, 2, 2)]
-    assert plan((1, 1, 1000), [1.0, 1.0, 1.0], "zyx") == [(1, 1, 2)] * 2
+def test_the_plan_by_hand():
+    alike = [1.0, 1.0, 1.0]
+    assert plan((10, 256, 256), alike, "zyx") == []
+    assert plan((10, 257, 256), alike, "zyx") == [(2, 2, 2)]
+    assert plan((1, 1, 1000), alike, "zyx") == [(1, 1, 2)] * 2
     assert plan((3, 10, 10, 600), [1.0, 16.0, 8.0, 8.0], "czyx") == [(1, 1, 2, 2), (1, 2, 2, 2)]
-    assert (
-        count_chunks((4, 300, 600), (2, 100, 100), [1.0, 1.0, 1.0], "zyx") == 1 * 2 * 3 + 1 * 1 * 2
-    )
+    assert count_chunks((4, 300, 600), (2, 100, 100), alike, "zyx") == 1 * 2 * 3 + 1 * 1 * 2
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float32"])
 @pytest.mark.parametrize("shape", [(3, 7, 9), (4, 8, 8), (1, 1, 5)])
-def test_shrinking_a_block(dtype, shape):
-    block = np.random.default_rng(1).integers(0, 120, shape).astype(dtype)
+@pytest.mark.parametrize("labels", [False, True])
+def test_shrinking_a_block(dtype, shape, labels):
+    block = noise(dtype, shape)
     for factors in ((1, 2, 2), (2, 2, 2), (1, 1, 2)):
-        for labels in (False, True):
-            np.testing.assert_allclose(
-                shrink(block, factors, labels), halved(block, factors, labels), rtol=1e-6
-            )
+        np.testing.assert_allclose(
+            shrink(block, factors, labels), halved(block, factors, labels), rtol=1e-6
+        )
     assert shrink(np.full((2, 2, 2), 255, "u1"), (2, 2, 2), False).item() == 255
 
 
-@pytest.mark.parametrize("chunks", [(2, 64, 64), (3, 50, 70), (5, 300, 530)])
-def test_the_pyramid_does_not_depend_on_chunks_and_counts_them(tmp_path, chunks):
-    array = create_image(
-        tmp_path / "a.zarr", (5, 300, 530), "uint8", "zyx", None, "a", chunks=chunks
-    )
-    array[...] = noise()
-    steps = []
-    build_pyramid(tmp_path / "a.zarr", False, lambda: steps.append(1))
-    _, second, third = levels(tmp_path / "a.zarr")
-    np.testing.assert_array_equal(second[...], halved(noise(), (2, 2, 2)))
-    np.testing.assert_array_equal(third[...], halved(second[...], (2, 2, 2)))
-    assert len(steps) == count_chunks(array.shape, array.chunks, [1.0] * 3, "zyx")
-
-
-def test_never_more_than_a_chunk_is_read_at_once(tmp_path, monkeypatch):
-    array = create_image(
-        tmp_path / "a.zarr", (8, 600, 530), "uint8", "zyx", None, "a", chunks=(4, 64, 64)
-    )
-    array[...] = noise(shape=(8, 600, 530))
-    most, real = [0], zarr.Array.__getitem__
+@pytest.mark.parametrize("chunks", [(2, 64, 64), (3, 50, 70), SHAPE])
+def test_the_pyramid_does_not_depend_on_chunks_and_never_reads_more_than_one(
+    tmp_path, monkeypatch, chunks
+):
+    path = image(tmp_path / "a.zarr", noise(shape=SHAPE), chunks=chunks)
+    chunks = levels(path)[0].chunks
+    steps, most, real = [], [0], zarr.Array.__getitem__
 
     def watch(self, key):
         found = real(self, key)
         most[0] = max(most[0], found.size)
         return found
 
-    monkeypatch.setattr(zarr.Array, "__getitem__", watch)
-    build_pyramid(tmp_path / "a.zarr", False)
-    assert 0 < most[0] <= 4 * 64 * 64
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Array, "__getitem__", watch)
+        build_pyramid(path, False, lambda: steps.append(1))
+    assert 0 < most[0] <= np.prod(chunks)
+    _, second, third = levels(path)
+    np.testing.assert_array_equal(second[...], halved(noise(shape=SHAPE), (2, 2, 2)))
+    np.testing.assert_array_equal(third[...], halved(second[...], (2, 2, 2)))
+    assert len(steps) == count_chunks(SHAPE, chunks, [1.0] * 3, "zyx")
 
 
 def test_made_again_after_a_kill_the_store_is_the_same(tmp_path):
-    array = create_image(
-        tmp_path / "a.zarr",
-        (5, 300, 530),
-        "float32",
-        "zyx",
-        (8.0, 8.0, 8.0),
-        "a",
-        chunks=(2, 64, 64),
+    one, whole = (
+        image(tmp_path / name, noise("float32", SHAPE), (8.0, 8.0, 8.0))
+        for name in ("a.zarr", "b.zarr")
     )
-    array[...] = noise("float32")
-    done = 0
+    steps = iter(range(12))
 
     def stop():
-        nonlocal done
-        done += 1
-        if done == 12:
+        if next(steps) == 11:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_pyramid(tmp_path / "a.zarr", False, stop)
-    assert len(levels(tmp_path / "a.zarr")) == 1  # what is half made is not announced
-    build_pyramid(tmp_path / "a.zarr", False)
-    once = digest(tmp_path / "a.zarr")
-    build_pyramid(tmp_path / "a.zarr", False)
-    assert digest(tmp_path / "a.zarr") == once
-    whole = create_image(
-        tmp_path / "b.zarr",
-        (5, 300, 530),
-        "float32",
-        "zyx",
-        (8.0, 8.0, 8.0),
-        "a",
-        chunks=(2, 64, 64),
-    )
-    whole[...] = noise("float32")
-    build_pyramid(tmp_path / "b.zarr", False)
-    assert digest(tmp_path / "b.zarr") == once
+        build_pyramid(one, False, stop)
+    assert len(levels(one)) == 1  # what is half made is not announced
+    build_pyramid(whole, False)
+    for _ in range(2):
+        build_pyramid(one, False)
+        assert digest(one) == digest(whole)
 
 
-def predicted(path):
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory):
     """Probabilities of two classes with labels inside, as a segmentation writes them."""
+    path, voxel = tmp_path_factory.mktemp("predicted") / "a.zarr", (30.0, 8.0, 8.0)
     array = create_image(
         path,
-        (2, 5, 300, 530),
+        (2, *SHAPE),
         "float32",
         "czyx",
-        (30.0, 8.0, 8.0),
+        voxel,
         "p",
         ["a", "b"],
         {"meaning": "probabilities"},
-        (1, 2, 64, 64),
+        (1, 5, 70, 128),
     )
     array[...] = noise("float32", array.shape) / 100
     build_pyramid(path, labels=False)
     for name in ("segmentation", "again"):
-        labels = create_labels(
-            path, (5, 300, 530), "uint32", (30.0, 8.0, 8.0), (2, 64, 64), name, {"made": "by us"}
-        )
-        labels[...] = noise("uint32")
+        labels = create_labels(path, SHAPE, "uint32", voxel, (5, 70, 128), name, {"made": "by us"})
+        labels[...] = noise("uint32", SHAPE)
         build_pyramid(path / "labels" / name, labels=True)
     return path
 
 
-def test_labels_inside_an_image(tmp_path):
-    path = predicted(tmp_path / "a.zarr")
+def test_labels_inside_an_image(predicted):
     for inside in ("", "labels", "labels/segmentation", "labels/again"):
-        yaozarrs.validate_zarr_store(str(path / inside))
-    assert zarr.open_group(str(path / "labels"), mode="r").attrs["ome"]["labels"] == [
-        "again",
-        "segmentation",
-    ]
-    found = open_volume(path / "labels" / "segmentation")
-    np.testing.assert_array_equal(found.read(ALL), noise("uint32"))
-    assert (found.meaning, found.voxel_nm) == ("labels", (30, 8, 8))
-    noted = zarr.open_group(str(path / "labels" / "segmentation"), mode="r").attrs["evenslice"]
+        yaozarrs.validate_zarr_store(str(predicted / inside))
+    group = zarr.open_group(str(predicted / "labels"), mode="r")
+    assert group.attrs["ome"]["labels"] == ["again", "segmentation"]
+    noted = group["segmentation"].attrs["evenslice"]
     assert noted == {"meaning": "labels", "made": "by us"}
+    found = open_volume(predicted / "labels" / "segmentation")
+    np.testing.assert_array_equal(found.read(ALL), noise("uint32", SHAPE))
+    assert (found.meaning, found.voxel_nm) == ("labels", (30, 8, 8))
     with pytest.raises(BadInputError, match="more than one value along c"):
-        open_volume(path)
+        open_volume(predicted)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_ome_zarr_py_reads_what_we_write(tmp_path):
+def test_ome_zarr_py_reads_what_we_write(predicted):
     reader = pytest.importorskip("ome_zarr.reader", reason="ome-zarr is not installed")
     from ome_zarr.io import parse_url
 
-    path = predicted(tmp_path / "a.zarr")
-    nodes = {
-        str(node.zarr.path or "/").rstrip("/").rpartition("/")[2]: node
-        for node in reader.Reader(parse_url(str(path)))()
-    }
-    shapes = {name: [part.shape for part in node.data] for name, node in nodes.items() if node.data}
-    assert [(2, 5, 300, 530), (2, 5, 150, 265), (2, 5, 75, 133)] in shapes.values()
-    assert [(5, 300, 530), (5, 150, 265), (5, 75, 133)] in shapes.values()
-    labels = next(
-        node for node in nodes.values() if node.data and node.data[0].shape == (5, 300, 530)
-    )
-    np.testing.assert_array_equal(np.asarray(labels.data[0]), noise("uint32"))
+    nodes = [node for node in reader.Reader(parse_url(str(predicted)))() if node.data]
+    shapes = [[part.shape for part in node.data] for node in nodes]
+    assert [(2, 5, 70, 530), (2, 5, 35, 265), (2, 5, 18, 133)] in shapes
+    labels = nodes[shapes.index([SHAPE, (5, 35, 265), (5, 18, 133)])]
+    np.testing.assert_array_equal(np.asarray(labels.data[0]), noise("uint32", SHAPE))
 
 
 def test_a_store_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
-    path = tmp_path / "a.zarr"
-    save_volume(path, noise())
+    path, pixels = tmp_path / "a.zarr", noise(shape=SHAPE)
+    save_volume(path, pixels)
     old = digest(path)
 
     class Breaks:
-        shape, dtype = (40, 300, 530), np.dtype("u1")
+        shape, dtype = (40, 70, 530), np.dtype("u1")
 
         def __getitem__(self, key):
             if key[0].start > 16:
                 raise RuntimeError("broke")
-            return noise()[:1].repeat(16, 0)[:, key[1], key[2]]
+            return pixels[:1].repeat(16, 0)[:, key[1], key[2]]
 
     with pytest.raises(RuntimeError, match="broke"):
         save_volume(path, Volume(Breaks()))
@@ -277,7 +238,7 @@ def test_a_store_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
     save_volume(path, open_volume(path))  # over the store that it is read from
     assert digest(path) == old
     monkeypatch.setattr(module, "STRIP_BYTES", 1)
-    save_volume(path, noise())  # in strips of rows
+    save_volume(path, pixels)  # in strips of rows
     assert digest(path) == old
 
 
