@@ -245,7 +245,6 @@ def test_what_would_answer_differently_is_not_written(tmp_path, network, message
         ("m.onnx", {"opset": 9}, "--opset is 9, expected 16 or more"),
         ("m.onnx", {"tile": 0}, "--tile is 0, expected 1 or more"),
         ("m.onnx", {"authors": ["A"]}, "expected them for bioimageio"),
-        ("m.zip", {"authors": ["a/b"]}, "expected names without slashes"),
         ("m.onnx", {"format": "tflite"}, "--format is 'tflite', expected"),
     ],
 )

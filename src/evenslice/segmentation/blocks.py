@@ -43,7 +43,7 @@ OF_A_PROCESS = {"shard", "scheduler", "device"}  # options in which those who ta
 def open_inputs(
     model: ModelLike, volume: VolumeLike, options: SegmentOptions
 ) -> tuple[Model, Volume, SegmentOptions]:
-    """Open what a run reads, and settle what its options leave open: tta, box, voxel size."""
+    """Open what a run reads, and fill in what its options leave open: tta, box, voxel size."""
     opened = model_of(model, options.slices, options.mean, options.std, options.trust)
     check_segments(opened)
     opened = opened.with_tta(options.tta or opened.tta)
@@ -51,12 +51,12 @@ def open_inputs(
     if options.voxel_nm is not None:
         source = replace(source, voxel_nm=options.voxel_nm)
     box = parse_roi(options.roi, source.shape)
-    settled = {
+    found = {
         "tta": opened.tta,
         "roi": ",".join(f"{part.start}:{part.stop}" for part in box),
         "voxel_nm": source.voxel_nm,
     }
-    return opened, source, options.model_copy(update=settled)
+    return opened, source, options.model_copy(update=found)
 
 
 def request_of(model: Model, volume: Volume, options: SegmentOptions) -> dict[str, Any]:
@@ -99,16 +99,9 @@ class Work:
     Parameters
     ----------
     run_state
-        Its folder.
-    model, volume
+        Its folder; the manifest holds the plan.
+    model, volume, options
         As ``open_inputs`` gives them.
-    options
-        As ``open_inputs`` gives them; those in the manifest are equal.
-
-    Raises
-    ------
-    BadInputError
-        If the manifest holds no plan.
     """
 
     def __init__(

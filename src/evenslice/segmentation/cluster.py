@@ -20,18 +20,11 @@ _OPEN: dict[tuple[str, ...], Work] = {}
 
 
 def do_remotely(sources: tuple[str, str, str], stage: str, index: int) -> None:
-    """Do a piece of a stage on a worker.
+    """Do a piece of a stage on a worker; ``sources`` are those of ``cluster_run``.
 
-    One task at a time in a process, since the network uses all threads chosen.
-
-    Parameters
-    ----------
-    sources
-        Folder of the run, model and volume. What is opened is what the client names: a model may be
-        code, which is run.
-    stage, index
-        The piece.
+    A worker opens what the client names, not what lies in the folder: a model may be code.
     """
+    # one task at a time in a process, since the network uses all threads of the plan
     with _LOCK, silent("", 0) as step:
         do_pieces(_opened(*sources), stage, [index], step)
 
@@ -85,21 +78,8 @@ def connected(address: str) -> Iterator[tuple[Any, Any]]:
 def cluster_run(address: str, sources: tuple[str, str, str], progress: Progress) -> Iterator[Run]:
     """Connect to a scheduler, and give what does the pieces of a stage on its workers.
 
-    A worker that dies loses nothing: what it had is done again by another.
-
-    Parameters
-    ----------
-    address
-        Of the scheduler.
-    sources
-        Folder of the run, model and volume, by names that mean the same to the workers.
-    progress
-        How to show the progress.
-
-    Raises
-    ------
-    BadInputError
-        As ``connected``.
+    A worker that dies loses nothing: another does its piece again. ``sources`` are the names of the
+    folder of the run, the model and the volume, which mean the same to the workers.
     """
     with connected(address) as (distributed, client):
 

@@ -106,27 +106,12 @@ def make_plan(
     options: SegmentOptions,
     device: torch.device = CPU,
 ) -> Plan:
-    """Decide how to segment a box of a volume.
-
-    Parameters
-    ----------
-    model
-        In eval mode, with its normalisation.
-    volume
-        Axes (z, y, x), sliced along z.
-    roi
-        The box.
-    normalisation
-        To be applied.
-    options
-        What was asked for: tile, precision and memory.
-    device
-        Where to compute.
+    """Decide how to segment a box ``roi`` of a volume (z, y, x), sliced along z.
 
     Raises
     ------
     BadInputError
-        If an option cannot be met.
+        If the tile, precision or memory in the options cannot be met.
     """
     if options.tile is not None and model.size is not None and set(model.size) != {options.tile}:
         raise BadInputError(
@@ -163,7 +148,7 @@ def _budget(memory: float | None, device: torch.device) -> float:
 
 
 def _cut(
-    exact: Runner, volume: Volume, roi: Roi, asked: int | None, pixels: float
+    exact: Runner, volume: Volume, roi: Roi, side: int | None, pixels: float
 ) -> tuple[TileLayout, int | None]:
     """Choose whole slices where they fit, else tiles: with a halo if exact, else blended."""
     model, (_, height, width) = exact.model, volume.shape
@@ -172,10 +157,10 @@ def _cut(
     )
     if model.size is not None:
         return TileLayout(model.size, 0, min(model.size) // 4, 1), None
-    if whole and (max(height, width) <= asked if asked else height * width <= pixels):
+    if whole and (max(height, width) <= side if side else height * width <= pixels):
         return TileLayout((height, width), 0, 0, model.stride), None
     halo = find_halo(exact.logits, model.slices, model.stride, largest=int(pixels**0.5))
-    tile = asked or _tile(pixels, halo, model.stride)
+    tile = side or _tile(pixels, halo, model.stride)
     if halo is None or tile <= 2 * halo + model.stride:
         exact_from = None if halo is None else 2 * halo + 2 * model.stride
         return TileLayout((tile, tile), 0, tile // 4, model.stride), exact_from

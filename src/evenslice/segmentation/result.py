@@ -174,23 +174,9 @@ def segmentation_views(
 ) -> tuple[WindowView, ...]:
     """Read some windows of a segmentation: raw slices, and what was written for the middle one.
 
-    Parameters
-    ----------
-    volume
-        What was segmented.
-    result
-        What ``segment`` returned, complete.
-    options
-        As they were given to ``segment``: box and axis.
-    count, side
-        How many at most, evenly spaced along the axis that was sliced along, and their side in
-        pixels at most, in the middle of each slice.
-
-    Returns
-    -------
-    tuple of WindowView
-        Predictions are objects where there are any, else probabilities of the foreground, else
-        class numbers.
+    At most ``count`` windows of at most ``side`` pixels, evenly spaced along the axis in
+    ``options`` (those of ``segment``), in the middle of each slice. Predictions are objects where
+    there are any, else probabilities of the foreground, else class numbers.
     """
     options = options or SegmentOptions()
     source, axis = volume_of(volume), options.axis

@@ -105,19 +105,20 @@ def segment(
         If something given cannot be used. What was done before it is kept for ``resume``; if that
         is less than a minute's work, nothing is left.
     """
-    out, asked = Path(out), SegmentOptions.of(options, changes)
-    join = resume or asked.shard is not None
+    out, options = Path(out), SegmentOptions.of(options, changes)
+    shard, scheduler = options.shard, options.scheduler
+    join = resume or shard is not None
     check_volume_name(out)
     check = check_store_writable if is_store(out) else check_writable
     check(out, force or join)
     check_apart(out, model, volume)
-    if asked.scheduler is not None and not isinstance(volume, (str, Path)):
+    if scheduler is not None and not isinstance(volume, (str, Path)):
         raise BadInputError(
             "a volume in memory was given, expected a path that the workers can open; save it first"
         )
-    opened, source, settled = open_inputs(model, volume, asked)
-    _check_fits(opened, settled, out)
-    request, folder = request_of(opened, source, settled), work_folder(out)
+    network, source, options = open_inputs(model, volume, options)
+    _check_fits(network, options, out)
+    request, folder = request_of(network, source, options), work_folder(out)
     for place in (out, folder):
         remove_stale(place)
     if join and not force and out.exists() and not folder.exists():
@@ -130,36 +131,36 @@ def segment(
         return finished
 
     def choose(folder: Path) -> dict[str, Any]:
-        plan = _plan(opened, source, settled)
+        plan = _plan(network, source, options)
         with named(out, folder), wait_for_zarr_writes():
-            prepare(folder, opened, source, settled, plan)
+            prepare(folder, network, source, options, plan)
         return {"plan": plan.to_dict()}
 
     run_state = open_run_state(folder, request, choose, join, force)
-    work = Work(run_state, opened, source, settled)
+    work = Work(run_state, network, source, options)
     result = Segmented(
         out,
         True,
         len(work.blocks),
         plan=work.plan,
         trained_slices=_trained(work),
-        warnings=_warnings(opened, source, settled),
-        slices=opened.slices,
-        provenance=provenance_of(settled.seed, model=opened, volume=source),
+        warnings=_warnings(network, source, options),
+        slices=network.slices,
+        provenance=provenance_of(options.seed, model=network, volume=source),
     )
-    name = "run" if asked.shard is None else "shard-{}-of-{}".format(*asked.shard)
+    name = "run" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
     with (
         run_state.holding(name, out),
-        _keep_or_remove(run_state, out, shared=asked.shard is not None),
+        _keep_or_remove(run_state, out, shared=shard is not None),
         _pieces(work, model, volume, progress) as run,
     ):
-        left = run_state.left(PREDICT, _blocks_of(len(work.blocks), asked.shard))
+        left = run_state.left(PREDICT, _blocks_of(len(work.blocks), shard))
         if left and folder.exists():
             run(PREDICT, left, "segmenting")
         others = len(run_state.left(PREDICT, range(len(work.blocks))))
         if not folder.exists():  # another shard has written OUT in the meantime
             return read_result(out, request) or result
-        if others and asked.shard is None:
+        if others and shard is None:
             raise BadInputError(
                 f"{others} blocks were not done by the workers, expected all; resume with --resume"
             )

@@ -57,14 +57,11 @@ class Exported:
 
     Attributes
     ----------
-    path, format
-        The file and its format.
     model
         The exported network as evenslice reads it again, with its metadata.
-    shape
-        (B, S, y, x) of the input, None for what may differ.
-    step
-        Height and width are multiples of it where they may differ.
+    shape, step
+        (B, S, y, x) of the input, None for what may differ; height and width are multiples of
+        ``step`` then.
     opset
         Of ONNX; None for torch.export.
     difference
@@ -73,8 +70,6 @@ class Exported:
         The largest response of the exported network to the reversal.
     tta
         ``reversal`` if the graph itself averages over the reversal.
-    warnings
-        What the user should know.
     """
 
     path: Path
@@ -175,13 +170,19 @@ def export(
     trace, data, difference = _traced(given, options.tile, opset, options.seed)
     metadata = _metadata(given, trace, format, opset, difference)
     metadata["provenance"] = provenance_of(options.seed, model=given)
+
+    def write(file: Path) -> Model:
+        whole = (
+            archive_of(trace.program, metadata) if opset is None else add_metadata(data, metadata)
+        )
+        file.write_bytes(whole)
+        return model_of(file, trust=True)
+
     with tempfile.TemporaryDirectory() as folder, written_beside(out, force) as part:
         file = Path(folder) / ("model.pt2" if opset is None else "weights.onnx")
-        _write(file, trace, data, metadata)
-        certificate = certify(model_of(file, trust=True), seed=options.seed)
+        certificate = certify(write(file), seed=options.seed)
         metadata["certificate"] = certificate.to_dict()
-        _write(file, trace, data, metadata)
-        read = model_of(file, trust=True)
+        read = write(file)
         if format == "bioimageio":
             with _quiet_bioimageio():
                 from evenslice.verbs.export_bioimageio import write_package
@@ -229,11 +230,6 @@ def _format_of(model: ModelLike, out: Path, options: ExportOptions) -> Format:
         raise BadInputError(
             f"--author or --license was given for {found}, expected them for bioimageio; "
             "leave them out"
-        )
-    if any(not name.strip() or "/" in name or "\\" in name for name in options.authors):
-        raise BadInputError(
-            f"--author is {', '.join(map(repr, options.authors))}, expected names without slashes; "
-            "write them so"
         )
     return found
 
@@ -310,13 +306,6 @@ def _run_archive(data: bytes) -> Run:
             return np.asarray(module(torch.from_numpy(x)).numpy())
 
     return run
-
-
-def _write(file: Path, trace: Trace, data: bytes, metadata: dict[str, Any]) -> None:
-    archive = metadata["export"]["opset"] is None
-    file.write_bytes(
-        archive_of(trace.program, metadata) if archive else add_metadata(data, metadata)
-    )
 
 
 def _metadata(

@@ -169,25 +169,23 @@ def _description(
         comment=f"Exported by evenslice {exported['evenslice']} from torch {exported['torch']}.",
     )
     plain = re.sub(r"[^A-Za-z0-9_ -]", "-", name)[:64].strip()
-    fields: dict[str, Any] = {
-        "name": plain if len(plain) >= 5 else f"evenslice {plain}".strip(),
-        "description": (
-            f"2D+ segmentation of electron microscopy from {model.slices} consecutive slices, "
-            "exported by evenslice."
-        ),
-        "authors": [spec.Author(name=author) for author in options.authors],
-        "license": options.license,
-        "cite": [spec.CiteEntry(text=PAPER, doi=spec.Doi(PAPER_DOI))],
-        "documentation": spec.FileDescr(source=folder / "README.md"),
-        "covers": [spec.FileDescr(source=folder / "cover.png")],
-        "tags": [*TAGS, "evenslice"],
-        "inputs": [_input(model, trace, folder / "test_input.npy")],
-        "outputs": [_output(model, trace, folder / "test_output.npy")],
-        "weights": spec.WeightsDescr(onnx=weights),
-        "config": spec.Config(evenslice=metadata),  # type: ignore[call-arg]
-    }
+    licence: Any = options.license
     try:
-        return spec.ModelDescr(**fields)
+        return spec.ModelDescr(
+            name=plain if len(plain) >= 5 else f"evenslice {plain}".strip(),
+            description="2D+ segmentation of electron microscopy from "
+            f"{model.slices} consecutive slices, exported by evenslice.",
+            authors=[spec.Author(name=author) for author in options.authors],
+            license=licence,
+            cite=[spec.CiteEntry(text=PAPER, doi=spec.Doi(PAPER_DOI))],
+            documentation=spec.FileDescr(source=folder / "README.md"),
+            covers=[spec.FileDescr(source=folder / "cover.png")],
+            tags=[*TAGS, "evenslice"],
+            inputs=[_input(model, trace, folder / "test_input.npy")],
+            outputs=[_output(model, trace, folder / "test_output.npy")],
+            weights=spec.WeightsDescr(onnx=weights),
+            config=spec.Config(evenslice=metadata),  # type: ignore[call-arg]
+        )
     except ValueError as error:  # of pydantic, one paragraph for each field
         if "license" in str(error):
             raise BadInputError(
