@@ -236,8 +236,8 @@ def test_runs_are_counted(methods, slices, runs):
 
 
 def test_methods_are_taken_once_each_in_the_order_asked():
-    asked = ["gradient", "reversal", "ablation", "gradient"]
-    assert check_methods(asked, 3, True) == ("gradient", "ablation")
+    named = ["gradient", "reversal", "ablation", "gradient"]
+    assert check_methods(named, 3, True) == ("gradient", "ablation")
     assert check_methods(["reversal"], 3, True) == ()
     assert check_methods(METHODS, 3, True) == METHODS
 

@@ -28,9 +28,9 @@ def test_rows_and_page(small, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png") >= 2 * 6
     assert str(tmp_path) not in page
-    looks = [look for row in result.rows for look in row.audit.views]
-    assert [look.origin for look in looks[:3]] == [look.origin for look in looks[3:]]
-    assert looks[0].truth is not None
+    views = [view for row in result.rows for view in row.audit.views]
+    assert [view.origin for view in views[:3]] == [view.origin for view in views[3:]]
+    assert views[0].truth is not None
 
 
 def test_the_command_writes_everything_or_nothing(small, tmp_path, monkeypatch, capfd):

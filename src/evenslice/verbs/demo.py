@@ -85,7 +85,7 @@ def run_demo(
     membranes = Volume(made.membranes, made.voxel_nm, str(folder / "membranes.tif"))
     save_volume(folder / "phantom.tif", raw)
     save_volume(folder / "membranes.tif", membranes)
-    asked = AuditOptions(
+    request = AuditOptions(
         methods=("gradient",), windows=WINDOWS, tile=TILE, seed=seed, device=device
     )
     rows = []
@@ -106,7 +106,13 @@ def run_demo(
         trained.last.unlink()
         trained.log.unlink()
         found = audit(
-            trained.model, raw, asked, labels=membranes, views=VIEWS, label=init, progress=progress
+            trained.model,
+            raw,
+            request,
+            labels=membranes,
+            views=VIEWS,
+            label=init,
+            progress=progress,
         )
         rows.append(DemoRow(init, trained.scores, found))
     facts = {

@@ -166,15 +166,15 @@ def fix(
     audits = None
     if source is not None:
         gradients = getattr(before.network, "differentiable", True)
-        asked = AuditOptions(
+        request = AuditOptions(
             methods=("gradient",) if gradients else ("ablation",),
             windows=AUDITED,
             seed=seed,
             device=options.device,
         )
         audits = (
-            audit(before, source, asked, labels=truth, label="before", progress=progress),
-            audit(fixed, source, asked, labels=truth, label="after", progress=progress),
+            audit(before, source, request, labels=truth, label="before", progress=progress),
+            audit(fixed, source, request, labels=truth, label="after", progress=progress),
         )
     save(out, fixed, force)
     if not certificate.symmetric:
