@@ -1,10 +1,14 @@
-"""The lean of real encoders by every family of evidence, before and after training: the table of docs/asymmetry.md.
+"""Asymmetry of pretrained encoders by every method, before and after training.
 
-    python benchmarks/asymmetry.py --data FOLDER --weights FOLDER --models FOLDER [--doc docs/asymmetry.md] [--steps 200]
+Writes the table of docs/asymmetry.md:
 
-FOLDER of --data holds raw.tif and membranes.tif (ISBI 2012: the challenge's public training stack), that of --weights the
-ImageNet weights as .safetensors (timm's names). Models are trained into --models unless they are there; each audit is kept
-there as JSON, so that a killed run goes on. Half an hour to hours on a CPU.
+    python benchmarks/asymmetry.py --data FOLDER --weights FOLDER --models FOLDER
+        [--doc docs/asymmetry.md] [--steps 200]
+
+FOLDER of --data holds raw.tif and membranes.tif (ISBI 2012: the challenge's public training stack),
+that of --weights the ImageNet weights as .safetensors (timm's names). Models are trained into
+--models unless they are there; each audit is kept there as JSON, so that a killed run can be
+resumed. Half an hour to hours on a CPU.
 """
 
 import argparse
@@ -16,24 +20,25 @@ from evenslice.options import TrainOptions
 from evenslice.progress import lines
 from evenslice.volume.normalisation import estimate
 
-FAMILIES = ("ablation", "ablation-copy", "shapley", "gradient", "integrated-gradients")
+METHODS = ("ablation", "ablation-copy", "shapley", "gradient", "integrated-gradients")
 TILE = 128
 ENCODERS = {
-    # architecture, encoder, depth, weights, side of the training patches, families (hundreds of gradients of a DPT are slow on a CPU)
-    "ResNet-18": ("unet", "resnet18", 4, "resnet18_conv1-layer3.safetensors", 256, FAMILIES),
-    "MobileNetV2": ("unet", "mobilenetv2_100", None, "mobilenetv2_100.safetensors", 256, FAMILIES),
+    # architecture, encoder, depth, weights, side of the training patches, methods
+    # (hundreds of gradients of a DPT are slow on a CPU)
+    "ResNet-18": ("unet", "resnet18", 4, "resnet18_conv1-layer3.safetensors", 256, METHODS),
+    "MobileNetV2": ("unet", "mobilenetv2_100", None, "mobilenetv2_100.safetensors", 256, METHODS),
     "ViT-Tiny": (
         "dpt",
         "vit_tiny_patch16_224",
         None,
         "vit_tiny_patch16_224.safetensors",
         128,
-        FAMILIES[:4],
+        METHODS[:4],
     ),
 }
 SIGNS = {
-    "symmetric": "even",
-    "asymmetric": "**leans**",
+    "symmetric": "symmetric",
+    "asymmetric": "**asymmetric**",
     "inconclusive": "?",
     "abstained": "abstains",
 }
@@ -56,7 +61,7 @@ def model_of(given, name, init, stage):
         return built.with_facts(normalisation=estimate(raw, given.seed))
     out = given.models / f"{encoder}-{init}-{given.seed}.safetensors"
     if not out.exists():
-        recipe = TrainOptions(
+        options = TrainOptions(
             arch=arch,
             encoder=encoder,
             encoder_depth=depth,
@@ -66,13 +71,13 @@ def model_of(given, name, init, stage):
             crop=crop,
             seed=given.seed,
         )
-        train(raw, labels, out, recipe, label=f"training {name} {init}", progress=lines)
+        train(raw, labels, out, options, label=f"training {name} {init}", progress=lines)
     return out
 
 
 def cell(given, name, init, stage):
-    """Audit one model, or read what was found; None if that is not there and nothing is to be computed."""
-    _, encoder, *_, families = ENCODERS[name]
+    """Audit one model or read its kept audit; None with --kept if there is none."""
+    _, encoder, *_, methods = ENCODERS[name]
     kept = given.models / f"{encoder}-{init}-{given.seed}-{stage}-{TILE}.json"
     if given.kept and not kept.exists():
         return None
@@ -81,7 +86,7 @@ def cell(given, name, init, stage):
             model_of(given, name, init, stage),
             given.data / "raw.tif",
             labels=given.data / "membranes.tif",
-            methods=families,
+            methods=methods,
             tile=TILE,
             seed=given.seed,
             label=f"{name} {init} {stage}",
@@ -101,7 +106,7 @@ def figure(method):
 
 def table(rows):
     """Write all cells as Markdown."""
-    head = ["encoder", "init", "training", "windows", *FAMILIES, "flips", "lag (slices)", "verdict"]
+    head = ["encoder", "init", "training", "windows", *METHODS, "flips", "lag (slices)", "verdict"]
     text = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for (name, init, stage), found in rows.items():
         lag = found["lag"]
@@ -111,8 +116,8 @@ def table(rows):
             stage,
             str(found["windows"]),
             *(
-                figure(found["methods"][family]) if family in found["methods"] else "-"
-                for family in FAMILIES
+                figure(found["methods"][method]) if method in found["methods"] else "-"
+                for method in METHODS
             ),
             f"{found['reversal']['flipped_fraction']:.2%}",
             "-"

@@ -1,10 +1,13 @@
-"""Evidence beside captum: same network, same windows and reversals, one process, alternating; prints ratios.
+"""Attribution beside captum: same network, windows and reversals, alternating; prints ratios.
 
-    python benchmarks/attribution.py [--windows 2] [--side 256] [--rounds 3] [--device cpu] [--methods gradient,...]
+    python benchmarks/attribution.py [--windows 2] [--side 256] [--rounds 3] [--device cpu]
+        [--methods gradient,...]
 
-captum is called as its users call it: a function that returns the fixed margin, default settings otherwise; Shapley values with
-one feature a slot. For the gradient both start from the raw window, and fix the margin themselves. Ratios of time are captum / evenslice (above 1 evenslice is faster); memory is the growth of the process's
-peak over one call (of the GPU's on a GPU). The error of the shares of integrated gradients is against 400 steps of captum.
+captum is called as its users call it: a function that returns the fixed margin, default settings
+otherwise; Shapley values with one feature per slot. For the gradient both start from the raw
+window, and fix the margin themselves. Ratios of time are captum / evenslice (above 1 evenslice is
+faster); memory is the growth of the process's peak over one call (of the GPU's on a GPU). The error
+of the shares of integrated gradients is against 400 steps of captum.
 """
 
 import argparse
@@ -34,25 +37,25 @@ from evenslice.volume.normalisation import estimate
 PAGE = 4096
 
 
-def scene_of(slices, side, windows, device):
-    """Build a U-Net on ResNet-18 that sees a phantom; return it with raw pairs of a window and its reversal."""
+def model_on_phantom(slices, side, windows, device):
+    """Return a U-Net on ResNet-18 with a phantom, and raw windows."""
     raw = phantom((windows + slices - 1, side, side)).raw
     volume = Volume(raw)
     norm = estimate(volume)
     model = build_model(weights="none", init="rgb", slices=slices)
     module = model.module.eval().to(device)
     batch = batch_size_for(module, device, (slices, side, side), model.stride)
-    scene = ModelOnVolume(module, model.stride, slices, volume, norm, norm.mean[0], device, batch)
-    return scene, [raw[z : z + slices] for z in range(windows)]
+    model = ModelOnVolume(module, model.stride, slices, volume, norm, norm.mean[0], device, batch)
+    return model, [raw[z : z + slices] for z in range(windows)]
 
 
-def coefficients_of(scene, pair):
+def coefficients_of(model, pair):
     """Fix the margin of a pair: one decision for both."""
-    return explained_target(scene.logits(pair).mean(0, keepdim=True)).expand(2, -1, -1, -1)
+    return explained_target(model.logits(pair).mean(0, keepdim=True)).expand(2, -1, -1, -1)
 
 
-def margins(scene, pair, coefficients):
-    return (coefficients.double() * scene.logits(pair).double()).sum(1)
+def margins(model, pair, coefficients):
+    return (coefficients.double() * model.logits(pair).double()).sum(1)
 
 
 def shares(slots):
@@ -60,30 +63,30 @@ def shares(slots):
     return (slots / slots.sum(1, keepdim=True)).mean(0)
 
 
-def ours(name, scene, raw, pair, coefficients):
+def ours(name, model, raw, pair, coefficients):
     """Return the shares of one pair by this package."""
-    with explaining(scene.module):
+    with explaining(model.module):
         if name == "gradient":
             site = SampledWindow(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
-            (found,) = examine(scene, AuditOptions(methods=("gradient",)), [(site, raw)])
+            (found,) = examine(model, AuditOptions(methods=("gradient",)), [(site, raw)])
             return shares(torch.from_numpy(found.importance["gradient"]))
-        full = margins(scene, pair, coefficients)
+        full = margins(model, pair, coefficients)
         if name == "integrated-gradients":
             return shares(
-                integrated_gradients(scene, pair, coefficients, 2, full)
+                integrated_gradients(model, pair, coefficients, 2, full)
                 .attribution.abs()
                 .sum((2, 3))
             )
         return shares(
-            torch.from_numpy(ablate_slots(scene, pair, coefficients, full, exact=True).shapley)
+            torch.from_numpy(ablate_slots(model, pair, coefficients, full, exact=True).shapley)
         )
 
 
-def captums(name, scene, raw, pair, coefficients, steps=50):
-    """Return what captum's default call finds for one pair: shares, for Shapley those of the sum over pixels."""
-    network = scene.module
+def captums(name, model, raw, pair, coefficients, steps=50):
+    """Return the shares of one pair by captum's default call; Shapley: of the sum over pixels."""
+    network = model.module
     if name == "gradient":
-        pair = scene.normalised(raw[slice_orders(scene.slices)])
+        pair = model.normalised(raw[slice_orders(model.slices)])
         with torch.no_grad():
             coefficients = explained_target(network(pair).mean(0, keepdim=True))
     one = coefficients[:1]
@@ -100,22 +103,22 @@ def captums(name, scene, raw, pair, coefficients, steps=50):
             options = {} if steps == 50 else {"n_steps": steps, "internal_batch_size": 4}
             found.append(IntegratedGradients(explained).attribute(x, **options).abs().sum((2, 3)))
         else:
-            mask = torch.arange(scene.slices, device=x.device)[None, :, None, None].expand_as(x)
+            mask = torch.arange(model.slices, device=x.device)[None, :, None, None].expand_as(x)
             found.append(
                 ShapleyValues(explained).attribute(x, feature_mask=mask.contiguous())[:, :, 0, 0]
             )
     return shares(torch.cat(found).detach())
 
 
-def bare(name, scene, raw, pair, coefficients):
+def bare(name, model, raw, pair, coefficients):
     """Run forward and backward alone, as often as one gradient of a pair needs."""
-    with explaining(scene.module):
+    with explaining(model.module):
         x = pair.clone().requires_grad_(True)
-        torch.autograd.grad((scene.module(x) * coefficients).sum(), x)
+        torch.autograd.grad((model.module(x) * coefficients).sum(), x)
 
 
 class Peak:
-    """The growth of memory while something runs: sampled from the process, or the GPU's own count."""
+    """Growth of memory while something runs: of the process, or as the GPU counts it."""
 
     def __init__(self, device):
         self.device, self.most, self.stop = device, 0, threading.Event()
@@ -159,23 +162,25 @@ def timed(call, device):
 def compare(name, slices, given):
     """Print one line: time and memory of both, alternating."""
     device = torch.device(given.device)
-    scene, raws = scene_of(slices, given.side, given.windows, device)
-    pairs = [scene.normalised(raw[slice_orders(slices)]) for raw in raws]
+    model, raws = model_on_phantom(slices, given.side, given.windows, device)
+    pairs = [model.normalised(raw[slice_orders(slices)]) for raw in raws]
     calls = {"captum": captums, "evenslice": ours} | ({"bare": bare} if name == "gradient" else {})
     times, memory, found = ({key: [] for key in calls} for _ in range(3))
-    fixed = [coefficients_of(scene, pair) for pair in pairs]
+    fixed = [coefficients_of(model, pair) for pair in pairs]
     for turn in range(given.rounds + 1):
         for inputs in zip(raws, pairs, fixed, strict=True):
             for key, call in calls.items():
-                value, took, grown = timed(lambda c=call, i=inputs: c(name, scene, *i), device)
+                value, took, grown = timed(lambda c=call, i=inputs: c(name, model, *i), device)
                 if turn:
                     times[key].append(took)
                     memory[key].append(grown)
                     found[key].append(value)
     ratios = [a / b for a, b in zip(times["captum"], times["evenslice"], strict=True)]
     line = (
-        f"{name}, S={slices}: captum {statistics.median(times['captum']):.2f} s, evenslice {statistics.median(times['evenslice']):.2f} s, "
-        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); peak memory "
+        f"{name}, S={slices}: captum {statistics.median(times['captum']):.2f} s, evenslice "
+        f"{statistics.median(times['evenslice']):.2f} s, "
+        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); peak "
+        "memory "
         f"{max(memory['captum']):.0f} and {max(memory['evenslice']):.0f} MiB"
     )
     if name == "gradient":
@@ -183,7 +188,7 @@ def compare(name, slices, given):
         line += f"; over the bare passes {statistics.median(over) - 1:+.1%}"
     if name == "integrated-gradients":
         exact = [
-            captums(name, scene, *inputs, steps=400)
+            captums(name, model, *inputs, steps=400)
             for inputs in zip(raws, pairs, fixed, strict=True)
         ]
         errors = {
@@ -214,7 +219,8 @@ def main() -> None:
     parser.add_argument("--methods", default="gradient,integrated-gradients,shapley")
     given = parser.parse_args()
     print(
-        f"U-Net on ResNet-18, {given.windows} windows of {given.side} x {given.side} with their reversals, {torch.get_num_threads()} threads, {given.device}"
+        f"U-Net on ResNet-18, {given.windows} windows of {given.side} x {given.side} with their "
+        f"reversals, {torch.get_num_threads()} threads, {given.device}"
     )
     for name in given.methods.split(","):
         for slices in (3, 5) if name == "shapley" else (3,):

@@ -1,10 +1,11 @@
-"""How often the intervals and verdicts of an audit are right, by simulation: the tables of docs/statistics.md.
+"""How often intervals and verdicts of an audit are right: the tables of docs/statistics.md.
 
     python benchmarks/coverage.py [--runs 1000] [--doc docs/statistics.md]
 
-Windows are simulated as shares, and go through the very functions that the audit uses. The pair of a window is the true pair
-plus an effect of its block and one of its own, of equal variance (intra-cluster correlation 0.5), each normal or skewed;
-the outer slots hold a share that varies from window to window. About ten minutes on one core.
+Windows are simulated as shares, and go through the functions of the audit. The pair of a window is
+the true pair plus an effect of its block and one of its own, of equal variance (intra-cluster
+correlation 0.5), each normal or skewed; the outer slots hold a share that varies from window to
+window. About ten minutes on one core.
 """
 
 import argparse
@@ -15,7 +16,8 @@ import numpy as np
 from evenslice.evidence.stats import LOOKS, confidence_each, is_decided
 from evenslice.evidence.summary import method_result
 
-SPREAD = 0.08  # of the pairs of windows: about that of ablation on ISBI 2012; that of gradients is much smaller
+# standard deviation of the pairs of windows: about that of ablation on ISBI 2012
+SPREAD = 0.08
 SHAPES = {"normal": None, "skewness 1.4 (gamma, shape 2)": 2.0, "skewness 2 (exponential)": 1.0}
 MARGIN, CONFIDENCE = 0.05, 0.95
 
@@ -28,7 +30,7 @@ def effects(rng, shape, size):
 
 
 def importance(rng, true, blocks, each, shape, spread=SPREAD, correlation=0.5):
-    """Simulate windows in blocks: importance (windows, 1, 3) with a true mirror pair, and the block of each."""
+    """Simulate importance (windows, 1, 3) with a true mirror pair, and the block of each window."""
     own, shared = effects(rng, shape, (blocks, each)), effects(rng, shape, (blocks, 1))
     pair = np.clip(
         true + spread * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own), -1, 1
@@ -39,7 +41,7 @@ def importance(rng, true, blocks, each, shape, spread=SPREAD, correlation=0.5):
 
 
 def fixed(runs, blocks, shape, true=MARGIN, each=3, seed=0):
-    """Return how often the interval of a fixed number of windows covers the truth, and each false verdict at the margin."""
+    """Return how often a fixed number of windows covers the true pair, and false verdicts."""
     rng = np.random.default_rng(seed)
     covered = symmetric = asymmetric = 0
     for run in range(runs):
@@ -51,7 +53,7 @@ def fixed(runs, blocks, shape, true=MARGIN, each=3, seed=0):
 
 
 def sequential(runs, true, shape, spread=SPREAD, seed=1):
-    """Return coverage when stopped, share of runs with each verdict, share decided within 64, and windows used on average."""
+    """Return coverage when stopped, verdicts, decided within 64, and windows on average."""
     rng, each = np.random.default_rng(seed), confidence_each(CONFIDENCE, len(LOOKS))
     covered, used, verdicts = 0, 0, {"symmetric": 0, "asymmetric": 0}
     for run in range(runs):
@@ -70,20 +72,27 @@ def sequential(runs, true, shape, spread=SPREAD, seed=1):
 
 def tables(runs):
     """Yield the lines of both tables."""
-    yield "| blocks | effects | 95 % interval covers | false `symmetric` at the margin | false `asymmetric` at the margin |"
+    yield (
+        "| blocks | effects | 95 % interval covers | false `symmetric` at the margin "
+        "| false `asymmetric` at the margin |"
+    )
     yield "|---|---|---|---|---|"
     for blocks in (12, 20, 40):
         for name, shape in SHAPES.items():
             covered, symmetric, asymmetric = fixed(runs, blocks, shape)
             yield f"| {blocks} | {name} | {covered:.1%} | {symmetric:.1%} | {asymmetric:.1%} |"
     yield ""
-    yield "| true pair | effects | covered when stopped | `symmetric` | `asymmetric` | decided within 64 | windows on average |"
+    yield (
+        "| true pair | effects | covered when stopped | `symmetric` | `asymmetric` "
+        "| decided within 64 | windows on average |"
+    )
     yield "|---|---|---|---|---|---|---|"
     for true in (0.0, 0.05, -0.05, 0.165):
         for name, shape in SHAPES.items():
             covered, share, decided, used = sequential(runs, true, shape)
             yield (
-                f"| {true:+.3f} | {name} | {covered:.1%} | {share['symmetric']:.1%} | {share['asymmetric']:.1%} | {decided:.1%} | "
+                f"| {true:+.3f} | {name} | {covered:.1%} | {share['symmetric']:.1%} | "
+                f"{share['asymmetric']:.1%} | {decided:.1%} | "
                 f"{used:.0f} |"
             )
 

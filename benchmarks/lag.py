@@ -1,9 +1,10 @@
-"""Does a lean do harm? A model on the phantom is made to lean on purpose, more and more: the second table of docs/asymmetry.md.
+"""Does asymmetry do harm? A model is made asymmetric in steps: second table of docs/asymmetry.md.
 
     python benchmarks/lag.py [--doc docs/asymmetry.md]
 
-The demo's green model; then a part of the weights of the previous slot (and, in the last rows, of the centre) is given to the next slot,
-without retraining. Prints mirror index by gradient, Dice on all slices audited, and the lag of the prediction in slices.
+The demo's green model; then a part of the weights of the previous slot (and, in the last rows, of
+the centre) is given to the next slot, without retraining. Prints mirror index by gradient, Dice on
+all slices audited, and the lag of the prediction in slices.
 """
 
 import argparse
@@ -32,8 +33,8 @@ GIVEN = {
 }
 
 
-def leaning(model, previous, centre):
-    """Return a copy whose next slot got parts of the weights of the previous slot and of the centre."""
+def asymmetric(model, previous, centre):
+    """Return a copy with parts of the previous and the centre weights moved to the next slot."""
     module = copy.deepcopy(model.module)
     [stem] = find_stems(module, 3)
     with torch.no_grad():
@@ -52,26 +53,27 @@ def main() -> None:
     parser.add_argument("--doc", type=Path)
     given = parser.parse_args()
     made = phantom(SHAPE, 0)
-    raw, truth = Volume(made.raw, made.voxel_nm), Volume(made.membranes, made.voxel_nm)
-    recipe = TrainOptions(weights="bundled", init="green", steps=STEPS, crop=CROP, lr=RATE, seed=0)
+    raw, labels = Volume(made.raw, made.voxel_nm), Volume(made.membranes, made.voxel_nm)
+    options = TrainOptions(weights="bundled", init="green", steps=STEPS, crop=CROP, lr=RATE, seed=0)
     with tempfile.TemporaryDirectory() as folder:
-        model = train(raw, truth, Path(folder) / "green.safetensors", recipe).model
+        model = train(raw, labels, Path(folder) / "green.safetensors", options).model
     lines = [
         "| weights given to the next slot | mirror index | Dice | lag (slices) |",
         "|---|---|---|---|",
     ]
     windows = [made.raw[z - 1 : z + 2] for z in range(50, 59)]
-    truths = [made.membranes[z] for z in range(50, 59)]
+    masks = [made.membranes[z] for z in range(50, 59)]
     for name, (previous, centre) in GIVEN.items():
-        leant = leaning(model, previous, centre)
-        found = audit(leant, raw, labels=truth, methods=["gradient"], windows=40, tile=TILE)
+        changed = asymmetric(model, previous, centre)
+        found = audit(changed, raw, labels=labels, methods=["gradient"], windows=40, tile=TILE)
         index, lag = found.methods["gradient"].index, found.lag
         dice = window_scores(
-            predict_windows(leant, leant.normalisation, windows), truths, Target("foreground", 1)
+            predict_windows(changed, changed.normalisation, windows), masks, Target("foreground", 1)
         ).dice
         shown = "-" if lag is None else f"{lag.value:+.3f} ({lag.low:+.3f} to {lag.high:+.3f})"
         lines.append(
-            f"| {name} | {index.value:+.3f} ({index.low:+.3f} to {index.high:+.3f}) | {dice:.3f} | {shown} |"
+            f"| {name} | {index.value:+.3f} ({index.low:+.3f} to {index.high:+.3f}) | {dice:.3f} | "
+            f"{shown} |"
         )
         print(lines[-1], flush=True)
     if given.doc is not None:

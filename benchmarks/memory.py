@@ -1,9 +1,10 @@
-"""Peak memory of `segment` with objects and of `evaluate`, on a volume of 100 MB and on one of 4 GB.
+"""Peak memory of `segment` with objects and of `evaluate`, on volumes of 100 MB and of 4 GB.
 
     python benchmarks/memory.py [--small 25] [--large 1000] [--folder DIR]
 
-Slices are 2048 x 2048 (the VNC volume of ../shared where it is there, else noise, repeated); the network is one convolution, so that
-the time goes into streaming. Each run has a process of its own; its peak is what the system reports. Needs about 15 GB of disk.
+Slices are 2048 x 2048 (the VNC volume of ../shared where it is there, else noise, repeated); the
+network is one convolution, so that the time goes into streaming. Each run has a process of its own;
+its peak is what the system reports. Needs about 15 GB of disk.
 """
 
 import argparse
@@ -90,7 +91,8 @@ def main() -> None:
                 )
                 peaks.setdefault(verb, []).append(float(done.stdout.split()[-1]))
                 print(
-                    f"{depth * SIDE**2 / 1e9:.2f} GB, {verb}: peak {peaks[verb][-1]:.0f} MiB, {time.perf_counter() - start:.0f} s",
+                    f"{depth * SIDE**2 / 1e9:.2f} GB, {verb}: peak {peaks[verb][-1]:.0f} MiB, "
+                    f"{time.perf_counter() - start:.0f} s",
                     flush=True,
                 )
         finally:

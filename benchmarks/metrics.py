@@ -1,11 +1,13 @@
-"""Time and memory of adapted Rand error and variation of information, ours and scikit-image's: one process, alternating, one thread.
+"""Time and memory of adapted Rand error and VOI beside scikit-image: alternating, one thread.
 
     python benchmarks/metrics.py [--shape 100 1000 1000] [--rounds 3] [--noise 0]
 
-Labels are cells (Voronoi, with membranes of label 0); the prediction is shifted, some cells are merged, some split. ``--noise`` gives a share
-of the predicted voxels a random label, which breaks the runs. scikit-image is called as its documentation shows (one call a score), and once
-more with one contingency table for both. Ours is `evenslice.labels`, with the matching of objects beside. Prints seconds, ratios (theirs /
-ours), the largest difference of the scores, and the peak of memory allocated beside the labels (tracemalloc, in a run of its own).
+Labels are cells (Voronoi, with membranes of label 0); the prediction is shifted, some cells are
+merged, some split. ``--noise`` gives a share of the predicted voxels a random label, which breaks
+the runs. scikit-image is called as its documentation shows (one call per score), and once more with
+one contingency table for both. Ours is `evenslice.labels`, with the matching of objects beside.
+Prints seconds, ratios (theirs / ours), the largest difference of the scores, and the peak of memory
+allocated beside the labels (tracemalloc, in a run of its own).
 """
 
 import argparse
@@ -26,7 +28,7 @@ CELL = (20, 80, 80)
 
 
 def cells(shape, seed):
-    """Voronoi cells of a jittered grid (z, y, x), uint32 from 1; 0 where two cells are about equally near."""
+    """Voronoi cells of a jittered grid (z, y, x), uint32 from 1; 0 between two cells."""
     rng = np.random.default_rng(seed)
     grid = tuple(-(-n // c) + 2 for n, c in zip(shape, CELL, strict=True))
     seeds = rng.uniform(0.05, 0.95, (*grid, 3)).astype(np.float32)
@@ -52,7 +54,7 @@ def cells(shape, seed):
 
 
 def predicted(truth, noise, seed):
-    """The truth shifted by (0, 2, 3), every tenth cell merged with the next, every seventh split in the middle of the volume."""
+    """Shift by (0, 2, 3), merge every tenth cell with the next, split every seventh in half."""
     labels = np.roll(truth, (2, 3), (1, 2))
     labels[(labels % 10 == 0) & (labels > 0)] += 1
     half = labels[:, :, labels.shape[2] // 2 :]
@@ -77,7 +79,7 @@ def ours(prediction, truth):
 
 
 def two_calls(prediction, truth):
-    """scikit-image, one call a score."""
+    """scikit-image, one call per score."""
     error = adapted_rand_error(truth, prediction)[0]
     return error, *variation_of_information(truth, prediction, ignore_labels=(0,))
 
@@ -91,7 +93,7 @@ def one_table(prediction, truth):
 
 WAYS = {
     "evenslice": ours,
-    "scikit-image, one call a score": two_calls,
+    "scikit-image, one call per score": two_calls,
     "scikit-image, one table": one_table,
 }
 
@@ -122,8 +124,10 @@ def main() -> None:
         ratios = [theirs / mine for theirs, mine in zip(took, times["evenslice"], strict=True)]
         difference = max(abs(a - b) for a, b in zip(found[name], found["evenslice"], strict=True))
         print(
-            f"{name:32s} {statistics.median(took):7.2f} s   / ours {statistics.median(ratios):6.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f})   peak {peaks[name]:8.1f} MiB   differs by {difference:.1e}"
+            f"{name:32s} {statistics.median(took):7.2f} s   / ours "
+            f"{statistics.median(ratios):6.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f})   peak {peaks[name]:8.1f} MiB   differs by "
+            f"{difference:.1e}"
         )
     print("adapted Rand error {:.4f}, VOI split {:.4f}, merge {:.4f}".format(*found["evenslice"]))
 

@@ -1,10 +1,11 @@
-"""Which architecture stands on which encoder: builds, runs, trains and reloads every pair, and writes the table.
+"""Which architecture takes which encoder: builds, runs, trains and reloads every pair.
 
     python benchmarks/models.py [--doc docs/models.md] [--only NAME] [--arch NAME]
 
-Weights are drawn; nothing is downloaded. Each pair is built for S = 1, 3, 5 and 9, run on windows of 50 x 70 to 320 x 192
-pixels, through a training step, and to a model file and back (`tests/model/pairs.py`). The cell says what height and width
-are padded to: multiples of a number, or one size only. Takes about an hour on one core; `--only` measures one encoder.
+Weights are random; nothing is downloaded. Each pair is built for S = 1, 3, 5 and 9, run on windows
+of 50 x 70 to 320 x 192 pixels, through a training step, and to a model file and back
+(`tests/model/pairs.py`). The cell says what height and width are padded to: multiples of a number,
+or one size only. Takes about an hour on one core; `--only` measures one encoder.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""Time to verdict on a volume of 40 MB and on one of 100 GB, made on the fly: same network, one process, alternating.
+"""Time to verdict on volumes of 40 MB and of 100 GB, made on the fly: same network, alternating.
 
     python benchmarks/scale.py [--rounds 3]
 
-Prints windows, seconds and the ratio of times (100 GB / 40 MB; 1 means that the volume's size does not matter).
+Prints windows, seconds and the ratio of times (100 GB / 40 MB; 1 means that the volume's size does
+not matter).
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""Throughput of `segment`, disk to disk, beside the bare network and beside MONAI's sliding window; one process, alternating.
+"""Throughput of `segment`, disk to disk, beside the bare network and MONAI; alternating.
 
     python benchmarks/segment.py [--rounds 3] [--slices 24] [--large 3] [--threads N]
 
-U-Net on ResNet-18 (four stages), three slices. Slices are 1024 x 1024 (the VNC volume of ../shared where it is there, else noise),
-repeated in z; tiles are measured on slices of 4096 x 4096 with 2 GB of memory. Ratios above 1 are in favour of evenslice.
+U-Net on ResNet-18 (four stages), three slices. Slices are 1024 x 1024 (the VNC volume of ../shared
+where it is there, else noise), repeated in z; tiles are measured on slices of 4096 x 4096 with 2 GB
+of memory. Ratios above 1 are in favour of evenslice.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def bare(model, precision: str, batch_of: list[np.ndarray]) -> None:
 
 
 def monai(model, window: np.ndarray, precision: str | None) -> np.ndarray:
-    """Predict one slice by MONAI's sliding window: None is its default, else in our precision and layout."""
+    """Predict one slice by MONAI's sliding window: in its defaults, or our precision and layout."""
     from monai.inferers import sliding_window_inference
 
     x = torch.from_numpy(window)
@@ -111,14 +112,17 @@ def whole_slices(model, volume: np.ndarray, rounds: int, folder: Path) -> None:
         print(f"  {name:14s} {value:6.2f} Mvoxel/s")
     for precision in ("fp32", "bf16"):
         print(
-            f"whole slices, disk to disk / bare network, {precision}: {speed[f'segment {precision}'] / speed[f'bare {precision}']:.2f}"
+            f"whole slices, disk to disk / bare network, {precision}: "
+            f"{speed[f'segment {precision}'] / speed[f'bare {precision}']:.2f}"
         )
     for precision in ("fp32", "bf16"):
         print(
-            f"segment / MONAI in the same precision and layout, {precision}: {speed[f'segment {precision}'] / speed[f'monai {precision}']:.2f}"
+            f"segment / MONAI in the same precision and layout, {precision}: "
+            f"{speed[f'segment {precision}'] / speed[f'monai {precision}']:.2f}"
         )
     print(
-        f"segment / MONAI, default against default: {speed['segment bf16'] / speed['monai default']:.2f}"
+        "segment / MONAI, default against default: "
+        f"{speed['segment bf16'] / speed['monai default']:.2f}"
     )
 
 
@@ -132,7 +136,8 @@ def differences(model, volume: np.ndarray, folder: Path) -> None:
     ours = open_volume(folder / "t.zarr").slice_at(1)
     theirs = monai(model, window, None)[0, 0]
     print(
-        f"largest difference to a whole slice: evenslice in tiles of 512 {np.abs(ours - whole).max():.1e}, MONAI {np.abs(theirs - whole).max():.1e}"
+        "largest difference to a whole slice: evenslice in tiles of 512 "
+        f"{np.abs(ours - whole).max():.1e}, MONAI {np.abs(theirs - whole).max():.1e}"
     )
 
 
@@ -156,8 +161,10 @@ def tiles(folder: Path, count: int, precision: str) -> None:
     alone = timed(lambda: bare(model, precision, parts)) * count
     computed = sum(part[0, 0].size for part in parts)
     print(
-        f"tiles of {done.plan.cut.tile[0]} with a halo of {done.plan.cut.halo} ({1 - 4096**2 / computed:.0%} of what is computed is halo), "
-        f"{precision}, peak {peak:.2f} GiB: disk to disk / bare network over the same tiles {alone / took:.2f}",
+        f"tiles of {done.plan.cut.tile[0]} with a halo of {done.plan.cut.halo} "
+        f"({1 - 4096**2 / computed:.0%} of what is computed is halo), "
+        f"{precision}, peak {peak:.2f} GiB: disk to disk / bare network over the same tiles "
+        f"{alone / took:.2f}",
         flush=True,
     )
 

@@ -1,11 +1,12 @@
-"""What becomes of the stem: the table of families, the refusals, and what other libraries do with S channels.
+"""Stems: the table of networks, the refusals, and what other libraries do with S channels.
 
     python benchmarks/stems.py [--weights FILE] [--doc docs/stems.md] [--only NAME]
 
-Without options: norm per slot, mirror pairs of the norms, grey gain (answer of the stem to S identical slices over that
-to the grey photograph; 1 is right) and reversal response (relative change of the network's output when the slots are
-reversed), for ResNet-18 with S = 3, 5, 7, 9. The weights are drawn and moved, or read from FILE (a state dict of timm's
-resnet18). ``--doc`` measures every family with S = 5 instead, calls what is refused, and writes both into the page.
+Without options: norm per slot, mirror pairs of the norms, grey gain (answer of the stem to S
+identical slices over that to the grey photograph; 1 is right) and reversal response (relative
+change of the network's output when the slots are reversed), for ResNet-18 with S = 3, 5, 7, 9. The
+weights are random and then changed, or read from FILE (a state dict of timm's resnet18). ``--doc``
+measures every family with S = 5 instead, provokes every refusal, and writes both into the page.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def by_smp(network, slices):
 
 
 def by_volume_segmantics(network, slices):
-    """As in its release 0.4, written again: three slices untouched, else the mean of R, G and B, without 1/S."""
+    """As in release 0.4: three slices untouched, else the mean of R, G and B, without 1/S."""
     weight = network.conv1.weight.detach()
     return with_stem(
         network, weight if slices == 3 else weight.mean(1, keepdim=True).expand(-1, slices, -1, -1)
@@ -92,7 +93,7 @@ def compare(weights, families):
         families.move(rgb, 96)
     else:
         load_encoder(rgb, load_state_dict(weights), str(weights))
-    print(f"ResNet-18, {'weights drawn and moved' if weights is None else weights.name}")
+    print(f"ResNet-18, {'random weights' if weights is None else weights.name}")
     for slices in (3, 5, 7, 9):
         print(f"\nS = {slices}")
         for name, way in WAYS.items():
@@ -104,8 +105,10 @@ def compare(weights, families):
                 for j in range(1, half + 1)
             ]
             print(
-                f"  {name:18s} norms {' '.join(f'{n:5.2f}' for n in norms)} | pairs {' '.join(f'{p:+.3f}' for p in pairs)}"
-                f" | grey gain {grey_gain(network, rgb):.2f} | reversal {reversal_response(network, slices):.1e}"
+                f"  {name:18s} norms {' '.join(f'{n:5.2f}' for n in norms)} | pairs "
+                f"{' '.join(f'{p:+.3f}' for p in pairs)}"
+                f" | grey gain {grey_gain(network, rgb):.2f} | reversal "
+                f"{reversal_response(network, slices):.1e}"
             )
 
 
@@ -115,7 +118,7 @@ def head_of(family):
 
 
 def family_row(family, families):
-    """Measure one family: the stems in words, and how far the output moves when it should not."""
+    """Measure one network: its stems, and how much the output changes when it should not."""
     network = families.move(family.build(), family.side, fit=family.fit)
     stems = find_stems(network, 3, families.noise(3, family.side, torch.float32))
     uniform = families.with_stem(network, family, DEPTH)
@@ -165,7 +168,8 @@ def write_doc(page, families, only):
 
 def rows_head():
     return [
-        "| library | network | stems: where, what | order, float32 | order, float64 | grey, float32 | result |",
+        "| library | network | stems: where, what | order, float32 | order, float64 | grey, "
+        "float32 | result |",
         "|---|---|---|---|---|---|---|",
     ]
 

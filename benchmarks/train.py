@@ -1,11 +1,13 @@
-"""Speed of a training step, volumes read from disk, beside a plain torch loop over tensors that lie in memory; one process, alternating.
+"""Speed of a training step from disk beside a plain torch loop on tensors in memory; alternating.
 
     python benchmarks/train.py [--rounds 5] [--steps 6] [--precision fp32|bf16] [--threads 1]
 
-U-Net on ResNet-18, three slices, 4 x 256 x 256, AdamW and one-cycle, cross-entropy plus Dice: the same in both. Ours is the Lightning loop of
-`evenslice train`, with its log, its patches cut and augmented from a uint8 TIFF or OME-Zarr (the VNC volume of ../shared where it is there, else
-noise, 20 x 1024 x 1024). `held`: read into memory first, as `train` does if it fits; `lazy`: every patch from the file. A ratio is the speed of ours
-over that of the plain loop right before it, by the wall clock and by the processor time of the whole process, which other programs disturb less.
+U-Net on ResNet-18, three slices, 4 x 256 x 256, AdamW and one-cycle, cross-entropy plus Dice: the
+same in both. Ours is the Lightning loop of `evenslice train`, with its log, its patches cut and
+augmented from a uint8 TIFF or OME-Zarr (the VNC volume of ../shared where it is there, else noise,
+20 x 1024 x 1024). `held`: read into memory first, as `train` does if it fits; `lazy`: every patch
+from the file. A ratio is the speed of ours over that of the plain loop right before it, by the wall
+clock and by the processor time of the whole process, which other programs disturb less.
 """
 
 import argparse
@@ -149,7 +151,8 @@ def main() -> None:
             for one in drawn
         ]
         print(
-            f"{DEVICE.type}, {given.threads} threads, {given.precision}, {given.rounds} rounds of {given.steps} steps"
+            f"{DEVICE.type}, {given.threads} threads, {given.precision}, {given.rounds} rounds of "
+            f"{given.steps} steps"
         )
         ratios: dict[str, list[Times]] = {}
         seconds = []
@@ -163,7 +166,8 @@ def main() -> None:
         for name, found in ratios.items():
             wall, cpu = (statistics.median(values) for values in zip(*found, strict=True))
             print(
-                f"  {name:20s} ours / plain loop: {wall:.3f} by the clock, {cpu:.3f} by processor time",
+                f"  {name:20s} ours / plain loop: {wall:.3f} by the clock, {cpu:.3f} by processor "
+                "time",
                 flush=True,
             )
     finally:

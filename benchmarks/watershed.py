@@ -1,9 +1,10 @@
-"""How far a watershed by boxes is from that of the whole volume, in bits of variation of information, for several boxes and halos.
+"""How far a watershed by blocks is from that of the whole volume, in bits of VOI.
 
     python benchmarks/watershed.py
 
-On a phantom, and on ISBI 2012 where ../shared is there. Boundary probabilities are the true membranes, blurred, with noise; seeds are the
-same for all. Truth 0, the membranes, is left out of the scores.
+On a phantom, and on ISBI 2012 where ../shared is there. Boundary probabilities are the true
+membranes, blurred, with noise; seeds are the same for all. Ground-truth label 0, the membranes, is
+left out of the scores.
 """
 
 from pathlib import Path
@@ -47,7 +48,8 @@ def measure(name: str, membranes: np.ndarray, neurons: np.ndarray) -> None:
     seeds, _ = label_box(mask, everything, boundary.shape)
     whole = flooded(boundary, seeds, boundary.shape, (0, 0, 0))
     print(
-        f"{name}: ARE of the whole {evaluate(whole, neurons, as_='instances').partition.adapted_rand_error:.4f}"
+        f"{name}: ARE of the whole "
+        f"{evaluate(whole, neurons, as_='instances').partition.adapted_rand_error:.4f}"
     )
     for block in ((10, 128, 128), (16, 256, 256)):
         for halo in HALOS:
@@ -55,7 +57,8 @@ def measure(name: str, membranes: np.ndarray, neurons: np.ndarray) -> None:
             apart = evaluate(found, whole, as_="instances", ignore=None).partition
             error = evaluate(found, neurons, as_="instances").partition.adapted_rand_error
             print(
-                f"  boxes {block}, halo {halo}: VOI to the whole {apart.voi_split + apart.voi_merge:.4f} bits, ARE {error:.4f}",
+                f"  boxes {block}, halo {halo}: VOI to the whole "
+                f"{apart.voi_split + apart.voi_merge:.4f} bits, ARE {error:.4f}",
                 flush=True,
             )
 

@@ -1,4 +1,4 @@
-"""Write the reference of the command line from the commands themselves; mkdocs calls it as a hook while it builds the site.
+"""Write the command-line reference from the commands; mkdocs calls it as a hook.
 
 python docs/cli_reference.py     # prints it
 """
@@ -20,14 +20,14 @@ KINDS = {
 }
 HEAD = """# The command line
 
-Exit code 0: done, whatever was found; 1: a check that was asked for failed (`--fail-above`, `--verify`); 2: bad input or usage, in one
-line on stderr, and nothing half-written is left; 130: interrupted. This page is generated from the commands themselves, and
-`evenslice VERB --help` shows the same.
+Exit code 0: done, whatever the verdict; 1: a requested check failed (`--fail-above`, `--verify`);
+2: bad input or usage, with one line on stderr and no incomplete output; 130: interrupted;
+143: SIGTERM. This page is generated from the commands; `evenslice VERB --help` shows the same.
 """
 
 
 def reference() -> str:
-    """Return the page: a section for each command, with a table of its arguments and one of its options."""
+    """Return the page: a section for each command, with its arguments and options."""
     group: Any = typer.main.get_command(app)
     context = Context(group, info_name="evenslice")
     return HEAD + "".join(section(command, context) for command in group.commands.values())
@@ -74,7 +74,7 @@ def row(parameter: Any, context: Context) -> str:
 
 
 def values(parameter: Any, context: Context) -> str:
-    """Return what an option takes: its choices, its own word, or the kind of value."""
+    """Return what an option takes: its choices, its metavar, or the kind of value."""
     words = str(parameter.get_help_record(context)[0]).split(maxsplit=1)[1]
     kind = words.strip("<>")
     return KINDS.get(kind) or ", ".join(f"`{word}`" for word in kind.split("|"))

@@ -1,4 +1,4 @@
-"""Make the picture of the plug-in: an audit of the demo's phantom in the window of napari. Needs a screen, or xvfb-run.
+"""Make the picture of the plug-in: an audit of the demo's phantom in napari. Needs a screen.
 
 evenslice demo evenslice-demo && python docs/napari_picture.py evenslice-demo docs/napari.png
 """

@@ -1,4 +1,4 @@
-"""Make the README's picture: one window of the demo's phantom as both models see it.
+"""Make the README's picture: a window of the demo's phantom, and its importance to both models.
 
 evenslice demo evenslice-demo && python docs/picture.py evenslice-demo docs/picture.png
 """

@@ -161,7 +161,7 @@ def pooled(study: StudyRecord) -> str:
         "verdict",
         "p (Holm)",
         "cells",
-        "data sets",
+        "datasets",
     )
     said = f"Mean over cells with {confidence(study.confidence)} interval; symmetric: within"
     return f"{said} ±{short(study.margin)}.\n\n{table(head, lines)}"
@@ -179,7 +179,7 @@ def comparisons(study: StudyRecord) -> str:
         "margin",
         "p equivalence (Holm)",
         "pairs",
-        "data sets",
+        "datasets",
         "verdict",
     )
     lines = [
@@ -200,7 +200,7 @@ def comparisons(study: StudyRecord) -> str:
 
 
 def accuracy(study: StudyRecord) -> str:
-    """Write the Dice and IoU of every seed, a line per network, data set and treatment."""
+    """Write the Dice and IoU of every seed, a line per network, dataset and treatment."""
     lines = []
     for group in study.groups:
         for dataset in unique(cell.dataset for cell in group.cells):
@@ -209,7 +209,7 @@ def accuracy(study: StudyRecord) -> str:
                 dice = ", ".join(fixed(cell.dice) for cell in own) or DASH
                 iou = ", ".join(fixed(cell.iou) for cell in own) or DASH
                 lines.append((group.title, dataset, treatment, dice, iou))
-    head = ("network", "data set", "treatment", "Dice", "IoU")
+    head = ("network", "dataset", "treatment", "Dice", "IoU")
     return f"One number per seed.\n\n{table(head, lines)}"
 
 
@@ -232,7 +232,7 @@ def cells(study: StudyRecord) -> str:
     head = (
         "network",
         "treatment",
-        "data set",
+        "dataset",
         "seed",
         "Dice",
         "shares after",

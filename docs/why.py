@@ -32,7 +32,7 @@ def picture(columns: int, rows: int = 1) -> tuple[plt.Figure, np.ndarray]:
 
 
 def window_figure(window: np.ndarray, out: Path) -> None:
-    """Draw three slices, and the colour picture that the network believes to see."""
+    """Draw three slices, and the colour image that they make for the network."""
     figure, axes = picture(4)
     low, high = window.min(), window.max()
     for slot, axis in enumerate(axes[:3]):

@@ -1,10 +1,11 @@
-"""Audit somebody's model in continuous integration: the build fails if the model leans.
+"""Audit a model in continuous integration: the build fails if the model is asymmetric.
 
     MODEL=model.safetensors VOLUME=raw.tif pytest examples/audit_in_ci.py
 
-MODEL is a file (.safetensors, .pt2, .onnx) or package.module:callable; MEAN and STD are what it was normalised with, in raw intensities.
-Without MODEL a small network with an even stem is audited on a phantom. The same in one line of a shell, with exit code 1:
-evenslice audit MODEL VOLUME --fail-above 0.05
+MODEL is a file (.safetensors, .onnx) or package.module:callable; MEAN and STD are what it was
+normalised with, in raw intensities. Without MODEL a small network with a uniform stem is audited on
+a phantom. The same in a shell, with exit code 1:
+    evenslice audit MODEL VOLUME --fail-above 0.05
 """
 
 import os
@@ -24,9 +25,9 @@ def volume():
     return os.environ.get("VOLUME") or phantom((18, 96, 96)).raw
 
 
-def test_the_model_looks_at_both_sides_alike(volume):
+def test_the_model_is_symmetric(volume):
     model = os.environ.get("MODEL") or build_model(weights="none", encoder_depth=3, init="green")
-    facts = (
+    normalisation = (
         {"mean": number("MEAN"), "std": number("STD")}
         if "MODEL" in os.environ
         else {"mean": [128], "std": [40]}
@@ -37,15 +38,15 @@ def test_the_model_looks_at_both_sides_alike(volume):
         tile=int(os.environ.get("TILE", "48")),
         margin=0.05,
         methods=["gradient"],
-        **facts,
+        **normalisation,
     )
     assert found.methods["gradient"].index is not None
 
 
-def test_a_model_that_leans_is_caught(volume):
-    leaning = build_model(weights="none", encoder_depth=3, init="green")
-    leaning.module.encoder.model.conv1.weight.data[:, 0] *= (
+def test_an_asymmetric_model_fails(volume):
+    asymmetric = build_model(weights="none", encoder_depth=3, init="green")
+    asymmetric.module.encoder.model.conv1.weight.data[:, 0] *= (
         3  # the previous slice counts three times
     )
     with pytest.raises(AssertionError, match="evenslice fix"):
-        assert_symmetric(leaning, volume, tile=48, methods=["gradient"], mean=[128], std=[40])
+        assert_symmetric(asymmetric, volume, tile=48, methods=["gradient"], mean=[128], std=[40])

@@ -1,10 +1,11 @@
-"""Segment a volume on a Dask cluster: here a real one on this machine, with workers in processes of their own.
+"""Segment a volume on a Dask cluster: here one on this machine, with two worker processes.
 
     pip install "evenslice[dask]"
     python examples/cluster.py MODEL VOLUME OUT.zarr [--workers 2]
 
-On a batch system put a dask_jobqueue.SLURMCluster(...) in the place of LocalCluster, or start `dask scheduler` and `dask worker`
-yourself and give the address: evenslice segment MODEL VOLUME OUT --scheduler tcp://HOST:8786
+On a batch system replace LocalCluster by dask_jobqueue.SLURMCluster(...), or start `dask scheduler`
+and `dask worker` yourself and give the address: evenslice segment MODEL VOLUME OUT --scheduler
+tcp://HOST:8786
 """
 
 import argparse

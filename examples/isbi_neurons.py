@@ -1,9 +1,9 @@
-"""Neurons of the ISBI 2012 volume: learn membranes, segment, flood what they enclose, compare with the truth.
+"""Neurons of ISBI 2012: train on membranes, segment, watershed, compare with ground truth.
 
     python examples/isbi_neurons.py FOLDER [--weights imagenet] [--encoder-depth 5] [--steps 200]
 
-FOLDER holds raw.tif, membranes.tif (1 = membrane) and neurons.tif (0 = membrane), 30 slices each. Slices 0 to 22 are learnt from,
-24 to 29 are held out. Prints a table in Markdown.
+FOLDER holds raw.tif, membranes.tif (1 = membrane) and neurons.tif (0 = membrane), 30 slices each.
+Slices 0 to 22 are trained on, 24 to 29 are held out. Prints a table in Markdown.
 """
 
 import argparse
@@ -29,17 +29,17 @@ def main() -> None:
     raw, neurons = given.folder / "raw.tif", given.folder / "neurons.tif"
     with tempfile.TemporaryDirectory() as work:
         model, out = Path(work, "model.safetensors"), Path(work, "neurons.zarr")
-        recipe = TrainOptions(
+        options = TrainOptions(
             weights=given.weights,
             encoder_depth=given.encoder_depth,
             steps=given.steps,
             validation=HELD_OUT,
             seed=given.seed,
         )
-        learnt = train(raw, given.folder / "membranes.tif", model, recipe)
+        trained = train(raw, given.folder / "membranes.tif", model, options)
         done = segment(model, raw, out, instances="watershed", voxel_nm=(50, 4, 4))
         print(
-            f"membranes, held-out slices: Dice {learnt.scores.dice:.3f}; {done.objects} objects\n"
+            f"membranes, held-out slices: Dice {trained.scores.dice:.3f}; {done.objects} objects\n"
         )
         print("| slices | ARE | VOI split | VOI merge | F1 at IoU 0.5 |")
         print("|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""Audit a model on a volume and look at the maps in napari.
+"""Audit a model on a volume and show the maps in napari.
 
     python examples/napari_audit.py MODEL VOLUME [--windows 12] [--tile 256] [--headless]
 

@@ -1,6 +1,6 @@
-"""Patch your own timm model for slices, prove that it is even, train it a little as you always do.
+"""Patch your own timm model for slices, train it a little, and check that it is symmetric.
 
-python examples/patch_timm.py [--encoder resnet18] [--slices 5] [--steps 20] [--pretrained: fetch weights]
+python examples/patch_timm.py [--encoder resnet18] [--slices 5] [--steps 20] [--pretrained]
 """
 
 import argparse
@@ -14,7 +14,7 @@ from evenslice.data.phantom import phantom
 
 
 class Segmenter(Module):
-    """Any network of your own: here one that says for each coarse pixel whether there is membrane."""
+    """Any network of your own: here a coarse membrane segmentation."""
 
     def __init__(self, encoder: str, pretrained: bool) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ def main() -> None:
     made = phantom((given.slices, 96, 96))
     raw = torch.from_numpy(made.raw).float()[None]
     window = (raw - raw.mean()) / raw.std()  # one mean and one std for all slots
-    truth = torch.from_numpy(made.membranes[given.slices // 2]).float()[None, None]
+    target = torch.from_numpy(made.membranes[given.slices // 2]).float()[None, None]
     optimiser = torch.optim.AdamW(network.parameters())
     for _ in range(given.steps):
-        loss = functional.binary_cross_entropy_with_logits(network(window), truth)
+        loss = functional.binary_cross_entropy_with_logits(network(window), target)
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -58,7 +58,7 @@ def main() -> None:
             window
         ).abs().max()
     print(
-        f"loss {loss.item():.3f}; the answer changes by {change:.1e} when the slices are reversed"
+        f"loss {loss.item():.3f}; the output changes by {change:.1e} when the slices are reversed"
     )
 
 

@@ -1,8 +1,9 @@
-"""Train on one stack, audit what was learnt, segment another, score it: the main job from Python.
+"""Train on one stack, audit the model, segment another stack, score it.
 
     python examples/train_and_segment.py OUT [--steps 200] [--weights bundled]
 
-Makes its own stacks (phantoms with truth); put yours in their place. Writes the model, the audit and the segmentation into OUT.
+Makes its own stacks (phantoms with ground truth); put yours in their place. Writes the model, the
+audit and the segmentation into OUT.
 """
 
 import argparse
@@ -15,14 +16,14 @@ from evenslice.options import TrainOptions
 
 
 def stack(folder: Path, name: str, shape: tuple[int, int, int], seed: int) -> tuple[Path, Path]:
-    made, raw, truth = (
+    made, raw, labels = (
         phantom(shape, seed),
         folder / f"{name}.tif",
         folder / f"{name}-membranes.tif",
     )
     save_volume(raw, made.raw, made.voxel_nm)
-    save_volume(truth, made.membranes, made.voxel_nm)
-    return raw, truth
+    save_volume(labels, made.membranes, made.voxel_nm)
+    return raw, labels
 
 
 def main() -> None:
@@ -38,9 +39,9 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     shape = (30, given.size, given.size)
     raw, membranes = stack(given.out, "first", shape, seed=0)
-    other, truth = stack(given.out, "second", shape, seed=1)
+    other, other_membranes = stack(given.out, "second", shape, seed=1)
 
-    recipe = TrainOptions(
+    options = TrainOptions(
         weights=given.weights,
         encoder_depth=3,
         init="green",
@@ -49,10 +50,10 @@ def main() -> None:
         lr=5e-4,
         batch=2,
     )
-    trained = train(raw, membranes, given.out / "model.safetensors", recipe)
+    trained = train(raw, membranes, given.out / "model.safetensors", options)
     found = audit(trained.model, other, methods=["gradient"], windows=12, tile=given.size // 2)
     segment(given.out / "model.safetensors", other, given.out / "second.zarr")
-    scores = evaluate(given.out / "second.zarr", truth)
+    scores = evaluate(given.out / "second.zarr", other_membranes)
 
     (given.out / "audit.json").write_text(json.dumps(found.to_dict(), indent=2))
     print(f"validation slices: Dice {trained.scores.dice:.3f}")

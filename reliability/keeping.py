@@ -1,4 +1,4 @@
-"""Keeping what a measurement found: one JSON file each in `reliability/figures`, with the command and the versions."""
+"""Results of measurements in `reliability/figures`, one JSON file each."""
 
 import datetime
 import json
@@ -15,17 +15,18 @@ PACKAGES = ("evenslice", "torch", "numpy", "scipy", "zarr")
 
 
 def kept(name: str) -> dict[str, Any]:
-    """Return what was found before."""
+    """Return an earlier result."""
     found: dict[str, Any] = json.loads((FIGURES / f"{name}.json").read_text())
     return found
 
 
 def keep(name: str, found: dict[str, Any]) -> None:
-    """Write `figures/NAME.json`: what was found, how, when and with what."""
+    """Write `figures/NAME.json`: the result, the command, the day and the versions."""
     made = {
         "command": shlex.join(["python", f"reliability/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}",
         "versions": {package: version(package) for package in PACKAGES},
     }
     FIGURES.mkdir(exist_ok=True)

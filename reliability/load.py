@@ -1,4 +1,4 @@
-"""Four processes at once: on one output they share the work or refuse, and what comes out is what one process makes.
+"""Four processes at once: they share the work or refuse; the result is that of one process.
 
     python reliability/load.py
 
@@ -38,7 +38,7 @@ AUDIT = [
 
 
 def together(folder: Path, commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
-    """Run commands of evenslice at once; return exit codes and what they said on stderr."""
+    """Run commands of evenslice at once; return exit codes and stderr."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     running = [
         subprocess.Popen(
@@ -51,8 +51,8 @@ def together(folder: Path, commands: Sequence[Sequence[str]]) -> list[tuple[int,
         )
         for words in commands
     ]
-    told = [process.communicate()[1] for process in running]
-    return [(process.returncode, text) for process, text in zip(running, told, strict=True)]
+    errors = [process.communicate()[1] for process in running]
+    return [(process.returncode, text) for process, text in zip(running, errors, strict=True)]
 
 
 def arrays(store: Path) -> list[np.ndarray]:
@@ -62,13 +62,13 @@ def arrays(store: Path) -> list[np.ndarray]:
     return [one.read((slice(None),) * 3) for one in (labels, chances)]
 
 
-def alike(one: Path, other: Path) -> bool:
-    """Whether two stores hold the same."""
+def equal(one: Path, other: Path) -> bool:
+    """Whether two stores are equal."""
     return all(np.array_equal(a, b) for a, b in zip(arrays(one), arrays(other), strict=True))
 
 
 def rows(file: Path) -> list[dict[str, str]]:
-    """Read the rows of a study without what a clock says."""
+    """Read the rows of a study without their times."""
     with file.open() as stream:
         found = [
             {key: value for key, value in row.items() if key != "seconds"}
@@ -87,20 +87,20 @@ def shards(folder: Path) -> dict[str, object]:
     ended = together(folder, parts)
     return {
         "codes": [code for code, _ in ended],
-        "equal": alike(folder / "one.zarr", folder / "four.zarr"),
+        "equal": equal(folder / "one.zarr", folder / "four.zarr"),
     }
 
 
 def same_output(folder: Path) -> dict[str, object]:
-    """Four runs that all want one output: one may have it, the others must say so in a line."""
+    """Four runs of one output: one writes it, the others fail with one line."""
     ended = together(folder, [[*SEGMENT, "wanted.zarr", "--instances", "components"]] * PROCESSES)
     refused = [text for code, text in ended if code == 2]
     lines = all(
         len([line for line in text.splitlines() if "error:" in line]) == 1 for text in refused
     )
     codes = sorted(code for code, _ in ended)
-    equal = alike(folder / "one.zarr", folder / "wanted.zarr")
-    return {"codes": codes, "equal": equal and lines and codes == [0, 2, 2, 2]}
+    same = equal(folder / "one.zarr", folder / "wanted.zarr")
+    return {"codes": codes, "equal": same and lines and codes == [0, 2, 2, 2]}
 
 
 def studies(folder: Path) -> dict[str, object]:
@@ -112,7 +112,7 @@ def studies(folder: Path) -> dict[str, object]:
 
 
 def audits(folder: Path) -> dict[str, object]:
-    """Four audits beside each other."""
+    """Four audits at once."""
     together(folder, [[*AUDIT, "--out", "audit-one"]])
     ended = together(folder, [[*AUDIT, "--out", f"audit-{n}"] for n in range(PROCESSES)])
     found = [

@@ -1,11 +1,12 @@
-"""Would the tests notice if the code were wrong? The mutation score of three files: reliability/figures/mutants.json.
+"""Mutation score of three files: how many small errors the tests notice.
 
     python reliability/mutants.py [--only stem] [--keep FOLDER]
 
-mutmut (dependency group ``reliability``) makes one small change at a time in a copy of the tree (an operator, a number, an argument
-left out, a word of a message) and runs the tests that call the changed function. A mutant is killed when a test fails or takes many times as long. One that
-no test calls counts as not killed. Survivors are listed with the reason given in survivors.toml, or as unexplained.
-About fifteen minutes on one core. Deterministic apart from ``seconds``.
+mutmut (dependency group ``reliability``) makes one small change at a time in a copy of the tree (an
+operator, a number, an argument left out, a word of a message) and runs the tests that call the
+changed function. A mutant is killed when a test fails or takes many times as long. One that no test
+calls counts as not killed. Survivors are listed with the reason given in survivors.toml, or as
+unexplained. About fifteen minutes on one core. Deterministic apart from ``seconds``.
 """
 
 import argparse
@@ -26,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 COPIED = ("src", "tests", "pyproject.toml", "README.md")
 SOURCE = "src/evenslice"
-# The tests that serve as judges, file by file: they call every function of it and take well under two seconds each.
+# The tests of each file: they call every function of it and take under two seconds each.
 STEM = [
     f"test_stem.py::test_{name}"
     for name in (
@@ -42,7 +43,7 @@ STEM += [
     "test_stem_find.py::test_a_weight_that_two_layers_share_stays_shared",
 ]
 SHOWN = ("a_notebook_shows_all_text_as_text", "figures_are_shown_without_a_screen_or_pyplot")
-JUDGES = {
+TESTS = {
     f"{SOURCE}/model/stem/adapt.py": [f"tests/model/{name}" for name in STEM],
     f"{SOURCE}/evidence/shares.py": ["tests/evidence/test_shares.py"],
     f"{SOURCE}/labels/metrics.py": [
@@ -65,7 +66,7 @@ def copy_tree(folder: Path) -> None:
 
 
 def write_settings(folder: Path, file: str, tests: list[str]) -> None:
-    """Add the settings of mutmut to the copy of pyproject.toml, and take the workers of xdist out of it."""
+    """Add the settings of mutmut to the copy of pyproject.toml, without xdist."""
     path = folder / "pyproject.toml"
     arguments = ["-p", "no:cacheprovider", "-p", "no:xdist"]
     settings = {
@@ -132,8 +133,8 @@ def function_of(mutant: str) -> str:
 
 
 def examine(folder: Path, file: str, reasons: dict[tuple[str, str, str], str]) -> dict[str, object]:
-    """Make and judge the mutants of one file; return its figures."""
-    tests = JUDGES[file]
+    """Make and test the mutants of one file; return its figures."""
+    tests = TESTS[file]
     copy_tree(folder)
     write_settings(folder, file, tests)
     started = time.perf_counter()
@@ -171,18 +172,18 @@ def main() -> None:
     )
     parser.add_argument(
         "--only",
-        choices=[Path(file).stem for file in JUDGES],
+        choices=[Path(file).stem for file in TESTS],
         help="one file; figures are not written",
     )
     parser.add_argument(
-        "--keep", type=Path, help="a new folder to work in, kept for a look at the mutants"
+        "--keep", type=Path, help="a new folder to work in, kept to inspect the mutants"
     )
     given = parser.parse_args()
     table = tomllib.loads((HERE / "survivors.toml").read_text(encoding="utf-8"))["survivor"]
     reasons = {
         (entry["file"], entry["function"], entry["change"].strip()): entry["why"] for entry in table
     }
-    files = [file for file in JUDGES if given.only in (None, Path(file).stem)]
+    files = [file for file in TESTS if given.only in (None, Path(file).stem)]
     figures: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for file in files:
@@ -193,11 +194,13 @@ def main() -> None:
     for file, row in figures.items():
         numbers = [row[key] for key in ("mutants", "killed", "timed_out", "survived", "no_tests")]
         print(
-            f"{file:40} {numbers[0]:7} {numbers[1]:6} {numbers[2]:9} {numbers[3]:8} {numbers[4]:8} {row['score_percent']:4} %"
+            f"{file:40} {numbers[0]:7} {numbers[1]:6} {numbers[2]:9} {numbers[3]:8} {numbers[4]:8} "
+            f"{row['score_percent']:4} %"
         )
         for survivor in row["survivors"]:
             print(
-                f"  {survivor['status']} in {survivor['function']}: {survivor['why'] or 'UNEXPLAINED'}"
+                f"  {survivor['status']} in {survivor['function']}: "
+                f"{survivor['why'] or 'UNEXPLAINED'}"
             )
             print("    " + str(survivor["change"]).replace("\n", "\n    "))
     for file, function, change in reasons:

@@ -1,4 +1,4 @@
-"""How much rounding changes shares and probabilities: an audit (float32) beside plain torch in float64, float32 and bfloat16.
+"""How much rounding changes shares and probabilities: an audit beside plain torch.
 
 python reliability/rounding.py
 """

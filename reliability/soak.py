@@ -1,11 +1,12 @@
-"""Long runs of `segment` and `study`: whether memory, handles or threads grow, and whether every piece is done.
+"""Long runs of `segment` and `study`: whether memory, open files or threads grow.
 
     python reliability/soak.py segment [--tiles 60000]
     python reliability/soak.py study [--cells 200]
 
-Each run is one process. Memory (resident), open handles and threads are read twice a second; the first half of the work is left out
-as warming up: what a reader keeps of its input (64 MiB at most) is full by then. Growth is the slope of a straight line through the rest.
-Early and late are the medians of the first and the last third of the rest.
+Each run is one process. Memory (resident), open handles and threads are read twice a second; the
+first half of the work is left out as warming up: what a reader keeps of its input (64 MiB at most)
+is full by then. Growth is the slope of a straight line through the rest. Early and late are the
+medians of the first and the last third of the rest.
 """
 
 import argparse
@@ -56,13 +57,13 @@ seed = {seeds}
 
 
 class Watch:
-    """Reads what this process holds, with how much of the work is done."""
+    """Samples memory, open files and threads of this process."""
 
     def __init__(self, stage: str) -> None:
         self.stage, self.done, self.total, self.rows = stage, 0, 0, []
         self._began = time.perf_counter()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Step]:
@@ -83,7 +84,7 @@ class Watch:
         self._stop.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         page = os.sysconf("SC_PAGE_SIZE") / 2**20
         while not self._stop.wait(0.5):
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
@@ -94,7 +95,7 @@ class Watch:
                 self.rows.append((time.perf_counter() - self._began, resident, handles, threads))
 
     def found(self, part: float) -> dict[str, float | int]:
-        """Say how memory, handles and threads went after warming up; growth of memory in MB over this part of the work."""
+        """Return memory, open files and threads after warming up; growth over ``part``."""
         rows = np.array(self.rows[int(WARM * len(self.rows)) :], float)
         third = max(1, len(rows) // 3)
         medians = [np.median(part, axis=0) for part in (rows[:third], rows[-third:])]
@@ -126,7 +127,7 @@ def made(depth: int, side: int) -> np.ndarray:
 
 
 def soak_segment(folder: Path, tiles: int) -> dict[str, object]:
-    """Segment a volume in at least so many tiles, and compare three of its slices with runs of these alone."""
+    """Segment noise in ``tiles`` tiles, and compare three slices with runs of one slice."""
     model = build_model(weights="none", encoder_depth=3, seed=0)
     model.module.eval()
     save_model(

@@ -1,9 +1,10 @@
-"""The default tests with the lowest and with the newest versions of what evenslice depends on, each in an environment of its own.
+"""The default tests with the lowest and with the newest versions of all dependencies.
 
     python reliability/versions.py lowest|newest [--python 3.11]
 
-The lowest versions are those of ``pyproject.toml`` for everything that it names, with the optional groups and what the tests need.
-Warnings are no errors there: old versions warn of each other. Needs uv, 8 GB of disk and half an hour each.
+The lowest versions are those of ``pyproject.toml`` for everything that it names, with the optional
+groups and what the tests need. Warnings are not errors there: old versions warn of each other.
+Needs uv, 8 GB of disk and half an hour each.
 """
 
 import argparse
@@ -23,7 +24,6 @@ SHOWN = (
     "torch",
     "timm",
     "segmentation-models-pytorch",
-    "captum",
     "pytorch-lightning",
     "numpy",
     "scipy",
@@ -76,7 +76,7 @@ def installed(uv: str, folder: Path, which: str, python: str) -> tuple[Path, dic
 
 
 def tested(interpreter: Path, folder: Path) -> dict[str, object]:
-    """Run the default tests; documents and the plug-in are left out (they need the newest versions and a screen)."""
+    """Run the default tests, except those of the docs (newest versions) and napari (a screen)."""
     report = folder / "report.xml"
     command = [
         str(interpreter),
@@ -120,9 +120,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         interpreter, versions = installed(uv, Path(name) / "env", options.which, options.python)
         found = tested(interpreter, Path(name))
-        asked = [str(interpreter), "-c", "import platform; print(platform.python_version())"]
+        command = [str(interpreter), "-c", "import platform; print(platform.python_version())"]
         found["python"] = subprocess.run(
-            asked, check=True, capture_output=True, text=True
+            command, check=True, capture_output=True, text=True
         ).stdout.strip()
     print({key: value for key, value in found.items() if key != "failures"})
     keep(f"versions-{options.which}", {"installed": versions} | found)

@@ -1,11 +1,11 @@
-"""The code blocks of the pages, and how they are run in small.
+"""The code blocks of the pages, and how they are run on small inputs.
 
-A block is executed unless the line above it says ``<!-- not run: REASON -->``. What makes it quick: every training takes two steps of
-one patch of 32 x 32 with random or bundled weights on three stages, every audit looks at six windows of 48 x 48 by gradients
-unless the page asks for less, pretrained weights are random ones, and ``--force`` is added, so that a page may show one name twice.
-What a command prints is not compared. A study is read and planned, not run, which takes a minute and more: see
-``tests/verbs/test_study.py`` and ``tests/test_cli_study.py``. Of ``make``, ``pip``, ``pytest``, ``napari`` and ``python FILE`` only the words are checked: targets,
-extras and files must exist; scripts have tests and examples of their own.
+A block is executed unless the line above it says ``<!-- not run: REASON -->``. To be fast, every
+training takes two steps of one patch of 32 x 32 with random or bundled weights on three stages,
+every audit six windows of 48 x 48 by gradients, pretrained weights are random, and ``--force`` is
+added, so that a page may show one name twice. What a command prints is not compared. A study is
+planned, not run. Of ``make``, ``pip``, ``pytest``, ``napari`` and ``python FILE`` only the targets,
+extras and files are checked to exist.
 """
 
 import os

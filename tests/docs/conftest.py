@@ -19,13 +19,21 @@ SHAPE = (15, 96, 96)
 RAW = ("raw.tif", "other.tif", "second.tif", "raw.zarr", "other.zarr", "raw.h5", "other.h5")
 TRUTH = ("membranes.tif", "labels.tif", "truth.tif", "second_labels.tif", "truth.zarr")
 MODELS = ("model.safetensors",)
-SMALL = {"steps": 2, "batch": 1, "crop": 32, "looks": 1, "encoder_depth": 3, "precision": "fp32"}
+SMALL = {
+    "steps": 2,
+    "batch": 1,
+    "crop": 32,
+    "validation_runs": 1,
+    "encoder_depth": 3,
+    "precision": "fp32",
+}
 NETWORKS = """
 from torch import nn
 
 
 def make():
-    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 1, 1))
+    layers = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 1, 1)
+    return nn.Sequential(*layers)
 """
 
 

@@ -1,4 +1,4 @@
-"""The site: it is built without a warning, asks nobody for anything, and its reference of the command line is complete."""
+"""The site builds without a warning, loads nothing from elsewhere, and lists every option."""
 
 import importlib.util
 import re
@@ -47,7 +47,10 @@ def test_the_reference_names_every_command_and_every_option():
                 parameter.opts[-1] if parameter.param_type_name == "option" else parameter.metavar
             )
             assert f"| `{word}` |" in part, (name, word)
-    assert "| `--margin` | number | Mirror pairs within this count as even. | `0.05` |" in text
+    assert (
+        "| `--margin` | number | Mirror pairs within +-margin count as symmetric. | `0.05` |"
+        in text
+    )
     assert all(row.count("|") in (4, 5) for row in text.splitlines() if row.startswith("|"))
 
 
