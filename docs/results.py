@@ -34,8 +34,8 @@ study files.
 
 How to read it: a **cell** is one training. The **mirror index** is 0 for a network that uses the
 previous and the next slice alike, above 0 where the later slice counts more. A treatment is
-compared cell by cell with the control that shares all else; differences are pooled with the data
-set as a block, intervals are t intervals from the spread within the blocks, p values are adjusted
+compared cell by cell with the control that shares all else; differences are pooled with the dataset
+as a block, intervals are t intervals from the spread within the blocks, p values are adjusted
 by Holm's method over the treatments, and "equivalent" means two one-sided tests against a stated
 margin, never a large p value. Rows of single cells describe; no conclusion rests on one of them."""
 
