@@ -109,7 +109,7 @@ def test_all_voxels_of_the_training_slices_are_found_however_they_are_read(label
         assert len(set(map(tuple, voxels.tolist()))) == len(voxels)
 
 
-def test_several_sources_are_told_apart(labels):
+def test_locations_name_their_source(labels):
     found = find_class_locations([labelled(labels), labelled(labels[:, :5], (2,))], 0)
     for kind, voxels in enumerate(found.voxels, 1):
         both = [{tuple(at[1:]) for at in voxels.tolist() if at[0] == n} for n in (0, 1)]

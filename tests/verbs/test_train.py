@@ -104,6 +104,7 @@ MANY = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, grey, labels, monkeypatch):
     monkeypatch.setattr(fit, "SHORTEST_INTERVAL", 2)
     np.save(tmp_path / "raw.npy", grey)
