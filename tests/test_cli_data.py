@@ -108,7 +108,7 @@ def test_fetch_as_json(capsys, shelf):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("data fetch snemy", "the data set 'snemy' is unknown, expected one of SNEMI3D"),
+        ("data fetch snemy", "the dataset 'snemy' is unknown, expected one of SNEMI3D"),
         ("data fetch snemi --from none.zip", "--from is none.zip, which is no file"),
         (
             "data fetch snemi --from ftp://x/y.zip",

@@ -45,7 +45,7 @@ def test_a_dry_run_resolves_every_cell_and_runs_none(tmp_path, capfd):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_that_does_not_resolve_is_told(tmp_path, capfd):
+def test_a_network_that_does_not_resolve_is_an_error(tmp_path, capfd):
     (tmp_path / "s.toml").write_text(
         'name = "x"\n[[grid]]\ndataset = "phantom"\nweights = "none"\nencoder = "resnet19"\n'
     )

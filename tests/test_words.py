@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORDS = r"""
 _told\b|\btold=|\bis_told\b|\btold_of\b|\blet_go\b|their_prints_aside|\bleft_behind\b|held_if_free
 \bWishes\b|\bSight\b|\bsights\b|\blikeness\b|\bstirred\b|\bsettled\b|\bcomplaint_of\b|\bcomplain\b
-\bScene\b|\bQuestion\b|\bcli_ending\b|\babroad\b|\bname_file\b|\btake_away\b|\borders_of\b
+\bScene\b|(?<!Icon\.)\bQuestion\b|\bcli_ending\b|\babroad\b|\bname_file\b|\btake_away\b|\borders_of\b
 gone on with|go(es)? on with a killed|made even|even for life|can be believed|do not believe this
 families of evidence|measured anew|whoever finishes|controls of the instrument|spoke, abstained
 \bone a slot|\bone a step|\ba row a step|\bone a cell|leaned to|files from strangers

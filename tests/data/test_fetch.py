@@ -1,4 +1,4 @@
-"""Public data sets end to end, from small archives of exactly the public layouts."""
+"""Public datasets end to end, from small archives of exactly the public layouts."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""The facts of the public data sets: complete, consistent, and found by any spelling."""
+"""The facts of the public datasets: complete, consistent, and found by any spelling."""
 
 import dataclasses
 import subprocess

@@ -116,7 +116,7 @@ def study(
         "cells": len(rows) + pending,
         "done": len(rows),
         "failed": len(rows) - len(good),
-        "settings": {"data sets": ", ".join(datasets), "audit": "gradient; margin 0.05"},
+        "settings": {"datasets": ", ".join(datasets), "audit": "gradient; margin 0.05"},
         "command": "evenslice study studies/small.toml --out small",
         "versions": {"evenslice": "0.1.0", "torch": "2.9.0"},
         "rows": rows,

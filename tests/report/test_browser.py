@@ -209,7 +209,7 @@ def choose(browser, label, letters):
     [
         ({"Treatment": "green"}, lambda row: row["treatment"] == "green"),
         ({"Network": "unet m"}, lambda row: row["network"] == NETWORKS[1]),
-        ({"Data set": "V", "Seed": "1"}, lambda row: row["dataset"] == "VNC" and row["seed"] == 1),
+        ({"Dataset": "V", "Seed": "1"}, lambda row: row["dataset"] == "VNC" and row["seed"] == 1),
         ({"Target": "f"}, lambda row: row["target"] == "foreground"),
         ({"Verdict after": "fail"}, lambda row: row["failure"]),
         (
@@ -278,5 +278,5 @@ def test_tab_goes_from_the_skip_link_to_every_filter(browser, study_file):
         browser.press("Tab")
         reached.append(browser.ask(focused))
     assert reached[0] == "Skip to the results"
-    filters = ["Network", "Treatment", "Data set", "Target", "Seed", "Verdict after"]
+    filters = ["Network", "Treatment", "Dataset", "Target", "Seed", "Verdict after"]
     assert reached[-8:] == [*filters, "Words in the row", "Show all"]

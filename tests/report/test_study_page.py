@@ -137,14 +137,7 @@ def test_failures_have_their_reasons(page):
 
 def test_the_method_the_settings_and_the_command(page):
     text = Reader(page).text
-    for part in (
-        "data set as a block",
-        "Holm",
-        "two one-sided tests",
-        "0.01 Dice",
-        "±0.05",
-        "95 %",
-    ):
+    for part in ("dataset as a block", "Holm", "two one-sided tests", "0.01 Dice", "±0.05", "95 %"):
         assert part in text
     assert COMMAND in text and "gradient; margin 0.05" in text
     assert "torch 2.9.0" in text and "arXiv 2505.14105" in text

@@ -104,7 +104,7 @@ def test_weights_and_data_lie_beside_the_file(tmp_path):
         (LEAST + "tile = 3", r"grid.0: tile is 3, expected 16 or more"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_key(tmp_path, text, message):
+def test_an_error_names_its_key(tmp_path, text, message):
     with pytest.raises(BadInputError, match=message):
         planned(tmp_path, text)
 
@@ -116,7 +116,7 @@ def test_what_is_wrong_is_told_with_its_key(tmp_path, text, message):
             LEAST.replace("phantom", "snemi"),
             r"snemi is not complete .*evenslice data fetch 'SNEMI3D' --to",
         ),
-        (LEAST.replace("phantom", "nothing"), r"the data set 'nothing' is unknown"),
+        (LEAST.replace("phantom", "nothing"), r"the dataset 'nothing' is unknown"),
         (
             LEAST.replace("phantom", "a") + "[datasets.a]\nraw='r.tif'\nlabels='l.tif'",
             r"a is not complete \(.*r.tif does not exist",

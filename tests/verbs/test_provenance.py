@@ -204,7 +204,7 @@ def test_the_pages_show_the_hashes(place, capsys):
     check(json.loads((place / "a.json").read_text())["provenance"], place, volume="raw.tif")
 
 
-def test_what_lies_in_memory_is_told_apart(grey, make_model):
+def test_arrays_in_memory_are_recorded_apart(grey, make_model):
     made = provenance_of(0, model=make_model(), volume=grey, labels=None)["inputs"]
     assert set(made) == {"model", "volume"}
     assert made["volume"]["sha256"] is None and len(made["volume"]["voxels"]) == 16

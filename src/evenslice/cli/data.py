@@ -15,7 +15,7 @@ data_app = typer.Typer(
 
 @data_app.command(name="list")
 def list_(json: Json = None, force: Force = False, traceback: Traceback = False) -> None:
-    """List the data sets, their terms, and which of them are there."""
+    """List the datasets, their terms, and which of them are there."""
     from evenslice.data.registry import DATASETS, default_folder
     from evenslice.report.tables import print_datasets
 
@@ -41,7 +41,7 @@ def fetch(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of the data set; if not given, one in $EVENSLICE_DATA or ./data.",
+            help="Folder of the dataset; if not given, one in $EVENSLICE_DATA or ./data.",
         ),
     ] = None,
     from_: Annotated[
@@ -54,7 +54,7 @@ def fetch(
     force: Force = False,
     traceback: Traceback = False,
 ) -> None:
-    """Fetch a data set, unpack it and verify that it is as described."""
+    """Fetch a dataset, unpack it and verify that it is as described."""
     from evenslice.data.fetch import fetch as run
     from evenslice.progress import bar
     from evenslice.report.tables import print_fetched

@@ -115,12 +115,3 @@ def write_text(path: Path, text: str, force: bool = False) -> None:
 
     with written_beside(path, force) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def is_told(target: str | None, **known: Any) -> bool:
-    """Whether a JSON file holds these values already."""
-    try:
-        found = {} if target is None else jsonlib.loads(Path(target).read_text())
-    except (OSError, ValueError):
-        return False
-    return bool(known) and all(found.get(key) == value for key, value in known.items())

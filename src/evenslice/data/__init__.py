@@ -1,1 +1,1 @@
-"""Where data comes from: public data sets and a phantom of our own."""
+"""Where data comes from: public datasets and a phantom of our own."""

@@ -196,7 +196,7 @@ def unpack(
 
 
 def _entries(archive: Path, most: int, stack: ExitStack) -> list[_Entry]:
-    """List the files of an archive; stop where they are more than fits the data set."""
+    """List the files of an archive; stop where they are more than fits the dataset."""
     found, total = [], 0
     for entry in (_of_zip if zipfile.is_zipfile(archive) else _of_tar)(archive, stack):
         path = entry.path.replace("\\", "/").removeprefix("./")

@@ -1,4 +1,4 @@
-"""Bring a public data set into its folder: download, unpack, convert, verify, put in place."""
+"""Bring a public dataset into its folder: download, unpack, convert, verify, put in place."""
 
 import json
 import math
@@ -31,12 +31,12 @@ SPARE = 1000 * MB  # for what an archive holds beside the volumes
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """Where the files of a data set came from, as written beside them.
+    """Where the files of a dataset came from, as written beside them.
 
     Attributes
     ----------
     dataset
-        Name of the data set.
+        Name of the dataset.
     url
         Address or file name of the archive.
     bytes, sha256
@@ -71,7 +71,7 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class FetchedDataset:
-    """A data set in its folder, its layout verified.
+    """A dataset in its folder, its layout verified.
 
     Attributes
     ----------
@@ -118,12 +118,12 @@ def fetch(
     force: bool = False,
     progress: Progress = silent,
 ) -> FetchedDataset:
-    """Bring a public data set into its folder, or verify it if it is there.
+    """Bring a public dataset into its folder, or verify it if it is there.
 
     Parameters
     ----------
     name
-        Of the data set.
+        Of the dataset.
     to
         Its folder; its own within ``default_folder()`` if None.
     source
@@ -136,7 +136,7 @@ def fetch(
     Raises
     ------
     BadInputError
-        If there is no such data set, it cannot be downloaded or unpacked, its files are not as
+        If there is no such dataset, it cannot be downloaded or unpacked, its files are not as
         described, or files are in the way.
     """
     known = dataset(name)
@@ -168,7 +168,7 @@ def fetch(
 
 
 def verify_layout(known: Dataset, folder: Path) -> tuple[str, ...]:
-    """Open every volume of a data set and return what is not as published.
+    """Open every volume of a dataset and return what is not as published.
 
     Raises
     ------
@@ -235,7 +235,7 @@ def _check_free(folder: Path, files: Sequence[str], force: bool) -> None:
     there = [path for path in dict.fromkeys(files) if (folder / path).exists()]
     if there and not force:
         raise BadInputError(
-            f"{folder} holds {', '.join(there)}, expected none of the files of the data set; "
+            f"{folder} holds {', '.join(there)}, expected none of the files of the dataset; "
             "choose another folder with --to, or add --force to replace them"
         )
 

@@ -1,4 +1,4 @@
-"""Public data sets by name: where they are, what they hold, how they are split, on what terms."""
+"""Public datasets by name: where they are, what they hold, how they are split, on what terms."""
 
 import os
 import re
@@ -40,7 +40,7 @@ class Conversion:
     Attributes
     ----------
     source, target
-        Paths below the folder of the data set.
+        Paths below the folder of the dataset.
     kind
         ``grey``: the same voxels. ``dark``: labels, 1 where the source is dark. ``rarer``: labels,
         1 for the rarer of dark and bright.
@@ -53,7 +53,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A public data set.
+    """A public dataset.
 
     Attributes
     ----------
@@ -209,7 +209,7 @@ LUCCHI = Dataset(
     doi="10.48550/arXiv.1812.06024",
     size="about 211 MiB",
     notes=(
-        "The data set of Lucchi et al. with its labels drawn anew; described at "
+        "The dataset of Lucchi et al. with its labels drawn anew; described at "
         "https://sites.google.com/view/connectomics/."
     ),
     aliases=("lucchi", "lucchipp", "lucchiplusplus", "epfl"),
@@ -334,7 +334,7 @@ DATASETS = (SNEMI3D, LUCCHI, GF_PA66, ISBI_2012, VNC, VNC_MITOCHONDRIA)
 
 
 def dataset(name: str) -> Dataset:
-    """Return a data set by name; case, spaces and punctuation do not matter.
+    """Return a dataset by name; case, spaces and punctuation do not matter.
 
     Raises
     ------
@@ -348,7 +348,7 @@ def dataset(name: str) -> Dataset:
     close = dict.fromkeys(known[key].name for key in get_close_matches(_bare(name), known, n=3))
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     names = ", ".join(one.name for one in DATASETS)
-    raise BadInputError(f"the data set {name!r} is unknown, expected one of {names}{hint}")
+    raise BadInputError(f"the dataset {name!r} is unknown, expected one of {names}{hint}")
 
 
 def _bare(name: str) -> str:
@@ -356,5 +356,5 @@ def _bare(name: str) -> str:
 
 
 def default_folder() -> Path:
-    """Return the folder of all data sets: $EVENSLICE_DATA, or ``data`` in the current one."""
+    """Return the folder of all datasets: $EVENSLICE_DATA, or ``data`` in the current one."""
     return Path(os.environ.get(VARIABLE) or "data")

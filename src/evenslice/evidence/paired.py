@@ -68,7 +68,7 @@ def blocked_mean(values: Sequence[float], blocks: Sequence[str]) -> Mean:
     variance within blocks, pooled over the B blocks (Cochran and Cox, Experimental Designs, 1957,
     chapter 4), and N - B degrees of freedom. What is concluded holds for these blocks; nothing is
     said of others. With one cell per block there is no error, and no interval. Values and blocks,
-    for example data sets, are given per cell.
+    for example datasets, are given per cell.
     """
     numbers: Floats = np.asarray(values, np.float64)
     names, member = np.unique(np.asarray(blocks), return_inverse=True)

@@ -163,7 +163,7 @@ def _draw_pooled(axis: "Axes", found: PooledIndex, place: float, colour: str) ->
 
 
 def _draw_dice(axis: "Axes", cells: Sequence[Cell], place: int, datasets: Sequence[str]) -> None:
-    """Draw Dice of every cell, a line and a marker per data set."""
+    """Draw Dice of every cell, a line and a marker per dataset."""
     for cell in cells:
         if cell.dice is not None:
             number = datasets.index(cell.dataset)
@@ -225,7 +225,7 @@ def steps_figure(study: StudyRecord, quantity: str = "mirror_index") -> "Figure"
     Returns
     -------
     Figure
-        A panel per network and data set, on one scale.
+        A panel per network and dataset, on one scale.
 
     Raises
     ------
@@ -270,7 +270,7 @@ def steps_figure(study: StudyRecord, quantity: str = "mirror_index") -> "Figure"
 
 
 def _panels(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
-    """Return the curves by network, data set and target."""
+    """Return the curves by network, dataset and target."""
     several = len({curve.target for curve in curves}) > 1
     panels: dict[str, list[Curve]] = {}
     for curve in curves:

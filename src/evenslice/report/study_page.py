@@ -21,7 +21,7 @@ FILES = ("study.css",), ("study_table.js",)
 FILTERS = {
     "Network": "network",
     "Treatment": "treatment",
-    "Data set": "dataset",
+    "Dataset": "dataset",
     "Target": "target",
     "Seed": "seed",
 }

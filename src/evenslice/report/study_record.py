@@ -216,7 +216,7 @@ class StudyRecord(_Model):
 
     @property
     def datasets(self) -> list[str]:
-        """The data sets of the finished cells."""
+        """The datasets of the finished cells."""
         return unique(cell.dataset for cell in self.finished)
 
     @property

@@ -17,7 +17,7 @@ SHAPE = (40, 128, 128)
 
 @dataclass(frozen=True)
 class Data:
-    """Where the volumes of a data set lie, and what of them is scored.
+    """Where the volumes of a dataset lie, and what of them is scored.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Data:
     test_raw, test_labels
         A volume of its own that is scored instead, or None.
     target, ignore_label
-        What the labels mean, where the data set says so.
+        What the labels mean, where the dataset says so.
     """
 
     raw: str
@@ -99,7 +99,7 @@ def data_of(plan: Plan, name: str, out: Path) -> Data:
 
 
 def folder_of(plan: Plan, name: str) -> Path:
-    """Return the folder that holds a public data set."""
+    """Return the folder that holds a public dataset."""
     parent = default_folder() if plan.table.data is None else Path(plan.path(plan.table.data))
     return parent / dataset(name).folder
 
@@ -145,7 +145,7 @@ def make_data(data: Data) -> None:
 
 
 def advice(plan: Plan, name: str) -> str:
-    """Say how to get a data set."""
+    """Say how to get a dataset."""
     if name in plan.table.datasets:
         return f"correct the paths of datasets.{name}"
     return (

@@ -30,7 +30,7 @@ OWN = (
     "ignore_label",
     "keep",
     "patience",
-)  # what a study or its data sets decide
+)  # what a study or its datasets decide
 MOST_CELLS = 10_000
 MOST_NAMED = 8
 Positive = Annotated[int, Field(ge=1)]
@@ -38,7 +38,7 @@ Part = Annotated[float, Field(gt=0, lt=1)]
 
 
 class DatasetTable(Table):
-    """A data set of the user's own.
+    """A dataset of the user's own.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class Cell:
     options
         How the network is built and trained.
     dataset
-        Name of the data set.
+        Name of the dataset.
     audit
         How it is audited.
     varied
@@ -257,7 +257,7 @@ def _cell(table: StudyTable, values: JsonObject, path: Path, number: int) -> Cel
     for key in OWN:
         if key in values or key in table.train:
             raise BadInputError(
-                f"{where}.{key} is given, expected none: the data set says what is scored, and the "
+                f"{where}.{key} is given, expected none: the dataset says what is scored, and the "
                 "last state is kept; take it out"
             )
     chosen: JsonObject = {"precision": table.precision} | table.train | values
