@@ -21,18 +21,14 @@ from evenslice.model.stem.slots import norms_per_slot
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Made-up ResNet-18 weights without layer3 and layer4, as a file of each kind."""
-    torch.manual_seed(5)
+    draw = torch.Generator().manual_seed(5)
     state = {
-        k: torch.randn_like(v) * 0.1 if v.is_floating_point() else v
-        for k, v in timm.create_model("resnet18").state_dict().items()
+        key: torch.randn(value.shape, generator=draw) * 0.1 if value.is_floating_point() else value
+        for key, value in timm.create_model("resnet18").state_dict().items()
+        if not key.startswith(("layer3", "layer4", "fc"))
     }
-    state = {k: v for k, v in state.items() if not k.startswith(("layer3", "layer4", "fc"))}
     folder = tmp_path_factory.mktemp("weights")
-    save_file(
-        {k: v.half() if v.is_floating_point() else v for k, v in state.items()},
-        folder / "w.safetensors",
-        {"timm": "resnet18"},
-    )
+    save_file(state, folder / "w.safetensors", {"timm": "resnet18"})
     torch.save({"state_dict": state}, folder / "w.pth")
     return folder, state
 
@@ -64,29 +60,25 @@ def test_networks_give_logits_of_the_window_s_size(arch, encoder, depth):
     assert stem.slots == 5 and max(norms) - min(norms) < 1e-6
 
 
-def test_weights_load_from_files_of_both_kinds(weights):
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_weights_load_from_files_of_both_kinds(weights, name):
     folder, state = weights
-    for name in ("w.safetensors", "w.pth"):
-        model = build_model(weights=folder / name, encoder_depth=3, init="rgb")
-        loaded = model.module.encoder.model.state_dict()
-        for key, tensor in loaded.items():
-            assert torch.allclose(tensor.float(), state[key].float(), atol=2e-4, rtol=1e-3), key
+    model = build_model(weights=folder / name, encoder_depth=3, init="rgb")
+    for key, tensor in model.module.encoder.model.state_dict().items():
+        assert torch.equal(tensor, state[key]), key
 
 
-def test_too_deep_an_encoder_names_what_is_missing(weights):
-    with pytest.raises(
-        BadInputError, match=r"lack .* \(layer3.0.*layer4.0.*fewer stages with --encoder-depth"
-    ):
-        build_model(weights=weights[0] / "w.safetensors")
-
-
-def test_weights_of_another_encoder_are_refused(weights):
-    with pytest.raises(BadInputError, match="name the encoder they were made for"):
-        build_model(encoder="resnet50", weights=weights[0] / "w.safetensors", encoder_depth=3)
-    with pytest.raises(BadInputError, match="name the encoder they were made for"):
-        build_model(
-            encoder="mobilenetv2_100", weights=weights[0] / "w.safetensors", encoder_depth=3
-        )
+@pytest.mark.parametrize(
+    ("encoder", "depth", "words"),
+    [
+        ("resnet18", None, r"lack .* \(layer3.0.*layer4.0.*fewer stages with --encoder-depth"),
+        ("resnet50", 3, "name the encoder they were made for"),
+        ("mobilenetv2_100", 3, "name the encoder they were made for"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights, encoder, depth, words):
+    with pytest.raises(BadInputError, match=words):
+        build_model("unet", encoder, weights=weights[0] / "w.safetensors", encoder_depth=depth)
 
 
 def test_facts_of_the_file_are_applied_and_recorded(tmp_path):
@@ -105,16 +97,18 @@ def test_flattened_names_of_feature_networks_are_found(tmp_path):
 
 
 def test_the_seed_decides_and_leaves_the_world_alone():
+    options = {"weights": "none", "encoder_depth": 2, "init": "random"}
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
     one, two, other = (
-        build_model(weights="none", encoder_depth=3, init="random", seed=s).module.state_dict()
-        for s in (1, 1, 2)
+        build_model("unet", "test_resnet", **options, seed=seed).module.state_dict()
+        for seed in (1, 1, 2)
     )
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(one[k], two[k]) for k in one)
-    assert not torch.equal(one["encoder.model.conv1.weight"], other["encoder.model.conv1.weight"])
+    stem = next(key for key, tensor in one.items() if tensor.ndim == 4)
+    assert not torch.equal(one[stem], other[stem])
 
 
 class Evil:
@@ -122,68 +116,46 @@ class Evil:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "cannot be read"),
-        (b"not weights at all", "cannot be read"),
-        (pickle.dumps(Evil()), "cannot be read"),
-    ],
-)
+@pytest.mark.parametrize("content", [b"", b"not weights at all", pickle.dumps(Evil())])
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, content, message):
+def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadInputError, match=message):
+    with pytest.raises(BadInputError, match="cannot be read"):
         build_model(weights=tmp_path / name, encoder_depth=3)
     assert "executed" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "words"),
     [
         ({"arch": "vnet"}, "architecture 'vnet' is unknown, expected one of unet, "),
         ({"encoder": "resnet19"}, "encoder 'resnet19' is unknown, .* did you mean resnet"),
         ({"encoder": "smp:resnet19"}, "encoder 'smp:resnet19' is unknown"),
-        (
-            {"arch": "dpt", "encoder": "resnet18"},
-            "dpt cannot be built on the encoder 'resnet18', expected a vision transformer",
-        ),
-        (
-            {"encoder": "test_vit"},
-            "unet cannot be built on the encoder 'test_vit' .*; use dpt with it, or",
-        ),
+        ({"arch": "dpt"}, "dpt .* on the encoder 'resnet18', expected a vision transformer"),
+        ({"encoder": "test_vit"}, "unet .* on the encoder 'test_vit' .*; use dpt with it, or"),
         (
             {"arch": "unetplusplus", "encoder": "smp:mit_b0"},
-            "unetplusplus cannot be built .*; use unet, fpn, segformer or upernet with it",
+            "unetplusplus .*; use unet, fpn, segformer or upernet with it",
         ),
-        (
-            {"encoder": "levit_128s"},
-            "unet cannot be built on the encoder 'levit_128s' .*; choose another encoder, such as",
-        ),
+        ({"encoder": "levit_128s"}, "encoder 'levit_128s' .*; choose another encoder, such as"),
         (
             {"arch": "fpn", "encoder": "test_convnext", "encoder_depth": 4},
             "fpn cannot be built on so few stages .* larger",
         ),
-        (
-            {"arch": "unetplusplus", "encoder_depth": 1},
-            "encoder depth 1 cannot be built, expected 2 to 5 for unetplusplus",
-        ),
+        ({"arch": "unetplusplus", "encoder_depth": 1}, "1 cannot .*, expected 2 to 5 for unetplus"),
+        ({"encoder_depth": 9}, "9 cannot .*, expected 1 to 5 for unet"),
         (
             {"weights": "nowhere.safetensors"},
             "nowhere.safetensors do not exist, expected a file, 'imagenet', 'bundled' or 'none'",
         ),
-        (
-            {"weights": "bundled", "encoder": "resnet34"},
-            "bundled weights are for the encoder resnet18",
-        ),
+        ({"weights": "bundled", "encoder": "resnet34"}, "bundled weights are for .* resnet18"),
         ({"slices": 4}, "4 slices were asked for, expected an odd number"),
         ({"classes": 0}, "number of classes is 0"),
-        ({"encoder_depth": 9}, "the encoder depth 9 cannot be built, expected 1 to 5 for unet"),
     ],
 )
-def test_what_cannot_be_built_is_said(options, message):
-    with pytest.raises(BadInputError, match=message):
-        build_model(**({"weights": "none"} | options))
+def test_what_cannot_be_built_is_refused(options, words):
+    with pytest.raises(BadInputError, match=words):
+        build_model(**({"encoder": "resnet18", "weights": "none"} | options))
 
 
 @pytest.mark.parametrize(
@@ -191,18 +163,16 @@ def test_what_cannot_be_built_is_said(options, message):
     [
         (arch, encoder, depth)
         for arch, encoder, depths in [
-            ("unet", "test_resnet", (1, 2, 3, 4, 5)),
-            ("unetplusplus", "test_resnet", (2, 3, 4, 5)),
-            ("fpn", "test_resnet", (3, 4, 5)),
-            ("deeplabv3plus", "test_resnet", (3, 4, 5)),
-            ("segformer", "test_resnet", (3, 4, 5)),
-            ("upernet", "test_resnet", (3, 4, 5)),
-            ("dpt", "test_vit", (1, 2, 3, 4)),
+            ("unet", "test_resnet", (1, 5)),
+            *((arch, "test_resnet", (3, 5)) for arch in ("fpn", "deeplabv3plus", "segformer")),
+            ("unetplusplus", "test_resnet", (2, 5)),
+            ("upernet", "test_resnet", (3, 5)),
+            ("dpt", "test_vit", (1, 4)),
         ]
         for depth in depths
     ],
 )
-def test_any_depth_answers_at_the_window_s_size(arch, encoder, depth):
+def test_the_least_and_largest_depth_answer_at_the_window_s_size(arch, encoder, depth):
     network = build_network(Spec(arch, encoder, depth), pretrained=False).eval()
     with torch.no_grad():
         assert network(torch.randn(1, 3, 64, 96)).shape == (1, 1, 64, 96)

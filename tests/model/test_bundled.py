@@ -9,13 +9,14 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 import evenslice
 
 FOLDER = Path(evenslice.__file__).parent / "model" / "bundled"
 WEIGHTS = FOLDER / "resnet18_conv1-layer2.safetensors"
-CARD = FOLDER / "CARD.md"
+CARD = (FOLDER / "CARD.md").read_text()
+PHOTOGRAPHS = "astronaut.png chelsea.png coffee.png rocket.jpg china.jpg flower.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,8 @@ def facts() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def encoder(state) -> nn.Module:
-    model = timm.create_model(
-        "resnet18", pretrained=False, features_only=True, out_indices=(0, 1, 2)
-    )
+def encoder(state):
+    model = timm.create_model("resnet18", features_only=True, out_indices=(0, 1, 2))
     model.load_state_dict(state, strict=True)
     return model.eval()
 
@@ -44,13 +43,8 @@ def photograph(facts) -> Tensor:
         torch.tensor([float(v) for v in facts[key].split(",")]).view(1, 3, 1, 1)
         for key in ("mean", "std")
     )
-    pixels = (
-        torch.from_numpy(skimage.data.astronaut()[:128, 160:288].copy())
-        .permute(2, 0, 1)[None]
-        .float()
-        / 255
-    )
-    return (pixels - mean) / std
+    pixels = torch.from_numpy(skimage.data.astronaut()[:128, 160:288].copy())
+    return (pixels.permute(2, 0, 1)[None] / 255 - mean) / std
 
 
 def test_loads_strictly_and_only_what_it_says(encoder, facts):
@@ -58,12 +52,8 @@ def test_loads_strictly_and_only_what_it_says(encoder, facts):
     assert facts["missing"] == "layer3, layer4, fc"
     assert [len(facts[key].split(",")) for key in ("mean", "std")] == [3, 3]
     assert "pretraining/pretrain.py" in facts["origin"]
-    assert {key.split(".")[0] for key in encoder.state_dict()} == {
-        "conv1",
-        "bn1",
-        "layer1",
-        "layer2",
-    }
+    parts = {key.split(".")[0] for key in encoder.state_dict()}
+    assert parts == {"conv1", "bn1", "layer1", "layer2"}
 
 
 def test_is_small_float16_and_finite(state):
@@ -76,26 +66,13 @@ def test_is_small_float16_and_finite(state):
             assert (value > 0).all(), f"{key}: a variance underflowed in float16"
 
 
-def test_card_states_the_stem_norms(state):
+def test_the_card_states_the_stem_norms_and_every_photograph(state):
     stated = re.search(
-        r"^Stem norms R / G / B: ([\d.]+) / ([\d.]+) / ([\d.]+)$", CARD.read_text(), re.MULTILINE
+        r"^Stem norms R / G / B: ([\d.]+) / ([\d.]+) / ([\d.]+)$", CARD, re.MULTILINE
     )
-    assert stated is not None
     measured = state["conv1.weight"].float().pow(2).sum((0, 2, 3)).sqrt().tolist()
     assert [float(value) for value in stated.groups()] == pytest.approx(measured, abs=1e-3)
-
-
-def test_card_names_every_photograph():
-    card = CARD.read_text()
-    for name in (
-        "astronaut.png",
-        "chelsea.png",
-        "coffee.png",
-        "rocket.jpg",
-        "china.jpg",
-        "flower.jpg",
-    ):
-        assert name in card
+    assert all(name in CARD for name in PHOTOGRAPHS.split())
 
 
 @torch.no_grad()

@@ -15,9 +15,8 @@ from evenslice.volume.normalisation import Normalisation
 
 @pytest.mark.parametrize(("slices", "tie"), [(3, "none"), (5, "mirror"), (1, "uniform")])
 def test_a_model_comes_back_as_it_was(tmp_path, move_weights, slices, tie):
-    model = build_model(
-        weights="none", encoder_depth=3, slices=slices, classes=3, tie=tie, init="random"
-    )
+    small = {"encoder": "test_resnet", "encoder_depth": 2, "weights": "none", "init": "random"}
+    model = build_model(**small, slices=slices, classes=3, tie=tie)
     move_weights(model.module)
     model = model.with_facts(
         normalisation=Normalisation((100.5,), (41.25,), "volume"),
@@ -26,12 +25,8 @@ def test_a_model_comes_back_as_it_was(tmp_path, move_weights, slices, tie):
     )
     save_model(tmp_path / "m.safetensors", model)
     back = load_model(tmp_path / "m.safetensors")
-    assert (back.spec, back.training, back.scores, back.stride) == (
-        model.spec,
-        model.training,
-        model.scores,
-        model.stride,
-    )
+    for name in ("spec", "training", "scores", "stride"):
+        assert getattr(back, name) == getattr(model, name)
     assert back.normalisation == Normalisation((100.5,), (41.25,), "file")
     assert not back.module.training
     assert not any("parametrizations" in key for key in back.module.state_dict())
@@ -46,11 +41,8 @@ def test_the_file_states_its_stem(tmp_path, make_model):
         about = json.loads(file.metadata()["evenslice"])
     assert about["schema"] == "evenslice.model/1"
     [stem] = about["stem"]["modules"]
-    assert (about["stem"]["init"], stem["module"], stem["kind"]) == (
-        "green",
-        "encoder.model.conv1",
-        "conv",
-    )
+    assert (about["stem"]["init"], stem["kind"]) == ("green", "conv")
+    assert stem["module"] == "encoder.model.conv1"
     assert max(stem["norms"]) - min(stem["norms"]) < 1e-6
 
 
@@ -70,41 +62,30 @@ def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path, make_model):
     assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"]
 
 
-def other_weights(path):
-    save_file({"a": torch.zeros(2)}, path)
-
-
-def newer(path):
-    save_file(
-        {"a": torch.zeros(2)}, path, {"evenslice": json.dumps({"schema": "evenslice.model/9"})}
-    )
-
-
-def not_json(path):
-    save_file({"a": torch.zeros(2)}, path, {"evenslice": "{"})
-
-
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("metadata", "words"),
     [
-        (lambda p: None, "does not exist, expected a model file"),
-        (lambda p: p.write_bytes(b""), "is not a model file"),
-        (lambda p: p.write_text("hello, I am text"), "is not a model file"),
-        (other_weights, "holds weights but no evenslice metadata"),
-        (newer, "has the schema 'evenslice.model/9', expected 'evenslice.model/1'"),
-        (not_json, "damaged metadata"),
+        (None, "holds weights but no evenslice metadata"),
+        (
+            '{"schema": "evenslice.model/9"}',
+            "schema 'evenslice.model/9', expected 'evenslice.model/1'",
+        ),
+        ("{", "damaged metadata"),
     ],
 )
-def test_other_files_are_refused(tmp_path, make, message):
-    make(tmp_path / "m.safetensors")
-    with pytest.raises(BadInputError, match=message):
-        load_model(tmp_path / "m.safetensors")
+def test_other_weights_are_refused(tmp_path, metadata, words):
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata and {"evenslice": metadata})
+    with pytest.raises(BadInputError, match=words):
+        load_model(path)
 
 
-def test_a_cut_file_is_refused(tmp_path, make_model):
+def test_a_missing_or_cut_file_is_refused(tmp_path, make_model):
     save_model(tmp_path / "m.safetensors", make_model())
     whole = (tmp_path / "m.safetensors").read_bytes()
-    for size in (4, 100, len(whole) // 2, len(whole) - 1):
+    with pytest.raises(BadInputError, match="does not exist, expected a model file"):
+        load_model(tmp_path / "none.safetensors")
+    for size in (0, 4, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut.safetensors").write_bytes(whole[:size])
         with pytest.raises(BadInputError, match="is not a model file"):
             load_model(tmp_path / "cut.safetensors")

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from exports import NETWORKS, as_onnx, as_pt2, far, image, network
+from networks import Twice
 from torch import nn
 
 pytest.importorskip("onnxruntime")
@@ -143,15 +144,6 @@ def test_operations_of_the_core_are_stems_too():
 
 def graph_of(module):
     return torch.export.export(module.eval(), (torch.zeros(1, 3, 32, 48),)).module()
-
-
-class Twice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 3, padding=1)
-
-    def forward(self, x):
-        return self.conv(self.conv(x).tanh())
 
 
 class Standardised(nn.Conv2d):

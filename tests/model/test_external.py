@@ -90,12 +90,8 @@ def module(tmp_path, monkeypatch):
 )
 def test_what_a_network_takes_and_answers_is_found(module, name, slices, classes, answers, stride):
     model, weights = load_callable(f"{module}:{name}")
-    assert (model.slices, model.spec.classes, model.spec.answers, model.stride) == (
-        slices,
-        classes,
-        answers,
-        stride,
-    )
+    found = model.slices, model.spec.classes, model.spec.answers, model.stride
+    assert found == (slices, classes, answers, stride)
     assert (weights, model.normalisation, model.size) == (None, None, None)
     with torch.no_grad():
         out = model.module(torch.randn(2, slices, 40, 48))

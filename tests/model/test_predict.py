@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from evenslice import build_model
 from evenslice.errors import BadInputError
 from evenslice.model.fusing import ConvReLU, fused
 from evenslice.model.predict import (
@@ -99,25 +98,20 @@ def test_threads_are_those_chosen(ours, windows):
         torch.set_num_threads(before)
 
 
-def test_sizes_that_are_no_multiple_are_padded_and_cut():
+@pytest.mark.parametrize(
+    ("sizes", "stride", "only"),
+    [([(33, 50)], 32, None), ([(40, 64), (33, 50), (1, 1)], 1, (40, 64))],
+    ids=["a multiple of 32", "one size"],
+)
+def test_other_sizes_than_a_network_takes_are_padded_and_cut(sizes, stride, only):
     class Fussy(nn.Module):
         def forward(self, x):
-            assert x.shape[-2] % 32 == x.shape[-1] % 32 == 0
+            assert x.shape[-2:] == only if only else not x.shape[-2] % 32 + x.shape[-1] % 32
             return x[:, :1] * 2
 
-    x = torch.randn(2, 3, 33, 50)
-    assert torch.equal(logits_of(Fussy(), x, 32), x[:, :1] * 2)
-
-
-def test_a_network_of_one_size_gets_that_size():
-    class Fixed(nn.Module):
-        def forward(self, x):
-            assert x.shape[-2:] == (40, 64)
-            return x[:, :1] * 2
-
-    for size in ((40, 64), (33, 50), (1, 1)):
+    for size in sizes:
         x = torch.randn(2, 3, *size)
-        assert torch.equal(logits_of(Fixed(), x, 1, (40, 64)), x[:, :1] * 2)
+        assert torch.equal(logits_of(Fussy(), x, stride, only), x[:, :1] * 2)
 
 
 def test_probabilities_and_classes_by_hand():
@@ -127,17 +121,6 @@ def test_probabilities_and_classes_by_hand():
     logits = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0]]).view(1, 3, 1, 2)
     assert torch.allclose(probabilities_of(logits).sum(1), torch.ones(1, 1, 2))
     assert classes_of(probabilities_of(logits)).flatten().tolist() == [1, 2]
-
-
-@pytest.mark.parametrize("size", [pytest.param((48, 80), marks=pytest.mark.slow), (20, 17)])
-def test_vision_transformers_take_any_size(size):
-    model = build_model("dpt", "vit_tiny_patch16_224", weights="none")
-    with torch.no_grad():
-        assert logits_of(model.module.eval(), torch.randn(1, 3, *size), model.stride).shape == (
-            1,
-            1,
-            *size,
-        )
 
 
 class TwoReaders(nn.Module):

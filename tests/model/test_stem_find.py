@@ -2,31 +2,13 @@
 
 import pytest
 import torch
+from networks import Before, conv
 from torch import nn
 from torch.nn import functional
 
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
 from evenslice.model.stem.find import find_stems
-
-
-def conv(inputs=3, outputs=2, size=3, **options):
-    return nn.Conv2d(inputs, outputs, size, **options)
-
-
-class Before(nn.Module):
-    """A network that does something to its input before its first layer."""
-
-    def __init__(self, do, layer=None, **buffers):
-        super().__init__()
-        self.do = do
-        self.layer = conv(3, 4) if layer is None else layer
-        for name, value in buffers.items():
-            self.register_buffer(name, torch.tensor(value).view(1, -1, 1, 1))
-
-    def forward(self, x):
-        out = self.layer(self.do(self, x)).tanh()
-        return out * torch.linspace(0.5, 1.5, out.shape[-1], dtype=out.dtype)
 
 
 def unfolded(_, x):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import Before, Twice, conv
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -9,25 +10,6 @@ from torch.nn.utils import parametrize
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
 from evenslice.model.stem.adapt import tie_of
-
-
-def conv(inputs=3, outputs=2, size=3, **options):
-    return nn.Conv2d(inputs, outputs, size, **options)
-
-
-class Before(nn.Module):
-    """A network that does something to its input before its first layer."""
-
-    def __init__(self, do, layer=None, **buffers):
-        super().__init__()
-        self.do = do
-        self.layer = conv(3, 4) if layer is None else layer
-        for name, value in buffers.items():
-            self.register_buffer(name, torch.tensor(value).view(1, -1, 1, 1))
-
-    def forward(self, x):
-        out = self.layer(self.do(self, x)).tanh()
-        return out * torch.linspace(0.5, 1.5, out.shape[-1], dtype=out.dtype)
 
 
 class Siamese(nn.Module):
@@ -94,15 +76,6 @@ class CentreOnly(nn.Module):
 
     def forward(self, x):
         return self.all(x) + self.centre(x[:, x.shape[1] // 2, None])
-
-
-class Twice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = conv(3, 3, padding=1)
-
-    def forward(self, x):
-        return self.conv(self.conv(x).tanh())
 
 
 class Deep(nn.Module):

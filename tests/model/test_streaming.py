@@ -36,22 +36,12 @@ def order_model():
 def predicted(model, volume, cut, roi=None, batch=1, depth=2, side=48):
     """The probabilities (C, z, y, x) of a box, put together from blocks."""
     roi = roi or tuple(slice(0, n) for n in volume.shape)
-    out = np.full(
-        (model.spec.classes, *(part.stop - part.start for part in roi)), np.nan, np.float32
-    )
-    feed = SectionReader(Sections(volume), normalisation_of(model), model.slices)
+    out = np.full((model.spec.classes, *volume.shape), np.nan, np.float32)
+    reader = SectionReader(Sections(volume), normalisation_of(model), model.slices)
     blocks = plan_blocks(volume.shape, roi, cut, depth, side)
-    for block, found in predict_blocks(Runner(model, Settings(batch=batch)), feed, blocks):
-        out[
-            (
-                slice(None),
-                *(
-                    slice(c.start - r.start, c.stop - r.start)
-                    for c, r in zip(block.core, roi, strict=True)
-                ),
-            )
-        ] = found
-    return out
+    for block, found in predict_blocks(Runner(model, Settings(batch=batch)), reader, blocks):
+        out[(slice(None), *block.core)] = found
+    return out[(slice(None), *roi)]
 
 
 def whole(model, volume):
@@ -93,10 +83,8 @@ def test_tiles_with_the_halo_equal_the_whole(volume, tile, batch):
 
 def test_tiles_with_less_than_the_halo_do_not(volume):
     model = centre_model()
-    assert (
-        np.abs(predicted(model, volume, TileLayout((32, 32), 2, 0, 1)) - whole(model, volume)).max()
-        > 1e-4
-    )
+    less = predicted(model, volume, TileLayout((32, 32), 2, 0, 1))
+    assert np.abs(less - whole(model, volume)).max() > 1e-4
 
 
 def test_tiles_of_a_unet_with_the_halo_found_equal_the_whole(make_model):
@@ -106,9 +94,8 @@ def test_tiles_of_a_unet_with_the_halo_found_equal_the_whole(make_model):
     assert halo % model.stride == 0
     assert 8 <= halo <= 96
     side = 2 * halo + 160
-    volume = Volume(
-        np.random.default_rng(0).normal(size=(3, side + 75, side + 3)).astype(np.float32)
-    )
+    pixels = np.random.default_rng(0).normal(size=(3, side + 75, side + 3))
+    volume = Volume(pixels.astype(np.float32))
     one = (slice(1, 2), *(slice(0, n) for n in volume.shape[1:]))
     cut = TileLayout((side, side), halo, 0, model.stride)
     exact = predicted(model, volume, TileLayout(volume.shape[1:], 0, 0, model.stride), one)
@@ -121,14 +108,12 @@ def test_tiles_of_a_unet_with_the_halo_found_equal_the_whole(make_model):
         assert np.abs(less - exact).max() > 1e-3
 
 
-@pytest.mark.parametrize("batch", [2, 3, 7])
+@pytest.mark.parametrize("batch", [2, 7])
 def test_batches_agree(volume, make_model, batch):
-    model = make_model(classes=3)
+    model, bright = make_model(classes=3), Volume(volume.pixels * 255)
     cut = TileLayout((70, 90), 0, 0, 32)
-    one = predicted(model, Volume(volume.pixels * 255), cut, depth=5)
-    np.testing.assert_allclose(
-        predicted(model, Volume(volume.pixels * 255), cut, depth=5, batch=batch), one, atol=1e-6
-    )
+    one, several = (predicted(model, bright, cut, depth=5, batch=n) for n in (1, batch))
+    np.testing.assert_allclose(several, one, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -140,9 +125,8 @@ def test_tiles_that_blend_add_up_to_the_identity(volume, answer, tile, overlap, 
     found = predicted(centre_model(reach=0), volume, cut, side=side)
     np.testing.assert_allclose(found[0], answer, atol=1e-6)
     box = (slice(1, 3), slice(5, 60), slice(20, 85))
-    np.testing.assert_allclose(
-        predicted(centre_model(reach=0), volume, cut, box)[0], answer[box], atol=1e-6
-    )
+    found = predicted(centre_model(reach=0), volume, cut, box)
+    np.testing.assert_allclose(found[0], answer[box], atol=1e-6)
 
 
 def test_blended_tiles_lie_between_their_answers(volume):
@@ -158,9 +142,8 @@ def test_a_box_equals_the_same_part_of_the_whole(volume, cut):
     model = centre_model()
     model.module.weight.data[:, 0] = -0.01
     box = (slice(1, 4), slice(8, 40), slice(5, 77))
-    np.testing.assert_allclose(
-        predicted(model, volume, cut, box), whole(model, volume)[(slice(None), *box)], atol=1e-6
-    )
+    exact = whole(model, volume)[(slice(None), *box)]
+    np.testing.assert_allclose(predicted(model, volume, cut, box), exact, atol=1e-6)
 
 
 def test_the_reversal_ensemble_does_not_see_the_order(volume):
@@ -169,13 +152,6 @@ def test_the_reversal_ensemble_does_not_see_the_order(volume):
     back = whole(both, Volume(volume.pixels[::-1]))
     np.testing.assert_allclose(back[:, ::-1], one, atol=1e-6)
     assert np.abs(whole(order_model(), volume) - one).max() > 0.01
-
-
-def test_not_a_number_is_refused(volume):
-    pixels = volume.pixels.copy()
-    pixels[2, 3, 4] = np.nan
-    with pytest.raises(BadInputError, match="slice 2 has 1 voxels that are NaN or infinite"):
-        list(predict_slices(centre_model(), Volume(pixels), range(5), CPU))
 
 
 def test_a_model_without_normalisation_is_refused(volume):

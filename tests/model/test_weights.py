@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import functools
 
 import pytest
 import timm
@@ -18,11 +19,6 @@ from evenslice.model.weights import load_encoder, load_state_dict
 @pytest.fixture(scope="module")
 def resnet():
     return network("test_resnet")
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return network("test_vit")
 
 
 def network(name, seed=5, **options):
@@ -111,8 +107,8 @@ def test_a_network_whose_own_names_have_a_prefix_is_filled(tmp_path, prefix):
     assert all(torch.equal(net.module.state_dict()[key], tensor) for key, tensor in state.items())
 
 
-def test_half_precision_is_widened(tmp_path, vit):
-    state = {key: tensor.half() for key, tensor in vit.state_dict().items()}
+def test_half_precision_is_widened(tmp_path):
+    state = {key: tensor.half() for key, tensor in network("test_vit").state_dict().items()}
     save_file(state, tmp_path / "w.safetensors")
     body = build(tmp_path / "w.safetensors", "dpt", "test_vit").module.encoder.model
     assert body.pos_embed.dtype == torch.float32
@@ -120,18 +116,12 @@ def test_half_precision_is_widened(tmp_path, vit):
 
 
 def test_settings_in_a_checkpoint_are_read_over_and_objects_refused(tmp_path, resnet):
-    torch.save(
-        {"model": resnet.state_dict(), "args": argparse.Namespace(lr=0.1)}, tmp_path / "w.pth"
-    )
-    assert holds(build(tmp_path / "w.pth"), resnet)
-    torch.save(
-        {"model": resnet.state_dict(), "when": datetime.date(2025, 1, 1)}, tmp_path / "w.pth"
-    )
-    with pytest.raises(
-        BadInputError,
-        match=r"hold datetime.date, which is not run.*expected tensors only; save model.state",
-    ):
-        build(tmp_path / "w.pth")
+    path, state = tmp_path / "w.pth", resnet.state_dict()
+    torch.save({"model": state, "args": argparse.Namespace(lr=0.1)}, path)
+    assert holds(build(path), resnet)
+    torch.save({"model": state, "when": datetime.date(2025, 1, 1)}, path)
+    with pytest.raises(BadInputError, match=r"datetime.date, which is not run.*expected tensors"):
+        build(path)
 
 
 # Sizes
@@ -159,9 +149,7 @@ def test_position_embeddings_are_resampled_as_by_hand(encoder, options, prefix):
     small, large = (network(encoder, img_size=side, **options) for side in (96, 160))
     expected = by_hand(small.pos_embed, prefix, (6, 6), (10, 10))
     load_encoder(large, small.state_dict(), "w")
-    assert large.pos_embed.shape == expected.shape and not torch.equal(
-        small.pos_embed, large.pos_embed[:, : 36 + prefix]
-    )
+    assert large.pos_embed.shape == expected.shape
     assert torch.allclose(large.pos_embed, expected, atol=1e-6)
     for name in ("cls_token", "reg_token"):
         if getattr(small, name, None) is not None:
@@ -169,121 +157,98 @@ def test_position_embeddings_are_resampled_as_by_hand(encoder, options, prefix):
 
 
 def test_registers_are_read_as_the_authors_of_dinov2_write_them():
-    net = network("test_vit", reg_tokens=4, no_embed_class=True)
+    options = {"reg_tokens": 4, "no_embed_class": True}
+    net, fresh = (network("test_vit", seed=seed, **options) for seed in (5, 6))
+    of_class = torch.full((1, 1, 64), 0.5)
     state = net.state_dict() | {
         "mask_token": torch.zeros(1, 64),
         "register_tokens": net.reg_token.detach(),
+        "pos_embed": torch.cat([of_class, net.pos_embed.detach()], 1),
     }
     del state["reg_token"]
-    of_class = torch.full((1, 1, 64), 0.5)
-    state["pos_embed"] = torch.cat([of_class, net.pos_embed.detach()], 1)
-    fresh = network("test_vit", seed=6, reg_tokens=4, no_embed_class=True)
     load_encoder(fresh, state, "w")
-    assert torch.equal(fresh.reg_token, net.reg_token) and torch.equal(
-        fresh.pos_embed, net.pos_embed
-    )
+    assert torch.equal(fresh.reg_token, net.reg_token)
+    assert torch.equal(fresh.pos_embed, net.pos_embed)
     assert torch.equal(fresh.cls_token, net.cls_token + of_class)
 
 
 def test_a_grid_that_is_not_square_is_stated_by_the_file(tmp_path):
-    net = network("test_vit", img_size=(64, 160))
-    save_file(net.state_dict(), tmp_path / "w.safetensors", {"img_size": "64,160"})
-    model = build(tmp_path / "w.safetensors", "dpt", "test_vit")
+    net, path = network("test_vit", img_size=(64, 160)), tmp_path / "w.safetensors"
+    save_file(net.state_dict(), path, {"img_size": "64,160"})
+    model = build(path, "dpt", "test_vit")
     assert model.spec.options == {"img_size": [64, 160]} and holds(model, net)
-    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    save_file(net.state_dict(), path)
     with pytest.raises(
-        BadInputError, match=r"hold pos_embed of shape \(1, 41, 64\), expected \(1, 101, 64\)"
+        BadInputError, match=r"pos_embed of shape \(1, 41, 64\), expected \(1, 101,"
     ):
-        build(tmp_path / "w.safetensors", "dpt", "test_vit")
+        build(path, "dpt", "test_vit")
 
 
 def test_tables_of_another_window_are_resampled():
-    options = {
-        "embed_dim": 24,
-        "depths": (1, 1, 1, 1),
-        "num_heads": (1, 1, 1, 1),
-        "strict_img_size": False,
-    }
-    wide = network("swin_tiny_patch4_window7_224", window_size=8, **options)
-    table = wide.layers[0].blocks[0].attn.relative_position_bias_table
+    def swin(side, make=network, **options):
+        small = {"embed_dim": 24, "depths": (1,) * 4, "num_heads": (1,) * 4}
+        name = "swin_tiny_patch4_window7_224"
+        return make(name, window_size=side, strict_img_size=False, **small, **options)
+
+    wide = swin(8)
     with torch.no_grad():
-        table.copy_(torch.linspace(-1, 1, 15)[:, None].expand(15, 15).reshape(-1, 1))
-    narrow = timm.create_model(
-        "swin_tiny_patch4_window7_224",
-        window_size=7,
-        features_only=True,
-        out_indices=(0, 1),
-        **options,
-    )
-    found = narrow.layers_0.blocks[0].attn.relative_position_bias_table
-    load_encoder(
-        narrow,
-        wide.state_dict(),
-        "w",
-        lambda: network("swin_tiny_patch4_window7_224", window_size=7, **options),
-    )
-    after = found.view(13, 13)
-    assert torch.allclose(after[6], torch.zeros(13), atol=1e-5) and torch.allclose(
-        after, -after.flip(0), atol=1e-5
-    )
-    assert (
-        torch.allclose(after, after[:, :1].expand(13, 13), atol=1e-5)
-        and (after.diff(dim=0) > 0.05).all()
-    )
-    assert torch.equal(
-        narrow.layers_1.blocks[0].mlp.fc1.weight, wide.layers[1].blocks[0].mlp.fc1.weight
-    )
+        wide.layers[0].blocks[0].attn.relative_position_bias_table.copy_(
+            torch.linspace(-1, 1, 15)[:, None].expand(15, 15).reshape(-1, 1)
+        )
+    narrow = swin(7, timm.create_model, features_only=True, out_indices=(0, 1))
+    load_encoder(narrow, wide.state_dict(), "w", lambda: swin(7))
+    after = narrow.layers_0.blocks[0].attn.relative_position_bias_table.view(13, 13)
+    assert torch.allclose(after[6], torch.zeros(13), atol=1e-5)
+    assert torch.allclose(after, -after.flip(0), atol=1e-5)
+    assert torch.allclose(after, after[:, :1].expand(13, 13), atol=1e-5)
+    assert (after.diff(dim=0) > 0.05).all()
+    found, expected = narrow.layers_1.blocks[0].mlp.fc1, wide.layers[1].blocks[0].mlp.fc1
+    assert torch.equal(found.weight, expected.weight)
 
 
 def test_names_of_the_authors_are_known_to_timm():
     net = network("convnext_atto")
     changes = {
+        "stages.1.downsample": "downsample_layers.1",
         "stem.": "downsample_layers.0.",
         ".blocks.": ".",
         "conv_dw": "dwconv",
         "mlp.fc1": "pwconv1",
         "mlp.fc2": "pwconv2",
+        "head.norm": "norm",
+        "head.fc": "head",
     }
     state = {}
     for name, tensor in net.state_dict().items():
-        key = name
-        for new, old in changes.items():
-            key = key.replace(new, old)
-        key = (
-            key.replace("stages.1.downsample", "downsample_layers.1")
-            .replace("head.norm", "norm")
-            .replace("head.fc", "head")
-        )
+        key = functools.reduce(lambda key, change: key.replace(*change), changes.items(), name)
         state[key] = tensor.flatten(1) if "pwconv" in key and key.endswith("weight") else tensor
     encoder = timm.create_model("convnext_atto", features_only=True, out_indices=(0, 1))
     load_encoder(encoder, state, "w", lambda: network("convnext_atto"))
-    assert torch.equal(encoder.stages_1.downsample[1].weight, net.stages[1].downsample[1].weight)
-    assert torch.equal(
-        encoder.stages_1.blocks[0].mlp.fc1.weight, net.stages[1].blocks[0].mlp.fc1.weight
-    )
+    found, expected = encoder.stages_1, net.stages[1]
+    assert torch.equal(found.downsample[1].weight, expected.downsample[1].weight)
+    assert torch.equal(found.blocks[0].mlp.fc1.weight, expected.blocks[0].mlp.fc1.weight)
 
 
 # What does not fit
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "facts", "words"),
+    ("name", "facts", "words"),
     [
-        ("resnet34", {}, {}, "they seem to be for resnet34; name the encoder"),
-        ("resnet50", {}, {}, "they seem to be for resnet50; name"),
-        ("test_vit", {}, {}, "a vision transformer of 6 blocks, width 64, patch 16; name"),
-        ("convnext_atto", {}, {}, "a ConvNeXt or a relative; name"),
-        ("mobilenetv3_small_050", {}, {}, "an EfficientNet or MobileNet of timm; name"),
-        ("test_resnet", {}, {"timm": "my_resnet"}, "they seem to be for my_resnet; name"),
+        ("resnet34", {}, "for resnet34; name the encoder"),
+        ("resnet50", {}, "for resnet50; name"),
+        ("test_vit", {}, "a vision transformer of 6 blocks, width 64, patch 16; name"),
+        ("convnext_atto", {}, "a ConvNeXt or a relative; name"),
+        ("mobilenetv3_small_050", {}, "an EfficientNet or MobileNet of timm; name"),
+        ("test_resnet", {"timm": "my_resnet"}, "for my_resnet; name"),
     ],
 )
-def test_weights_say_what_they_seem_to_be_for(name, options, facts, words):
+def test_weights_say_what_they_seem_to_be_for(name, facts, words):
     encoder = timm.create_model("resnet18", features_only=True)
     before = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
-    state = timm.create_model(name, **options).state_dict()
-    with pytest.raises(BadInputError, match=words) as caught:
+    state = timm.create_model(name).state_dict()
+    with pytest.raises(BadInputError, match=f"the weights w.pth .*they seem to be .*{words}"):
         load_encoder(encoder, state, "w.pth", metadata=facts)
-    assert "\n" not in str(caught.value) and "the weights w.pth" in str(caught.value)
     assert all(torch.equal(tensor, before[key]) for key, tensor in encoder.state_dict().items())
 
 
@@ -291,45 +256,25 @@ def test_a_stem_of_slices_is_not_taken_for_one_of_colours(resnet):
     state = resnet.state_dict()
     name = next(key for key, tensor in state.items() if tensor.ndim == 4)
     state[name] = torch.randn(state[name].shape[0], 5, *state[name].shape[2:])
-    with pytest.raises(
-        BadInputError,
-        match=r"have a stem of 5 channels .*, expected the three of RGB; .*colour photographs",
-    ):
+    with pytest.raises(BadInputError, match=r"a stem of 5 channels .*, expected the three of RGB"):
         load_encoder(timm.create_model("test_resnet", features_only=True), state, "w")
 
 
 @pytest.mark.parametrize(
-    ("encoder", "facts", "message"),
+    ("encoder", "facts", "words"),
     [
-        (
-            "test_vit",
-            {"img_size": "large"},
-            r"state img_size = 'large' in their metadata, expected one number of pixels, or two",
-        ),
-        ("test_vit", {"img_size": "0"}, "state img_size = '0'"),
-        ("test_vit", {"img_size": "64,64,64"}, "state img_size = '64,64,64'"),
-        (
-            "mobilenetv3_small_050",
-            {"pad_type": "round"},
-            "state pad_type = 'round' in their metadata, expected 'same' or 'valid'",
-        ),
-        (
-            "test_resnet",
-            {"pad_type": "same"},
-            "state pad_type = 'same', expected an encoder that has it, found test_resnet; name",
-        ),
-        (
-            "smp:resnet18",
-            {"pad_type": "same"},
-            "expected an encoder that has it, found smp:resnet18",
-        ),
+        ("test_vit", {"img_size": "large"}, "img_size = 'large' .*, expected one number of pixels"),
+        ("test_vit", {"img_size": "0"}, "img_size = '0'"),
+        ("test_vit", {"img_size": "64,64,64"}, "img_size = '64,64,64'"),
+        ("test_resnet", {"pad_type": "round"}, "'round' .*expected 'same' or 'valid'"),
+        ("test_resnet", {"pad_type": "same"}, "an encoder that has it, found test_resnet; name"),
+        ("smp:resnet18", {"pad_type": "same"}, "an encoder that has it, found smp:resnet18"),
     ],
 )
-def test_facts_that_cannot_be_are_refused_in_a_line(tmp_path, encoder, facts, message):
+def test_facts_that_cannot_be_are_refused(tmp_path, encoder, facts, words):
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors", facts)
-    with pytest.raises(BadInputError, match=message) as caught:
+    with pytest.raises(BadInputError, match=words):
         build_model(encoder=encoder, weights=tmp_path / "w.safetensors")
-    assert "\n" not in str(caught.value)
 
 
 def test_an_image_size_says_nothing_to_an_encoder_of_any_size(tmp_path, resnet):

@@ -25,7 +25,7 @@ def known():
     return Volume(CUBE, SIZE, "made.tif", "probabilities", {"format": "TIFF"})
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=25)
 @given(boxes, boxes)
 def test_a_crop_of_a_crop_equals_numpy_slicing(first, second):
     expected = CUBE[first]

@@ -20,7 +20,6 @@ from evenslice.volume import atomic
 from evenslice.volume.atomic import (
     check_writable,
     folder_written_beside,
-    fsync,
     fsync_box,
     rename_into_place,
     store_written_beside,
@@ -110,13 +109,18 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(tmp_path, error, old)
     assert tree(tmp_path) == old
 
 
-def test_writing_over_a_file_needs_force(tmp_path):
-    path = tmp_path / "a.txt"
+def test_writing_over_what_is_there_needs_force(tmp_path):
+    path, out = tmp_path / "a.txt", tmp_path / "out"
     check_writable(path, force=False)
     path.write_text("old")
     with pytest.raises(BadInputError, match="add --force"):
         check_writable(path, force=False)
     check_writable(path, force=True)
+    out.mkdir()
+    fill(out, a="a")  # an empty folder is as none
+    with pytest.raises(BadInputError, match="add --force"):
+        fill(out, a="b")
+    assert tree(tmp_path) == {"a.txt": "old", "out/a.txt": "a"}
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -138,15 +142,6 @@ def test_force_keeps_what_is_not_written_anew(tmp_path):
     fill(out, force=True, a="new", sub__b="new")
     assert tree(out) == {"a.txt": "new", "notes.txt": "old", "sub/b.txt": "new", "sub/c.txt": "old"}
     assert [f.name for f in tmp_path.iterdir()] == ["out"]
-
-
-def test_an_empty_folder_needs_no_force_and_a_full_one_does(tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    fill(out, a="a")
-    with pytest.raises(BadInputError, match="add --force"):
-        fill(out, a="b")
-    assert tree(out) == {"a.txt": "a"}
 
 
 def test_files_beside_others_need_no_force_unless_they_are_there(tmp_path):
@@ -285,13 +280,6 @@ def test_a_disk_without_fsync_is_good_enough_and_one_that_fails_is_not(tmp_path,
     assert tree(tmp_path) == {}
 
 
-def test_a_relative_name_is_written_where_it_stands(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    fill(Path("out"), a="a")
-    write(Path("b.txt"))
-    assert tree(tmp_path) == {"b.txt": "new", "out/a.txt": "a"}
-
-
 def test_the_chunks_of_a_box_are_on_the_disk_and_no_others(tmp_path, monkeypatch):
     array = zarr.create_array(
         str(tmp_path / "s.zarr"), shape=(4, 6), chunks=(2, 2), dtype="u1", fill_value=0
@@ -304,11 +292,6 @@ def test_the_chunks_of_a_box_are_on_the_disk_and_no_others(tmp_path, monkeypatch
     fsync_box(array, (slice(0, 2), slice(0, 5)))
     root = tmp_path / "s.zarr"
     assert flushed == [root / name for name in ("c/0/0", "c/0/2", "c", "c/0")]
-
-
-def test_what_is_not_there_cannot_be_flushed(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        fsync(tmp_path / "none")
 
 
 def test_nothing_is_written_after_the_error_of_a_store_was_raised(tmp_path, monkeypatch):

@@ -114,6 +114,9 @@ def test_other_axes_are_refused(tmp_path, shape, axes, words):
 
 
 def test_arrays_outside_images(tmp_path):
+    path = tmp_path / "b.zarr"  # without metadata of groups
+    zarr.create_array(str(path / "volumes" / "raw"), data=noise(), zarr_format=2)
+    assert_reads(open_volume(path), noise())
     path = tmp_path / "a.zarr"
     group = zarr.open_group(str(path), mode="w")
     group.create_array("volumes/raw", data=noise()).attrs["resolution"] = [40, 4, 5]
@@ -127,11 +130,6 @@ def test_arrays_outside_images(tmp_path):
     assert_refused(path / "flat", "shape 17 x 13, expected a volume")
     group.create_array("xyz", data=noise(), dimension_names=["x", "y", "z"])
     assert_refused(path / "xyz", "expected z, y, x in this order")
-
-
-def test_a_store_without_group_metadata(tmp_path):
-    zarr.create_array(str(tmp_path / "a.zarr" / "volumes" / "raw"), data=noise(), zarr_format=2)
-    assert_reads(open_volume(tmp_path / "a.zarr"), noise())
 
 
 def test_an_image_one_level_down(tmp_path):

@@ -206,6 +206,7 @@ def test_labels_inside_an_image(predicted):
         open_volume(predicted)
 
 
+@pytest.mark.slow  # the import of its reader alone takes seconds
 @pytest.mark.filterwarnings("ignore")
 def test_ome_zarr_py_reads_what_we_write(predicted):
     reader = pytest.importorskip("ome_zarr.reader", reason="ome-zarr is not installed")
