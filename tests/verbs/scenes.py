@@ -46,10 +46,14 @@ def files_of(store):
 
 
 def assert_same(one, two):
-    """Two stores hold the same, byte for byte."""
+    """Two stores hold the same, byte for byte, apart from the command that their metadata name."""
     one, two = files_of(one), files_of(two)
     assert sorted(one) == sorted(two)
-    assert [name for name in one if one[name] != two[name]] == []
+    assert [name for name in one if one[name] != two[name] and name != "zarr.json"] == []
+    for files in (one, two):
+        files["zarr.json"] = json.loads(files["zarr.json"])
+        del files["zarr.json"]["attributes"]["evenslice"]["provenance"]["command"]
+    assert one["zarr.json"] == two["zarr.json"]
 
 
 def run(*words):
