@@ -16,11 +16,11 @@ import torch
 
 from evenslice import audit, train
 from evenslice.data.phantom import phantom
-from evenslice.evidence.recalibrate import predict_windows, window_scores
 from evenslice.labels.targets import Target
 from evenslice.model.stem.find import find_stems
 from evenslice.options import TrainOptions
 from evenslice.verbs.demo import CROP, RATE, SHAPE, STEPS, TILE
+from evenslice.verbs.fix import predict_windows, window_scores
 from evenslice.volume.array import Volume
 
 GIVEN = {

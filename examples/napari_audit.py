@@ -11,8 +11,8 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 
 from evenslice import audit, load_model
+from evenslice.napari.audit_panel import layers_of_audit, show_together
 from evenslice.napari.layers import volume_of_layer
-from evenslice.napari.maps import layers_of_audit, show_together
 from evenslice.napari.reading import read
 from evenslice.report.verdict import sentence
 

@@ -7,14 +7,9 @@ from torch import nn
 
 from evenslice import mirror_stem
 from evenslice.evidence.certificate import certify
-from evenslice.evidence.recalibrate import (
-    output_change,
-    predict_windows,
-    recalibrate,
-    window_scores,
-)
 from evenslice.labels.targets import Target
 from evenslice.model.spec import Model, Spec
+from evenslice.verbs.fix import output_change, predict_windows, recalibrate, window_scores
 from evenslice.volume.normalisation import Normalisation
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evenslice.evidence.paired import blocked_mean, holm, sign_flip
+from evenslice.evidence.stats import blocked_mean, holm, sign_flip
 
 RNG = np.random.default_rng(3)
 VALUES = RNG.normal(0.3, 1.0, 9)

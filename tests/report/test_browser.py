@@ -10,7 +10,7 @@ from PIL import Image
 from studies import NETWORKS, study
 
 from evenslice.report.page import render
-from evenslice.report.study_page import write_study_page
+from evenslice.report.run_pages import write_study_page
 from evenslice.report.verdict import sentence
 
 pytestmark = NEEDS_CHROMIUM

@@ -8,7 +8,7 @@ from studies import NETWORKS, cell, failed, study
 from test_page import EVIL, Reader, check_whole
 
 from evenslice.report import verdict
-from evenslice.report.study_page import render_study, write_study_page
+from evenslice.report.run_pages import render_study, write_study_page
 from evenslice.report.study_record import study_record
 from evenslice.report.verdict import fixed, p_value, signed, signed_interval
 

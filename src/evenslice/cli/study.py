@@ -38,7 +38,7 @@ def study(
     """Train, audit and score every cell of a grid, and compare them: the paper's experiment."""
     from evenslice.model.provenance import command_line
     from evenslice.progress import lines
-    from evenslice.report.study_page import write_study_page
+    from evenslice.report.run_pages import write_study_page
     from evenslice.report.tables import print_study, say
     from evenslice.study.run import study as run
 

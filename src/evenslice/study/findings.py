@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from evenslice.evidence.paired import Mean, blocked_mean, holm, sign_flip
+from evenslice.evidence.stats import Mean, blocked_mean, holm, sign_flip
 from evenslice.options import JsonObject
 from evenslice.study.plan import StudyTable
 
