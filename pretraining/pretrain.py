@@ -1,16 +1,18 @@
-"""Pretrain the bundled encoder on six colour photographs: the script that made the committed weight file.
+"""Pretrain the bundled encoder on six colour photographs: the script behind the weight file.
 
     OMP_NUM_THREADS=1 python pretraining/pretrain.py --steps 1500 --seed 0 \
         --out src/evenslice/model/bundled/resnet18_conv1-layer2.safetensors
 
-The photographs come inside the scikit-image and scikit-learn wheels; nothing is fetched. The method is an exemplar network
-(Dosovitskiy et al., arXiv 1406.6909): every place on a 64-pixel grid over the photographs is a class of its own, and the
-network has to tell from a shifted, rotated, mirrored, rescaled crop which place it sees. No person's label is used.
+The photographs come inside the scikit-image and scikit-learn wheels; nothing is fetched. The method
+is an exemplar network (Dosovitskiy et al., arXiv 1406.6909): every place on a 64-pixel grid over
+the photographs is a class of its own, and the network has to tell from a shifted, rotated,
+mirrored, rescaled crop which place it sees. No person's label is used.
 
-Nothing here treats one colour channel otherwise than another: one scalar mean and standard deviation for all three, a
-contrast and brightness jitter common to all three, no conversion to grey, no weights per channel. Whatever preference the
-first layer has at the end comes from the photographs (and the seed). Arithmetic is bfloat16 autocast on the CPU, so another
-kind of processor repeats the run only approximately.
+Nothing here treats one colour channel otherwise than another: one scalar mean and standard
+deviation for all three, a contrast and brightness jitter common to all three, no conversion to
+grey, no weights per channel. Whatever preference the first layer has at the end comes from the
+photographs (and the seed). Arithmetic is bfloat16 autocast on the CPU, so another kind of processor
+repeats the run only approximately.
 """
 
 import argparse
@@ -30,7 +32,8 @@ from torch.nn import functional as F
 CROP = 64  # pixels a side, and the spacing of the grid of places
 MEAN = STD = 0.5  # one number for all three channels
 JITTER = 0.2  # log standard deviation of the contrast, common to the channels
-TEXTURED = 0.04  # a place whose surroundings vary less than this (of 0..1) cannot be told from its neighbours
+# a place whose surroundings vary less than this (of 0..1) cannot be told from its neighbours
+TEXTURED = 0.04
 PHOTOGRAPHS = {
     "astronaut.png": skimage.data.astronaut,
     "chelsea.png": skimage.data.chelsea,
@@ -87,7 +90,7 @@ def crop(levels: list[list[Tensor]], place: tuple[int, int, int]) -> Tensor:
 
 
 def jitter(crops: Tensor) -> Tensor:
-    """Change contrast and brightness of each crop, the three channels alike, and normalise by the scalars."""
+    """Change contrast and brightness of each crop, the channels alike, and normalise it."""
     n = len(crops)
     centre = crops.mean((1, 2, 3), keepdim=True)
     contrast = torch.exp(torch.randn(n, 1, 1, 1) * JITTER)
@@ -96,7 +99,7 @@ def jitter(crops: Tensor) -> Tensor:
 
 
 class Exemplar(nn.Module):
-    """The encoder and a small classifier of places on top of it, which is thrown away afterwards."""
+    """The encoder and a small classifier of places on top of it, discarded afterwards."""
 
     def __init__(self, classes: int):
         super().__init__()
@@ -106,7 +109,8 @@ class Exemplar(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(128, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, classes)
         )
-        # Batch norm makes the stem's scale free: a small start lets what is learned outgrow the random part.
+        # Batch norm makes the stem's scale free: a small start lets what is learned outgrow the
+        # random part.
         self.encoder.conv1.weight.data.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,7 +156,8 @@ def pretrain(steps: int, seed: int, batch: int, lr: float, weight_decay: float) 
             norms = " / ".join(f"{norm:.3f}" for norm in stem_norms(net.encoder))
             seconds = time.perf_counter() - started
             print(
-                f"step {step}: {seconds:.0f} s, loss {loss.item():.3f}, right {right:.3f}, stem {norms}",
+                f"step {step}: {seconds:.0f} s, loss {loss.item():.3f}, right {right:.3f}, stem "
+                f"{norms}",
                 flush=True,
             )
     return net.encoder.eval()
@@ -170,8 +175,10 @@ def save(encoder: nn.Module, out: Path) -> None:
         "missing": "layer3, layer4, fc",
         "mean": scalars[0],
         "std": scalars[1],
-        "origin": "Pretrained by the evenslice project itself (pretraining/pretrain.py) by telling apart places of six "
-        "colour photographs that come with scikit-image and scikit-learn; made for the offline demo, see CARD.md.",
+        "origin": "Pretrained by the evenslice project itself (pretraining/pretrain.py) "
+        "by telling apart places of six "
+        "colour photographs that come with scikit-image and scikit-learn; made for the offline "
+        "demo, see CARD.md.",
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, out, metadata=facts)

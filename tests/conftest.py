@@ -25,11 +25,12 @@ if (
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real EM volumes and pretrained weights beside the checkout; not part of the project."""
+    """The folder of real EM volumes and weights beside the checkout; not part of the project."""
     folder = Path(os.environ.get("EVENSLICE_SHARED", REPOSITORY.parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip(
-            "the folder of real data and weights is not beside the checkout (its terms forbid passing it on)"
+            "the folder of real data and weights is not beside the checkout (its terms forbid "
+            "passing it on)"
         )
     return folder
 

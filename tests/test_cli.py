@@ -161,7 +161,8 @@ BAD = [
     ),
     (
         "evaluate wide.tif wide.tif",
-        "wide.tif holds more than 255 labels, expected class numbers 0 to 255; for objects use --as instances",
+        "wide.tif holds more than 255 labels, expected class numbers 0 to 255; for objects use "
+        "--as instances",
     ),
     ("fix model.safetensors taken.safetensors", "taken.safetensors exists"),
     ("fix foreign.safetensors out.safetensors", "no evenslice metadata"),

@@ -1,4 +1,4 @@
-"""Networks of smp, timm, torchvision and transformers as people use them: made even, trained a step, saved, loaded again."""
+"""Networks of smp, timm, torchvision and transformers: made symmetric, trained, saved, loaded."""
 
 import pytest
 import torch

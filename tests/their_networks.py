@@ -9,7 +9,8 @@ class Net(nn.Module):
     def __init__(self, slots=3, scores=False):
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.norm, self.scores = nn.Conv2d(slots, 6, 3, padding=1), nn.BatchNorm2d(6), scores
+        self.first, self.norm = nn.Conv2d(slots, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.scores = scores
         self.last = nn.Conv2d(6, 1, 3, padding=1)
 
     def forward(self, x):

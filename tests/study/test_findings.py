@@ -39,7 +39,10 @@ dataset = "grey"
 init = ["rgb", "green"]
 seed = [0, 1]
 """
-CONTRACT = "arch,encoder,weights,init,tie,dataset,target,seed,dice,iou,share_0,share_1,share_2,mirror_index,mirror_low,mirror_high,seconds,failure"
+CONTRACT = (
+    "arch,encoder,weights,init,tie,dataset,target,seed,dice,iou,share_0,share_1,share_2,"
+    "mirror_index,mirror_low,mirror_high,seconds,failure"
+)
 
 
 @pytest.fixture

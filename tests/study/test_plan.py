@@ -20,7 +20,8 @@ def planned(tmp_path, text):
 def test_every_combination_is_a_cell_and_no_cell_is_there_twice(tmp_path):
     text = (
         LEAST
-        + 'init = ["rgb", "green"]\nseed = [0, 1, 2]\n[[grid]]\ndataset = "phantom"\ninit = "green"\nslices = [3, 5]\n'
+        + 'init = ["rgb", "green"]\nseed = [0, 1, 2]\n[[grid]]\ndataset = "phantom"\n'
+        + 'init = "green"\nslices = [3, 5]\n'
     )
     cells = planned(tmp_path, text).cells
     assert [(c.options.init, c.options.seed, c.options.slices) for c in cells] == [
@@ -35,7 +36,8 @@ def test_every_combination_is_a_cell_and_no_cell_is_there_twice(tmp_path):
 def test_what_all_share_comes_from_train_and_a_grid_wins(tmp_path):
     plan = planned(
         tmp_path,
-        'name = "x"\nprecision = "bf16"\n[train]\nsteps = 7\ncrop = 64\n[[grid]]\ndataset = "phantom"\ncrop = 32\n',
+        'name = "x"\nprecision = "bf16"\n[train]\nsteps = 7\ncrop = 64\n'
+        '[[grid]]\ndataset = "phantom"\ncrop = 32\n',
     )
     recipe = plan.cells[0].options
     assert (recipe.steps, recipe.crop, recipe.precision, recipe.keep) == (7, 32, "bf16", "last")

@@ -1,4 +1,4 @@
-"""What the tests of segment share: quick networks, runs to compare, and the command line in another process."""
+"""Shared by the tests of segment: quick networks, runs to compare, commands in processes."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ NORM = Normalisation((128.0,), (40.0,), "file")
 
 
 def blurring(slices=3, classes=1, reach=1, **facts):
-    """A network of one convolution whose answer depends on place, order and surroundings: quick, and nothing is symmetric."""
+    """A quick network of one convolution that depends on place, order and surroundings."""
     torch.manual_seed(0)
     conv = nn.Conv2d(slices, classes, 2 * reach + 1, padding=reach)
     conv.weight.data *= 3

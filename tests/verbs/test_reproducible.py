@@ -1,4 +1,4 @@
-"""The same seed gives the same result: in another process, and within rounding on another number of threads."""
+"""The same seed gives the same result in another process, and within rounding with threads."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def place(tmp_path, monkeypatch, grey, make_model):
 
 
 def differ(one, other):
-    """The largest difference between numbers in the same places of two JSON values; all else must be equal."""
+    """The largest difference between numbers of two JSON values; all else must be equal."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         return max(

@@ -3,12 +3,12 @@
 import json as jsonlib
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from evenslice.errors import BadInputError, one_line
+from evenslice.options import JsonObject
 
 LONGEST, KEPT = 1500, 700  # characters of a line, and of either end of a longer one
 
@@ -100,7 +100,7 @@ def check_json(target: str | None, force: bool, *others: Path | None) -> None:
     check_writable(path, force)
 
 
-def write_json(target: str | None, result: Mapping[str, Any], force: bool) -> None:
+def write_json(target: str | None, result: JsonObject, force: bool) -> None:
     """Write a result as JSON: to a file, replacing one only with ``force``, or ``-`` for stdout."""
     text = jsonlib.dumps(result, indent=2) + "\n"
     if target == "-":

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from evenslice.evidence.sampling import Raw
 from evenslice.model.predict import device_of, logits_of
 from evenslice.model.spec import Model
 from evenslice.model.stem.probe import evaluating, tensors_in
+from evenslice.options import JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import reverse
@@ -51,7 +51,7 @@ class Certificate:
     seed: int
     tolerance: dict[str, float] = field(default_factory=lambda: dict(TOLERANCES))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as model files and JSON have it."""
         return asdict(self)
 

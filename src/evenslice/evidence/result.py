@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evenslice.evidence.stats import Interval
 from evenslice.evidence.window_view import WindowView
+from evenslice.options import JsonObject
 from evenslice.volume.normalisation import Normalisation
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class MethodResult:
     index: Interval | None
     verdict: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as the audit's JSON has it."""
         index = self.index or Interval(math.nan, math.nan, math.nan)
         return {
@@ -50,7 +51,7 @@ class Latin:
     shares: tuple[Interval, ...]
     verdict: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as the audit's JSON has it."""
         return {**_columns("shares", self.shares), "verdict": self.verdict}
 
@@ -123,7 +124,7 @@ class Audit:
     margin: float
     confidence: float
     tile: tuple[int, int]
-    stems: tuple[dict[str, Any], ...]
+    stems: tuple[JsonObject, ...]
     normalisation: Normalisation
     methods: dict[str, MethodResult]
     probability_change: float
@@ -137,11 +138,11 @@ class Audit:
     lag: Interval | None = None
     latin: Mapping[str, Latin] = field(default_factory=dict)
     views: tuple[WindowView, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: JsonObject = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
-    def believed(self) -> dict[str, Any]:
+    def believed(self) -> JsonObject:
         """Whether the sanity checks passed (``passed``), and which failed or were not made.
 
         How the model is normalised is a property of the model, not of the audit: it does not count.
@@ -169,10 +170,10 @@ class Audit:
         pairs = [pair for method in self.methods.values() for pair in method.pairs]
         return any(not (-limit <= pair.low and pair.high <= limit) for pair in pairs)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the audit as JSON can hold it (schema evenslice.audit/1); NaN becomes None."""
         norm, lag = self.normalisation, self.lag
-        found: dict[str, Any] = _jsonable(
+        found: JsonObject = _jsonable(
             {
                 "schema": SCHEMA,
                 "verdict": self.verdict,

@@ -1,4 +1,4 @@
-"""Results from the importance in many windows: shares, pairs, index, verdict, alikeness, lag."""
+"""Results from the importance in many windows: shares, pairs, index, verdict, similarity, lag."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

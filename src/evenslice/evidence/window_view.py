@@ -1,6 +1,6 @@
 """A window as a person sees it: raw slices, prediction, importance; and many of them in a store."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evenslice.options import JsonObject
 from evenslice.volume.array import VoxelSize
 from evenslice.volume.atomic import store_written_beside
 from evenslice.volume.zarr_writer import create_image
@@ -78,7 +79,7 @@ class WindowView:
 
 @contextmanager
 def writing_maps(
-    path: Path, most: int, voxel_nm: VoxelSize | None, force: bool, provenance: Mapping[str, Any]
+    path: Path, most: int, voxel_nm: VoxelSize | None, force: bool, provenance: JsonObject
 ) -> Iterator[Callable[[WindowView], None]]:
     """Yield a function that writes attribution maps to an OME-Zarr store, at most ``most`` windows.
 
@@ -108,7 +109,7 @@ def writing_maps(
             origins.append(list(view.origin))
 
         yield write
-        record: dict[str, Any] = {"windows": origins, "provenance": dict(provenance)}
+        record: JsonObject = {"windows": origins, "provenance": dict(provenance)}
         for array, folder in zip(arrays, (part, part / "raw"), strict=True):
             array.resize((len(origins), *array.shape[1:]))
             zarr.open_group(str(folder), mode="a").attrs["evenslice"] = record

@@ -1,7 +1,6 @@
 """How good a segmentation is: Dice, IoU and boundary F-score per class, and all scores together."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +79,7 @@ class Scores:
     matching: Matching | None = None
     trained_slices: tuple[tuple[int, int], ...] = ()
     warnings: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: JsonObject = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         from evenslice.report.notebook import scores_html

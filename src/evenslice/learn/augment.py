@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from evenslice.options import EM
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, Voxels
 from evenslice.volume.windows import read_window
 
 Lost = Literal["", "blank", "copy"]
@@ -90,12 +90,8 @@ def read_sections(
 
 
 def apply_sections(
-    window: NDArray[Any],
-    sections: tuple[Section, ...],
-    mean: float,
-    std: float,
-    rng: np.random.Generator,
-) -> NDArray[Any]:
+    window: Voxels, sections: tuple[Section, ...], mean: float, std: float, rng: np.random.Generator
+) -> Voxels:
     """Apply all artefacts but the shifts, which were made when the window was read.
 
     Parameters
@@ -124,8 +120,8 @@ def apply_sections(
 
 
 def _degraded(
-    plane: NDArray[Any], section: Section, mean: float, std: float, rng: np.random.Generator
-) -> NDArray[Any]:
+    plane: Voxels, section: Section, mean: float, std: float, rng: np.random.Generator
+) -> Voxels:
     if section.blur:
         plane = gaussian_filter(plane, section.blur, mode="nearest", truncate=TRUNCATE)
     if section.gain != 1 or section.offset:
@@ -135,7 +131,7 @@ def _degraded(
     return plane
 
 
-def _within(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _within(values: Voxels, dtype: np.dtype[Any]) -> Voxels:
     """Round and clip to what an integer dtype can hold."""
     if dtype.kind == "f":
         return values

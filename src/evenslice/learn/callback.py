@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
@@ -23,8 +22,8 @@ from evenslice.evidence.summary import method_result
 from evenslice.model.external import wrap_external
 from evenslice.model.logits import Wrapper
 from evenslice.model.predict import device_of
-from evenslice.options import AuditOptions
-from evenslice.volume.array import Volume, as_volume
+from evenslice.options import AuditOptions, JsonObject
+from evenslice.volume.array import Volume, Voxels, as_volume
 from evenslice.volume.files import open_volume
 from evenslice.volume.normalisation import Normalisation, estimate
 
@@ -82,7 +81,7 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        volume: Volume | NDArray[Any] | str | Path,
+        volume: Volume | Voxels | str | Path,
         *,
         slices: int | None = None,
         mean: Numbers = None,
@@ -111,11 +110,11 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         self._scene: ModelOnVolume | None = None
         self._parts: list[tuple[SampledWindow, Raw]] = []
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Return the history, for the checkpoint."""
         return {"history": [dict(row) for row in self.history]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Take the history of a checkpoint."""
         self.history = [dict(row) for row in state["history"]]
 

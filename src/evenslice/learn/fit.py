@@ -23,7 +23,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 
 from evenslice.errors import BadInputError
 from evenslice.learn.module import Training
-from evenslice.options import TrainPrecision
+from evenslice.options import JsonObject, TrainPrecision
 from evenslice.progress import Progress, silent
 from evenslice.volume.atomic import fsync, named, written_beside
 
@@ -33,7 +33,7 @@ PATIENCE = timedelta(days=7)  # the other devices wait while the first validates
 STATE, LOG = "state.ckpt", "log.csv"
 HEADER = "steps,loss,lr,dice\n"
 BUFFERED = 50  # steps between two writes to the log
-PLUGINS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PLUGINS: JsonObject = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _explain(error: Exception, training: Training) -> str | None:
     return None
 
 
-def _read_state(state: Path) -> dict[str, Any]:
+def _read_state(state: Path) -> JsonObject:
     try:
         return dict(torch.load(state, map_location="cpu", weights_only=True))
     except Exception as error:  # torch and pickle raise errors of many kinds
@@ -244,7 +244,7 @@ class _Recorder(pl.Callback):  # type: ignore[misc]
         self._rows: list[list[str]] = []  # to be written
         self._open = ExitStack()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: JsonObject) -> None:
         """Arrive in the process of a device, which is to be as quiet as this one."""
         self.__dict__ |= state
         _quieten()

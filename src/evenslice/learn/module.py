@@ -21,7 +21,7 @@ from evenslice.model.predict import logits_of
 from evenslice.model.spec import Model, Spec
 from evenslice.model.stem.adapt import mirror_stem
 from evenslice.model.tile_limits import free_memory
-from evenslice.options import TrainOptions
+from evenslice.options import JsonObject, TrainOptions
 
 MOST_THREADS = 8
 Batch = tuple[Tensor, Tensor]
@@ -145,7 +145,7 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         self.model, self.network = model, model.module
         self.source, self.options, self.interval = source, options, interval
         self.start = 0
-        self._earlier: dict[str, Any] | None = None
+        self._earlier: JsonObject | None = None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Send spec and weights to another process where the stem is tied: torch pickles no tie."""
@@ -167,12 +167,12 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         """Learning rate of the next step."""
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    def resume(self, state: dict[str, Any]) -> None:
+    def resume(self, state: JsonObject) -> None:
         """Start from what ``state`` returned."""
         self.network.load_state_dict(state["network"])
         self.start, self._earlier = state["done"], state
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """Return all that is needed to resume."""
         return {
             "done": self.done,
@@ -219,7 +219,7 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         logits = logits_of(self.network, windows, self.model.stride).float()
         return segmentation_loss(logits, target, self.options.loss, self.options.class_weights)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> JsonObject:
         """Return AdamW and its schedule over all steps."""
         options = self.options
         optimiser = torch.optim.AdamW(
@@ -235,7 +235,7 @@ class Training(pl.LightningModule):  # type: ignore[misc]
 def _rebuilt(
     fields: tuple[Model, MultiVolume, TrainOptions, int],
     weights: dict[str, Tensor],
-    earlier: dict[str, Any] | None,
+    earlier: JsonObject | None,
 ) -> Training:
     model, source, options, interval = fields
     assert isinstance(model.spec, Spec)

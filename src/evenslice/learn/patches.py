@@ -1,7 +1,6 @@
 """Patches: random crops of windows with their targets."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from evenslice.errors import BadInputError
 from evenslice.labels.targets import Target
 from evenslice.learn.augment import apply_sections, draw_sections, read_sections
 from evenslice.options import EM
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, Voxels
 from evenslice.volume.normalisation import Normalisation, check_finite
 from evenslice.volume.windows import read_window
 
@@ -141,7 +140,7 @@ class PatchSource:
             window, target = turn(window, target, int(rng.integers(8)))
         return self.normalisation.apply(window.copy()), target.copy()  # torch takes no turned views
 
-    def _window(self, rng: np.random.Generator, z: int, y: slice, x: slice) -> NDArray[Any]:
+    def _window(self, rng: np.random.Generator, z: int, y: slice, x: slice) -> Voxels:
         where = f"{self.volume.source} around slice {z}"
         if self.em is None:
             window = read_window(self.volume, z, self.slices, y, x)

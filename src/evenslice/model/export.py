@@ -1,7 +1,7 @@
 """Writing a network for other programs: one trace by torch.export, as it is or as ONNX."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from evenslice.model.metadata import dump_metadata
 from evenslice.model.onnx_file import serialised
 from evenslice.model.onnx_graph import KEY, SCOPES
 from evenslice.model.spec import Model
+from evenslice.options import JsonObject
 
 AXES = ("batch", "channel", "y", "x")
 OPSET = 18  # what torch writes by itself
@@ -159,7 +160,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def add_metadata(data: bytes, metadata: Mapping[str, Any]) -> bytes:
+def add_metadata(data: bytes, metadata: JsonObject) -> bytes:
     """Return an ONNX model with evenslice's metadata in it."""
     import onnx
 

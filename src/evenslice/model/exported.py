@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -63,7 +62,7 @@ def write_exported(
 
 def archive_of(
     program: ExportedProgram,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: JsonObject | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return a ``.pt2`` archive of a program, with evenslice's metadata and other extra files."""

@@ -20,7 +20,7 @@ def corrupt_metadata(source: object, reason: object) -> BadInputError:
     )
 
 
-def dump_metadata(metadata: Mapping[str, Any]) -> str:
+def dump_metadata(metadata: JsonObject) -> str:
     """Write metadata as JSON; numbers that are not finite become null."""
     return json.dumps(_finite(metadata), allow_nan=False)
 

@@ -21,7 +21,7 @@ from evenslice.errors import BadInputError
 from evenslice.napari.layers import RESULT, LayerData, file_of, volume_of_layer
 from evenslice.napari.panel import LayerField, Panel, ask, bind, plain
 from evenslice.napari.work import Control
-from evenslice.options import AuditOptions
+from evenslice.options import AuditOptions, JsonObject
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -38,7 +38,7 @@ from evenslice.evidence.stats import Interval
 from evenslice.evidence.window_view import WindowView
 from evenslice.napari.layers import LazyArray, placed_like
 from evenslice.report.verdict import DASH, confidence, fixed, interval, sanity_checks, slot_names
-from evenslice.volume.array import Volume, spans
+from evenslice.volume.array import Volume, Voxels, spans
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -49,7 +49,7 @@ TOP = 99.5
 BEFORE, CENTRE, AFTER = "magenta", "gray", "green"
 ONE = "magma"
 Shape = tuple[int, int, int]
-Picture = tuple[Shape, NDArray[Any]]
+Picture = tuple[Shape, Voxels]
 
 
 class Pinned:
@@ -65,7 +65,7 @@ class Pinned:
         self._empty = empty
         self._pictures = pictures
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Any) -> Voxels:
         """Draw a box of it."""
         z, y, x = spans(key, self.shape)
         size = (z.stop - z.start, y.stop - y.start, x.stop - x.start)
@@ -267,7 +267,7 @@ class AuditPanel(Panel):
             return
         if layer is None or model is None:
             return
-        options: dict[str, Any] = {
+        options: JsonObject = {
             "labels": ground_truth,
             "methods": self.chosen_methods(),
             "windows": self.windows.value() or "auto",

@@ -5,15 +5,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, VoxelSize, sizes
+from evenslice.options import JsonObject
+from evenslice.volume.array import Volume, Voxels, VoxelSize, sizes
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-LayerData = tuple[Any, dict[str, Any], str]
+LayerData = tuple[Any, JsonObject, str]
 RESULT = "evenslice_result"
 CONTRAST_SIDE = 1024  # pixels of the middle slice that contrast is chosen from
 
@@ -31,7 +31,7 @@ class LazyArray:
         self.dtype = np.dtype(np.uint8) if volume.dtype == np.bool_ else volume.dtype
         self.size = int(np.prod(self.shape))
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Any) -> Voxels:
         """Read what integers and slices, with steps if need be, select."""
         parts = list(key) if isinstance(key, tuple) else [key]
         start = next((n for n, part in enumerate(parts) if part is Ellipsis), len(parts))
@@ -47,7 +47,7 @@ class LazyArray:
         """Return how many slices there are."""
         return self.shape[0]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Voxels:
         """Read all of it."""
         return np.asarray(self[:], dtype)
 
@@ -65,7 +65,7 @@ def layer_of(volume: Volume, name: str, levels: Sequence[Volume] = ()) -> LayerD
         The same at smaller and smaller sizes, if there are any.
     """
     data: Any = [LazyArray(level) for level in (volume, *levels)] if levels else LazyArray(volume)
-    attributes: dict[str, Any] = {"name": name, "multiscale": bool(levels)}
+    attributes: JsonObject = {"name": name, "multiscale": bool(levels)}
     attributes["axis_labels"] = ("z", "y", "x")
     if volume.voxel_nm is not None:
         attributes |= {"scale": volume.voxel_nm, "units": ("nm",) * 3}
@@ -141,7 +141,7 @@ def voxel_of(layer: "Layer") -> VoxelSize | None:
     return z, y, x
 
 
-def placed_like(layer: "Layer", origin: Sequence[float] = (0, 0, 0)) -> dict[str, Any]:
+def placed_like(layer: "Layer", origin: Sequence[float] = (0, 0, 0)) -> JsonObject:
     """Return attributes that place another layer with its first voxel on the voxel ``origin``."""
     start = np.asarray(layer.data_to_world((0,) * len(origin)))
     moved = np.asarray(layer.data_to_world(origin)) - start

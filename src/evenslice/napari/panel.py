@@ -30,7 +30,7 @@ from qtpy.QtWidgets import (
 from evenslice.errors import BadInputError, one_line
 from evenslice.napari.layers import is_result
 from evenslice.napari.work import Control, Outcome, attempt, load_verbs
-from evenslice.options import Options
+from evenslice.options import JsonObject, Options
 from evenslice.volume.voxel_size import numbers_of
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Panel(QWidget):
             line.setPlaceholderText("as the model says")
         self.form.addRow("Mean", row)
 
-    def chosen_model(self) -> dict[str, Any] | None:
+    def chosen_model(self) -> JsonObject | None:
         """Return the model's ``source``, ``mean``, ``std``; None if the user does not want it run.
 
         Raises

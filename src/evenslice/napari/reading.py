@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evenslice.napari.layers import RESULT, LayerData, layer_of
-from evenslice.volume.array import Volume, spans
+from evenslice.volume.array import Volume, Voxels, spans
 from evenslice.volume.files import MRC, TIFF, open_volume, split_container
 from evenslice.volume.images import SUFFIXES
 from evenslice.volume.zarr_reader import attributes_of, in_store, levels_of
@@ -101,7 +100,7 @@ class _Channel:
         self._array, self._channel = array, channel
         self.shape, self.dtype = tuple(array.shape[1:]), np.dtype(array.dtype)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Any) -> Voxels:
         return np.asarray(self._array[(self._channel, *spans(key, self.shape))])
 
 

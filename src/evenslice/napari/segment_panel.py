@@ -1,7 +1,7 @@
 """The panel ``Segment``: a layer segmented by blocks into a store that napari shows."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from magicgui.widgets import FileEdit
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox
@@ -11,7 +11,7 @@ from evenslice.napari.layers import LayerData, file_of, placed_like, volume_of_l
 from evenslice.napari.panel import Panel, ask, bind
 from evenslice.napari.reading import layers_of_store
 from evenslice.napari.work import Control
-from evenslice.options import SegmentOptions
+from evenslice.options import JsonObject, SegmentOptions
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -63,7 +63,7 @@ class SegmentPanel(Panel):
         if existing is None or model is None:
             return
         out, source = self.out_path, file_of(layer)
-        options: dict[str, Any] = {
+        options: JsonObject = {
             "instances": INSTANCES[self.instances.currentText()],
             "threshold": self.threshold.value(),
             "tta": "reversal" if self.both.isChecked() else None,

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evenslice.options import JsonObject
 from evenslice.report import charts, pictures, verdict
 from evenslice.report.charts import AFTER, BEFORE, INK, MARKERS, QUIET, WIDTH, slot_colour
 from evenslice.report.verdict import fixed, slot_names
+from evenslice.volume.array import Voxels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,7 +125,7 @@ def _draw_estimate(
     charts.add_mark(axis, (found.value, place), colour, f"{what}: {text}", marker, 4.2)
 
 
-def _label_audits(rows: NDArray[Any], audits: Sequence["Audit"]) -> None:
+def _label_audits(rows: Voxels, audits: Sequence["Audit"]) -> None:
     """Give all models one scale of shares and one of mirror pairs, and name them below."""
     methods = [result for audit in audits for result in audit.methods.values()]
     shares = charts.numbers(end for one in methods for s in one.shares for end in (s.value, s.high))
@@ -167,7 +169,7 @@ def _add_slot_key(figure: "Figure", slices: int) -> None:
         for slot, name in enumerate(slot_names(slices))
     ]
     if half > 1:
-        style: dict[str, Any] = {"ls": "", "ms": 4.2, "mew": 0, "color": INK}
+        style: JsonObject = {"ls": "", "ms": 4.2, "mew": 0, "color": INK}
         keys += [
             Line2D([], [], marker=MARKERS[j % len(MARKERS)], label=f"pair {j + 1}", **style)
             for j in range(half)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from evenslice.errors import BadInputError, escape_control_chars
+from evenslice.options import JsonObject
 from evenslice.report.verdict import is_number
 from evenslice.volume.atomic import written_beside
 
@@ -55,7 +56,7 @@ STYLE = {
     "svg.hashsalt": "evenslice",
     "savefig.dpi": 200,
 }
-METADATA: dict[str, dict[str, Any]] = {
+METADATA: dict[str, JsonObject] = {
     ".svg": {"Date": None, "Creator": "evenslice"},
     ".pdf": {"CreationDate": None, "Creator": "evenslice"},
     ".png": {"Software": "evenslice"},

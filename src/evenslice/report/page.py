@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from evenslice import __version__
+from evenslice.options import JsonObject
 from evenslice.report import verdict
 from evenslice.report.audit_charts import audits_figure
 from evenslice.report.charts import to_svg
@@ -161,7 +162,7 @@ def page_beside(path: Path) -> Path:
     return path.with_suffix(".report.html")
 
 
-def provenance_rows(provenance: Mapping[str, Any]) -> dict[str, str]:
+def provenance_rows(provenance: JsonObject) -> dict[str, str]:
     """Return what a result was made with as rows {name: text}: inputs, seed, versions."""
     inputs = provenance.get("inputs") or {}
     rows = {f"{role} read": _input(record) for role, record in inputs.items()}
@@ -172,7 +173,7 @@ def provenance_rows(provenance: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _input(record: Mapping[str, Any]) -> str:
+def _input(record: JsonObject) -> str:
     parts = [str(record["name"])]
     if record["sha256"]:
         how = HASHES.get(record["hashed"], "")

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from evenslice.volume.array import Voxels
+
 CLASSES = (
     "#1b1e23",
     "#e69f00",
@@ -33,7 +35,7 @@ Grey = NDArray[np.uint8]
 Limits = tuple[float, float]
 
 
-def grey_limits(stacks: Iterable[NDArray[Any]]) -> Limits:
+def grey_limits(stacks: Iterable[Voxels]) -> Limits:
     """Find one grey scale for all given slices: their 0.5th to 99.5th percentile."""
     values = np.concatenate([np.asarray(stack, dtype=np.float64).ravel() for stack in stacks])
     values = values[np.isfinite(values)]
@@ -43,7 +45,7 @@ def grey_limits(stacks: Iterable[NDArray[Any]]) -> Limits:
     return (float(low), float(high)) if high > low else (float(values.min()), float(values.max()))
 
 
-def grey_levels(image: NDArray[Any], limits: Limits) -> Grey:
+def grey_levels(image: Voxels, limits: Limits) -> Grey:
     """Map raw intensities to 0..255; a constant image is mid-grey, a missing value is black."""
     low, high = limits
     values = np.asarray(image, dtype=np.float64)
@@ -55,7 +57,7 @@ def grey_levels(image: NDArray[Any], limits: Limits) -> Grey:
     return np.round(255 * scaled).astype(np.uint8)
 
 
-def strength(attribution: NDArray[Any]) -> NDArray[np.float64]:
+def strength(attribution: Voxels) -> NDArray[np.float64]:
     """Bring the importance of a whole window to 0..1 with one scale for all its slots."""
     values = np.clip(
         np.nan_to_num(np.asarray(attribution, dtype=np.float64), nan=0.0, posinf=0.0), 0.0, None
@@ -64,7 +66,7 @@ def strength(attribution: NDArray[Any]) -> NDArray[np.float64]:
     return np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values)
 
 
-def grey_png(image: NDArray[Any], limits: Limits, most: int = LARGEST) -> str:
+def grey_png(image: Voxels, limits: Limits, most: int = LARGEST) -> str:
     """Draw one raw slice in the given grey scale."""
     return _uri(_fitting(Image.fromarray(grey_levels(image, limits)), most, smooth=True))
 
@@ -75,7 +77,7 @@ def importance_png(importance: NDArray[np.float64], most: int = LARGEST) -> str:
     return _layer(np.round(255 * importance).astype(np.uint8), colours, alphas, most, smooth=True)
 
 
-def probability_png(probability: NDArray[Any], most: int = LARGEST) -> str:
+def probability_png(probability: Voxels, most: int = LARGEST) -> str:
     """Draw a probability (0..1, (y, x)) as a layer in one colour, the more certain the denser."""
     levels = grey_levels(probability, (0.0, 1.0))
     return _layer(
@@ -83,7 +85,7 @@ def probability_png(probability: NDArray[Any], most: int = LARGEST) -> str:
     )
 
 
-def classes_png(labels: NDArray[Any], most: int = LARGEST) -> str:
+def classes_png(labels: Voxels, most: int = LARGEST) -> str:
     """Draw class or object numbers (y, x) as a layer, a colour each; 0 and below are clear."""
     colours = np.array([_rgb(code) for code in CLASSES])
     return _layer(
@@ -91,7 +93,7 @@ def classes_png(labels: NDArray[Any], most: int = LARGEST) -> str:
     )
 
 
-def outline_png(labels: NDArray[Any], most: int = LARGEST) -> str:
+def outline_png(labels: Voxels, most: int = LARGEST) -> str:
     """Draw the outlines of classes or objects (y, x) as a layer, one pixel wide as drawn."""
     numbers = np.asarray(
         _fitting(Image.fromarray(np.asarray(labels, np.int32)), most, smooth=False)
@@ -108,7 +110,7 @@ def wrong_png(wrong: Grey, most: int = LARGEST) -> str:
     return _layer(wrong, colours, [0.0, 0.85, 0.85, 0.85], most, smooth=False)
 
 
-def palette_places(labels: NDArray[Any]) -> Grey:
+def palette_places(labels: Voxels) -> Grey:
     """Return the place in ``CLASSES`` of numbers: 0 for 0 and below, the others in turn."""
     numbers = np.round(np.nan_to_num(np.asarray(labels, dtype=np.float64), nan=-1.0)).astype(
         np.int64
@@ -147,7 +149,7 @@ def _rgb(code: str) -> tuple[int, int, int]:
 
 def _layer(
     levels: Grey,
-    colours: NDArray[Any],
+    colours: Voxels,
     alphas: Sequence[float] | NDArray[np.float64],
     most: int,
     smooth: bool,

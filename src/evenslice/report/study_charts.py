@@ -2,9 +2,10 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 from evenslice.report import charts, verdict
 from evenslice.report.charts import CENTRE, INK, MARKERS, QUIET, WIDTH, add_mark, slot_colour
 from evenslice.report.study_record import (
@@ -38,7 +39,7 @@ EFFECTS = {"symmetric": "#00694b", "asymmetric": "#c14d00"}
 QUANTITIES = {"loss": "Loss", "dice": "Validation Dice", "mirror_index": "Mirror index"}
 
 
-Style = dict[str, Any]
+Style = JsonObject
 
 
 def line_styles(treatments: Sequence[str]) -> dict[str, Style]:
@@ -151,7 +152,7 @@ def _draw_pooled(axis: "Axes", found: PooledIndex, place: float, colour: str) ->
         return
     charts.add_interval(axis, (found.low, found.high), place, colour, 1.1)
     left, right = axis.get_xlim()
-    arrow: dict[str, Any] = {"ms": 3, "mew": 0, "color": colour, "clip_on": False}
+    arrow: JsonObject = {"ms": 3, "mew": 0, "color": colour, "clip_on": False}
     if found.low is not None and found.low < left:
         axis.plot([left], [place], "<", **arrow)
     if found.high is not None and found.high > right:
@@ -196,12 +197,12 @@ def _add_finding_key(figure: "Figure", slices: int, datasets: Sequence[str]) -> 
     from matplotlib.lines import Line2D
 
     half = (slices - 1) // 2
-    dot: dict[str, Any] = {"ls": "", "marker": "o", "ms": 4, "mew": 0}
+    dot: JsonObject = {"ls": "", "marker": "o", "ms": 4, "mew": 0}
     keys = [
         Line2D([], [], color=slot_colour(slot - half), label=name, **dot)
         for slot, name in enumerate(slot_names(slices))
     ]
-    pooled: dict[str, Any] = {"marker": "D", "ms": 3.6, "lw": 1.1}
+    pooled: JsonObject = {"marker": "D", "ms": 3.6, "lw": 1.1}
     keys.append(Line2D([], [], color=QUIET, mfc="white", label="pooled, before", **pooled))
     keys.append(Line2D([], [], color=INK, label="pooled, after", **pooled))
     for number, name in enumerate(datasets):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
+from evenslice.options import JsonObject
 from evenslice.report.verdict import is_number
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Cell(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _gather(cls, row: dict[str, Any]) -> dict[str, Any]:
+    def _gather(cls, row: JsonObject) -> JsonObject:
         """Gather the flat columns of a row: shares by slot, the mirror index with its ends."""
         slices = int(row.get("slices") or 3)
         found = {**row, "slices": slices}
@@ -189,9 +190,9 @@ class StudyRecord(_Model):
     cells: int = 0
     done: int = 0
     failed: int = 0
-    settings: dict[str, Any] = {}
-    versions: dict[str, Any] = {}
-    provenance: dict[str, Any] = {}
+    settings: JsonObject = {}
+    versions: JsonObject = {}
+    provenance: JsonObject = {}
     rows: tuple[Cell, ...] = ()
     lean: tuple[PooledIndex, ...] = ()
     comparisons: tuple[Comparison, ...] = ()

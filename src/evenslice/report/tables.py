@@ -3,13 +3,14 @@
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from evenslice.errors import escape_control_chars
+from evenslice.options import JsonObject
 from evenslice.report import verdict
 from evenslice.report.study_record import ALL, StudyRecord, study_record
 from evenslice.report.verdict import (
@@ -253,11 +254,11 @@ def _model_rows(model: "Model", found: "Inspected") -> Rows:
     return [*rows, ("certificate", certified)]
 
 
-def _module(stem: dict[str, Any]) -> str:
+def _module(stem: JsonObject) -> str:
     return stem["module"] or "(the network)"
 
 
-def _norms(stem: dict[str, Any]) -> str:
+def _norms(stem: JsonObject) -> str:
     return "  ".join(f"{norm:.3f}" for norm in stem["norms"])
 
 
@@ -291,7 +292,7 @@ def _audit_rows(audits: "Sequence[Audit]") -> Rows:
     ]
 
 
-def _change_rows(change: dict[str, Any]) -> Rows:
+def _change_rows(change: JsonObject) -> Rows:
     """Say how far the output moved, and what that did to Dice; what was not measured has no row."""
     rows: Rows = []
     dice = [change.get(f"dice_{when}") for when in ("before", "after")]

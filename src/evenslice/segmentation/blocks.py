@@ -25,10 +25,10 @@ from evenslice.model.inputs import (
 from evenslice.model.predict import Runner, classes_of
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_blocks
-from evenslice.options import SegmentOptions
+from evenslice.options import JsonObject, SegmentOptions
 from evenslice.progress import Step
 from evenslice.segmentation.plan import Plan
-from evenslice.volume.array import Roi, Volume, reorder_axes, swap_axis
+from evenslice.volume.array import Roi, Volume, Voxels, reorder_axes, swap_axis
 from evenslice.volume.atomic import fsync_box, fsync_tree, named
 from evenslice.volume.run_state import RunState, corrupt_metadata
 from evenslice.volume.sections import SectionReader, Sections
@@ -59,13 +59,13 @@ def open_inputs(
     return opened, source, options.model_copy(update=found)
 
 
-def request_of(model: Model, volume: Volume, options: SegmentOptions) -> dict[str, Any]:
+def request_of(model: Model, volume: Volume, options: SegmentOptions) -> JsonObject:
     """Return what all who take part in a run must agree on, as its manifest holds it."""
     shared = options.model_dump(mode="json", exclude=OF_A_PROCESS)
     return {"model": identity_of(model), "volume": fingerprint(volume), **shared}
 
 
-def options_in(request: dict[str, Any], source: Path) -> SegmentOptions:
+def options_in(request: JsonObject, source: Path) -> SegmentOptions:
     """Return the options that a manifest holds."""
     known = {name: request[name] for name in request if name in SegmentOptions.model_fields}
     return SegmentOptions.read(known, source)
@@ -189,7 +189,7 @@ class Work:
         """The array (z, y, x) of labels."""
         return open_array(self.store / "labels" / "segmentation" / "0")
 
-    def planes(self) -> Iterator[NDArray[Any]]:
+    def planes(self) -> Iterator[Voxels]:
         """Yield what a TIFF is to hold, slice by slice: labels, or probabilities as uint8."""
         step = self.plan.depth if self.options.axis == "z" else 1
         for start in range(0, self.shape[0], step):
@@ -242,7 +242,7 @@ def open_array(path: Path) -> Any:
     return zarr.open_array(str(path), mode="r+")
 
 
-def write_box(array: Any, box: tuple[slice, ...], values: NDArray[Any]) -> None:
+def write_box(array: Any, box: tuple[slice, ...], values: Voxels) -> None:
     """Write a part of an array, through to the disk: what is noted as done afterwards is done."""
     with named(Path(str(array.store.root), array.path)):
         array[box] = values

@@ -23,6 +23,7 @@ from evenslice.labels.watershed import FLOOD_HALO, flood_box, seed_distance, see
 from evenslice.model.predict import classes_of
 from evenslice.progress import Step
 from evenslice.segmentation.blocks import PREDICT, Work, open_array, write_box
+from evenslice.volume.array import Voxels
 from evenslice.volume.atomic import fsync_tree, written_beside
 from evenslice.volume.zarr_writer import create_labels
 
@@ -140,7 +141,7 @@ class Objects:
         boundary = self._work.probabilities[(0, *read)]
         return seeds_in(boundary, inside, self._options.threshold, self._voxel, distance)
 
-    def _flooded(self, box: Box) -> NDArray[Any]:
+    def _flooded(self, box: Box) -> Voxels:
         read, inside = with_halo(box, FLOOD_HALO, self._shape)
         boundary, seeds = self._work.probabilities[(0, *read)], self._array("seeds")[read]
         distance = seed_distance(self._voxel)
@@ -201,11 +202,11 @@ class Objects:
     def _array(self, name: str) -> Any:
         return open_array(self._folder / f"{name}.zarr")
 
-    def _save(self, name: str, arrays: dict[str, NDArray[Any]]) -> None:
+    def _save(self, name: str, arrays: dict[str, Voxels]) -> None:
         with written_beside(self._folder / f"{name}.npz") as part, part.open("wb") as file:
             np.savez(file, **cast(Any, arrays))
 
-    def _load(self, name: str) -> dict[str, NDArray[Any]]:
+    def _load(self, name: str) -> dict[str, Voxels]:
         with np.load(self._folder / f"{name}.npz", allow_pickle=False) as file:
             return dict(file)
 

@@ -15,7 +15,7 @@ from evenslice.model.predict import Runner, Settings, resolve_precision
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_blocks
 from evenslice.model.tile_limits import bytes_per_pixel, find_halo, free_memory, resident
-from evenslice.options import SMALLEST_TILE, SegmentOptions
+from evenslice.options import SMALLEST_TILE, JsonObject, SegmentOptions
 from evenslice.volume.array import Roi, Volume
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.sections import SectionReader, Sections
@@ -80,7 +80,7 @@ class Plan:
             sides.append(chunk_side(step) if step < span.stop - span.start else min(step, 256))
         return self.depth, sides[0], sides[1]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as JSON can hold it."""
         return asdict(self)
 

@@ -4,14 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from evenslice.evidence.window_view import WindowView
 from evenslice.model.inputs import VolumeLike, parse_roi, volume_of
 from evenslice.model.metadata import corrupt_metadata, spans_in
-from evenslice.options import ScoresAs, SegmentOptions
+from evenslice.options import JsonObject, ScoresAs, SegmentOptions
 from evenslice.segmentation.plan import Plan
 from evenslice.volume.array import Volume, reorder_axes, swap_axis
 from evenslice.volume.tiff import noted_provenance
@@ -58,13 +57,13 @@ class Segmented:
     trained_slices: list[list[int]] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
     slices: int = 0
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: JsonObject = field(default_factory=dict)
 
     def __fspath__(self) -> str:
         """Return the path, so that the result can be opened."""
         return str(self.path)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as JSON can hold it (schema evenslice.segment/1)."""
         return {
             "schema": "evenslice.segment/1",
@@ -74,7 +73,7 @@ class Segmented:
             **self.metadata(),
         }
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> JsonObject:
         """Return what the file says of itself, as JSON can hold it."""
         return {
             "blocks": self.blocks,
@@ -88,7 +87,7 @@ class Segmented:
         }
 
 
-def read_result(out: Path, request: dict[str, Any]) -> Segmented | None:
+def read_result(out: Path, request: JsonObject) -> Segmented | None:
     """Return the result that lies in a store or TIFF; None if it is not that of this request."""
     try:
         if out.is_dir():
@@ -150,12 +149,12 @@ def training_warning(seen: Sequence[tuple[int, int]], slices: int) -> tuple[str,
     )
 
 
-def _attributes(path: Path) -> dict[str, Any]:
+def _attributes(path: Path) -> JsonObject:
     found = _read(path).get("attributes")
     return found if isinstance(found, dict) else {}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     """Read a JSON object; empty where there is none."""
     try:
         found = json.loads(path.read_bytes())

@@ -25,7 +25,7 @@ from evenslice.model.inputs import (
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.streaming import normalisation_of
-from evenslice.options import SegmentOptions
+from evenslice.options import JsonObject, SegmentOptions
 from evenslice.progress import Progress, silent
 from evenslice.segmentation.blocks import (
     PREDICT,
@@ -130,7 +130,7 @@ def segment(
             )
         return finished
 
-    def choose(folder: Path) -> dict[str, Any]:
+    def choose(folder: Path) -> JsonObject:
         plan = _plan(network, source, options)
         with named(out, folder), wait_for_zarr_writes():
             prepare(folder, network, source, options, plan)
@@ -240,7 +240,7 @@ def _absolute(source: Any) -> str:
 
 
 def _finish(
-    work: Work, result: Segmented, request: dict[str, Any], run: Run, progress: Progress
+    work: Work, result: Segmented, request: JsonObject, run: Run, progress: Progress
 ) -> Segmented:
     """Make objects, write OUT and remove the run, unless another shard does."""
     run_state = work.run_state
@@ -259,7 +259,7 @@ def _finish(
     return result
 
 
-def _write_tiff(work: Work, out: Path, metadata: dict[str, Any], progress: Progress) -> None:
+def _write_tiff(work: Work, out: Path, metadata: JsonObject, progress: Progress) -> None:
     dtype = np.dtype(work.labels.dtype if work.keeps_labels else np.uint8)
     meaning = "intensity" if work.keeps_labels else "probabilities"
     provenance = metadata.pop("provenance") | {"result": metadata}
@@ -274,7 +274,7 @@ def _write_tiff(work: Work, out: Path, metadata: dict[str, Any], progress: Progr
         write_tiff(out, planes(), work.shape, dtype, voxel_nm, meaning, provenance)
 
 
-def _write_store(work: Work, out: Path, metadata: dict[str, Any], progress: Progress) -> None:
+def _write_store(work: Work, out: Path, metadata: JsonObject, progress: Progress) -> None:
     import zarr
 
     voxel = list(work.volume.voxel_nm or (1.0, 1.0, 1.0))

@@ -5,10 +5,10 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -217,7 +217,7 @@ def read_study(path: str | Path) -> Plan:
     return Plan(table, path.resolve().parent, _with_varied(tuple(cells.values())))
 
 
-def _check_count(grids: Sequence[Mapping[str, Any]], path: Path) -> None:
+def _check_count(grids: Sequence[JsonObject], path: Path) -> None:
     """Raise if the grids make more cells than anybody could train; they are counted, not made."""
     count = sum(
         math.prod(len(value) for value in grid.values() if isinstance(value, list))
@@ -230,7 +230,7 @@ def _check_count(grids: Sequence[Mapping[str, Any]], path: Path) -> None:
         )
 
 
-def _combinations(grid: Mapping[str, Any], where: str) -> list[JsonObject]:
+def _combinations(grid: JsonObject, where: str) -> list[JsonObject]:
     """Return every combination of the lists of a grid; what is no list is the same in all."""
     for key, value in grid.items():
         if value == []:

@@ -50,7 +50,7 @@ from evenslice.model.inputs import (
 )
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
-from evenslice.options import AuditOptions
+from evenslice.options import AuditOptions, JsonObject
 from evenslice.progress import Progress, Step, silent
 from evenslice.volume.array import Volume
 
@@ -278,7 +278,7 @@ def _result(
     )
 
 
-def _stems(model: Model) -> tuple[dict[str, Any], ...]:
+def _stems(model: Model) -> tuple[JsonObject, ...]:
     """Describe the stems; none where the network shows none."""
     try:
         return tuple(stem_record(model))

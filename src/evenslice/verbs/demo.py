@@ -12,7 +12,7 @@ from evenslice.evidence.result import Audit
 from evenslice.labels.metrics import Scores
 from evenslice.model.provenance import provenance_of
 from evenslice.model.weights import BUNDLED
-from evenslice.options import AuditOptions, DemoOptions, Init
+from evenslice.options import AuditOptions, DemoOptions, Init, JsonObject
 from evenslice.progress import Progress, Step, silent
 from evenslice.verbs.audit import audit
 from evenslice.verbs.train import train
@@ -36,7 +36,7 @@ class DemoRow:
     scores: Scores
     audit: Audit
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the row as ``demo.json`` has it."""
         method = self.audit.methods["gradient"].to_dict()
         keys = ("shares", "mirror_index", "mirror_low", "mirror_high", "verdict")
@@ -49,9 +49,9 @@ class Demo:
 
     rows: tuple[DemoRow, ...]
     facts: dict[str, str]
-    provenance: dict[str, Any]
+    provenance: JsonObject
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the demo as ``demo.json`` has it."""
         rows = [row.to_dict() for row in self.rows]
         return {"schema": "evenslice.demo/1", "rows": rows, "provenance": self.provenance}

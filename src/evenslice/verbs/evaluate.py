@@ -25,7 +25,7 @@ from evenslice.model.provenance import provenance_of
 from evenslice.options import EvaluateOptions
 from evenslice.progress import Progress, silent
 from evenslice.segmentation.result import open_prediction, trained_spans, training_warning
-from evenslice.volume.array import Roi, Volume, crop
+from evenslice.volume.array import Roi, Volume, Voxels, crop
 
 MOST_SEARCHED = 2**32  # voxels, to learn whether a volume is a mask
 MASKS = {1, 255, 65535}
@@ -154,7 +154,7 @@ class _Reader:
         searched = (prediction, truth) if whole else (self.prediction, self.truth)
         self._masks = _mask_values(*searched, self.ignore)
 
-    def __call__(self, band: Band) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_] | None]:
+    def __call__(self, band: Band) -> tuple[Voxels, Voxels, NDArray[np.bool_] | None]:
         """Return prediction and ground truth as classes (z, y, x), and the voxels to compare."""
         span = f"slices {self._first + band.z.start}:{self._first + band.z.stop}"
         real, foreground = self.truth.read(band.box), self._masks[0]
@@ -166,7 +166,7 @@ class _Reader:
         check_classes(real, f"{self.truth.source} {span}")
         return self._guessed(band, span), real, keep
 
-    def _guessed(self, band: Band, span: str) -> NDArray[Any]:
+    def _guessed(self, band: Band, span: str) -> Voxels:
         values, where = self.prediction.read(band.box), f"{self.prediction.source} {span}"
         foreground = self._masks[1]
         if values.dtype.kind == "f":

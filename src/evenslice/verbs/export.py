@@ -37,7 +37,7 @@ from evenslice.model.external import form_of
 from evenslice.model.inputs import ModelLike, check_apart, check_segments, model_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
-from evenslice.options import ExportOptions, Format
+from evenslice.options import ExportOptions, Format, JsonObject
 from evenslice.volume.atomic import check_writable, written_beside
 
 TOLERANCE = 1e-4
@@ -83,7 +83,7 @@ class Exported:
     tta: str
     warnings: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as JSON can hold it (schema evenslice.export/1)."""
         return {
             "schema": "evenslice.export/1",
@@ -310,7 +310,7 @@ def _run_archive(data: bytes) -> Run:
 
 def _metadata(
     model: Model, trace: Trace, format: Format, opset: int | None, difference: float
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return what the file says of itself, as JSON has it: like a model file, and its export."""
     metadata = model_metadata(model)
     if isinstance(model.spec, ExternalSpec):
@@ -326,7 +326,7 @@ def _metadata(
         "torch": torch.__version__,
     }
     metadata |= {"certificate": None, "tta": "none", "export": exported}
-    plain: dict[str, Any] = json.loads(json.dumps(metadata))
+    plain: JsonObject = json.loads(json.dumps(metadata))
     return plain
 
 

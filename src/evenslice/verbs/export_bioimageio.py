@@ -19,7 +19,7 @@ from evenslice.errors import BadInputError, one_line
 from evenslice.model.export import Trace
 from evenslice.model.predict import probabilities_of
 from evenslice.model.spec import Model
-from evenslice.options import ExportOptions
+from evenslice.options import ExportOptions, JsonObject
 from evenslice.volume.normalisation import Normalisation
 
 PAPER = (
@@ -39,7 +39,7 @@ def write_package(
     weights: Path,
     model: Model,
     trace: Trace,
-    metadata: dict[str, Any],
+    metadata: JsonObject,
     name: str,
     options: ExportOptions,
 ) -> None:
@@ -94,7 +94,7 @@ def _slot_names(slices: int) -> list[str]:
     return list((names | {0: "centre"}).values())
 
 
-def _readme(model: Model, metadata: dict[str, Any], name: str) -> str:
+def _readme(model: Model, metadata: JsonObject, name: str) -> str:
     """Write the README of a package, in Markdown."""
     training, scores = model.training, model.scores.get("validation") or {}
 
@@ -158,7 +158,7 @@ def _description(
     folder: Path,
     model: Model,
     trace: Trace,
-    metadata: dict[str, Any],
+    metadata: JsonObject,
     name: str,
     options: ExportOptions,
 ) -> spec.ModelDescr:
@@ -262,7 +262,7 @@ def _batch(trace: Trace) -> spec.BatchAxis:
     return spec.BatchAxis() if "batch" in trace.dynamic else spec.BatchAxis(size=1)
 
 
-def _pixel(model: Model, axis: str) -> dict[str, Any]:
+def _pixel(model: Model, axis: str) -> JsonObject:
     """Return the size of a pixel, where the model says on what it was trained."""
     voxel = model.training.get("voxel_nm")
     return {} if voxel is None else {"scale": float(voxel["zyx".index(axis)]), "unit": "nanometer"}

@@ -36,7 +36,7 @@ from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
 from evenslice.model.stem.adapt import bake_stem, mirror_stem, uniform_stem
 from evenslice.model.stem.probe import evaluating
-from evenslice.options import AuditOptions, FixOptions
+from evenslice.options import AuditOptions, FixOptions, JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit
 from evenslice.volume.atomic import check_writable
@@ -131,14 +131,14 @@ class Fixed:
     """
 
     model: Model
-    before: list[dict[str, Any]]
-    after: list[dict[str, Any]]
+    before: list[JsonObject]
+    after: list[JsonObject]
     certificate: Certificate
     audits: tuple[Audit, Audit] | None
-    change: dict[str, Any] | None
+    change: JsonObject | None
     warnings: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as JSON can hold it (schema evenslice.fix/1)."""
         return {
             "schema": "evenslice.fix/1",
@@ -329,14 +329,14 @@ def _change(
     windows: Sequence[Raw],
     truths: Sequence[Raw] | None,
     recalibrated: bool,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Recalibrate (not after an init, which needs training) and measure the change of output."""
     old, norm = before.normalisation, fixed.normalisation
     assert old is not None
     assert norm is not None
     count = recalibrate(fixed.module, fixed.stride, norm, windows) if recalibrated else 0
     after = predict_windows(fixed, norm, windows)
-    change: dict[str, Any] = {
+    change: JsonObject = {
         "probability_change": None,
         "batch_norms": count,
         "normalisation_change": None,

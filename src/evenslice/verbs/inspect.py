@@ -1,7 +1,6 @@
 """Inspect: what a model's stem is, or the shape, voxel size and type of a volume."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from evenslice.model.external import form_of, guess_library_call
 from evenslice.model.inputs import model_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
-from evenslice.options import InspectOptions
+from evenslice.options import InspectOptions, JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
@@ -44,13 +43,13 @@ class Inspected:
     """
 
     model: Model | None
-    stems: tuple[dict[str, Any], ...]
+    stems: tuple[JsonObject, ...]
     volume: Volume | None
     certificate: Certificate | None
     values: tuple[float, float] | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: JsonObject = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return it as JSON can hold it (schema evenslice.inspect/1)."""
         schema = {"schema": "evenslice.inspect/1"}
         if self.volume is not None:

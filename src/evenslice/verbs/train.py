@@ -31,7 +31,7 @@ from evenslice.model.build import build_model
 from evenslice.model.checkpoint import check_model_name, load_model, read_metadata, save_model
 from evenslice.model.inputs import VolumeLike, check_apart, device_of, volume_of
 from evenslice.model.spec import Model
-from evenslice.options import TrainOptions
+from evenslice.options import JsonObject, TrainOptions
 from evenslice.progress import Progress, silent
 from evenslice.verbs.train_data import (
     TrainingData,
@@ -49,7 +49,7 @@ from evenslice.volume.run_state import RunState, open_run_state, stored_rows
 VALIDATED = 8  # slices of a validation run
 VIEWS = 6
 FINAL, VALIDATIONS = "final.safetensors", "validations.json"
-OnValidation = Callable[[Model, int], dict[str, Any]]
+OnValidation = Callable[[Model, int], JsonObject]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Trained:
     path: Path
     last: Path
     log: Path
-    validations: tuple[dict[str, Any], ...] = ()
+    validations: tuple[JsonObject, ...] = ()
     views: tuple[WindowView, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -196,7 +196,7 @@ def _opened(given: VolumeLike, devices: int) -> Volume:
     return replace(volume, pixels=pixels, facts={})
 
 
-def _built(data: TrainingData, options: TrainOptions, record: dict[str, Any]) -> Model:
+def _built(data: TrainingData, options: TrainOptions, record: JsonObject) -> Model:
     return build_model(
         options.arch,
         options.encoder,
@@ -214,7 +214,7 @@ def _built(data: TrainingData, options: TrainOptions, record: dict[str, Any]) ->
     )
 
 
-def _decide_nothing(folder: Path) -> dict[str, Any]:
+def _decide_nothing(folder: Path) -> JsonObject:
     return {}
 
 
@@ -230,7 +230,7 @@ def _removed_without_state(run: RunState) -> Iterator[None]:
 
 
 def _completed(
-    paths: tuple[Path, Path, Path], record: dict[str, Any], data: TrainingData, device: torch.device
+    paths: tuple[Path, Path, Path], record: JsonObject, data: TrainingData, device: torch.device
 ) -> Trained:
     """Return the result of a run that is complete already."""
     out, _, log = paths
@@ -281,7 +281,7 @@ class _Validator:
     on_validation: OnValidation | None
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[JsonObject]:
         """Rows of the validation runs so far, those before a kill included."""
         file = self.folder / VALIDATIONS
         return stored_rows(file, "steps", "dice") if file.exists() else []
@@ -315,14 +315,14 @@ class _Validator:
         stop = self.patience is not None and validations_since_best(rows) >= self.patience
         return ValidationResult(dice, stop)
 
-    def _add(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+    def _add(self, row: JsonObject) -> list[JsonObject]:
         rows = [*(one for one in self.rows if one["steps"] < row["steps"]), row]
         with written_beside(self.folder / VALIDATIONS) as part:
             part.write_text(json.dumps(rows))
         return rows
 
 
-def validations_since_best(rows: Sequence[dict[str, Any]]) -> int:
+def validations_since_best(rows: Sequence[JsonObject]) -> int:
     """Return how many runs ago the best Dice was first seen; the row before step 1 is none."""
     dice = [row["dice"] or 0.0 for row in rows if row["steps"] > 0]
     return len(dice) - 1 - dice.index(max(dice))

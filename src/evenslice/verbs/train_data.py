@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +27,8 @@ from evenslice.model.provenance import provenance_of, versions
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_slices
 from evenslice.model.weights import BUNDLED
-from evenslice.options import TrainOptions
-from evenslice.volume.array import Volume
+from evenslice.options import JsonObject, TrainOptions
+from evenslice.volume.array import Volume, Voxels
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.windows import read_window
 
@@ -130,7 +129,7 @@ def _split(volume: Volume, text: str | None, slices: int) -> tuple[list[int], li
     return split_slices(depth, slices, range(span.start, span.stop), volume.source)
 
 
-def training_record(data: TrainingData, options: TrainOptions) -> dict[str, Any]:
+def training_record(data: TrainingData, options: TrainOptions) -> JsonObject:
     """Return what a model file says of its training; ``volumes`` lists several, the first first."""
     pairs = zip(data.source.sources, data.validation, strict=True)
     records = [_volume_record(source, zs) for source, zs in pairs]
@@ -143,7 +142,7 @@ def training_record(data: TrainingData, options: TrainOptions) -> dict[str, Any]
     }
 
 
-def _volume_record(source: PatchSource, validation: Slices) -> dict[str, Any]:
+def _volume_record(source: PatchSource, validation: Slices) -> JsonObject:
     """Describe one volume; its slices are those that training windows see."""
     volume, side = source.volume, source.slices // 2
     near = {n for z in source.centres for n in range(z - side, z + side + 1)}
@@ -157,9 +156,9 @@ def _volume_record(source: PatchSource, validation: Slices) -> dict[str, Any]:
     }
 
 
-def training_provenance(data: TrainingData, options: TrainOptions) -> dict[str, Any]:
+def training_provenance(data: TrainingData, options: TrainOptions) -> JsonObject:
     """Return command, seed, versions, and hashes of volumes, labels and weights."""
-    read: dict[str, Any] = {"weights": BUNDLED if options.weights == "bundled" else options.weights}
+    read: JsonObject = {"weights": BUNDLED if options.weights == "bundled" else options.weights}
     for n, source in enumerate(data.source.sources, 1):
         end = "" if n == 1 else f"_{n}"
         read |= {f"volume{end}": source.volume, f"labels{end}": source.labels}
@@ -218,7 +217,7 @@ def _confusion(
     return table
 
 
-def _classes(probability: NDArray[np.float32]) -> NDArray[Any]:
+def _classes(probability: NDArray[np.float32]) -> Voxels:
     return np.asarray(classes_of(torch.from_numpy(probability)[None])[0].numpy())
 
 

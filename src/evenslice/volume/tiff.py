@@ -7,7 +7,7 @@ import logging
 import math
 import struct
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +337,7 @@ def write_tiff(
     dtype: np.dtype[Any],
     voxel_nm: VoxelSize | None = None,
     meaning: str = "intensity",
-    provenance: Mapping[str, Any] | None = None,
+    provenance: JsonObject | None = None,
 ) -> None:
     """Write slices (y, x) as a deflate-compressed TIFF stack that Fiji opens with its voxel size.
 
