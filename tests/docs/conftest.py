@@ -10,6 +10,7 @@ import pytest
 from evenslice import save_model, save_volume
 from evenslice.data.phantom import phantom
 from evenslice.errors import BadInputError
+from evenslice.options import AuditOptions, TrainOptions
 from evenslice.verbs import assert_symmetric as symmetry
 from evenslice.verbs import audit as audit_verb
 from evenslice.verbs import demo, fix
@@ -27,6 +28,8 @@ SMALL = {
     "encoder_depth": 3,
     "precision": "fp32",
 }
+AUDIT_ARGUMENTS = ("labels", "maps", "force", "views", "label", "progress")
+TRAIN_ARGUMENTS = ("resume", "force", "on_validation", "progress")
 NETWORKS = """
 from torch import nn
 
@@ -106,32 +109,29 @@ def in_small(monkeypatch):
     real_train, real_audit = train_verb.train, audit_verb.audit
 
     @functools.wraps(real_train)
-    def train(volume, labels, out, recipe=None, **options):
-        from evenslice.options import TrainOptions
-
-        recipe = recipe or TrainOptions()
-        known = "bundled" if recipe.weights == "bundled" and recipe.slices == 3 else "none"
-        return real_train(
-            volume, labels, out, recipe.model_copy(update={**SMALL, "weights": known}), **options
-        )
+    def train(volume, labels, out, options=None, *, device="auto", **given):
+        verb = {name: given.pop(name) for name in list(given) if name in TRAIN_ARGUMENTS}
+        asked = TrainOptions.of(options, given)
+        known = "bundled" if asked.weights == "bundled" and asked.slices == 3 else "none"
+        small = asked.model_copy(update={**SMALL, "weights": known})
+        return real_train(volume, labels, out, small, device=device, **verb)
 
     @functools.wraps(real_audit)
-    def audit(model, volume, **options):
-        fewer = {"windows": 6, "tile": 48, "methods": options.get("methods") or ("gradient",)}
+    def audit(model, volume, options=None, **given):
+        verb = {name: given.pop(name) for name in list(given) if name in AUDIT_ARGUMENTS}
+        asked = AuditOptions.of(options, given)
+        methods = asked.methods or ("gradient",)
+        fewer = AuditOptions.of(asked, {"windows": 6, "tile": 48, "methods": methods})
         try:
-            return real_audit(model, volume, **{**options, **fewer})
+            return real_audit(model, volume, fewer, **verb)
         except BadInputError as error:
-            if options.get("methods") or "needs gradients" not in str(error):
+            if asked.methods or "needs gradients" not in str(error):
                 raise
-            return real_audit(model, volume, **{**options, **fewer, "methods": ("ablation",)})
+            without = AuditOptions.of(fewer, {"methods": ("ablation",)})
+            return real_audit(model, volume, without, **verb)
 
-    for module, name in (
-        (audit_verb, "audit"),
-        (fix, "run_audit"),
-        (demo, "audit"),
-        (symmetry, "audit"),
-    ):
-        monkeypatch.setattr(module, name, audit)
+    for module in (audit_verb, fix, demo, symmetry):
+        monkeypatch.setattr(module, "audit", audit)
     for module in (train_verb, demo):
         monkeypatch.setattr(module, "train", train)
     monkeypatch.setattr(demo, "SHAPE", SHAPE)
