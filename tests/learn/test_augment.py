@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from counting import Counting
-from evenslice.learn.augment import Section, apply_sections, draw_sections, read_sections
+from evenslice.learn.patches import Section, apply_sections, draw_sections, read_sections
 from evenslice.options import EM
 from evenslice.volume.array import Volume
 from evenslice.volume.windows import read_window

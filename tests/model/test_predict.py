@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.fusing import ConvReLU, fused
 from evenslice.model.predict import (
+    ConvReLU,
     Runner,
     Settings,
     classes_of,
+    fused,
     logits_of,
     probabilities_of,
     resolve_precision,

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evenslice.model.fusing import fused
 from evenslice.model.inputs import (
     ModelLike,
     VolumeLike,
@@ -22,7 +21,7 @@ from evenslice.model.inputs import (
     parse_roi,
     volume_of,
 )
-from evenslice.model.predict import Runner, classes_of
+from evenslice.model.predict import Runner, classes_of, fused
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_blocks
 from evenslice.options import JsonObject, SegmentOptions
