@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -227,7 +228,8 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         )
         schedule = schedule_of(optimiser, options)
         if self._earlier is not None:
-            optimiser.load_state_dict(self._earlier["optimiser"])
+            # A copy: in processes of several devices the tensors lie in memory that all share.
+            optimiser.load_state_dict(deepcopy(self._earlier["optimiser"]))
             schedule.load_state_dict(self._earlier["schedule"])
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
