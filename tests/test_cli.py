@@ -190,10 +190,7 @@ BAD = [
         "taken.json is a file, expected a folder",
     ),
     ("audit model.safetensors raw.tif --fail-above nan", "--fail-above is nan"),
-    (
-        "audit model.safetensors constant.tif",
-        "constant.tif is constant",
-    ),
+    ("audit model.safetensors constant.tif", "constant.tif is constant"),
     ("train raw.tif labels.tif kept.safetensors", "kept.last.safetensors exists"),
     ("train raw.tif labels.tif run.safetensors", "run.safetensors.run is a file"),
     ("train hole.tif labels.tif out.safetensors", "NaN or infinite"),
