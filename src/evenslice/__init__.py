@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evenslice.learn.callback import MirrorIndexCallback
     from evenslice.model.build import build_model
     from evenslice.model.checkpoint import load_model, save_model
     from evenslice.model.stem.adapt import mirror_stem, uniform_stem
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "MirrorIndexCallback",
     "Volume",
     "assert_symmetric",
     "audit",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "MirrorIndexCallback": "evenslice.learn.callback",
     "Volume": "evenslice.volume.array",
     "assert_symmetric": "evenslice.verbs.assert_symmetric",
     "audit": "evenslice.verbs.audit",

@@ -95,6 +95,12 @@ def build_model(
     ------
     BadInputError
         If a name is unknown, the weights do not fit, or the hub cannot be reached.
+
+    Examples
+    --------
+    >>> model = build_model("unet", "resnet18", slices=5, weights="none", encoder_depth=3)
+    >>> model.slices
+    5
     """
     weights = str(weights)
     if weights == "bundled":

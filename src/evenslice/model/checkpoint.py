@@ -99,6 +99,13 @@ def save_model(path: str | Path, model: Model, force: bool = True) -> None:
     ------
     BadInputError
         If the name does not end in ``.safetensors``, or such a file exists and ``force`` is False.
+
+    Examples
+    --------
+    >>> from evenslice import build_model
+    >>> save_model("model.safetensors", build_model(weights="none", encoder_depth=3, tie="mirror"))
+    >>> load_model("model.safetensors").spec.tie
+    'mirror'
     """
     path = Path(path)
     check_model_name(path)

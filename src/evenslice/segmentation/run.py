@@ -104,6 +104,15 @@ def segment(
     BadInputError
         If something given cannot be used. What was done before it is kept for ``resume``; if that
         is less than a minute's work, nothing is left.
+
+    Examples
+    --------
+    >>> from evenslice import build_model, open_volume
+    >>> model = build_model(weights="none", encoder_depth=3)
+    >>> volume = np.random.default_rng(0).integers(0, 255, (4, 64, 64)).astype(np.uint8)
+    >>> result = segment(model, volume, "labels.tif", mean=128.0, std=40.0)
+    >>> open_volume(result).shape
+    (4, 64, 64)
     """
     out, options = Path(out), SegmentOptions.of(options, changes)
     shard, scheduler = options.shard, options.scheduler

@@ -99,6 +99,15 @@ def audit(
     ------
     BadInputError
         If something given cannot be used.
+
+    Examples
+    --------
+    >>> from evenslice import build_model
+    >>> model = build_model(weights="none", encoder_depth=3, tie="mirror")
+    >>> volume = np.random.default_rng(0).integers(0, 255, (9, 64, 64)).astype(np.uint8)
+    >>> found = audit(model, volume, methods=("gradient",), windows=8, tile=32)
+    >>> abs(found.methods["gradient"].index.value) < 1e-6
+    True
     """
     options = AuditOptions.of(options, changes)
     source = wrapped_module(model, options.slices) if isinstance(model, nn.Module) else model

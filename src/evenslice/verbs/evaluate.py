@@ -74,6 +74,13 @@ def evaluate(
     ------
     BadInputError
         If the shapes differ or a volume does not hold what it is taken for.
+
+    Examples
+    --------
+    >>> truth = np.zeros((2, 32, 32), np.uint8)
+    >>> truth[:, :16] = 1
+    >>> evaluate(truth, truth).dice
+    1.0
     """
     options = EvaluateOptions.of(options, changes)
     spans = trained_spans(prediction)

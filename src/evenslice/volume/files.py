@@ -38,6 +38,13 @@ def open_volume(path: str | Path) -> Volume:
     ------
     BadInputError
         If there is no such file, the format is unknown, or it does not hold a greyscale volume.
+
+    Examples
+    --------
+    >>> _ = save_volume("raw.tif", np.zeros((4, 32, 32), np.uint8), (30.0, 4.0, 4.0))
+    >>> volume = open_volume("raw.tif")
+    >>> volume.shape, volume.voxel_nm
+    ((4, 32, 32), (30.0, 4.0, 4.0))
     """
     if not str(path).strip():
         raise BadInputError(f"the name of a volume is empty, expected {READ}; give a path")
@@ -134,6 +141,12 @@ def save_volume(
     ------
     BadInputError
         If the name does not end in ``.tif``, ``.tiff`` or ``.zarr``, or its folder does not exist.
+
+    Examples
+    --------
+    >>> _ = save_volume("raw.zarr", np.zeros((4, 32, 32), np.uint8), (30.0, 4.0, 4.0))
+    >>> open_volume("raw.zarr").dtype
+    dtype('uint8')
     """
     volume, path = as_volume(volume), Path(path)
     if voxel_nm is not None:

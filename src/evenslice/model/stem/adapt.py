@@ -66,6 +66,12 @@ def uniform_stem(
     weights by their own spread, so every scale is lost: it comes out uniform, but with ``mean``
     filter o answers S identical slices d_o / d'_o times as strongly as the grey photograph, with d
     and d' the spread of the filter's entries before and after.
+
+    Examples
+    --------
+    >>> network = uniform_stem(nn.Sequential(nn.Conv2d(3, 8, 3)), slices=5, init="green")
+    >>> network[0].weight.shape
+    torch.Size([8, 5, 3, 3])
     """
     check_slices(slices)
     _check_name("init", init, INITS)
@@ -128,6 +134,12 @@ def mirror_stem(
     ------
     BadInputError
         If no stem is found that can be handled. The network is then unchanged.
+
+    Examples
+    --------
+    >>> network = mirror_stem(nn.Sequential(nn.Conv2d(3, 8, 3)), 3)
+    >>> torch.equal(network[0].weight[:, 0], network[0].weight[:, 2])
+    True
     """
     _check_name("tie", tie, TIES)
     check_kind(module)
