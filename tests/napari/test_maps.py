@@ -10,14 +10,8 @@ from one_layer import linear
 from evenslice import audit
 from evenslice.evidence.result import Check
 from evenslice.evidence.window_view import WindowView
-from evenslice.napari.audit_panel import (
-    Pinned,
-    layers_of_audit,
-    show_together,
-    small_print,
-    table_of,
-)
 from evenslice.napari.layers import is_result
+from evenslice.napari.maps import Pinned, layers_of_audit, show_together, small_print, table_of
 
 
 def test_pictures_lie_where_they_are_pinned():
