@@ -21,7 +21,6 @@ CASES = {
     "bad_values": "voxels, labels and options that cannot be used",
     "interruption": "Ctrl-C, SIGTERM and kill -9 in the middle of work, and resuming",
     "streams_and_disks": "closed pipes, full streams, full disks",
-    "plans": "laws of windows and tiles, for random numbers",
 }
 WORK = {
     "shards": "four shards of one output",

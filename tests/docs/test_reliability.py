@@ -31,7 +31,7 @@ def test_the_page_says_what_was_measured(script, figures):
 
 
 def test_a_failure_is_not_hidden(script):
-    found = {"command": "x", "files": {"plans": {"tried": 3, "passed": 2}}}
+    found = {"command": "x", "files": {"bad_files": {"tried": 3, "passed": 2}}}
     assert "| 3 | 2 |" in script.page({"cases": found})
 
 
