@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from safetensors.torch import save_file
 
 from evenslice import save_model, save_volume
 from evenslice.cli import app as cli
+from evenslice.cli.output import warnings_as_lines
+from evenslice.errors import InputWarning
 
 TRAIN = [
     "--weights",
@@ -368,3 +371,12 @@ def test_the_command_is_installed():
         [sys.executable, "-m", "evenslice", "--help"], capture_output=True, text=True, check=True
     )
     assert "Usage" in done.stdout
+
+
+def test_a_warning_of_an_input_is_one_line_and_those_of_libraries_are_not_printed(capsys):
+    with warnings_as_lines():
+        for _ in range(2):
+            warnings.warn("sections 4 and 7\nare missing", InputWarning, stacklevel=1)
+        warnings.warn("an argument is deprecated", DeprecationWarning, stacklevel=1)
+        warnings.warn("an array is read twice", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "evenslice: warning: sections 4 and 7 are missing\n"

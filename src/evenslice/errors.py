@@ -37,6 +37,10 @@ LONGEST = 4000
 _ENDLESS = re.compile(r"[^\s/]{401,}")  # longer than any name in a path
 
 
+class InputWarning(UserWarning):
+    """An input that may not be what its user takes it for; the command line prints it as a line."""
+
+
 class BadInputError(ValueError):
     """Something the user gave cannot be used.
 

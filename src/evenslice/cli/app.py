@@ -18,7 +18,7 @@ from evenslice.cli.evaluate import evaluate
 from evenslice.cli.export import export
 from evenslice.cli.fix import fix
 from evenslice.cli.inspect import inspect
-from evenslice.cli.output import discard_stdout, failure_message, print_error
+from evenslice.cli.output import discard_stdout, failure_message, print_error, warnings_as_lines
 from evenslice.cli.segment import segment
 from evenslice.cli.study import study
 from evenslice.cli.train import TrainCommand, train
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # a failed download is one line of ours
     try:
-        with _sigterm_raised():
+        with _sigterm_raised(), warnings_as_lines():
             code = _run(words)
     except Terminated:
         print_error("terminated")

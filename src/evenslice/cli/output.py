@@ -3,11 +3,13 @@
 import json as jsonlib
 import os
 import sys
-from contextlib import AbstractContextManager, redirect_stdout
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from evenslice.errors import BadInputError, one_line
+from evenslice.errors import BadInputError, InputWarning, one_line
 from evenslice.options import JsonObject
 
 LONGEST, KEPT = 1500, 700  # characters of a line, and of either end of a longer one
@@ -50,6 +52,24 @@ def print_error(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning as one line on stderr."""
     _print_line(f"evenslice: warning: {one_line(message)}")
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print each ``InputWarning`` as one line, once; warnings of libraries are for programmers."""
+    printed = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in printed:
+            printed.add(str(message))
+            warn(str(message))
+
+    with warnings.catch_warnings():
+        if not sys.warnoptions:  # else the user asks Python for them
+            warnings.simplefilter("ignore")
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _print_line(line: str) -> None:
