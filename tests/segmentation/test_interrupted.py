@@ -263,7 +263,7 @@ def test_page_and_json_are_written_again_after_a_kill_before_them(place, monkeyp
         with pytest.raises(Stop):
             run(*words)
     assert sorted(file.name for file in Path().glob("s.*")) == ["s.zarr"]
-    dead = temp_path(Path("s.zarr"), suffix=".zarr")
+    dead = temp_path(Path("s.zarr"), ".zarr")
     dead.touch()
     dead = dead.rename(dead.with_name(dead.name.replace(f"-{os.getpid()}-", "-4194303-")))
     assert run(*words, "--resume") == 0

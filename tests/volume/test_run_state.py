@@ -139,14 +139,14 @@ def test_a_choice_that_was_killed_is_made_again(folder):
 
 def test_what_is_no_run_is_left_alone(folder):
     folder.write_text("mine")
-    with pytest.raises(BadInputError, match="is a file, expected no file of that name"):
+    with pytest.raises(BadInputError, match="no folder of a run, expected nothing"):
         begin(folder)
     assert folder.read_text() == "mine"
     folder.unlink()
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
     for force in (False, True):
-        with pytest.raises(BadInputError, match="expected no folder of that name"):
+        with pytest.raises(BadInputError, match="no folder of a run, expected nothing"):
             begin(folder, force=force)
     assert (folder / "mine.txt").read_text() == "mine"
 

@@ -48,7 +48,6 @@ from evenslice.volume.atomic import (
     named,
     remove_stale,
     rename_into_place,
-    wait_for_zarr_writes,
 )
 from evenslice.volume.files import check_volume_name
 from evenslice.volume.normalisation import estimate
@@ -141,7 +140,7 @@ def segment(
 
     def choose(folder: Path) -> JsonObject:
         plan = _plan(network, source, options)
-        with named(out, folder), wait_for_zarr_writes():
+        with named(out, folder):
             prepare(folder, network, source, options, plan)
         return {"plan": plan.to_dict()}
 
@@ -311,8 +310,7 @@ def _blanks(work: Work) -> dict[str, list[int]]:
 def _keep_or_remove(run_state: RunState, out: Path, shared: bool) -> Iterator[None]:
     """Keep what is done when something fails, and say so; remove a run that has only begun."""
     try:
-        with wait_for_zarr_writes():
-            yield
+        yield
     except Exception as error:
         folder = run_state.folder
         if folder.exists() and not shared and run_state.age_s() < WORTH_KEEPING_S:

@@ -1,13 +1,11 @@
 """Writing so that nothing half-written is left: beside the target, flushed, then renamed.
 
-Temporary names are hidden and tell which process made them, so that those of ended processes can be
-removed: ``part`` is not complete, ``old`` a store that is being replaced, ``moving`` a complete
-folder whose files are on their way into another one, ``gone`` what is being removed.
+Temporary names are hidden and hold machine and process, so that what a killed process left is
+removed by the next one that writes there. A store being replaced is ``.NAME.old`` meanwhile.
 """
 
 import asyncio
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -15,9 +13,9 @@ import socket
 import sys
 import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,70 +23,32 @@ from typing import Any
 from evenslice.errors import BadInputError
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-WITHOUT_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
-LONGEST_NAME = 100
 WEEK_S = 7 * 24 * 3600.0
 LONGEST_WAIT_S = 10.0
-_TEMP_NAME = re.compile(
-    r"\.(?P<label>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<kind>[a-z]+)"
-)
 
 
-def temp_path(path: Path, kind: str = "part", suffix: str = "") -> Path:
+def temp_path(path: Path, suffix: str = "") -> Path:
     """Return a hidden name beside ``path`` that no other process and no other call takes."""
-    owner = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    return path.with_name(f".{_label(path)}.{owner}.{kind}{suffix}")
-
-
-def stale_temp_files(path: Path, kind: str) -> list[Path]:
-    """Return what ended processes left under temporary names of this kind, oldest first.
-
-    Processes on other machines cannot be asked: what they left counts after a week.
-    """
-    found = []
-    for place in path.parent.glob(".*") if path.parent.is_dir() else ():
-        name = _TEMP_NAME.match(place.name)
-        if name is None or name["label"] != _label(path) or name["kind"] != kind:
-            continue
-        with suppress(FileNotFoundError):  # removed in the meantime
-            written = place.lstat().st_mtime
-            local = name["host"] == _host() and os.name == "posix"
-            if not _is_running(int(name["pid"])) if local else time.time() - written > WEEK_S:
-                found.append((written, place))
-    return [place for _, place in sorted(found)]
+    owner = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{path.name}.{owner}.part{suffix}")
 
 
 def remove_stale(path: Path) -> None:
-    """Remove what ended processes did not complete, or not remove, beside ``path``."""
-    for kind in ("part", "gone"):
-        for place in stale_temp_files(path, kind):
-            remove(place)
+    """Remove what killed processes left beside ``path``; of other machines only after a week."""
+    wanted = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")
+    for place in path.parent.glob(".*.part*"):
+        name = wanted.match(place.name)
+        with suppress(FileNotFoundError):  # removed in the meantime
+            if name and name[1] == _machine() and os.name == "posix":
+                stale = not _is_running(int(name[2]))
+            else:
+                stale = name is not None and time.time() - place.lstat().st_mtime > WEEK_S
+            if stale:
+                remove(place)
 
 
-def remove(place: Path) -> None:
-    """Remove a file or a folder; what cannot be removed stays for ``remove_stale``."""
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            place.unlink()
-
-
-def _label(path: Path) -> str:
-    """Return the name of a path, or its start and a digest where it is too long to add to."""
-    name = os.fsencode(path.name)
-    if len(name) <= LONGEST_NAME:
-        return path.name
-    return f"{path.name[:24]}~{hashlib.sha256(name).hexdigest()[:8]}"
-
-
-@lru_cache(maxsize=1)
-def _host() -> str:
-    """Return a digest of the machine, and of the container where processes are numbered apart."""
-    container = Path("/proc/self/ns/pid")
-    inside = os.readlink(container) if container.exists() else ""  # noqa: PTH115
-    name = socket.gethostname() + inside
-    return hashlib.sha256(name.encode()).hexdigest()[:8]
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
 def _is_running(pid: int) -> bool:
@@ -96,11 +56,33 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # of another user
         return True
-    with suppress(OSError):  # a killed process whose parent has not asked for it has ended too
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     return True
+
+
+def remove(place: Path) -> None:
+    """Remove a file or a folder; what cannot be removed stays for ``remove_stale``."""
+    if place.is_dir() and not place.is_symlink():
+        wait_for_zarr()
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            place.unlink()
+
+
+def wait_for_zarr() -> None:
+    """Let zarr stop writing: after an error its other chunks would make the folder again."""
+    if "zarr" not in sys.modules:
+        return
+    from zarr.core.sync import sync
+
+    async def others() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=LONGEST_WAIT_S)
+
+    sync(others())
 
 
 def fsync(path: Path) -> None:
@@ -111,7 +93,7 @@ def fsync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in WITHOUT_FSYNC:
+        if error.errno in DISK:
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
@@ -119,48 +101,23 @@ def fsync(path: Path) -> None:
 
 def fsync_tree(folder: Path) -> None:
     """Wait until all files below a folder, and then their names, are on the disk."""
-    folders = []
-    for base, _, names in os.walk(folder):
-        folders.append(Path(base))
-        for name in names:
-            fsync(Path(base, name))
-    for inner in folders:
-        fsync(inner)
+    places = [folder, *folder.rglob("*")]
+    for place in sorted(places, key=Path.is_dir):
+        fsync(place)
 
 
 def fsync_box(array: Any, box: tuple[slice, ...]) -> None:
     """Wait until the chunks of a box of a local Zarr array without shards are on the disk."""
     root = Path(str(array.store.root), array.path)
-    places = product(
-        *(
-            range(part.start // side, -(-part.stop // side))
-            for part, side in zip(box, array.chunks, strict=True)
-        )
+    spans = (
+        range(part.start // side, -(-part.stop // side))
+        for part, side in zip(box, array.chunks, strict=True)
     )
-    files = [root / array.metadata.encode_chunk_key(place) for place in places]
+    files = [root / array.metadata.encode_chunk_key(place) for place in product(*spans)]
     files = [file for file in files if file.exists()]  # chunks of the fill value are not written
     folders = {folder for file in files for folder in file.parents if root in folder.parents}
     for path in (*files, *sorted(folders)):
         fsync(path)
-
-
-@contextmanager
-def wait_for_zarr_writes() -> Iterator[None]:
-    """Let an error pass only when zarr has stopped writing, so that nothing appears after it."""
-    try:
-        yield
-    except BaseException:
-        if "zarr" in sys.modules:
-            from zarr.core.sync import sync
-
-            sync(_other_tasks())
-        raise
-
-
-async def _other_tasks() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    if others:
-        await asyncio.wait(others, timeout=LONGEST_WAIT_S)
 
 
 @contextmanager
@@ -179,33 +136,22 @@ def named(path: Path, part: Path | None = None) -> Iterator[None]:
 def written_beside(path: Path, force: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder, renamed to ``path`` on success, else removed.
 
-    Raises
-    ------
-    BadInputError
-        If ``path`` is there in the end, unless ``force``.
+    Raises ``BadInputError`` if ``path`` is there in the end, unless ``force``.
     """
-    remove_stale(path)
-    part = temp_path(path, suffix=path.suffix)
-    try:
-        with named(path, part):
-            yield part
-            rename_into_place(part, path, force)
-    except BaseException:
-        remove(part)
-        raise
+    with _beside(path, path.suffix) as part:
+        yield part
+        rename_into_place(part, path, force)
 
 
 @contextmanager
 def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
     """Give a temporary folder that replaces a Zarr store on success and is removed on failure.
 
-    Raises
-    ------
-    BadInputError
-        If ``path`` exists, unless ``force`` is given and it is a Zarr store.
+    Raises ``BadInputError`` if ``path`` exists, unless ``force`` is given and it is a Zarr store.
     """
     check_store_writable(path, force)
-    with _folder_beside(path) as part, wait_for_zarr_writes():
+    with _beside(path) as part:
+        part.mkdir()
         yield part
         rename_into_place(part, path, force)
 
@@ -214,84 +160,52 @@ def store_written_beside(path: Path, force: bool) -> Iterator[Path]:
 def folder_written_beside(path: Path, force: bool, beside: bool = False) -> Iterator[Path]:
     """Give a temporary folder that becomes ``path`` on success and is removed on failure.
 
-    A folder that is there keeps what it holds, apart from the files that are written anew. If the
-    process ends while these get their names, the next one that writes there completes it.
+    A folder that is there keeps what it holds, apart from the files that are written anew. With
+    ``beside`` it may hold other files without ``force``, which says whether files may be replaced.
 
-    Parameters
-    ----------
-    path
-        The folder.
-    force
-        Whether files may be replaced.
-    beside
-        Whether the folder may hold other files without ``force``.
-
-    Raises
-    ------
-    BadInputError
-        If ``path`` is no folder, or is in use and not to be replaced.
+    Raises ``BadInputError`` if ``path`` is no folder, or is in use and not to be replaced.
     """
     path = path.resolve() if path.name in ("", "..") else path
     if path.exists() and not path.is_dir():
         raise BadInputError(f"{path} is a file, expected a folder to write to; choose another name")
-    for moving in stale_temp_files(path, "moving"):
-        _move_files(moving, path)
     if path.is_dir() and any(path.iterdir()) and not beside:
         _check_free(path, force)
     _check_parent(path)
-    with _folder_beside(path) as part:
+    with _beside(path) as part:
+        part.mkdir()
         yield part
         if not path.exists():
             rename_into_place(part, path, force)
             return
-        for file in _files(part):
+        files = [file.relative_to(part) for file in part.rglob("*") if file.is_file()]
+        for file in files:
             if (path / file).exists() and not force:
                 raise _appeared(path / file)
-        moving = temp_path(path, "moving")
-        part.rename(moving)
-        try:
-            _move_files(moving, path)
-        except OSError:  # once more, lest some files are new and others old
-            _move_files(moving, path)
+        fsync_tree(part)
+        for file in sorted(files):
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            (part / file).replace(path / file)
+        for folder in {(path / file).parent for file in files}:
+            fsync(folder)
+        remove(part)
 
 
 @contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
+def _beside(path: Path, suffix: str = "") -> Iterator[Path]:
     remove_stale(path)
-    part = temp_path(path)
+    part = temp_path(path, suffix)
     try:
         with named(path, part):
-            part.mkdir()
             yield part
     except BaseException:
         remove(part)
         raise
 
 
-def _move_files(moving: Path, path: Path) -> None:
-    """Give the files of a complete folder their names in one that is there."""
-    fsync_tree(moving)
-    for file in _files(moving):
-        (path / file).parent.mkdir(parents=True, exist_ok=True)
-        (moving / file).replace(path / file)
-    fsync_tree(path)
-    remove(moving)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-
-
 def rename_into_place(part: Path, path: Path, force: bool) -> None:
     """Give a complete file or folder its name, in place of what has that name now.
 
-    An old folder gets a hidden name for a moment: ``restore`` repairs it if the process ends just
-    then.
-
-    Raises
-    ------
-    BadInputError
-        If something of that name is there, unless ``force``.
+    Raises ``BadInputError`` if something of that name is there, unless ``force``.
     """
     if part.is_dir():
         fsync_tree(part)
@@ -299,29 +213,28 @@ def rename_into_place(part: Path, path: Path, force: bool) -> None:
         fsync(part)
     if path.exists() and not force:
         raise _appeared(path)
-    if part.is_file():
-        part.replace(path)
-    else:
-        old = temp_path(path, "old")
-        if path.exists():
-            path.rename(old)
+    if path.is_dir():
+        restore(path)
+        path.rename(_aside(path))
         try:
             part.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
-        remove(old)
+        finally:
+            restore(path)
+    else:
+        part.replace(path)
     fsync(path.parent)
 
 
 def restore(path: Path) -> None:
     """Give an old folder its name back if a process ended before the new one had it."""
-    for old in reversed(stale_temp_files(path, "old")):
-        if path.exists():
-            remove(old)
-        else:
-            old.rename(path)
+    old = _aside(path)
+    if old.exists() and not path.exists():
+        old.rename(path)
+    remove(old)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def check_writable(path: Path, force: bool) -> None:
@@ -335,9 +248,8 @@ def check_writable(path: Path, force: bool) -> None:
 def check_store_writable(path: Path, force: bool) -> None:
     """Raise ``BadInputError`` if a Zarr store cannot be written, or exists and not ``force``."""
     restore(path)
-    if path.exists() and not any(
-        (path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")
-    ):
+    names = ("zarr.json", ".zgroup", ".zarray")
+    if path.exists() and not any((path / name).is_file() for name in names):
         raise BadInputError(
             f"{path} exists and is no Zarr store, expected a new name; choose another"
         )
@@ -359,7 +271,7 @@ def _check_parent(path: Path) -> None:
             f"the folder {path.parent} of {path.name} does not exist, expected one to write to; "
             "create it first"
         )
-    part = temp_path(path, suffix=path.suffix)
+    part = temp_path(path, path.suffix)
     try:
         part.touch()
         part.unlink()

@@ -10,25 +10,18 @@ from typing import Any
 
 from evenslice.errors import BadInputError
 from evenslice.options import JsonObject
-from evenslice.volume.atomic import fsync, named, remove, remove_stale, temp_path, written_beside
-from evenslice.volume.locks import SUFFIXES, try_lock, wait_lock
+from evenslice.volume.atomic import remove_stale, temp_path, wait_for_zarr, written_beside
+from evenslice.volume.locks import try_lock, wait_lock
 
 Record = JsonObject
 FOLDER_SIZE = 1000  # records in one folder
 MANIFEST, PLAN = "manifest.json", "plan.lock"
-# Threads of zarr may still write there when a run that failed has been removed.
-WORK = {"done", "objects", "store.zarr"}
 
 
 def stored_table(file: Path, *needed: str) -> Record:
-    """Read a JSON file that holds a table with some keys.
+    """Read a JSON file that holds a table with some keys; else raise ``BadInputError``.
 
-    Raises
-    ------
-    BadInputError
-        If it holds something else.
-    FileNotFoundError
-        If there is no such file.
+    Raises ``FileNotFoundError`` if there is no such file.
     """
     found = _stored(file)
     if not isinstance(found, dict) or not found.keys() >= set(needed):
@@ -65,15 +58,8 @@ class RunState:
     """A run's folder: its manifest, and a record for each piece of work that is done.
 
     Whoever takes part holds a lock, taken under the lock of the plan, so that nobody starts the run
-    over under those who work on it.
-
-    Attributes
-    ----------
-    folder
-        Where it lies.
-    manifest
-        ``asked``: what the run is to do, equal for all who take part; ``chosen``: how, decided once
-        by the first.
+    over under those who work on it. Of ``manifest``, ``asked`` is what the run is to do, equal for
+    all who take part, and ``chosen`` how, decided once by the first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,16 +73,9 @@ class RunState:
     def done(self, stage: str, index: int, record: Record | None = None) -> None:
         """Note that a piece of work is done and written."""
         place = self._record(stage, index)
-        part = temp_path(place)
-        try:
-            with named(place, part):
-                place.parent.mkdir(parents=True, exist_ok=True)
-                part.write_text(json.dumps(record or {}))
-                fsync(part)
-                part.replace(place)
-        except BaseException:
-            remove(part)
-            raise
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(place) as part:
+            part.write_text(json.dumps(record or {}))
 
     def left(self, stage: str, indices: range) -> list[int]:
         """Return those pieces of a stage that are not done."""
@@ -122,66 +101,44 @@ class RunState:
     def holding(self, name: str, out: Path) -> Iterator[None]:
         """Hold a lock of the run.
 
-        Raises
-        ------
-        BadInputError
-            If another process does, or the run was completed or started over since it was opened.
+        Raises ``BadInputError`` if another process does, or the run was completed or started over
+        since it was opened.
         """
+        here = False
         with ExitStack() as stack:
-            with self._planning():
-                if not self._is_here():
-                    raise BadInputError(
-                        f"the run in {self.folder} was completed or started over by another "
-                        "process just now, expected it to be there; run the command again"
-                    )
-                if not stack.enter_context(self.trying(name)):
-                    raise busy(out, self.folder / f"{name}.lock")
+            with suppress(FileNotFoundError), wait_lock(self.folder / PLAN):
+                here = stored_table(self.folder / MANIFEST) == self.manifest
+                if here and not stack.enter_context(self.trying(name)):
+                    raise _busy(out, name)
+            if not here:
+                raise BadInputError(
+                    f"the run in {self.folder} was completed or started over by another process "
+                    "just now, expected it to be there; run the command again"
+                )
             yield
 
     def remove(self) -> None:
         """Remove the folder; what is left of it if that is cut short is no run any more."""
-        with self._planning():
-            remove_run(self.folder)
-
-    @contextmanager
-    def _planning(self) -> Iterator[None]:
-        """Hold the lock of the plan, if the folder is there."""
-        if self.folder.is_dir():
-            with wait_lock(self.folder / PLAN):
-                yield
-        else:
-            yield
-
-    def _is_here(self) -> bool:
-        try:
-            return stored_table(self.folder / MANIFEST) == self.manifest
-        except FileNotFoundError:
-            return False
+        with suppress(FileNotFoundError), wait_lock(self.folder / PLAN):
+            _remove(self.folder)
 
     def _record(self, stage: str, index: int) -> Path:
         folder, number = divmod(index, FOLDER_SIZE)
         return self.folder / "done" / stage / f"{folder:06d}" / f"{number:03d}.json"
 
 
-def remove_run(folder: Path) -> None:
+def _remove(folder: Path) -> None:
     """Remove the folder of a run in one step, and then what was in it."""
-    gone = temp_path(folder, "gone")
+    wait_for_zarr()
+    gone = temp_path(folder)
     folder.rename(gone)
     shutil.rmtree(gone)
 
 
-def clear_run(folder: Path) -> None:
-    """Remove what is in the folder of a run, apart from its locks."""
-    for item in folder.iterdir():
-        if not item.name.endswith(SUFFIXES):
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
-
-
-def busy(out: Path, lock: Path) -> BadInputError:
-    """Return the error for a result that another process works on."""
+def _busy(out: Path, name: str) -> BadInputError:
     return BadInputError(
-        f"another process works on {out} ({lock.name.removesuffix('.lock')}), expected none; wait "
-        "for it, or choose another name"
+        f"another process works on {out} ({name}), expected none; wait for it, or choose another "
+        "name"
     )
 
 
@@ -191,18 +148,16 @@ def _check_idle(folder: Path) -> None:
         if lock.name not in (PLAN, "finish.lock"):  # who finishes holds another one, too
             with try_lock(lock) as free:
                 if not free:
-                    raise busy(folder.with_name(folder.name.removesuffix(".run")), lock)
+                    raise _busy(folder.with_name(folder.name.removesuffix(".run")), lock.stem)
 
 
 def open_run_state(
     folder: Path, asked: Record, choose: Callable[[Path], Record], join: bool, force: bool
 ) -> RunState:
-    """Begin a run, or take part in the one that is there.
+    """Begin a run in ``folder``, or take part in the one that is there.
 
     Parameters
     ----------
-    folder
-        Of the run.
     asked
         What it is to do.
     choose
@@ -218,58 +173,41 @@ def open_run_state(
         If a run is there that must not be joined, or has another ``asked``; or something that is no
         run.
     """
-    with begun(folder, {MANIFEST, PLAN} | WORK, PLAN):
-        if (folder / MANIFEST).exists() and not force:
+    manifest = folder / MANIFEST
+    with _begun(folder):
+        if manifest.exists() and not force:
             return _joined(folder, json.loads(json.dumps(asked)), join)
-        if (folder / MANIFEST).exists():
+        if manifest.exists():
             _check_idle(folder)
-            (folder / MANIFEST).unlink()  # first: without it there is no run
-        clear_run(folder)  # also of what a process left that was killed here
+            manifest.unlink()  # first: without it there is no run
+        for item in folder.iterdir():  # also of what a process left that was killed here
+            if item.suffix != ".lock":
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
         try:
             chosen = choose(folder)
-            manifest = json.dumps({"asked": asked, "chosen": chosen}, indent=2)
-            with written_beside(folder / MANIFEST) as part:
-                part.write_text(manifest + "\n")
+            with written_beside(manifest) as part:
+                part.write_text(json.dumps({"asked": asked, "chosen": chosen}, indent=2) + "\n")
         except BaseException:
-            remove_run(folder)
+            _remove(folder)
             raise
         return RunState(folder)
 
 
 @contextmanager
-def begun(folder: Path, ours: set[str], lock: str) -> Iterator[None]:
-    """Make the folder of a run if need be, and hold its lock.
-
-    Parameters
-    ----------
-    folder
-        Of the run. What ended processes left of those before it is removed.
-    ours
-        Names of which one at least is there if the folder holds a run and anything else.
-    lock
-        Name of the lock.
-
-    Raises
-    ------
-    BadInputError
-        If something else is there.
-    """
+def _begun(folder: Path) -> Iterator[None]:
+    """Make the folder of a run if need be, and hold the lock of its plan."""
     remove_stale(folder)
-    if folder.exists() and not folder.is_dir():
-        raise BadInputError(
-            f"{folder} is a file, expected no file of that name, for the state of the run; move it"
-        )
     names = {item.name for item in folder.glob("[!.]*")}
-    if names and not names & (ours | {f"{lock}.soft"}):
+    if folder.is_file() or (names and not names & {MANIFEST, PLAN}):
         raise BadInputError(
-            f"{folder} holds no run, expected no folder of that name, for the state of the run; "
-            "move it"
+            f"{folder} is no folder of a run, expected nothing of that name, for the state of the "
+            "run; move it"
         )
     with ExitStack() as stack:
         while True:
             folder.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):  # removed by the run that was waited for
-                stack.enter_context(wait_lock(folder / lock))
+                stack.enter_context(wait_lock(folder / PLAN))
                 break
         yield
 
@@ -283,14 +221,13 @@ def _joined(folder: Path, asked: Record, join: bool) -> RunState:
             "start over with --force"
         )
     there = run_state.manifest["asked"]
-    other = [key for key in sorted({*there, *asked}) if there.get(key) != asked.get(key)]
-    if other:
-        name = other[0]
-        raise BadInputError(
-            f"{folder} holds a run with another {name} ({_short(there.get(name))}), expected "
-            f"{_short(asked.get(name))} as asked now; repeat its options, or start over with "
-            "--force"
-        )
+    for name in sorted({*there, *asked}):
+        if there.get(name) != asked.get(name):
+            raise BadInputError(
+                f"{folder} holds a run with another {name} ({_short(there.get(name))}), expected "
+                f"{_short(asked.get(name))} as asked now; repeat its options, or start over with "
+                "--force"
+            )
     return run_state
 
 
