@@ -135,6 +135,13 @@ def test_two_paths_become_one_word():
     assert paired([]) == []
 
 
+@pytest.mark.parametrize("words", [["--looks", "7"], ["--looks=7"], ["--validation-runs", "7"]])
+def test_scripts_may_use_the_old_name_of_the_validation_runs(words, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "none.tif", "none.tif", "m.safetensors", *words])
+    assert "none.tif does not exist" in capsys.readouterr().err
+
+
 def test_the_example_of_the_docs_trains(place, capfd):
     (example,) = re.findall(r"```toml\n(.*?)```", DOC.read_text(), re.DOTALL)
     Path("em/train.toml").write_text(example)

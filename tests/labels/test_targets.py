@@ -54,6 +54,31 @@ def test_boundaries_by_hand():
     ]
 
 
+@pytest.mark.parametrize("ignore", [255, -1, 5])
+def test_what_is_ignored_makes_no_boundary(ignore):
+    labels = np.array([[7, 7, ignore, 9, 9, 0, ignore], [7, 8, ignore, ignore, 9, 0, 0]])
+    target = Target("boundary", 1, ignore)
+    assert target.apply(labels).tolist() == [[0, 1, 0, 0, 0, 1, 0], [1, 1, 0, 0, 0, 1, 1]]
+    assert target.known(labels).tolist() == [[0, 1, -1, 0, 0, 1, -1], [1, 1, -1, -1, 0, 1, 1]]
+
+
+@law
+@given(instances)
+def test_an_ignored_label_is_learnt_from_nowhere_and_changes_nothing_else(labels):
+    """What is known stays as it is where the ignored label does not touch it."""
+    far = np.pad(labels == 3, 1)
+    beside = far[:-2, 1:-1] | far[2:, 1:-1] | far[1:-1, :-2] | far[1:-1, 2:] | (labels == 3)
+    found = Target("boundary", 1, 3).known(labels)
+    np.testing.assert_array_equal(found == -1, labels == 3)
+    np.testing.assert_array_equal(found[~beside], boundaries(labels)[~beside])
+    for kind in ("foreground", "classes"):
+        assert not Target(kind, 4, 3).apply(labels)[labels == 3].any()
+
+
+def test_ignoring_label_0_leaves_the_boundaries_where_instances_touch():
+    assert boundaries(np.array([[1, 2, 0, 3]]), 0).tolist() == [[1, 1, 0, 0]]
+
+
 def test_boundaries_lie_in_the_plane():
     stack = np.stack([np.full((3, 3), 1), np.full((3, 3), 2)])
     assert not boundaries(stack).any()
@@ -140,8 +165,8 @@ def test_foreground_needs_background():
 
 @pytest.mark.parametrize("ignore", [255, -1, 9])
 def test_the_label_to_ignore_is_left_out(ignore):
-    assert resolve_target(holding(0, 1, ignore), "auto", ignore) == Target("foreground", 1)
-    assert resolve_target(holding(0, 1, 2, ignore), "auto", ignore) == Target("classes", 3)
+    assert resolve_target(holding(0, 1, ignore), "auto", ignore) == Target("foreground", 1, ignore)
+    assert resolve_target(holding(0, 1, 2, ignore), "auto", ignore) == Target("classes", 3, ignore)
     with pytest.raises(BadInputError, match="only the value 1"):
         resolve_target(holding(1, ignore), "foreground", ignore)
     with pytest.raises(BadInputError, match=f"only the value {ignore}"):

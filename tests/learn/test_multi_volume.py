@@ -129,7 +129,7 @@ def test_ignored_labels_are_no_locations():
     labels = np.full((3, 6, 6), 7, np.uint32)
     labels[:, 3:] = 100_000
     labels[:, :, 5] = 0
-    source = labelled(labels, (1,), Target("boundary", 1), ignore=0)
+    source = labelled(labels, (1,), Target("boundary", 1, 0))
     (voxels,) = find_class_locations([source], 0, block=6).voxels
     assert {tuple(at) for at in voxels.tolist()} == {(0, 1, y, x) for y in (2, 3) for x in range(5)}
 

@@ -154,7 +154,7 @@ def test_windows_are_normalised():
 @pytest.mark.parametrize("ignore", [None, 0, 255, -1])
 def test_the_label_to_ignore_becomes_minus_1(ignore):
     raw = np.random.default_rng(0).choice([0, 1, -1, 255], (DEPTH, HEIGHT, WIDTH)).astype(np.int16)
-    made = source(labels=Volume(raw), target=Target("foreground", 1), ignore=ignore)
+    made = source(labels=Volume(raw), target=Target("foreground", 1, ignore))
     for window, target in patches(made, 20):
         labels = raw.ravel()[window[1]]
         expected = np.where(labels == ignore, -1, labels > 0) if ignore is not None else labels > 0
@@ -173,14 +173,14 @@ def test_the_boundaries_of_a_patch_are_those_of_the_whole_slice(dtype, ignore):
         + (numbers[:, :HEIGHT, :WIDTH] > 0)
     ).astype(dtype)
     raw[numbers[:, :HEIGHT, :WIDTH] == 0] = 0
-    whole = boundaries(raw).astype(int)
+    whole = boundaries(raw, ignore).astype(int)
     if ignore is not None:
         whole[raw == ignore] = -1
-    made = source(labels=Volume(raw), target=Target("boundary", 1), ignore=ignore, crop=(5, 5))
+    made = source(labels=Volume(raw), target=Target("boundary", 1, ignore), crop=(5, 5))
     edges = 0
     for window, target in patches(made, 60):
         np.testing.assert_array_equal(target, whole.ravel()[window[1]])
-        edges += (target != boundaries(raw.ravel()[window[1]]))[target >= 0].sum()
+        edges += (target != boundaries(raw.ravel()[window[1]], ignore))[target >= 0].sum()
     assert edges > 20  # what the patch alone would have missed
 
 

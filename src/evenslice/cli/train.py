@@ -18,8 +18,10 @@ class TrainCommand(TyperCommand):
     """The command, with a repeatable option of two paths, which typer does not know."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Join the two paths after each ``--more``."""
-        return list(super().parse_args(ctx, paired(args)))
+        """Join the two paths after each ``--more``; read the old name of an option."""
+        old = "--looks"
+        words = ["--validation-runs" + a[len(old) :] if a.split("=")[0] == old else a for a in args]
+        return list(super().parse_args(ctx, paired(words)))
 
 
 def paired(words: list[str], name: str = "--more") -> list[str]:

@@ -17,7 +17,7 @@ from evenslice.model.predict import classes_of, logits_of, probabilities_of
 from evenslice.options import AuditOptions
 from evenslice.progress import Step
 
-Labels = NDArray[np.uint8]
+Labels = NDArray[np.int64]  # classes, -1 where unknown
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _explained(
     mean = logits.detach().reshape(-1, 2, *logits.shape[1:]).mean(1)
     truth = None
     if options.region == "truth":
-        centres = np.stack([around[1] for around in labels if around is not None]).astype(np.int64)
+        centres = np.stack([around[1] for around in labels if around is not None])
         truth = torch.from_numpy(centres).to(mean.device)
     target = explained_target(mean, options.region, truth)
     gradients = None
@@ -138,7 +138,7 @@ def _labels_around(subject: ModelOnVolume, window: SampledWindow) -> Labels | No
     if subject.labels is None or subject.target is None:
         return None
     z, low, high = window.z, max(window.z - 1, 0), min(window.z + 2, subject.volume.shape[0])
-    labels = subject.target.apply(subject.labels.read((slice(low, high), window.y, window.x)))
+    labels = subject.target.known(subject.labels.read((slice(low, high), window.y, window.x)))
     return labels[[min(max(one, low), high - 1) - low for one in (z - 1, z, z + 1)]]
 
 
@@ -169,6 +169,6 @@ def _view(
         slices=raw,
         attribution=None if attribution is None else attribution.float().cpu().numpy(),
         prediction=prediction.float().cpu().numpy(),
-        truth=None if labels is None else labels[1],
+        truth=None if labels is None else labels[1].clip(0),
         voxel_nm=subject.volume.voxel_nm,
     )

@@ -129,9 +129,9 @@ def model_on_volume(
 
 def target_of(model: Model) -> Target:
     """Return what labels mean to a model: as in training, else the foreground, or classes."""
-    classes = model.spec.classes
-    kind = "classes" if classes > 1 else "foreground"
-    return Target(model.training.get("target", kind), classes)
+    classes, training = model.spec.classes, model.training
+    kind = training.get("target", "classes" if classes > 1 else "foreground")
+    return Target(kind, classes, training.get("recipe", {}).get("ignore_label"))
 
 
 def batch_size_for(

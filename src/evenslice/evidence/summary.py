@@ -81,7 +81,7 @@ def latin_result(
 
 
 def lag_parts(
-    predictions: NDArray[np.uint8], truths: NDArray[np.uint8], classes: int
+    predictions: NDArray[np.uint8], truths: NDArray[np.int64], classes: int
 ) -> tuple[float, float] | None:
     """Measure one window's lag in slices, as a numerator and a denominator to be summed.
 
@@ -96,13 +96,13 @@ def lag_parts(
     predictions
         Classes (2, y, x) predicted for a window and for its reversal.
     truths
-        Classes (3, y, x) of the slices before, at, and after the centre.
+        Classes (3, y, x) of the slices before, at, and after the centre, -1 where unknown.
     classes
         Number of classes with background.
     """
     tops, bottoms = [], []
     for prediction in predictions:
-        fits = [scores_of(confusion(prediction, truth, classes)).dice for truth in truths]
+        fits = [scores_of(confusion(prediction, truth, classes, -1)).dice for truth in truths]
         known = [float(fit) for fit in fits if fit is not None]
         if len(known) < len(fits):
             return None

@@ -27,10 +27,13 @@ class Target:
         ``foreground``: label > 0. ``boundary``: between instances, and label 0. ``classes``: as is.
     classes
         Output channels of the network: 1, or the number of classes with background.
+    ignore
+        Label of what is not known, or None.
     """
 
     kind: Literal["foreground", "boundary", "classes"]
     classes: int
+    ignore: int | None = None
 
     @property
     def halo(self) -> int:
@@ -38,33 +41,45 @@ class Target:
         return 1 if self.kind == "boundary" else 0
 
     def apply(self, labels: Labels) -> NDArray[np.uint8]:
-        """Turn labels (..., y, x) into targets 0..classes-1 (or 0/1), same shape."""
-        if self.kind == "classes":
-            return labels.astype(np.uint8)
-        if self.kind == "foreground":
-            return (labels > 0).astype(np.uint8)
-        return boundaries(labels)
+        """Turn labels (..., y, x) into targets 0..classes-1 (or 0/1), same shape; ignored: 0."""
+        if self.kind == "boundary":
+            return boundaries(labels, self.ignore)
+        found = labels > 0 if self.kind == "foreground" else labels
+        if self.ignore is not None:
+            found = np.where(labels == self.ignore, 0, found)
+        return found.astype(np.uint8)
+
+    def known(self, labels: Labels) -> NDArray[np.int64]:
+        """Turn labels into targets as ``apply`` does, -1 where they are ignored."""
+        found = self.apply(labels).astype(np.int64)
+        if self.ignore is not None:
+            found[labels == self.ignore] = -1
+        return found
 
 
-def boundaries(labels: Labels) -> NDArray[np.uint8]:
+def boundaries(labels: Labels, ignore: int | None = None) -> NDArray[np.uint8]:
     """Mark in-plane boundaries of instances: label 0, and both sides where two labels touch.
 
     Parameters
     ----------
     labels
         Instances (..., y, x), 0 between them.
+    ignore
+        Label of what is not known: no boundary, and none beside it.
 
     Returns
     -------
     array
         1 on boundaries, same shape.
     """
-    edge = labels == 0
+    edge, plain = labels == 0, labels != 0
+    if ignore is not None:
+        edge, plain = edge & (labels != ignore), plain & (labels != ignore)
     down = labels[..., 1:, :] != labels[..., :-1, :]
     right = labels[..., :, 1:] != labels[..., :, :-1]
     # A step next to label 0 is marked by the 0 itself; marking it again would widen membranes.
-    down &= (labels[..., 1:, :] != 0) & (labels[..., :-1, :] != 0)
-    right &= (labels[..., :, 1:] != 0) & (labels[..., :, :-1] != 0)
+    down &= plain[..., 1:, :] & plain[..., :-1, :]
+    right &= plain[..., :, 1:] & plain[..., :, :-1]
     edge[..., 1:, :] |= down
     edge[..., :-1, :] |= down
     edge[..., :, 1:] |= right
@@ -119,7 +134,7 @@ def resolve_target(
             f"{source} holds the values {values[:8]}, expected classes 0, 1, 2, ... without gaps; "
             "renumber them"
         )
-    return Target(kind, len(values) if kind == "classes" and len(values) > 2 else 1)
+    return Target(kind, len(values) if kind == "classes" and len(values) > 2 else 1, ignore)
 
 
 def unique_values(labels: Volume, ignore: int | None = None, most: int | None = None) -> list[int]:

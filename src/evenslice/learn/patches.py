@@ -205,8 +205,6 @@ class PatchSource:
         Scalar mean and std.
     reverse_z
         Whether half of the windows are reversed, before normalisation.
-    ignore
-        Label that the loss ignores, or None.
     turns
         Whether patches are flipped and turned.
     em
@@ -221,7 +219,6 @@ class PatchSource:
     target: Target
     normalisation: Normalisation
     reverse_z: bool = False
-    ignore: int | None = None
     turns: bool = True
     em: EM | None = None
 
@@ -249,9 +246,7 @@ class PatchSource:
         rows = slice(max(0, y.start - margin), min(height, y.stop + margin))
         columns = slice(max(0, x.start - margin), min(width, x.stop + margin))
         labels = self.labels.read((z, rows, columns))
-        target = self.target.apply(labels).astype(np.int64)
-        if self.ignore is not None:
-            target[labels == self.ignore] = -1
+        target = self.target.known(labels)
         top, left = y.start - rows.start, x.start - columns.start
         return target[:, top : top + y.stop - y.start, left : left + x.stop - x.start]
 

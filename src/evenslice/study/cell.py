@@ -182,9 +182,7 @@ def _scored(model: Model, data: Data, device: str) -> JsonObject:
     target = resolve_target(labels, model.training["target"], data.ignore_label)
     where = device_of(device)
     model.module.to(where)
-    return score_slices(
-        model, volume, labels, target, range(volume.shape[0]), where, data.ignore_label
-    ).to_dict()
+    return score_slices(model, volume, labels, target, range(volume.shape[0]), where).to_dict()
 
 
 def _reason(error: Exception) -> str:

@@ -100,7 +100,8 @@ def window_scores(predictions: Sequence[Tensor], truths: Sequence[Raw], target: 
     size = max(2, target.classes)
     table = np.zeros((size, size), np.int64)
     for probability, labels in zip(predictions, truths, strict=True):
-        table += confusion(classes_of(probability[None])[0].numpy(), target.apply(labels), size)
+        guess = classes_of(probability[None])[0].numpy()
+        table += confusion(guess, target.known(labels), size, ignore=-1)
     return scores_of(table)
 
 

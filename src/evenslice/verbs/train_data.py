@@ -98,7 +98,6 @@ def plan_data(
             target,
             normalisation,
             options.reverse_z,
-            options.ignore_label,
             turns=options.augment != "none",
             em=options.em if options.augment == "em" else None,
         )
@@ -176,23 +175,17 @@ def validate(
 ) -> Scores:
     """Segment slices of each volume and score all their pixels together, but for ignored labels."""
     tables = (
-        _confusion(model, source.volume, source.labels, source.target, zs, device, source.ignore)
+        _confusion(model, source.volume, source.labels, source.target, zs, device)
         for source, zs in zip(sources, slices, strict=True)
     )
     return _scores(tables)
 
 
 def score_slices(
-    model: Model,
-    volume: Volume,
-    labels: Volume,
-    target: Target,
-    zs: Slices,
-    device: torch.device,
-    ignore: int | None = None,
+    model: Model, volume: Volume, labels: Volume, target: Target, zs: Slices, device: torch.device
 ) -> Scores:
-    """Segment some slices of a volume and score them; the label ``ignore`` is left out."""
-    return _scores([_confusion(model, volume, labels, target, zs, device, ignore)])
+    """Segment some slices of a volume and score them; ignored labels are left out."""
+    return _scores([_confusion(model, volume, labels, target, zs, device)])
 
 
 def _scores(tables: Iterable[NDArray[np.int64]]) -> Scores:
@@ -200,20 +193,13 @@ def _scores(tables: Iterable[NDArray[np.int64]]) -> Scores:
 
 
 def _confusion(
-    model: Model,
-    volume: Volume,
-    labels: Volume,
-    target: Target,
-    zs: Slices,
-    device: torch.device,
-    ignore: int | None,
+    model: Model, volume: Volume, labels: Volume, target: Target, zs: Slices, device: torch.device
 ) -> NDArray[np.int64]:
     size = max(2, model.spec.classes)
     table = np.zeros((size, size), np.int64)
     for z, probability in zip(zs, predict_slices(model, volume, zs, device), strict=True):
-        plane = labels.slice_at(z)
-        keep = np.ones(plane.shape, bool) if ignore is None else plane != ignore
-        table += confusion(_classes(probability)[keep], target.apply(plane)[keep], size)
+        known = target.known(labels.slice_at(z))
+        table += confusion(_classes(probability), known, size, ignore=-1)
     return table
 
 
