@@ -13,8 +13,8 @@ from evenslice.errors import BadInputError
 from evenslice.report import verdict
 from evenslice.report.charts import save_figure
 from evenslice.report.study_charts import effects_figure, finding_figure, steps_figure
-from evenslice.report.study_record import Estimate, StudyRecord, study_record, unique
 from evenslice.report.verdict import DASH, confidence, fixed, p_value, short, signed
+from evenslice.study.results import SCHEMA, Estimate, Study, unique
 
 FIGURES = {
     "finding": (
@@ -61,7 +61,7 @@ def main(folders: list[Path], out: Path) -> None:
     out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def read(folder: Path) -> StudyRecord:
+def read(folder: Path) -> Study:
     """Read a study, and see that its table of rows is of the same state."""
     try:
         study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
@@ -71,22 +71,21 @@ def read(folder: Path) -> StudyRecord:
         raise BadInputError(
             f"{error.filename} cannot be read, expected the folder of a study; run the study"
         ) from error
-    if study.get("schema") != "evenslice.study/1":
+    if study.get("schema") != SCHEMA:
         raise BadInputError(
-            f"{folder} has the schema {study.get('schema')}, expected evenslice.study/1; "
-            "run the study"
+            f"{folder} has the schema {study.get('schema')}, expected {SCHEMA}; run the study"
         )
     if count != len(study["rows"]):
         raise BadInputError(
             f"{folder}/rows.csv has {count} rows and study.json {len(study['rows'])}, "
             "expected as many; run the study again"
         )
-    return study_record(study)
+    return Study.of(study)
 
 
-def section(study: StudyRecord, name: str, out: Path) -> str:
+def section(study: Study, name: str, out: Path) -> str:
     """Write all about one study, and its figures."""
-    command = study.command or f"evenslice study studies/{study.name}.toml --out {study.name}"
+    command = f"evenslice study studies/{study.name}.toml --out {study.name}"
     settings = "; ".join(f"{key}: {value}" for key, value in study.settings.items())
     failed = [
         f"- {text(cell.treatment)}, {text(cell.network)}, {text(cell.name)}: {text(cell.failure)}"
@@ -115,7 +114,7 @@ def section(study: StudyRecord, name: str, out: Path) -> str:
     return "\n\n".join(parts)
 
 
-def figure(study: StudyRecord, kind: str, name: str, out: Path) -> str:
+def figure(study: Study, kind: str, name: str, out: Path) -> str:
     """Draw a figure beside the document; say so where there is nothing to draw."""
     draw, words = FIGURES[kind]
     path = out.with_name(f"{out.stem}-{name}-{kind}.svg")
@@ -127,16 +126,16 @@ def figure(study: StudyRecord, kind: str, name: str, out: Path) -> str:
     return f"![{words}]({path.name})"
 
 
-def claims(study: StudyRecord) -> str:
+def claims(study: Study) -> str:
     """Write the claims as a table: question, answer, what was measured."""
     lines = [
-        (verdict.QUESTIONS[claim.name], verdict.answer(claim, study.control), claim.sentence)
+        (verdict.QUESTIONS[claim.name], verdict.claim_badge(claim).word, claim.sentence)
         for claim in study.claims
     ]
     return table(("question", "answer", "measured"), lines)
 
 
-def pooled(study: StudyRecord) -> str:
+def pooled(study: Study) -> str:
     """Write the pooled mirror indices before and after."""
     lines = [
         (
@@ -167,7 +166,7 @@ def pooled(study: StudyRecord) -> str:
     return f"{said} ±{short(study.margin)}.\n\n{table(head, lines)}"
 
 
-def comparisons(study: StudyRecord) -> str:
+def comparisons(study: Study) -> str:
     """Write every comparison with its p values."""
     head = (
         "outcome",
@@ -199,7 +198,7 @@ def comparisons(study: StudyRecord) -> str:
     return table(head, lines)
 
 
-def accuracy(study: StudyRecord) -> str:
+def accuracy(study: Study) -> str:
     """Write the Dice and IoU of every seed, a line per network, dataset and treatment."""
     lines = []
     for group in study.groups:
@@ -213,7 +212,7 @@ def accuracy(study: StudyRecord) -> str:
     return f"One number per seed.\n\n{table(head, lines)}"
 
 
-def cells(study: StudyRecord) -> str:
+def cells(study: Study) -> str:
     """Write every finished cell, folded away."""
     lines = [
         (

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from evenslice.study.findings import findings_of
+from evenslice.study.results import Study
 
 MARGIN, DICE_MARGIN, CONFIDENCE = 0.05, 0.01, 0.95
 TREATMENTS = ("rgb", "green", "mean", "random weights", "rgb, reverse-z")
@@ -13,6 +14,7 @@ NETWORKS = ("unet resnet18", "unet mobilenetv2_100", "dpt vit_tiny_patch16_224")
 DATASETS = ("ISBI 2012", "VNC")
 ASYMMETRY = dict(zip(NETWORKS, (-0.125, -0.297, -0.104), strict=True))
 NAMES = ("treatment", "network", "dataset", "target", "seed", "slices", "steps", "context")
+CONCLUDED = {"lean", "comparisons", "claims"}
 TABLE = SimpleNamespace(
     control="rgb",
     dice_margin=DICE_MARGIN,
@@ -101,7 +103,7 @@ def study(
     if len(rows) > 10:
         rows[4] = failed(rows[4], "out of GPU memory; use a smaller batch or crop")
         rows[-1] = failed(rows[-1], "RuntimeError: the loss is not finite at step 57")
-    found = findings_of(rows, TABLE).to_dict()
+    found = Study(**findings_of(rows, TABLE)._asdict()).model_dump(mode="json", include=CONCLUDED)
     for claim in found["claims"]:
         claim["verdict"] = verdict or claim["verdict"]
     good = [row for row in rows if not row["failure"]]
@@ -117,7 +119,6 @@ def study(
         "done": len(rows),
         "failed": len(rows) - len(good),
         "settings": {"datasets": ", ".join(datasets), "audit": "gradient; margin 0.05"},
-        "command": "evenslice study studies/small.toml --out small",
         "versions": {"evenslice": "0.1.0", "torch": "2.9.0"},
         "rows": rows,
         **found,

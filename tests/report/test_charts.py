@@ -17,7 +17,7 @@ from evenslice.report.audit_charts import audit_figure, audits_figure, scores_fi
 from evenslice.report.charts import save_figure, to_svg
 from evenslice.report.run_pages import training_figure
 from evenslice.report.study_charts import effects_figure, finding_figure, steps_figure
-from evenslice.report.study_record import study_record
+from evenslice.study.results import Study
 
 EVIL = "<script>alert('&')</script> $x$\x1b"
 
@@ -27,7 +27,7 @@ def small_audit(name="gradient"):
 
 
 def whole():
-    return study_record(
+    return Study.of(
         study(NETWORKS[:1], seeds=2, treatments=("rgb", "green", "random weights, mirror tie"))
     )
 

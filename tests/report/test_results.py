@@ -10,8 +10,8 @@ import pytest
 from studies import NETWORKS, study
 
 from evenslice.errors import BadInputError
-from evenslice.report.study_record import study_record
-from evenslice.report.verdict import QUESTIONS, answer, fixed, signed, signed_interval
+from evenslice.report.verdict import QUESTIONS, claim_badge, fixed, signed, signed_interval
+from evenslice.study.results import Study
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "results.py"
 
@@ -59,8 +59,8 @@ def lines_of(text, head):
 
 def test_the_document_says_the_claims_the_commands_and_how_it_was_written(written, found):
     text = (written[0] / "results.md").read_text(encoding="utf-8")
-    for claim in study_record(found).claims:
-        asked, said = QUESTIONS[claim.name], answer(claim, "rgb")
+    for claim in Study.of(found).claims:
+        asked, said = QUESTIONS[claim.name], claim_badge(claim).word
         assert f"- small: **{asked}** Yes. {claim.sentence}" in text
         assert f"| {asked} | {said} | {claim.sentence} |" in text
     assert "** No. " in text

@@ -15,7 +15,7 @@ from evenslice.report.study_charts import (
     line_styles,
     steps_figure,
 )
-from evenslice.report.study_record import study_record
+from evenslice.study.results import Study
 
 KINDS = [finding_figure, steps_figure, effects_figure]
 
@@ -27,7 +27,7 @@ def small_study(**changes):
 
 @pytest.fixture(scope="module")
 def small():
-    return study_record(small_study())
+    return Study.of(small_study())
 
 
 def marks(axis, marker):
@@ -37,7 +37,7 @@ def marks(axis, marker):
 
 
 def test_groups_are_networks_and_numbers_of_slices():
-    groups = study_record(study(pending=6)).groups
+    groups = Study.of(study(pending=6)).groups
     assert [(group.title, group.slices, len(group.cells)) for group in groups] == [
         ("unet resnet18, 3 slices", 3, 29),
         ("unet mobilenetv2_100, 3 slices", 3, 30),
@@ -49,7 +49,7 @@ def test_groups_are_networks_and_numbers_of_slices():
 
 @pytest.mark.parametrize("slices", [3, 5])
 def test_the_finding_draws_every_share_in_the_colour_of_its_side(slices):
-    found = study_record(small_study(five=slices == 5))
+    found = Study.of(small_study(five=slices == 5))
     group = next(one for one in found.groups if one.slices == slices)
     axes = finding_figure(found).axes[-4:]
     half = slices // 2
@@ -86,7 +86,7 @@ def test_the_finding_joins_the_index_before_and_after_and_draws_means_and_dice(s
 
 
 def test_data_sets_have_a_marker_and_a_line_each():
-    found = study_record(small_study(datasets=("ISBI 2012", "VNC")))
+    found = Study.of(small_study(datasets=("ISBI 2012", "VNC")))
     axis, group = finding_figure(found).axes[3], found.groups[0]
     for marker, dataset in (("o", "ISBI 2012"), ("s", "VNC")):
         own = [cell for name in group.treatments for cell in group.of(name)]
@@ -107,12 +107,12 @@ def test_steps_are_a_line_per_cell_with_the_interval_of_each_audit(small):
     axis = steps_figure(small).axes[0]
     styles = line_styles(["rgb", "green"])
     lines = [line for line in axis.lines if len(line.get_xdata()) == 5]
-    for line, curve in zip(lines, small.curves, strict=True):
+    for line, curve in zip(lines, small.courses, strict=True):
         assert list(line.get_xdata()) == [point.steps for point in curve.points]
         assert list(line.get_ydata()) == [point.mirror_index for point in curve.points]
         assert line.get_color() == styles[curve.treatment]["color"]
     spans = [one.get_segments()[0][:, 1].tolist() for one in axis.collections]
-    points = [point for curve in small.curves for point in curve.points]
+    points = [point for curve in small.courses for point in curve.points]
     assert spans == [[point.mirror_low, point.mirror_high] for point in points]
 
 
@@ -120,12 +120,12 @@ def test_steps_are_a_line_per_cell_with_the_interval_of_each_audit(small):
 def test_other_quantities_are_drawn_where_they_were_measured(small, quantity):
     axis = steps_figure(small, quantity).axes[0]
     drawn = [list(line.get_ydata()) for line in axis.lines]
-    points = [[getattr(point, quantity) for point in curve.points[1:]] for curve in small.curves]
+    points = [[getattr(point, quantity) for point in curve.points[1:]] for curve in small.courses]
     assert drawn == points, "none before the first step"
 
 
 def test_a_panel_per_network_and_data_set():
-    found = study_record(study(NETWORKS[:2], seeds=1, treatments=("rgb",), five=False))
+    found = Study.of(study(NETWORKS[:2], seeds=1, treatments=("rgb",), five=False))
     titles = [axis.get_title("left") for axis in steps_figure(found).axes]
     networks = [name for name in NETWORKS[:2] for _ in range(2)]
     datasets = ["ISBI 2012", "VNC"] * 2
@@ -158,7 +158,7 @@ def test_missing_numbers_leave_gaps_not_errors():
         one |= {"low": None, "high": None}
     found["comparisons"][1] |= {"value": None}
     found["curves"][0]["points"][2] = {"steps": 100}
-    whole, gaps = study_record(small_study()), study_record(found)
+    whole, gaps = Study.of(small_study()), Study.of(found)
     for kind in KINDS:
         lines = (kind(one).findobj(Line2D) for one in (whole, gaps))
         many, fewer = (sum(len(line.get_xdata()) for line in drawn) for drawn in lines)
@@ -176,12 +176,12 @@ def test_missing_numbers_leave_gaps_not_errors():
 def test_nothing_to_draw_is_said(kind, what):
     for found in ({}, {"curves": [{"points": [{"steps": 0}]}]}):
         with pytest.raises(BadInputError, match=f"the study has no {what}"):
-            kind(study_record(found))
+            kind(Study.of(found))
 
 
 def test_treatments_differ_in_colour_dash_and_marker_and_the_control_is_first():
     order = ("green", "rgb", "mean", "random weights", "rgb, reverse-z")
-    found = study_record(study(NETWORKS[:1], treatments=order))
+    found = Study.of(study(NETWORKS[:1], treatments=order))
     assert found.treatments == ["rgb", "green", "mean", "random weights", "rgb, reverse-z"]
     styles = line_styles(found.treatments).values()
     for part in ("color", "ls", "marker"):

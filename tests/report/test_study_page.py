@@ -9,8 +9,8 @@ from test_page import EVIL, Reader, check_whole
 
 from evenslice.report import verdict
 from evenslice.report.run_pages import render_study, write_study_page
-from evenslice.report.study_record import study_record
 from evenslice.report.verdict import fixed, p_value, signed, signed_interval
+from evenslice.study.results import Study
 
 COMMAND = "evenslice study studies/small.toml --out small"
 SECTIONS = (
@@ -33,7 +33,7 @@ def small_study(**changes):
 
 
 def rendered(found, command="c"):
-    return render_study(study_record(found), command)
+    return render_study(Study.of(found), command)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,8 @@ def test_the_page_is_whole_ordered_and_every_control_has_a_label(page):
 
 def test_the_claims_come_first_with_their_answers(page, whole):
     text, last = Reader(page).text, 0
-    for claim in study_record(whole).claims:
-        answer = verdict.answer(claim, "rgb")
-        shown = f"{verdict.QUESTIONS[claim.name]} {answer} {claim.sentence}"
+    for claim in Study.of(whole).claims:
+        shown = f"{verdict.QUESTIONS[claim.name]} {claim.sentence}"
         assert last < text.index(shown) < text.index("What each treatment changes")
         last = text.index(shown)
 
@@ -98,7 +97,7 @@ def test_every_number_of_every_cell_is_in_the_table(page, whole):
 
 
 def test_every_comparison_and_every_pooled_index_is_in_a_table(page, whole):
-    text, record = Reader(page).text, study_record(whole)
+    text, record = Reader(page).text, Study.of(whole)
     for one in (*record.comparisons, *record.lean):
         assert f"{signed(one.value)} {signed_interval(one.low, one.high)}" in text
     for one in record.comparisons:
@@ -126,7 +125,7 @@ def test_an_unfinished_study_says_so_on_top(whole, page):
     )
     assert shown in Reader(page).text
     assert page.index(shown) < page.index('class="verdicts"')
-    assert verdict.progress(study_record(small_study())) == ""
+    assert verdict.progress(Study.of(small_study())) == ""
 
 
 def test_failures_have_their_reasons(page):
@@ -164,7 +163,7 @@ def test_missing_numbers_are_dashes():
 def test_a_failed_row_may_lack_all_that_was_not_measured():
     rows = [failed(cell("unet a", "rgb", "d", 0), "no data"), cell("unet a", "rgb", "d", 1)]
     found = {"name": "n", "control": "rgb", "rows": rows, "cells": 2, "done": 2, "failed": 1}
-    assert [one.failure for one in study_record(found).failures] == ["no data"]
+    assert [one.failure for one in Study.of(found).failures] == ["no data"]
     assert "1 of 2 cells that were run failed" in Reader(rendered(found)).text
 
 

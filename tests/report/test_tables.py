@@ -11,7 +11,6 @@ from test_notebook import objects
 from evenslice.evidence.certificate import Certificate
 from evenslice.evidence.stats import Interval
 from evenslice.report import verdict
-from evenslice.report.study_record import study_record
 from evenslice.report.tables import (
     certificate_text,
     estimate,
@@ -24,15 +23,9 @@ from evenslice.report.tables import (
 )
 from evenslice.report.verdict import fixed, signed, signed_interval
 from evenslice.segmentation.result import Segmented
+from evenslice.study.results import Study
 from evenslice.verbs.inspect import Inspected
 from evenslice.volume.array import Volume
-
-
-class Given:
-    """A study as ``print_study`` takes it."""
-
-    def __init__(self, found):
-        self.to_dict = lambda: found
 
 
 @pytest.fixture
@@ -91,8 +84,9 @@ def test_certificates_and_estimates():
 
 def test_a_study_is_shown_with_its_claims_and_a_line_per_treatment_and_network(shown):
     found = study(NETWORKS[:2], seeds=2, five=False, pending=6)
-    print_study(Given(found))
-    out, record = shown(), study_record(found)
+    record = Study.of(found)
+    print_study(record)
+    out = shown()
     assert f"{verdict.QUESTIONS[record.claims[0].name]} " in out
     assert record.claims[2].sentence in out
     for one in record.lean:
@@ -105,5 +99,5 @@ def test_a_study_is_shown_with_its_claims_and_a_line_per_treatment_and_network(s
     assert f" {fixed(min(scores))} to {fixed(max(scores))} │ {len(scores)} " in every
     assert "This study is not finished" in out
     assert "failed: unet resnet18, mean, ISBI 2012, foreground, seed 0: out of GPU memory" in out
-    print_study(Given({}))
+    print_study(Study())
     assert shown() == ""

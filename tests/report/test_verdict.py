@@ -9,11 +9,7 @@ from made_audits import audit_of, method_of
 
 from evenslice.evidence.result import Check
 from evenslice.evidence.stats import Interval
-from evenslice.report.study_record import Cell, Claim, Comparison, PooledIndex
 from evenslice.report.verdict import (
-    ANSWERS,
-    QUESTIONS,
-    answer,
     badge,
     cell_badge,
     comparison_badge,
@@ -28,6 +24,7 @@ from evenslice.report.verdict import (
     signed,
     slot_names,
 )
+from evenslice.study.results import CellResult, Comparison, PooledIndex
 
 
 @pytest.mark.parametrize(
@@ -238,7 +235,7 @@ def test_sanity_checks_say_what_failed_and_what_was_not_made():
 )
 def test_badges_of_cells_name_the_side(changes, word):
     row = {"slices": 3, "verdict": "asymmetric", "mirror_low": -0.2, "mirror_high": -0.1}
-    assert cell_badge(Cell.model_validate(row | changes), 0.05).word == word
+    assert cell_badge(CellResult.model_validate(row | changes), 0.05).word == word
 
 
 @pytest.mark.parametrize(
@@ -269,11 +266,3 @@ def test_badges_of_comparisons_know_what_is_good(outcome, verdict, kind):
 def test_badges_of_pooled_indices_read_the_words_of_every_version(verdict, symbol, word):
     found = pooled_badge(PooledIndex(verdict=verdict, value=0.1))
     assert (found.symbol, found.word) == (symbol, word)
-
-
-def test_answers_say_their_verdict_first():
-    for name, answers in ANSWERS.items():
-        assert name in QUESTIONS
-        for word, text in answers.items():
-            assert text.startswith(f"{word.capitalize()}: ")
-            assert "rgb" in answer(Claim(name=name, verdict=word), "rgb") or "{" not in text

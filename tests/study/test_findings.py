@@ -16,6 +16,7 @@ from evenslice.errors import BadInputError
 from evenslice.options import validated
 from evenslice.study.findings import findings_of
 from evenslice.study.plan import StudyTable
+from evenslice.study.results import Study
 from evenslice.study.run import as_csv, study
 
 TEXT = """
@@ -290,7 +291,7 @@ def test_few_or_no_cells_decide_nothing():
     rows = [row("rgb", 0, -0.2, 0.8), row("green", 0, 0.0, 0.8)]
     result = found(rows)
     assert [claim.verdict for claim in result.claims] == ["undecided"] * 3
-    json.dumps(result.to_dict(), allow_nan=False)
+    json.dumps(Study(**result._asdict()).to_dict(), allow_nan=False)
     assert [claim.verdict for claim in found([]).claims] == ["undecided"] * 3
 
 

@@ -10,16 +10,15 @@ from evenslice.errors import BadInputError
 from evenslice.report.audit_charts import audit_figure, scores_figure, window_figure
 from evenslice.report.charts import METADATA, save_figure
 from evenslice.report.study_charts import effects_figure, finding_figure, steps_figure
-from evenslice.report.study_record import study_record
 from evenslice.report.tables import estimate, method_row, score_rows
 from evenslice.report.verdict import sanity_checks, sentence, slot_names
+from evenslice.study.results import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evenslice.evidence.result import Audit
     from evenslice.labels.metrics import Scores
-    from evenslice.study.run import Study
 
 __all__ = [
     "audit_figure",
@@ -126,7 +125,6 @@ def save_figures(
 def _figures(result: "Any") -> "Iterator[tuple[str, Figure]]":
     from evenslice.evidence.result import Audit
     from evenslice.labels.metrics import Scores
-    from evenslice.study.run import Study
 
     if isinstance(result, Audit):
         yield "audit", audit_figure(result)
@@ -135,7 +133,7 @@ def _figures(result: "Any") -> "Iterator[tuple[str, Figure]]":
     elif isinstance(result, Scores):
         yield "scores", scores_figure(result)
     elif isinstance(result, Study | Mapping):
-        study = study_record(result)
+        study = Study.of(result)
         for name, draw in STUDY_FIGURES.items():
             try:
                 yield name, draw(study)

@@ -1,16 +1,20 @@
-"""The pages of a training and of a segmentation: what was made, how, and slices of it."""
+"""The pages of a training, of a segmentation and of a study: what was made, how, and what of it."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from evenslice.errors import BadInputError
+from evenslice.report import verdict
 from evenslice.report.charts import BEFORE, WIDTH, add_mark, blank, styled, to_svg
 from evenslice.report.page import VIEWER, Answer, Head, provenance_rows, render_page, write_page
-from evenslice.report.verdict import SYMMETRIC, Badge, fixed, short
+from evenslice.report.study_charts import QUANTITIES, effects_figure, finding_figure, steps_figure
+from evenslice.report.verdict import SYMMETRIC, Badge, fixed, is_number, short
 from evenslice.report.viewer import viewer_of
+from evenslice.study.results import ALL, Study, unique
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,18 +22,6 @@ if TYPE_CHECKING:
     from evenslice.evidence.window_view import WindowView
     from evenslice.segmentation.result import Segmented
     from evenslice.verbs.train import Trained
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from evenslice.errors import BadInputError
-from evenslice.report import verdict
-from evenslice.report.study_charts import QUANTITIES, effects_figure, finding_figure, steps_figure
-from evenslice.report.study_record import ALL, Claim, StudyRecord, study_record, unique
-from evenslice.report.verdict import confidence, is_number
-
-if TYPE_CHECKING:
-    from evenslice.study.run import Study
-
 
 SPANS = {"slices trained on": "slices", "slices validated on": "validation"}
 MOST_POINTS, SMOOTH = 400, 40
@@ -40,19 +32,7 @@ Points = list[tuple[float, float]]
 def write_training_page(
     path: Path, trained: "Trained", facts: Mapping[str, str], command: str
 ) -> None:
-    """Write the page of a training.
-
-    Parameters
-    ----------
-    path
-        The HTML file.
-    trained
-        What ``train`` returned; its log is read.
-    facts
-        Settings to show before those of the recipe, for example the volume.
-    command
-        The command that trains it again.
-    """
+    """Write the page of a training; ``facts`` are shown before the settings of the recipe."""
     viewer = viewer_of(trained.views)
     contents = [("scores", "Accuracy"), ("course", "Course of the training")]
     contents += [("windows", "Validation slices")] if viewer else []
@@ -64,16 +44,9 @@ def write_training_page(
         [_accuracy(trained), _symmetry(trained)],
         "Verdicts",
     )
-    text = render_page(
-        "training.html",
-        head,
-        VIEWER,
-        scores=trained.scores,
-        chart=_training_chart(trained.log),
-        viewer=viewer,
-        audit_command=f"evenslice audit {trained.path.name} VOLUME --out audit",
-    )
-    write_page(path, text)
+    audit = f"evenslice audit {trained.path.name} VOLUME --out audit"
+    shown = {"scores": trained.scores, "chart": _training_chart(trained.log), "viewer": viewer}
+    write_page(path, render_page("training.html", head, VIEWER, audit_command=audit, **shown))
 
 
 def _accuracy(trained: "Trained") -> Answer:
@@ -92,26 +65,24 @@ def _accuracy(trained: "Trained") -> Answer:
 
 def _symmetry(trained: "Trained") -> Answer:
     found = trained.model.certificate
-    figures = ""
-    if found:
-        figures = f"largest relative difference {found['float32']:.1e} in float32"
+    size = f"largest relative difference {found['float32']:.1e} in float32" if found else ""
     if found and found["symmetric"]:
         text = "Symmetric: reversing the slices leaves the output as it is, up to rounding."
-        return Answer(SYMMETRIC, "Symmetry", text, figures)
+        return Answer(SYMMETRIC, "Symmetry", text, size)
     text = (
         "Not symmetric by construction: the output changes with the order of the slices. "
         "An audit measures the direction and the size."
     )
-    return Answer(Badge("?", "not measured", "inconclusive"), "Symmetry", text, figures)
+    return Answer(Badge("?", "not measured", "inconclusive"), "Symmetry", text, size)
 
 
 def _recipe_facts(trained: "Trained") -> dict[str, str]:
     training = trained.model.training
-    recipe = training.get("recipe") or {}
     spans = {
         name: ", ".join(f"{start}:{stop}" for start, stop in training.get(key) or [])
         for name, key in SPANS.items()
     }
+    recipe = training.get("recipe") or {}
     options = {name.replace("_", " "): str(value) for name, value in recipe.items()}
     made = provenance_rows(trained.model.provenance)
     return {"target": str(training.get("target"))} | spans | options | made
@@ -133,15 +104,10 @@ def _training_chart(log: Path) -> Markup | None:
 
 
 def training_figure(loss: Points, dice: Points) -> "Figure":
-    """Draw how a training went.
+    """Draw how a training went: (step, loss) of every step, (step, Dice) of every validation.
 
-    Parameters
-    ----------
-    loss
-        (step, loss) of every step. Drawn pale (means of equal stretches where there are over 400)
-        with means of 40 stretches over it.
-    dice
-        (step, Dice) of every validation.
+    The loss is pale (means of equal stretches where there are over 400 steps), with means of 40
+    stretches over it.
     """
     with styled():
         figure = blank(WIDTH, 1.9)
@@ -175,40 +141,23 @@ def write_segmentation_page(
     facts: Mapping[str, str],
     command: str,
 ) -> None:
-    """Write the page of a segmentation.
-
-    Parameters
-    ----------
-    path
-        The HTML file.
-    result
-        What ``segment`` returned, complete and with its plan.
-    windows
-        Windows of it to show.
-    facts
-        Settings to show first, for example the model and the volume.
-    command
-        The command that segments it again.
-    """
+    """Write the page of a complete segmentation, with windows of it; ``facts`` are shown first."""
     viewer = viewer_of(windows)
-    warnings = [
-        Answer(Badge("!", "warning", "inconclusive"), "Warning", text) for text in result.warnings
-    ]
+    objects = "" if result.objects is None else f" with {_counted(result.objects, 'object')}"
+    text = f"Complete: {result.path.name}{objects}, in {_counted(result.blocks, 'block')}."
+    warning = Badge("!", "warning", "inconclusive")
     head = Head(
         f"Segmentation {result.path.name}",
         command,
         [*([("windows", "Slices")] if viewer else []), ("notes", "What to know")],
         {**facts, **_plan_facts(result), **provenance_rows(result.provenance)},
-        [_complete(result), *warnings],
+        [
+            Answer(Badge("✓", "complete", "symmetric"), "Result", text),
+            *(Answer(warning, "Warning", note) for note in result.warnings),
+        ],
         "Result",
     )
     write_page(path, render_page("segmentation.html", head, VIEWER, result=result, viewer=viewer))
-
-
-def _complete(result: "Segmented") -> Answer:
-    objects = "" if result.objects is None else f" with {_counted(result.objects, 'object')}"
-    text = f"Complete: {result.path.name}{objects}, in {_counted(result.blocks, 'block')}."
-    return Answer(Badge("✓", "complete", "symmetric"), "Result", text)
 
 
 def _counted(number: int, what: str) -> str:
@@ -226,33 +175,17 @@ def _plan_facts(result: "Segmented") -> dict[str, str]:
     }
 
 
-FILES = ("study.css",), ("study_table.js",)
-FILTERS = {
-    "Network": "network",
-    "Treatment": "treatment",
-    "Dataset": "dataset",
-    "Target": "target",
-    "Seed": "seed",
-}
+STUDY_FILES = ("study.css",), ("study_table.js",)
+FILTERS = ("network", "treatment", "dataset", "target", "seed")  # the first columns of the table
 VERDICT_COLUMN = 10
 
 
-def write_study_page(path: Path, study: "Study | Mapping[str, Any]", command: str) -> None:
-    """Write the page of a study; one that was there before is replaced whole.
-
-    Parameters
-    ----------
-    path
-        The HTML file. Its folder is made when missing.
-    study
-        The study, or what ``study.json`` holds of it, finished or not.
-    command
-        The command that makes it again.
-    """
-    write_page(path, render_study(study_record(study), command))
+def write_study_page(path: Path, study: Study | Mapping[str, Any], command: str) -> None:
+    """Write the page of a study, or of what ``study.json`` holds of one, finished or not."""
+    write_page(path, render_study(Study.of(study), command))
 
 
-def render_study(study: StudyRecord, command: str) -> str:
+def render_study(study: Study, command: str) -> str:
     """Turn a study into HTML that needs no other file and no network."""
     effects = _chart("effects-chart", "Differences from the control", study, effects_figure)
     finding = _chart("finding-chart", "Shares, mirror index and Dice", study, finding_figure)
@@ -270,14 +203,16 @@ def render_study(study: StudyRecord, command: str) -> str:
         ("failures", "Failures", True),
         ("method", "Statistics", True),
     )
-    control = study.control or "the control"
     undecided = "" if study.claims else "No claim is decided: no cell is done."
     head = Head(
         f"Study: {study.name or 'without a name'}",
         command,
         [(ident, name) for ident, name, there in sections if there],
         _settings(study),
-        [_answer(claim, control) for claim in study.claims],
+        [
+            Answer(verdict.claim_badge(one), verdict.QUESTIONS[one.name], one.sentence)
+            for one in study.claims
+        ],
         "What the study found",
         study.title,
         f"{verdict.progress(study)} {undecided}".strip(),
@@ -285,9 +220,9 @@ def render_study(study: StudyRecord, command: str) -> str:
     return render_page(
         "study.html",
         head,
-        FILES,
+        STUDY_FILES,
         study=study,
-        control=control,
+        control=study.control or "the control",
         effects=effects,
         finding=finding,
         curves=curves,
@@ -297,7 +232,7 @@ def render_study(study: StudyRecord, command: str) -> str:
 
 
 def _chart(
-    ident: str, title: str, study: StudyRecord, draw: Callable[..., Any], *options: str
+    ident: str, title: str, study: Study, draw: Callable[..., Any], *options: str
 ) -> Markup | None:
     """Draw a chart; None where there is nothing to draw."""
     try:
@@ -306,29 +241,23 @@ def _chart(
         return None
 
 
-def _answer(claim: Claim, control: str) -> Answer:
-    badge, question = verdict.claim_badge(claim), verdict.QUESTIONS[claim.name]
-    return Answer(badge, question, verdict.answer(claim, control), claim.sentence)
-
-
-def _choices(study: StudyRecord) -> list[tuple[str, int, list[str]]]:
+def _choices(study: Study) -> list[tuple[str, int, list[str]]]:
     """List the filters of the table: label, column and options."""
     choices = []
-    for column, (label, key) in enumerate(FILTERS.items()):
-        values = [getattr(cell, key) for cell in study.rows]
-        options = (
-            sorted(set(values)) if all(map(is_number, values)) else unique(filter(None, values))
-        )
-        choices.append((label, column, [str(option) for option in options]))
-    badges = {verdict.cell_badge(cell, study.margin).word for cell in study.rows}
+    for column, key in enumerate(FILTERS):
+        values = [getattr(cell, key) for cell in study.results]
+        numbers = all(map(is_number, values))
+        options = sorted(set(values)) if numbers else unique(filter(None, values))
+        choices.append((key.capitalize(), column, [str(option) for option in options]))
+    badges = {verdict.cell_badge(cell, study.margin).word for cell in study.results}
     return [*choices, ("Verdict after", VERDICT_COLUMN, sorted(badges))]
 
 
-def _settings(study: StudyRecord) -> dict[str, str]:
+def _settings(study: Study) -> dict[str, str]:
     counts = {
         "cells": f"{study.cells}, of which {study.done} are done and {study.failed} failed",
         "control": study.control,
-        "confidence": confidence(study.confidence),
+        "confidence": verdict.confidence(study.confidence),
         "margin of the mirror index": short(study.margin),
         "margin of Dice": short(study.dice_margin),
     }

@@ -8,16 +8,8 @@ from evenslice.errors import BadInputError
 from evenslice.options import JsonObject
 from evenslice.report import charts, verdict
 from evenslice.report.charts import CENTRE, INK, MARKERS, QUIET, WIDTH, add_mark, slot_colour
-from evenslice.report.study_record import (
-    Cell,
-    Comparison,
-    Curve,
-    Group,
-    PooledIndex,
-    StudyRecord,
-    unique,
-)
 from evenslice.report.verdict import fixed, is_number, signed, signed_interval, slot_names
+from evenslice.study.results import CellResult, Comparison, Curve, Group, PooledIndex, Study, unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +57,7 @@ def _style(place: int) -> Style:
     }
 
 
-def finding_figure(study: StudyRecord) -> "Figure":
+def finding_figure(study: Study) -> "Figure":
     """Draw shares of every cell before and after training, mirror indices, and Dice.
 
     Returns
@@ -103,7 +95,7 @@ def finding_figure(study: StudyRecord) -> "Figure":
     return figure
 
 
-def _draw_group(axes: Sequence["Axes"], group: Group, study: StudyRecord) -> None:
+def _draw_group(axes: Sequence["Axes"], group: Group, study: Study) -> None:
     """Draw the four panels of one network."""
     for axis in axes:
         charts.set_rows(axis, [""] * len(group.treatments))
@@ -123,7 +115,7 @@ def _draw_group(axes: Sequence["Axes"], group: Group, study: StudyRecord) -> Non
         _draw_dice(axes[3], cells, place, study.datasets)
 
 
-def _draw_shares(axis: "Axes", cells: Sequence[Cell], place: int, before: bool) -> None:
+def _draw_shares(axis: "Axes", cells: Sequence[CellResult], place: int, before: bool) -> None:
     """Draw the share of every slot in every cell, earlier slots above later ones."""
     for cell in cells:
         half, names = (cell.slices - 1) // 2, slot_names(cell.slices)
@@ -134,7 +126,7 @@ def _draw_shares(axis: "Axes", cells: Sequence[Cell], place: int, before: bool) 
                 add_mark(axis, (share, height), slot_colour(slot - half), text)
 
 
-def _draw_indices(axis: "Axes", cells: Sequence[Cell], place: int) -> None:
+def _draw_indices(axis: "Axes", cells: Sequence[CellResult], place: int) -> None:
     """Draw the mirror index of every cell before and after training, joined by a line."""
     for cell in cells:
         before, after = cell.index_before.value, cell.index.value
@@ -163,7 +155,9 @@ def _draw_pooled(axis: "Axes", found: PooledIndex, place: float, colour: str) ->
     add_mark(axis, (found.value, place), face, text, "D", 3.6, mew=0.8, mec=colour)
 
 
-def _draw_dice(axis: "Axes", cells: Sequence[Cell], place: int, datasets: Sequence[str]) -> None:
+def _draw_dice(
+    axis: "Axes", cells: Sequence[CellResult], place: int, datasets: Sequence[str]
+) -> None:
     """Draw Dice of every cell, a line and a marker per dataset."""
     for cell in cells:
         if cell.dice is not None:
@@ -173,7 +167,7 @@ def _draw_dice(axis: "Axes", cells: Sequence[Cell], place: int, datasets: Sequen
             add_mark(axis, (cell.dice, height), INK, text, MARKERS[number % len(MARKERS)], 3)
 
 
-def _set_scales(axes: Sequence["Axes"], study: StudyRecord) -> None:
+def _set_scales(axes: Sequence["Axes"], study: Study) -> None:
     """Give both panels of shares one scale, and the indices that of cells and means.
 
     Wide intervals do not shrink it.
@@ -213,7 +207,7 @@ def _add_finding_key(figure: "Figure", slices: int, datasets: Sequence[str]) -> 
     figure.legend(handles=by_rows, loc="outside lower center", ncols=columns)
 
 
-def steps_figure(study: StudyRecord, quantity: str = "mirror_index") -> "Figure":
+def steps_figure(study: Study, quantity: str = "mirror_index") -> "Figure":
     """Draw what was validated during training against steps, a line per cell.
 
     Parameters
@@ -237,7 +231,7 @@ def steps_figure(study: StudyRecord, quantity: str = "mirror_index") -> "Figure"
 
     curves = [
         curve
-        for curve in study.curves
+        for curve in study.courses
         if any(is_number(getattr(point, quantity)) for point in curve.points)
     ]
     if not curves:
@@ -295,7 +289,7 @@ def _draw_curve(axis: "Axes", curve: Curve, quantity: str, style: Style) -> None
                 axis.vlines(step, *ends, color=style["color"], lw=0.6)
 
 
-def effects_figure(study: StudyRecord) -> "Figure":
+def effects_figure(study: Study) -> "Figure":
     """Draw the mean paired differences from the control with intervals, a panel per outcome.
 
     Raises

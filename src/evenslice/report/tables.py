@@ -12,7 +12,6 @@ from rich.table import Table
 from evenslice.errors import escape_control_chars
 from evenslice.options import JsonObject
 from evenslice.report import verdict
-from evenslice.report.study_record import ALL, StudyRecord, study_record
 from evenslice.report.verdict import (
     sanity_checks,
     score_range,
@@ -21,6 +20,7 @@ from evenslice.report.verdict import (
     signed_interval,
     slot_names,
 )
+from evenslice.study.results import ALL, Study
 from evenslice.volume.array import sizes
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from evenslice.model.spec import Model
     from evenslice.segmentation.result import Segmented
     from evenslice.study.estimate import Estimate
-    from evenslice.study.run import Study
     from evenslice.verbs.demo import Demo
     from evenslice.verbs.export import Exported
     from evenslice.verbs.fix import Fixed
@@ -422,9 +421,8 @@ def print_fetched(fetched: "FetchedDataset") -> None:
     say(f"Next: {shlex.join(fetched.command)}")
 
 
-def print_study(result: "Study") -> None:
+def print_study(study: Study) -> None:
     """Print a study: its claims in sentences, and a line per treatment and network."""
-    study = study_record(result)
     for claim in study.claims:
         word = verdict.claim_badge(claim).word.capitalize()
         say(f"{verdict.QUESTIONS[claim.name]} {word}.")
@@ -437,7 +435,7 @@ def print_study(result: "Study") -> None:
         say(f"failed: {cell.network}, {cell.treatment}, {cell.name}: {reason}")
 
 
-def _print_pooled(study: StudyRecord) -> None:
+def _print_pooled(study: Study) -> None:
     """Print a line per treatment and network; ``all`` only where there are several networks."""
     pairs = study.pooled_pairs()
     one_network = len({after.network for _, after in pairs} - {ALL}) == 1

@@ -4,19 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 if TYPE_CHECKING:
     from evenslice.evidence.result import Audit
     from evenslice.evidence.stats import Interval
-    from evenslice.report.study_record import Cell, Claim, Comparison, PooledIndex, StudyRecord
+    from evenslice.study.results import CellResult, Claim, Comparison, PooledIndex, Study
 
 DASH = "–"
 HEADLINE = "gradient"
 
 
-@dataclass(frozen=True)
-class Badge:
+class Badge(NamedTuple):
     """A verdict as a symbol, a word and a kind; never shown by colour alone."""
 
     symbol: str
@@ -112,8 +111,7 @@ class Finding:
 
     method: str
     quantity: str
-    before: str
-    after: str
+    sides: tuple[str, str]
     found: "Interval"
 
     @property
@@ -123,7 +121,7 @@ class Finding:
 
     def direction(self) -> str:
         """Say which side counts more."""
-        strong, weak = (self.after, self.before) if self.later else (self.before, self.after)
+        weak, strong = self.sides if self.later else self.sides[::-1]
         return f"{strong} more than {weak}"
 
     def figures(self, audit: "Audit", extra: str = "") -> str:
@@ -143,10 +141,10 @@ def findings(audit: "Audit", method: str) -> list[Finding]:
     result = audit.methods[method]
     if audit.slices == 3 and result.index is not None:
         names = "the previous slice", "the next slice"
-        listed = [Finding(method, "mirror index", *names, result.index)]
+        listed = [Finding(method, "mirror index", names, result.index)]
     else:
         listed = [
-            Finding(method, f"mirror pair {j}:", f"slice -{j}", f"slice +{j}", pair)
+            Finding(method, f"mirror pair {j}:", (f"slice -{j}", f"slice +{j}"), pair)
             for j, pair in enumerate(result.pairs, start=1)
         ]
     return [one for one in listed if is_number(one.found.low) and is_number(one.found.high)]
@@ -285,57 +283,25 @@ QUESTIONS = {
     "restores": "Does uniform initialisation restore symmetry?",
     "keeps accuracy": "Is accuracy kept?",
 }
-ANSWERS = {
-    "persists": {
-        "yes": "Yes: after training, networks that start as pretrained ({control}) still use one "
-        "neighbour slice more than the other.",
-        "no": "No: after training, networks that start as pretrained ({control}) use both "
-        "neighbour slices alike.",
-        "undecided": "Undecided: these cells do not tell whether networks that start as "
-        "pretrained ({control}) are asymmetric after training.",
-    },
-    "restores": {
-        "yes": "Yes: networks that start with equal channels use the previous and the next slice "
-        "alike after training.",
-        "no": "No: networks that start with equal channels use one neighbour slice more than the "
-        "other after training.",
-        "undecided": "Undecided: these cells do not tell whether networks that start with equal "
-        "channels are symmetric after training.",
-    },
-    "keeps accuracy": {
-        "yes": "Yes: starting with equal channels segments no worse than starting as pretrained "
-        "({control}), within the margin.",
-        "no": "No: starting with equal channels segments worse than starting as pretrained "
-        "({control}).",
-        "undecided": "Undecided: these cells do not tell whether starting with equal channels "
-        "costs accuracy.",
-    },
-}
 CLAIM_BADGES = {"yes": Badge("✓", "yes", "symmetric"), "no": Badge("✗", "no", "asymmetric")}
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What treatments are compared by: its title and short name, what lower and higher mean."""
 
     title: str
     short: str
-    lower: str
-    higher: str
+    lower: str = "less accurate"
+    higher: str = "more accurate"
 
 
 OUTCOMES = {
     "lean": Outcome(
         "Asymmetry after training", "|mirror index|", "less asymmetric", "more asymmetric"
     ),
-    "dice": Outcome("Dice", "Dice", "less accurate", "more accurate"),
-    "iou": Outcome("IoU", "IoU", "less accurate", "more accurate"),
+    "dice": Outcome("Dice", "Dice"),
+    "iou": Outcome("IoU", "IoU"),
 }
-
-
-def answer(claim: "Claim", control: str) -> str:
-    """Answer a claim's question in one sentence without numbers."""
-    return ANSWERS[claim.name][claim.verdict].replace("{control}", control)
 
 
 def claim_badge(claim: "Claim") -> Badge:
@@ -352,7 +318,7 @@ def pooled_badge(found: "PooledIndex") -> Badge:
     return known.get(found.verdict, Badge(DASH, "no cells", "none"))
 
 
-def cell_badge(cell: "Cell", margin: float | None) -> Badge:
+def cell_badge(cell: "CellResult", margin: float | None) -> Badge:
     """Return the badge of one cell's audit after training."""
     if cell.failure:
         return Badge("✗", "failed", "none")
@@ -386,17 +352,15 @@ def score_range(values: Sequence[float | None]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def progress(study: "StudyRecord") -> str:
+def progress(study: "Study") -> str:
     """Say what is not finished, and what failed; empty when all cells were measured."""
-    parts = []
+    parts, done = [], f"{study.done} of {study.cells} cells are done"
     if study.cells > study.done:
         parts.append(
-            f"This study is not finished: {study.done} of {study.cells} cells are done, "
-            f"{study.cells - study.done} pending. All that follows is about the cells that are "
-            "done, and may change."
+            f"This study is not finished: {done}, {study.cells - study.done} pending. "
+            "All that follows is about the cells that are done, and may change."
         )
     if study.failed:
-        parts.append(
-            f"{study.failed} of {study.done} cells that were run failed; nothing below counts them."
-        )
+        ran = f"{study.failed} of {study.done} cells that were run failed"
+        parts.append(f"{ran}; nothing below counts them.")
     return " ".join(parts)

@@ -15,8 +15,7 @@ from evenslice.model.checkpoint import load_model
 from evenslice.model.inputs import check_same_shape, device_of
 from evenslice.model.spec import Model
 from evenslice.options import JsonObject
-from evenslice.study.data import Data
-from evenslice.study.plan import Cell
+from evenslice.study.plan import Cell, DatasetTable
 from evenslice.verbs.audit import audit
 from evenslice.verbs.train import train
 from evenslice.verbs.train_data import score_slices
@@ -29,22 +28,10 @@ HEADLINE = "gradient"
 Row = JsonObject
 
 
-def run_cell(cell: Cell, data: Data, folder: Path, device: str) -> Row:
-    """Run one cell to its row, resuming what a killed process left in its folder.
+def run_cell(cell: Cell, data: DatasetTable, folder: Path, device: str) -> Row:
+    """Run one cell to its row, resuming what a killed process left in its own folder.
 
-    Parameters
-    ----------
-    cell, data
-        What to do, on what.
-    folder
-        Of this cell alone; exists.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-
-    Returns
-    -------
-    dict
-        One row, see ``facts_of`` and ``measured``. A failure is a row with its reason.
+    The row holds ``facts_of`` and ``measured``; a failure is a row with its reason.
 
     Raises
     ------
@@ -76,7 +63,7 @@ def drop_models(folder: Path) -> None:
         file.unlink()
 
 
-def facts_of(cell: Cell, data: Data) -> Row:
+def facts_of(cell: Cell, data: DatasetTable) -> Row:
     """Return what identifies a cell, and what is known of it before it runs."""
     options = cell.options
     return {
@@ -98,7 +85,7 @@ def facts_of(cell: Cell, data: Data) -> Row:
     } | {"weights": cell.weights, "context": cell.context}
 
 
-def _run(cell: Cell, data: Data, folder: Path, device: str) -> Row:
+def _run(cell: Cell, data: DatasetTable, folder: Path, device: str) -> Row:
     volume = open_volume(data.raw)
     out, runs_file = folder / "model.safetensors", folder / "validation.json"
     if out.exists() and runs_file.exists():  # trained by a process that was killed later
@@ -126,7 +113,7 @@ def _run(cell: Cell, data: Data, folder: Path, device: str) -> Row:
     return kind | measured(after.to_dict()) | measured(before, "_before")
 
 
-def _target_of(data: Data) -> JsonObject:
+def _target_of(data: DatasetTable) -> JsonObject:
     known: JsonObject = {"validation": data.test, "ignore_label": data.ignore_label}
     return known if data.target == "auto" else known | {"target": data.target}
 
@@ -173,7 +160,7 @@ def _audit(
     )
 
 
-def _scored(model: Model, data: Data, device: str) -> JsonObject:
+def _scored(model: Model, data: DatasetTable, device: str) -> JsonObject:
     """Segment and score a test volume of its own."""
     assert data.test_raw is not None
     assert data.test_labels is not None

@@ -1,69 +1,24 @@
 """The data of a study: the user's own volumes, a public dataset by name, or the phantom."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from evenslice.data.phantom import phantom
 from evenslice.data.registry import Dataset, dataset, default_folder
 from evenslice.errors import BadInputError
-from evenslice.options import TargetKind
-from evenslice.study.plan import Plan
+from evenslice.study.plan import DatasetTable, Plan
 from evenslice.volume.array import Volume
-from evenslice.volume.files import open_volume, save_volume, split_container
+from evenslice.volume.files import save_volume, split_container
 
 PHANTOM = "phantom"
 SHAPE = (40, 128, 128)
 
 
-@dataclass(frozen=True)
-class Data:
-    """Where the volumes of a dataset lie, and what of them is scored.
-
-    Attributes
-    ----------
-    raw, labels
-        The training volume and its labels.
-    test
-        ``Z0:Z1``, slices of it that are scored and not trained on; None for the last 20 %.
-    test_raw, test_labels
-        A volume of its own that is scored instead, or None.
-    target, ignore_label
-        What the labels mean, where the dataset says so.
-    """
-
-    raw: str
-    labels: str
-    test: str | None = None
-    test_raw: str | None = None
-    test_labels: str | None = None
-    target: TargetKind = "auto"
-    ignore_label: int | None = None
-
-    def roles(self) -> dict[str, str]:
-        """Return all files by what they are."""
-        named = {
-            "raw": self.raw,
-            "labels": self.labels,
-            "test_raw": self.test_raw,
-            "test_labels": self.test_labels,
-        }
-        return {role: path for role, path in named.items() if path is not None}
-
-    @property
-    def paths(self) -> list[str]:
-        """All files."""
-        return list(self.roles().values())
-
-    def missing(self) -> list[str]:
-        """Return those files that do not exist."""
-        return [path for path in self.paths if not split_container(path)[0].exists()]
-
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """Return the shapes (z, y, x) of the volumes."""
-        return [open_volume(path).shape for path in (self.raw, self.test_raw) if path is not None]
+def missing_files(data: DatasetTable) -> list[str]:
+    """Return those files of a dataset that do not exist."""
+    return [path for path in data.roles().values() if not split_container(path)[0].exists()]
 
 
-def data_of(plan: Plan, name: str, out: Path) -> Data:
+def data_of(plan: Plan, name: str, out: Path) -> DatasetTable:
     """Find a dataset: a table of the study file, the ``phantom`` in ``out``, or a public one.
 
     Raises
@@ -73,11 +28,8 @@ def data_of(plan: Plan, name: str, out: Path) -> Data:
     """
     own = plan.table.datasets.get(name)
     if own is None and name == PHANTOM:
-        return Data(
-            str(out / PHANTOM / "raw.tif"),
-            str(out / PHANTOM / "membranes.tif"),
-            target="foreground",
-        )
+        raw, labels = (str(out / PHANTOM / file) for file in ("raw.tif", "membranes.tif"))
+        return DatasetTable(raw=raw, labels=labels, target="foreground")
     if own is None:
         return _public(dataset(name), folder_of(plan, name))
     if (own.test_raw is None) != (own.test_labels is None):
@@ -89,13 +41,8 @@ def data_of(plan: Plan, name: str, out: Path) -> Data:
         raise BadInputError(
             f"datasets.{name} has both test and test_raw, expected one of them; take one out"
         )
-    paths = {
-        key: None if value is None else plan.path(value)
-        for key, value in own.model_dump(
-            include={"raw", "labels", "test_raw", "test_labels"}
-        ).items()
-    }
-    return Data(**paths, test=own.test, target=own.target, ignore_label=own.ignore_label)  # type: ignore[arg-type]
+    paths = {role: plan.path(path) for role, path in own.roles().items()}
+    return own.model_copy(update=paths)
 
 
 def folder_of(plan: Plan, name: str) -> Path:
@@ -104,23 +51,21 @@ def folder_of(plan: Plan, name: str) -> Path:
     return parent / dataset(name).folder
 
 
-def _public(known: Dataset, folder: Path) -> Data:
+def _public(known: Dataset, folder: Path) -> DatasetTable:
     train, test = known.train, known.test
-    raw, labels = (str(folder / part) for part in (train.raw, train.labels))
-    if test.raw == train.raw:
-        assert test.span is not None
-        return Data(raw, labels, f"{test.span[0]}:{test.span[1]}", target=known.target)
-    return Data(raw, labels, None, str(folder / test.raw), str(folder / test.labels), known.target)
+    paths = {"raw": str(folder / train.raw), "labels": str(folder / train.labels)}
+    if test.raw != train.raw:
+        paths |= {"test_raw": str(folder / test.raw), "test_labels": str(folder / test.labels)}
+    elif test.span is not None:
+        paths["test"] = f"{test.span[0]}:{test.span[1]}"
+    return DatasetTable(**paths, target=known.target)  # type: ignore[arg-type]
 
 
-def check_data(plan: Plan, out: Path) -> dict[str, Data]:
+def check_data(plan: Plan, out: Path) -> dict[str, DatasetTable]:
     """Return the data of all cells by name; ``BadInputError`` names what is missing."""
-    found = {
-        name: data_of(plan, name, out)
-        for name in dict.fromkeys(cell.dataset for cell in plan.cells)
-    }
+    found = {name: data_of(plan, name, out) for name in plan.datasets}
     for name, data in found.items():
-        missing = [] if is_made(plan, name) else data.missing()
+        missing = [] if is_made(plan, name) else missing_files(data)
         if missing:
             raise BadInputError(
                 f"{name} is not complete ({missing[0]} does not exist), expected its files; "
@@ -134,9 +79,9 @@ def is_made(plan: Plan, name: str) -> bool:
     return name == PHANTOM and name not in plan.table.datasets
 
 
-def make_data(data: Data) -> None:
+def make_data(data: DatasetTable) -> None:
     """Write the phantom where it is to lie, unless it lies there."""
-    if not data.missing():
+    if not missing_files(data):
         return
     made, folder = phantom(SHAPE), Path(data.raw).parent
     folder.mkdir(exist_ok=True)

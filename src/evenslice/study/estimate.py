@@ -16,8 +16,9 @@ from evenslice.model.predict import logits_of
 from evenslice.options import JsonObject, TrainOptions
 from evenslice.progress import Progress, silent
 from evenslice.study.data import SHAPE as PHANTOM_SHAPE
-from evenslice.study.data import Data, advice, data_of, is_made
-from evenslice.study.plan import Cell, Plan, read_study
+from evenslice.study.data import advice, data_of, is_made, missing_files
+from evenslice.study.plan import Cell, DatasetTable, Plan, read_study
+from evenslice.volume.files import open_volume
 
 SIDE, BATCH, ROUNDS = 128, 2, 2
 FORWARD = 1 / 3  # of a training step
@@ -82,10 +83,7 @@ def estimate_study(
     """
     plan = read_study(file)
     where = device_of(device)
-    data = {
-        name: data_of(plan, name, Path(out))
-        for name in dict.fromkeys(cell.dataset for cell in plan.cells)
-    }
+    data = {name: data_of(plan, name, Path(out)) for name in plan.datasets}
     groups: dict[str, list[Cell]] = {}
     for cell in plan.cells:
         groups.setdefault(cell.network, []).append(cell)
@@ -100,14 +98,9 @@ def estimate_study(
             f"the network {problem.network} of {file} does not resolve: {problem.problem}"
         )
     known = tuple(_data(plan, name, found) for name, found in data.items())
-    slices = {
-        one.name: _scored_pixels(found, one)
-        for one, found in zip(known, data.values(), strict=True)
-    }
+    pixels = {one.name: _scored_pixels(data[one.name], one) for one in known}
     per_step = {one.network: one.step_seconds for one in networks}
-    seconds = sum(
-        _seconds(cell, per_step[cell.network], slices[cell.dataset]) for cell in plan.cells
-    )
+    seconds = sum(_seconds(one, per_step[one.network], pixels[one.dataset]) for one in plan.cells)
     return Estimate(plan.table.name, len(plan.cells), where.type, seconds, tuple(networks), known)
 
 
@@ -118,33 +111,19 @@ def _network(name: str, cells: Sequence[Cell], where: torch.device) -> NetworkEs
     try:
         for one in weights:
             _check_weights(options.encoder, one)
-        for kind in {
-            (cell.options.slices, cell.options.init, cell.options.tie): cell for cell in cells
-        }.values():
-            network, stride = _built(kind.options)
-        seconds = _timed(network.to(where), stride, options, where)
+        kinds = {(one.options.slices, one.options.init, one.options.tie): one for one in cells}
+        for kind in kinds.values():
+            built = kind.options.model_dump(
+                include={"arch", "encoder", "slices", "init", "tie", "encoder_depth"}
+            )
+            model = build_model(**built, weights="none")
+        seconds = _timed(model.module.to(where), model.stride, options, where)
     except Exception as error:  # networks raise kinds of their own
-        message = (
-            str(error) if isinstance(error, BadInputError) else f"{type(error).__name__}: {error}"
-        )
-        return NetworkEstimate(name, len(cells), 0, 0.0, ", ".join(weights), message)
-    parameters = sum(p.numel() for p in network.parameters())
-    return NetworkEstimate(
-        name, len(cells), parameters, seconds, ", ".join(Path(w).name for w in weights)
-    )
-
-
-def _built(options: TrainOptions) -> tuple[torch.nn.Module, int]:
-    model = build_model(
-        options.arch,
-        options.encoder,
-        slices=options.slices,
-        weights="none",
-        init=options.init,
-        tie=options.tie,
-        encoder_depth=options.encoder_depth,
-    )
-    return model.module, model.stride
+        prefix = "" if isinstance(error, BadInputError) else f"{type(error).__name__}: "
+        return NetworkEstimate(name, len(cells), 0, 0.0, ", ".join(weights), f"{prefix}{error}")
+    parameters = sum(p.numel() for p in model.module.parameters())
+    named = ", ".join(Path(w).name for w in weights)
+    return NetworkEstimate(name, len(cells), parameters, seconds, named)
 
 
 def _check_weights(encoder: str, weights: str) -> None:
@@ -181,18 +160,19 @@ def _timed(
     return best * options.batch * options.crop**2 / (BATCH * SIDE**2)
 
 
-def _data(plan: Plan, name: str, found: Data) -> DataEstimate:
-    missing = () if is_made(plan, name) else tuple(found.missing())
-    shapes = (
-        (PHANTOM_SHAPE,) if is_made(plan, name) else tuple(found.shapes()) if not missing else ()
-    )
-    if missing and name not in plan.table.datasets:
-        shapes = (dataset(name).shape,)
+def _data(plan: Plan, name: str, found: DatasetTable) -> DataEstimate:
+    missing = () if is_made(plan, name) else tuple(missing_files(found))
+    if is_made(plan, name):
+        shapes: tuple[tuple[int, int, int], ...] = (PHANTOM_SHAPE,)
+    elif missing:
+        shapes = () if name in plan.table.datasets else (dataset(name).shape,)
+    else:
+        shapes = tuple(open_volume(path).shape for path in (found.raw, found.test_raw) if path)
     cells = sum(cell.dataset == name for cell in plan.cells)
     return DataEstimate(name, cells, shapes, missing, advice(plan, name) if missing else "")
 
 
-def _scored_pixels(found: Data, known: DataEstimate) -> int:
+def _scored_pixels(found: DatasetTable, known: DataEstimate) -> int:
     """Return the pixels that are scored in a cell."""
     if not known.shapes:
         return 0

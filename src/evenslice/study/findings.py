@@ -1,153 +1,74 @@
 """Findings of a study: asymmetries, comparisons with the control, the paper's claims."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from evenslice.evidence.stats import Mean, blocked_mean, holm, sign_flip
 from evenslice.options import JsonObject
 from evenslice.study.plan import StudyTable
+from evenslice.study.results import ALL, Claim, Comparison, PooledIndex, unique
 
-ALL = "all"
 DEFAULT = "green"
 Row = JsonObject
 
 
-@dataclass(frozen=True)
-class Asymmetry:
-    """Mean signed mirror index of a treatment over cells; its verdict, by the margin."""
-
-    treatment: str
-    network: str
-    when: str
-    cells: int
-    datasets: int
-    value: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Mean paired difference, treatment less control; datasets are blocks.
-
-    ``p`` and ``p_holm``: against no difference. ``p_equivalence``: against a difference of the
-    margin or more, by two one-sided tests. ``p_not_worse``: against being worse by the margin or
-    more. ``verdict``: ``lower`` or ``higher`` where ``p_holm`` is small, ``equivalent`` where the
-    adjusted ``p_equivalence`` is, else ``undecided``.
-    """
-
-    treatment: str
-    control: str
-    network: str
-    outcome: str
-    cells: int
-    datasets: int
-    value: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-    p_signflip: float
-    margin: float | None
-    p_equivalence: float
-    p_equivalence_holm: float
-    p_not_worse: float
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper, and whether this study supports it: yes, no or undecided."""
-
-    name: str
-    verdict: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Findings:
+class Findings(NamedTuple):
     """All that is concluded."""
 
-    lean: tuple[Asymmetry, ...]
+    lean: tuple[PooledIndex, ...]
     comparisons: tuple[Comparison, ...]
     claims: tuple[Claim, ...]
 
-    def to_dict(self) -> JsonObject:
-        """Return it as JSON can hold it; NaN becomes None."""
-        return {
-            "lean": [_plain(asdict(one)) for one in self.lean],
-            "comparisons": [_plain(asdict(one)) for one in self.comparisons],
-            "claims": [_plain(asdict(one)) for one in self.claims],
-        }
-
 
 def findings_of(rows: Sequence[Row], table: StudyTable) -> Findings:
-    """Compare the rows that did not fail.
-
-    Parameters
-    ----------
-    rows
-        Of the cells that are done.
-    table
-        The study: its control, margins and confidence.
-    """
+    """Compare the rows that did not fail, by the study's control, margins and confidence."""
     good = [row for row in rows if not row["failure"] and row.get("mirror_index") is not None]
-    lean = _asymmetries(good, table)
-    comparisons = [
-        *_compared(good, table, "lean", None),
-        *_compared(good, table, "dice", table.dice_margin),
+    lean = _pooled(good, table)
+    outcomes = {"lean": None, "dice": table.dice_margin, "iou": None}
+    compared = [
+        one for name, margin in outcomes.items() for one in _compared(good, table, name, margin)
     ]
-    comparisons += _compared(good, table, "iou", None)
-    return Findings(tuple(lean), tuple(comparisons), claims_of(lean, comparisons, table))
+    return Findings(tuple(lean), tuple(compared), claims_of(lean, compared, table))
 
 
-def _asymmetries(rows: Sequence[Row], table: StudyTable) -> list[Asymmetry]:
+def _pooled(rows: Sequence[Row], table: StudyTable) -> list[PooledIndex]:
+    """Pool the mirror index by treatment; p values are adjusted over the treatments."""
     found = []
     for when, key in (("before", "mirror_index_before"), ("after", "mirror_index")):
-        means = {
-            name: _mean([r for r in rows if r["treatment"] == name], key)
-            for name in _names(rows, "treatment")
-        }
-        adjusted = dict(zip(means, holm([mean.p_zero() for mean in means.values()]), strict=True))
-        for name, mean in means.items():
-            found.append(_asymmetry(name, ALL, when, mean, adjusted[name], table))
-            own = [row for row in rows if row["treatment"] == name]
-            for network in _names(own, "network"):
-                part = _mean([row for row in own if row["network"] == network], key)
-                found.append(_asymmetry(name, network, when, part, math.nan, table))
+        treatments = _groups(rows, "treatment")
+        means = {name: _mean(own, key) for name, own in treatments.items()}
+        adjusted = holm([mean.p_zero() for mean in means.values()])
+        for (name, mean), p_holm in zip(means.items(), adjusted, strict=True):
+            found.append(_pooled_index(name, ALL, when, mean, p_holm, table))
+            for network, own in _groups(treatments[name], "network").items():
+                part = _mean(own, key)
+                found.append(_pooled_index(name, network, when, part, math.nan, table))
     return found
 
 
-def _asymmetry(
+def _pooled_index(
     name: str, network: str, when: str, mean: Mean, p_holm: float, table: StudyTable
-) -> Asymmetry:
+) -> PooledIndex:
     low, high = mean.interval(table.confidence)
-    low, high, margin = (
-        max(low, -1.0),
-        min(high, 1.0),
-        table.audit.margin,
-    )  # an index lies there; NaN stays
+    low, high, margin = max(low, -1.0), min(high, 1.0), table.audit.margin  # NaN stays
     verdict = "undecided"
     if low > margin or high < -margin:
         verdict = "asymmetric"
     elif -margin <= low and high <= margin:
         verdict = "symmetric"
-    return Asymmetry(
-        name,
-        network,
-        when,
-        mean.cells,
-        mean.blocks,
-        mean.value,
-        low,
-        high,
-        mean.p_zero(),
-        p_holm,
-        verdict,
+    return PooledIndex(
+        treatment=name,
+        network=network,
+        when=when,
+        cells=mean.cells,
+        datasets=mean.blocks,
+        value=mean.value,
+        low=low,
+        high=high,
+        p=mean.p_zero(),
+        p_holm=p_holm,
+        verdict=verdict,
     )
 
 
@@ -155,173 +76,130 @@ def _compared(
     rows: Sequence[Row], table: StudyTable, outcome: str, margin: float | None
 ) -> list[Comparison]:
     """Compare each treatment with the control; p values are adjusted over the treatments."""
-    of: Callable[[Row], float | None] = (
-        (lambda row: abs(row["mirror_index"])) if outcome == "lean" else (lambda row: row[outcome])
-    )
-    control = {row["context"]: row for row in rows if row["treatment"] == table.control}
+    key = "mirror_index" if outcome == "lean" else outcome
+    control = {row["context"]: row[key] for row in rows if row["treatment"] == table.control}
     differences: dict[str, list[float]] = {}
     blocks: dict[str, list[str]] = {}
     for row in rows:
-        other = control.get(row["context"])
-        if row["treatment"] == table.control or other is None:
-            continue
-        value, against = of(row), of(other)
-        if value is not None and against is not None:
-            differences.setdefault(row["treatment"], []).append(value - against)
-            blocks.setdefault(row["treatment"], []).append(row["dataset"])
+        name, value, against = row["treatment"], row[key], control.get(row["context"])
+        if name != table.control and value is not None and against is not None:
+            differences.setdefault(name, []).append(abs(value) - abs(against))
+            blocks.setdefault(name, []).append(row["dataset"])
     means = {name: blocked_mean(values, blocks[name]) for name, values in differences.items()}
     adjusted = holm([mean.p_zero() for mean in means.values()])
     same = [math.nan if margin is None else mean.p_equivalent(margin) for mean in means.values()]
-    found = zip(means.items(), adjusted, same, holm(same), strict=True)
-    return [
-        _comparison(
-            name, mean, outcome, sign_flip(differences[name], blocks[name]), ps, margin, table
+    level, found = 1 - table.confidence, []
+    for (name, mean), p_holm, p_same, p_same_holm in zip(
+        means.items(), adjusted, same, holm(same), strict=True
+    ):
+        verdict = "undecided"
+        if p_same_holm < level:
+            verdict = "equivalent"
+        elif p_holm < level:
+            verdict = "higher" if mean.value > 0 else "lower"
+        low, high = mean.interval(table.confidence)
+        found.append(
+            Comparison(
+                treatment=name,
+                control=table.control,
+                network=ALL,
+                outcome=outcome,
+                cells=mean.cells,
+                datasets=mean.blocks,
+                value=mean.value,
+                low=low,
+                high=high,
+                p=mean.p_zero(),
+                p_holm=p_holm,
+                p_signflip=sign_flip(differences[name], blocks[name]),
+                margin=margin,
+                p_equivalence=p_same,
+                p_equivalence_holm=p_same_holm,
+                p_not_worse=None if margin is None else mean.p_above(-margin),
+                verdict=verdict,
+            )
         )
-        for (name, mean), *ps in found
-    ]
-
-
-def _comparison(
-    name: str,
-    mean: Mean,
-    outcome: str,
-    flipped: float,
-    ps: Sequence[float],
-    margin: float | None,
-    table: StudyTable,
-) -> Comparison:
-    adjusted, same, same_adjusted = ps
-    low, high = mean.interval(table.confidence)
-    level = 1 - table.confidence
-    verdict = "undecided"
-    if same_adjusted < level:
-        verdict = "equivalent"
-    elif adjusted < level:
-        verdict = "higher" if mean.value > 0 else "lower"
-    return Comparison(
-        treatment=name,
-        control=table.control,
-        network=ALL,
-        outcome=outcome,
-        cells=mean.cells,
-        datasets=mean.blocks,
-        value=mean.value,
-        low=low,
-        high=high,
-        p=mean.p_zero(),
-        p_holm=adjusted,
-        p_signflip=flipped,
-        margin=margin,
-        p_equivalence=same,
-        p_equivalence_holm=same_adjusted,
-        p_not_worse=math.nan if margin is None else mean.p_above(-margin),
-        verdict=verdict,
-    )
+    return found
 
 
 def claims_of(
-    lean: Sequence[Asymmetry], comparisons: Sequence[Comparison], table: StudyTable
+    lean: Sequence[PooledIndex], comparisons: Sequence[Comparison], table: StudyTable
 ) -> tuple[Claim, ...]:
     """Judge the paper's three claims, for the control and the ``green`` init."""
     pooled = {(one.treatment, one.when): one for one in lean if one.network == ALL}
     against = {(one.treatment, one.outcome): one for one in comparisons}
-    control, level = table.control, 1 - table.confidence
+    control = table.control
+    before, change = pooled.get((control, "before")), against.get((DEFAULT, "lean"))
+    started = f", {_figures(before)} before" if before else ""
+    less = f"; the size of the index changes by {_figures(change)} against {control}"
     return (
-        _persists(pooled.get((control, "before")), pooled.get((control, "after")), control),
-        _restores(pooled.get((DEFAULT, "after")), against.get((DEFAULT, "lean")), control),
-        _keeps(against.get((DEFAULT, "dice")), control, level),
+        _symmetry_claim("persists", control, pooled.get((control, "after")), started),
+        _symmetry_claim(
+            "restores", DEFAULT, pooled.get((DEFAULT, "after")), less if change else ""
+        ),
+        _accuracy_claim(against.get((DEFAULT, "dice")), control, 1 - table.confidence),
     )
 
 
-def _persists(before: Asymmetry | None, after: Asymmetry | None, control: str) -> Claim:
-    name = "persists"
-    if before is None or after is None:
-        return Claim(
-            name, "undecided", f"No cells with {control} are done: the asymmetry is not known yet."
-        )
-    verdict = {"asymmetric": "yes", "symmetric": "no"}.get(after.verdict, "undecided")
-    words = {
-        "yes": f"The asymmetry of {control} is still there after fine-tuning",
-        "no": f"{control} is symmetric after fine-tuning",
-        "undecided": f"Whether {control} is asymmetric after fine-tuning is not decided",
-    }
-    return Claim(
-        name,
-        verdict,
-        f"{words[verdict]}: mean mirror index {_figures(after)} after training, "
-        f"{_figures(before)} before ({_cells(after)}).",
-    )
+SYMMETRY = {  # by claim: its verdict and sentence by that of the pooled index
+    "persists": {
+        "asymmetric": ("yes", "The asymmetry of {} is still there after fine-tuning"),
+        "symmetric": ("no", "{} is symmetric after fine-tuning"),
+        "undecided": ("undecided", "Whether {} is asymmetric after fine-tuning is not decided"),
+    },
+    "restores": {
+        "symmetric": ("yes", "Uniform initialisation ({}) restores symmetry"),
+        "asymmetric": ("no", "{} is asymmetric after training"),
+        "undecided": ("undecided", "Whether {} is symmetric after training is not decided"),
+    },
+}
 
 
-def _restores(after: Asymmetry | None, change: Comparison | None, control: str) -> Claim:
-    name = "restores"
-    if after is None:
-        return Claim(
-            name, "undecided", f"No cells with {DEFAULT} are done: nothing can be said of it yet."
-        )
-    verdict = {"symmetric": "yes", "asymmetric": "no"}.get(after.verdict, "undecided")
-    words = {
-        "yes": f"Uniform initialisation ({DEFAULT}) restores symmetry",
-        "no": f"{DEFAULT} is asymmetric after training",
-        "undecided": f"Whether {DEFAULT} is symmetric after training is not decided",
-    }
-    less = (
-        ""
-        if change is None
-        else f"; the size of the index changes by {_figures(change)} against {control}"
-    )
-    return Claim(
-        name,
-        verdict,
-        f"{words[verdict]}: mean mirror index {_figures(after)} after training{less} "
-        f"({_cells(after)}).",
-    )
+def _symmetry_claim(claim: str, name: str, after: PooledIndex | None, more: str) -> Claim:
+    verdict, sentence = "undecided", f"No cells with {name} are done: nothing is known of it yet."
+    if after is not None:
+        verdict, words = SYMMETRY[claim][after.verdict]
+        index = f"mean mirror index {_figures(after)} after training{more}"
+        sentence = f"{words.format(name)}: {index} ({_cells(after)})."
+    return Claim(name=claim, verdict=verdict, sentence=sentence)
 
 
-def _keeps(change: Comparison | None, control: str, level: float) -> Claim:
-    name = "keeps accuracy"
-    if change is None or change.margin is None:
-        return Claim(
-            name,
-            "undecided",
-            f"No pairs of {DEFAULT} and {control} are done: nothing can be said of accuracy yet.",
-        )
-    near = f"within {change.margin:g} Dice of {control}"
-    verdict, words = "undecided", f"Whether {DEFAULT} is {near} is not decided"
-    if change.verdict == "equivalent":
-        verdict, words = "yes", f"Accuracy is kept: {DEFAULT} is {near}"
-    elif change.verdict == "higher" or change.p_not_worse < level / 2:
-        verdict, words = (
-            "yes",
-            f"Accuracy is kept or better: {DEFAULT} is not worse than {control} by "
-            f"{change.margin:g} Dice",
-        )
-    elif change.verdict == "lower":
-        verdict, words = "no", f"{DEFAULT} is less accurate than {control}"
-    return Claim(name, verdict, f"{words}: Dice differs by {_figures(change)} ({_cells(change)}).")
+def _accuracy_claim(change: Comparison | None, control: str, level: float) -> Claim:
+    verdict = "undecided"
+    sentence = f"No pairs of {DEFAULT} and {control} are done: nothing is known of accuracy yet."
+    if change is not None and change.margin is not None:
+        near = f"within {change.margin:g} Dice of {control}"
+        words = f"Whether {DEFAULT} is {near} is not decided"
+        not_worse = change.p_not_worse is not None and change.p_not_worse < level / 2
+        if change.verdict == "equivalent":
+            verdict, words = "yes", f"Accuracy is kept: {DEFAULT} is {near}"
+        elif change.verdict == "higher" or not_worse:
+            worse = f"not worse than {control} by {change.margin:g} Dice"
+            verdict, words = "yes", f"Accuracy is kept or better: {DEFAULT} is {worse}"
+        elif change.verdict == "lower":
+            verdict, words = "no", f"{DEFAULT} is less accurate than {control}"
+        sentence = f"{words}: Dice differs by {_figures(change)} ({_cells(change)})."
+    return Claim(name="keeps accuracy", verdict=verdict, sentence=sentence)
 
 
-def _figures(found: Asymmetry | Comparison) -> str:
-    if math.isnan(found.low):
+def _figures(found: PooledIndex | Comparison | None) -> str:
+    if found is None or found.value is None:
+        return "not known"
+    if found.low is None or found.high is None:
         return f"{found.value:+.3f} (no interval: too few cells)"
     return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
-def _cells(found: Asymmetry | Comparison) -> str:
+def _cells(found: PooledIndex | Comparison) -> str:
     what = "pairs" if isinstance(found, Comparison) else "cells"
-    return f"{found.cells} {what}, {found.datasets} dataset{'s' if found.datasets > 1 else ''}"
+    one = found.datasets == 1
+    return f"{found.cells} {what}, {found.datasets} dataset{'' if one else 's'}"
 
 
 def _mean(rows: Sequence[Row], key: str) -> Mean:
     return blocked_mean([row[key] for row in rows], [row["dataset"] for row in rows])
 
 
-def _names(rows: Sequence[Row], key: str) -> list[str]:
-    return list(dict.fromkeys(row[key] for row in rows))
-
-
-def _plain(values: JsonObject) -> JsonObject:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }
+def _groups(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
+    names = unique(row[key] for row in rows)
+    return {name: [row for row in rows if row[key] == name] for name in names}

@@ -24,13 +24,8 @@ from evenslice.options import (
 )
 
 DATASET = "dataset"
-OWN = (
-    "validation",
-    "target",
-    "ignore_label",
-    "keep",
-    "patience",
-)  # what a study or its datasets decide
+# What a study or its datasets decide.
+OWN = ("validation", "target", "ignore_label", "keep", "patience")
 MOST_CELLS = 10_000
 MOST_NAMED = 8
 Positive = Annotated[int, Field(ge=1)]
@@ -38,7 +33,7 @@ Part = Annotated[float, Field(gt=0, lt=1)]
 
 
 class DatasetTable(Table):
-    """A dataset of the user's own.
+    """Where the volumes of a dataset lie, and what of them is scored.
 
     Attributes
     ----------
@@ -60,6 +55,11 @@ class DatasetTable(Table):
     test_labels: str | None = None
     target: TargetKind = "auto"
     ignore_label: int | None = None
+
+    def roles(self) -> dict[str, str]:
+        """Return all files by what they are."""
+        named = self.model_dump(include={"raw", "labels", "test_raw", "test_labels"})
+        return {role: path for role, path in named.items() if path is not None}
 
 
 class AuditTable(Table):
@@ -94,18 +94,8 @@ class StudyTable(Table):
 class Cell:
     """One training of a study.
 
-    Attributes
-    ----------
-    options
-        How the network is built and trained.
-    dataset
-        Name of the dataset.
-    audit
-        How it is audited.
-    varied
-        Names of the options that are not the same in all cells of the study.
-    several
-        Whether the study compares several pretrained weights of this network.
+    ``varied`` names the options that are not the same in all cells of the study; ``several`` says
+    whether the study compares several pretrained weights of this network.
     """
 
     options: TrainOptions
@@ -117,11 +107,8 @@ class Cell:
     @property
     def weights(self) -> str:
         """The weights by name; of a file its name without folders."""
-        return (
-            Path(self.options.weights).name
-            if _is_file(self.options.weights)
-            else self.options.weights
-        )
+        weights = self.options.weights
+        return Path(weights).name if _is_file(weights) else weights
 
     @property
     def treatment(self) -> str:
@@ -166,21 +153,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study, ready to be run.
-
-    Attributes
-    ----------
-    table
-        The file as it was read.
-    folder
-        Where the file lies: paths in it are relative to that.
-    cells
-        All trainings, in the order of the file.
-    """
+    """A study, ready to be run; paths in its table are relative to the folder of its file."""
 
     table: StudyTable
     folder: Path
     cells: tuple[Cell, ...]
+
+    @property
+    def datasets(self) -> list[str]:
+        """The names of the datasets of all cells."""
+        return list(dict.fromkeys(cell.dataset for cell in self.cells))
 
     def path(self, text: str) -> str:
         """Return a path of the file as seen from here."""

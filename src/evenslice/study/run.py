@@ -3,9 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from evenslice.options import JsonObject, StudyOptions
 from evenslice.progress import Progress, silent
 from evenslice.segmentation.cluster import connected, outcome
 from evenslice.study.cell import drop_models, run_cell
-from evenslice.study.data import Data, check_data, data_of, is_made, make_data
-from evenslice.study.findings import Findings, findings_of
-from evenslice.study.plan import Cell, Plan, read_study
+from evenslice.study.data import check_data, data_of, is_made, make_data
+from evenslice.study.findings import findings_of
+from evenslice.study.plan import Cell, DatasetTable, Plan, read_study
+from evenslice.study.results import Study, unique
 from evenslice.volume.atomic import remove_stale, written_beside
 from evenslice.volume.locks import try_lock, wait_lock
 from evenslice.volume.run_state import stored_rows, stored_table
@@ -25,18 +25,12 @@ from evenslice.volume.run_state import stored_rows, stored_table
 Row = JsonObject
 FIRST = ("arch", "encoder", "weights", "init", "tie", "dataset", "target", "seed", "dice", "iou")
 MEASURED = ("mirror_index", "mirror_low", "mirror_high")
+UNSHOWN = ("validation", "weights", "keep")  # of the settings that all cells share
 COMPARED = ("treatment", "network", "dataset", "target", "seed")
 
 
 class StudyFolder:
-    """Where a study keeps what is done.
-
-    Parameters
-    ----------
-    path
-        The folder, made when missing.
-    plan
-        The study.
+    """Where a study keeps what is done; made when missing.
 
     Raises
     ------
@@ -150,56 +144,6 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-SCHEMA = "evenslice.study/1"
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a study has found so far.
-
-    Attributes
-    ----------
-    plan
-        What it is to do.
-    rows
-        One per cell that is done, failures with their reason.
-    curves
-        What was measured during training.
-    findings
-        Comparisons over all rows.
-    provenance
-        Command, seeds, versions, and hashes of the study file's data.
-    """
-
-    plan: Plan
-    rows: tuple[Row, ...]
-    curves: tuple[Row, ...]
-    findings: Findings
-    provenance: JsonObject
-
-    def to_dict(self) -> JsonObject:
-        """Return the study as JSON can hold it (schema evenslice.study/1)."""
-        table = self.plan.table
-        return {
-            "schema": SCHEMA,
-            "name": table.name,
-            "title": table.title,
-            "control": table.control,
-            "margin": table.audit.margin,
-            "dice_margin": table.dice_margin,
-            "confidence": table.confidence,
-            "cells": len(self.plan.cells),
-            "done": len(self.rows),
-            "failed": sum(bool(row["failure"]) for row in self.rows),
-            "settings": _settings(self.plan),
-            "versions": self.provenance["versions"],
-            "provenance": self.provenance,
-            "rows": list(self.rows),
-            **self.findings.to_dict(),
-            "curves": list(self.curves),
-        }
-
-
 def study(
     file: str | Path,
     out: str | Path,
@@ -256,7 +200,7 @@ def study(
 
 
 def run_pending(
-    folder: StudyFolder, plan: Plan, cell: Cell, data: Data, options: StudyOptions
+    folder: StudyFolder, plan: Plan, cell: Cell, data: DatasetTable, options: StudyOptions
 ) -> str:
     """Run one cell unless another process does or did; return a word on how it went."""
     with folder.claiming(cell) as mine:
@@ -302,9 +246,24 @@ def _remove_models(folder: StudyFolder, plan: Plan) -> None:
 def gathered(folder: StudyFolder, plan: Plan) -> Study:
     """Compare all rows that there are, and write rows.csv and study.json."""
     with folder.tables_locked():
-        rows = folder.rows()
-        found, made = findings_of(rows, plan.table), _provenance(plan, folder.path)
-        result = Study(plan, tuple(rows), tuple(folder.curves()), found, made)
+        rows, table, made = folder.rows(), plan.table, _provenance(plan, folder.path)
+        result = Study(
+            name=table.name,
+            title=table.title,
+            control=table.control,
+            margin=table.audit.margin,
+            dice_margin=table.dice_margin,
+            confidence=table.confidence,
+            cells=len(plan.cells),
+            done=len(rows),
+            failed=sum(bool(row["failure"]) for row in rows),
+            settings=_settings(plan),
+            versions=made["versions"],
+            provenance=made,
+            rows=tuple(rows),
+            curves=tuple(folder.curves()),
+            **findings_of(rows, table)._asdict(),
+        )
         folder.write_rows(rows)
         with written_beside(folder.path / "study.json") as part:
             part.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
@@ -314,7 +273,7 @@ def gathered(folder: StudyFolder, plan: Plan) -> Study:
 def _provenance(plan: Plan, out: Path) -> JsonObject:
     read = {
         f"{name} {role}": path
-        for name in dict.fromkeys(cell.dataset for cell in plan.cells)
+        for name in plan.datasets
         for role, path in data_of(plan, name, out).roles().items()
     }
     seeds = sorted({cell.options.seed for cell in plan.cells})
@@ -322,25 +281,16 @@ def _provenance(plan: Plan, out: Path) -> JsonObject:
 
 
 def _settings(plan: Plan) -> dict[str, str]:
-    table, all_options = plan.table, [cell.options.model_dump() for cell in plan.cells]
+    """Say what all cells share."""
+    audit, options = plan.table.audit, [cell.options.model_dump() for cell in plan.cells]
     shared = {
-        key: all_options[0][key]
-        for key in all_options[0]
-        if all(one[key] == all_options[0][key] for one in all_options)
+        key.replace("_", " "): str(value)
+        for key, value in options[0].items()
+        if key not in UNSHOWN and all(one[key] == value for one in options)
     }
-    left_out = ("validation", "weights", "keep")
     return {
-        "datasets": _named(cell.dataset for cell in plan.cells),
-        "networks": _named(cell.network for cell in plan.cells),
-        "audit": f"{', '.join(table.audit.methods)}; {table.audit.windows} windows, "
-        f"margin {table.audit.margin:g}",
-        **{
-            key.replace("_", " "): str(value)
-            for key, value in shared.items()
-            if key not in left_out
-        },
+        "datasets": ", ".join(plan.datasets),
+        "networks": ", ".join(unique(cell.network for cell in plan.cells)),
+        "audit": f"{', '.join(audit.methods)}; {audit.windows} windows, margin {audit.margin:g}",
+        **shared,
     }
-
-
-def _named(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(names))

@@ -1,23 +1,21 @@
-"""A study as its pages and charts read it: what ``study.json`` holds, with types."""
+"""What a study has found, as ``study.json`` holds it: its cells, comparisons and claims, typed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import cached_property
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from evenslice.options import JsonObject
-from evenslice.report.verdict import is_number
 
-if TYPE_CHECKING:
-    from evenslice.study.run import Study
-
-ALL = "all"
+SCHEMA = "evenslice.study/1"
+ALL = "all"  # networks, pooled
 VERDICTS = {"leans": "asymmetric", "even": "symmetric"}  # as studies of version 0.1 spell them
 
 
-def _finite(value: object) -> float | None:
-    return value if is_number(value) else None
+def _finite(value: Any) -> Any:
+    return value if isinstance(value, int | float) and abs(value) < float("inf") else None
 
 
 def _text(value: object) -> str:
@@ -41,7 +39,7 @@ class Estimate(_Model):
     high: Number = None
 
 
-class Cell(_Model):
+class CellResult(_Model):
     """One training: what identifies it, and what was measured before and after."""
 
     network: Text = ""
@@ -86,19 +84,26 @@ class Cell(_Model):
 
 
 class PooledIndex(Estimate):
-    """Mean mirror index of a treatment over cells, before or after training."""
+    """Mean signed mirror index of a treatment over cells; its verdict, by the margin."""
 
     treatment: Text = ""
     network: Text = ""
     when: Text = ""
     cells: Count = None
     datasets: Count = None
+    p: Number = None
     p_holm: Number = None
     verdict: Text = ""
 
 
 class Comparison(Estimate):
-    """Mean paired difference of a treatment from the control."""
+    """Mean paired difference, treatment less control; datasets are blocks.
+
+    ``p`` and ``p_holm``: against no difference. ``p_equivalence``: against a difference of the
+    margin or more, by two one-sided tests. ``p_not_worse``: against being worse by the margin or
+    more. ``verdict``: ``lower`` or ``higher`` where ``p_holm`` is small, ``equivalent`` where the
+    adjusted ``p_equivalence`` is, else ``undecided``.
+    """
 
     treatment: Text = ""
     control: Text = ""
@@ -112,6 +117,7 @@ class Comparison(Estimate):
     margin: Number = None
     p_equivalence: Number = None
     p_equivalence_holm: Number = None
+    p_not_worse: Number = None
     verdict: Text = ""
 
     @property
@@ -121,7 +127,7 @@ class Comparison(Estimate):
 
 
 class Claim(_Model):
-    """A claim of the paper, and what the study says of it."""
+    """A claim of the paper, and whether this study supports it: yes, no or undecided."""
 
     name: Text = ""
     verdict: Text = ""
@@ -154,36 +160,39 @@ class Curve(_Model):
 class Group:
     """The finished cells of one network that see the same number of slices.
 
-    Attributes
-    ----------
-    title
-        The network; with the number of slices where the study has several.
-    network, slices
-        Its name in the study, and how many slices it sees.
-    treatments
-        Those it was to be trained with, the control first; some may have no finished cell.
-    cells
-        Its finished cells, in the order of the study.
+    ``title`` is the network, with the number of slices where the study has several; ``treatments``
+    are those it was to be trained with, the control first; some may have no finished cell.
     """
 
     title: str
     network: str
     slices: int
     treatments: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[CellResult, ...]
 
-    def of(self, treatment: str) -> list[Cell]:
+    def of(self, treatment: str) -> list[CellResult]:
         """Return the finished cells of a treatment."""
         return [cell for cell in self.cells if cell.treatment == treatment]
 
 
-class StudyRecord(_Model):
-    """All that ``study.json`` says (schema ``evenslice.study/1``), finished or not."""
+class Study(_Model):
+    """What a study has found so far, finished or not.
+
+    Attributes
+    ----------
+    cells, done, failed
+        How many there are.
+    rows, curves
+        As ``study.json`` holds them; typed: ``results`` and ``courses``.
+    lean, comparisons, claims
+        Pooled mirror indices, comparisons with the control, and the claims of the paper.
+    provenance
+        Command, seeds, versions, and hashes of the data.
+    """
 
     name: Text = ""
     title: Text = ""
     control: Text = ""
-    command: Text = ""
     margin: Number = None
     dice_margin: Number = None
     confidence: Number = None
@@ -193,26 +202,45 @@ class StudyRecord(_Model):
     settings: JsonObject = {}
     versions: JsonObject = {}
     provenance: JsonObject = {}
-    rows: tuple[Cell, ...] = ()
+    rows: tuple[JsonObject, ...] = ()
     lean: tuple[PooledIndex, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     claims: tuple[Claim, ...] = ()
-    curves: tuple[Curve, ...] = ()
+    curves: tuple[JsonObject, ...] = ()
+
+    @classmethod
+    def of(cls, study: Self | Mapping[str, Any]) -> Self:
+        """Read what ``study.json`` holds; a study stays what it is."""
+        return study if isinstance(study, cls) else cls.model_validate(study)
+
+    def to_dict(self) -> JsonObject:
+        """Return the study as JSON can hold it (schema evenslice.study/1)."""
+        return {"schema": SCHEMA, **self.model_dump()}
+
+    @cached_property
+    def results(self) -> tuple[CellResult, ...]:
+        """The rows, typed."""
+        return tuple(map(CellResult.model_validate, self.rows))
+
+    @cached_property
+    def courses(self) -> tuple[Curve, ...]:
+        """The curves, typed."""
+        return tuple(map(Curve.model_validate, self.curves))
 
     @property
-    def finished(self) -> list[Cell]:
+    def finished(self) -> list[CellResult]:
         """The cells that were measured."""
-        return [cell for cell in self.rows if cell.finished]
+        return [cell for cell in self.results if cell.finished]
 
     @property
-    def failures(self) -> list[Cell]:
+    def failures(self) -> list[CellResult]:
         """The cells that failed, or have nothing measured."""
-        return [cell for cell in self.rows if not cell.finished]
+        return [cell for cell in self.results if not cell.finished]
 
     @property
     def treatments(self) -> list[str]:
         """The treatments, the control first."""
-        found = unique(cell.treatment for cell in self.rows)
+        found = unique(cell.treatment for cell in self.results)
         return sorted(found, key=lambda name: name != self.control)
 
     @property
@@ -225,18 +253,15 @@ class StudyRecord(_Model):
         """The finished cells by network and number of slices."""
         keys = dict.fromkeys((cell.network, cell.slices) for cell in self.finished)
         several = len({slices for _, slices in keys}) > 1
-        return [self._group(network, slices, several) for network, slices in keys]
-
-    def _group(self, network: str, slices: int, several: bool) -> Group:
-        own = [cell for cell in self.rows if (cell.network, cell.slices) == (network, slices)]
-        planned = {cell.treatment for cell in own}
-        return Group(
-            f"{network}, {slices} slices" if several else network,
-            network,
-            slices,
-            tuple(name for name in self.treatments if name in planned),
-            tuple(cell for cell in own if cell.finished),
-        )
+        groups = []
+        for key in keys:
+            own = [cell for cell in self.results if (cell.network, cell.slices) == key]
+            planned = {cell.treatment for cell in own}
+            title = f"{key[0]}, {key[1]} slices" if several else key[0]
+            treatments = tuple(name for name in self.treatments if name in planned)
+            finished = tuple(cell for cell in own if cell.finished)
+            groups.append(Group(title, *key, treatments, finished))
+        return groups
 
     @property
     def pooled(self) -> dict[tuple[str, str, str], PooledIndex]:
@@ -246,19 +271,11 @@ class StudyRecord(_Model):
     def pooled_pairs(self) -> list[tuple[PooledIndex, PooledIndex]]:
         """Return the pooled indices before and after training, by treatment and network."""
         found = self.pooled
-        keys = dict.fromkeys((treatment, network) for treatment, network, _ in found)
-        return [
-            (
-                found.get((*key, "before"), PooledIndex(treatment=key[0], network=key[1])),
-                found.get((*key, "after"), PooledIndex(treatment=key[0], network=key[1])),
-            )
-            for key in keys
-        ]
-
-
-def study_record(study: "Study | Mapping[str, Any]") -> StudyRecord:
-    """Read a study, or what ``study.json`` holds of one."""
-    return StudyRecord.model_validate(study if isinstance(study, Mapping) else study.to_dict())
+        pairs = []
+        for key in dict.fromkeys((treatment, network) for treatment, network, _ in found):
+            none = PooledIndex(treatment=key[0], network=key[1])
+            pairs.append((found.get((*key, "before"), none), found.get((*key, "after"), none)))
+        return pairs
 
 
 def unique(names: Iterable[str]) -> list[str]:
