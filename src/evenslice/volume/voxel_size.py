@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,9 @@ UNIT_NM = {
     "mm": 1e6,
     "millimeter": 1e6,
     "millimetre": 1e6,
+    "cm": 1e7,
+    "centimeter": 1e7,
+    "centimetre": 1e7,
     "m": 1e9,
     "meter": 1e9,
     "pm": 1e-3,
@@ -34,6 +38,7 @@ UNIT_NM = {
     "å": 0.1,
     "angstrom": 0.1,
 }
+_LARGE = ("Mm", "Pm")  # mega and peta: not milli and pico
 _ATTRIBUTES = {"resolution": 1.0, "voxel_size": 1.0, "element_size_um": 1e3}
 
 
@@ -46,6 +51,17 @@ def checked(size: Any) -> VoxelSize | None:
     return None
 
 
+def nm_of(unit: object) -> float:
+    """Return how many nm a unit of length is; NaN for one that is unknown, such as pixels.
+
+    Also in plural, in any case, with either character for micro and for angstrom.
+    """
+    word = unit.decode(errors="replace") if isinstance(unit, bytes) else str(unit)
+    word = unicodedata.normalize("NFKC", word.strip())
+    names = (word.lower(), word.lower().removesuffix("s"))
+    return next((UNIT_NM[n] for n in names if n in UNIT_NM and word not in _LARGE), math.nan)
+
+
 def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
     """Return the voxel size (z, y, x) in nm that attributes state, None if they do not.
 
@@ -55,7 +71,7 @@ def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
     for name, factor in _ATTRIBUTES.items():
         factors = [factor] * 3
         if name != "element_size_um" and "units" in attributes:
-            factors = [_nm_of(unit) for unit in np.atleast_1d(attributes["units"])]
+            factors = [nm_of(unit) for unit in np.atleast_1d(attributes["units"])]
             factors = factors * 3 if len(factors) == 1 else factors
         with contextlib.suppress(KeyError, TypeError, ValueError):
             sides = zip(np.ravel(attributes[name]), factors, strict=True)
@@ -63,11 +79,6 @@ def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
             if size is not None:
                 return size
     return None
-
-
-def _nm_of(unit: str | bytes) -> float:
-    word = unit.decode(errors="replace") if isinstance(unit, bytes) else str(unit)
-    return UNIT_NM.get(word.strip().lower(), math.nan)
 
 
 def numbers_of(text: str, name: str) -> list[float]:
