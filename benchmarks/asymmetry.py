@@ -13,6 +13,7 @@ resumed. Half an hour to hours on a CPU.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from evenslice import audit, build_model, open_volume, train
@@ -58,7 +59,7 @@ def model_of(given, name, init, stage):
             seed=given.seed,
         )
         built.module.eval()
-        return built.with_facts(normalisation=estimate(raw, given.seed))
+        return replace(built, normalisation=estimate(raw, given.seed))
     out = given.models / f"{encoder}-{init}-{given.seed}.safetensors"
     if not out.exists():
         options = TrainOptions(

@@ -10,6 +10,7 @@ all slices audited, and the lag of the prediction in slices.
 import argparse
 import copy
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def asymmetric(model, previous, centre):
         weight[:, 0] *= 1 - previous
         weight[:, 1] *= 1 - centre
         weight[:, 2] += given
-    return model.with_facts(module=module)
+    return replace(model, module=module)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def network():
     model = build_model(
         weights=str(weights) if weights.exists() else "none", encoder_depth=4, init="green"
     )
-    return model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"))
+    return replace(model, normalisation=Normalisation((128.0,), (40.0,), "file"))
 
 
 def timed(run) -> float:

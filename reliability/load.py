@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ def main() -> None:
     """Run all four, and keep what they found."""
     model = build_model(weights="none", encoder_depth=3, seed=0)
     model.module.eval()
-    model = model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"))
+    model = replace(model, normalisation=Normalisation((128.0,), (40.0,), "file"))
     found: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -4,6 +4,7 @@ python reliability/rounding.py
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def differences(weights: str, init: str) -> dict[str, float]:
     """Return the largest differences from float64, of shares by method and of probabilities."""
     model = build_model(weights=weights, init=init, encoder_depth=3, seed=1)
     model.module.eval()
-    model = model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"))
+    model = replace(model, normalisation=Normalisation((128.0,), (40.0,), "file"))
     volume = Volume(made(12, 96))
     windows, grey = windows_of(volume, model), estimate(volume, 0).mean[0]
     exact = shares_in(model, windows, "float64", grey)

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,7 @@ def soak_segment(folder: Path, tiles: int) -> dict[str, object]:
     model.module.eval()
     save_model(
         folder / "m.safetensors",
-        model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file")),
+        replace(model, normalisation=Normalisation((128.0,), (40.0,), "file")),
     )
     depth = math.ceil(tiles / math.ceil((SIDE - TILE + STEP) / STEP) ** 2)
     save_volume(folder / "raw.zarr", made(depth, SIDE))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the cores
@@ -61,7 +62,7 @@ def make_model():
             seed=seed,
         )
         model.module.eval()
-        return model.with_facts(normalisation=Normalisation((128.0,), (40.0,), "file"))
+        return replace(model, normalisation=Normalisation((128.0,), (40.0,), "file"))
 
     return make
 

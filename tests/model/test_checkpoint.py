@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ def test_a_model_comes_back_as_it_was(tmp_path, move_weights, slices, tie):
     small = {"encoder": "test_resnet", "encoder_depth": 2, "weights": "none", "init": "random"}
     model = build_model(**small, slices=slices, classes=3, tie=tie)
     move_weights(model.module)
-    model = model.with_facts(
+    model = replace(
+        model,
         normalisation=Normalisation((100.5,), (41.25,), "volume"),
         training={"slices": [[0, 20]], "seed": 3},
         scores={"dice": 0.5},

@@ -1,5 +1,7 @@
 """Predicting volumes: any tiling, any batch, the same answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -88,7 +90,7 @@ def test_tiles_with_less_than_the_halo_do_not(volume):
 
 
 def test_tiles_of_a_unet_with_the_halo_found_equal_the_whole(make_model):
-    model = make_model().with_facts(normalisation=Normalisation((0.0,), (1.0,), "file"))
+    model = replace(make_model(), normalisation=Normalisation((0.0,), (1.0,), "file"))
     runner = Runner(model, Settings())
     halo = find_halo(runner.logits, 3, model.stride)
     assert halo % model.stride == 0
@@ -155,6 +157,6 @@ def test_the_reversal_ensemble_does_not_see_the_order(volume):
 
 
 def test_a_model_without_normalisation_is_refused(volume):
-    model = centre_model().with_facts(normalisation=None)
+    model = replace(centre_model(), normalisation=None)
     with pytest.raises(BadInputError, match="no normalisation"):
         list(predict_slices(model, volume, range(5), CPU))

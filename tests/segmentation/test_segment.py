@@ -1,6 +1,7 @@
 """Segmenting volumes: what is written, along which axis, with which objects, what is refused."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -176,7 +177,7 @@ def test_the_volumes_own_statistics(tmp_path, grey):
     other = np.uint8(grey // 2 + 30)
     model = blurring()
     result = segment(model, other, tmp_path / "s.zarr", normalisation="volume")
-    own = model.with_facts(normalisation=estimate(Volume(other)))
+    own = replace(model, normalisation=estimate(Volume(other)))
     np.testing.assert_allclose(arrays_of(result)["0"], predicted(own, other), atol=1e-6)
     assert result.plan.normalisation.source == "volume"
     segment(model, other, tmp_path / "m.zarr")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,8 +112,10 @@ def test_an_exported_model_is_audited_like_the_original(tmp_path, grey, name, me
 
 def test_a_tied_model_stays_certified_and_says_so(tmp_path):
     even = bake_stem(mirror_stem(convolutions(), 3, "mirror"))
-    given = model(network=even).with_facts(
-        spec=Spec(tie="mirror"), certificate={"float32": 0.0, "symmetric": True}
+    given = replace(
+        model(network=even),
+        spec=Spec(tie="mirror"),
+        certificate={"float32": 0.0, "symmetric": True},
     )
     save_model(tmp_path / "m.safetensors", given)
     done = export(given, tmp_path / "m.pt2", tile=32)

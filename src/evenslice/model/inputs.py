@@ -83,7 +83,7 @@ def model_of(
             f"--slices is {slices}, expected {model.slices} as {source} says; leave it out"
         )
     given = given_normalisation(mean, std, model.slices)
-    return model if given is None else model.with_facts(normalisation=given).with_tta(model.tta)
+    return model if given is None else replace(model, normalisation=given).with_tta(model.tta)
 
 
 def _load(source: str, slices: int | None, trust: bool) -> Model:
@@ -100,7 +100,7 @@ def _load(source: str, slices: int | None, trust: bool) -> Model:
         )
     network, metadata = read_exported(path, trust) if form == "torch-export" else read_onnx(path)
     model = wrap_external(network, form, source, slices, image_shape(network))
-    return _with_exported_metadata(model, metadata, source).with_facts(file=path)
+    return replace(_with_exported_metadata(model, metadata, source), file=path)
 
 
 def _load_callable(source: str, slices: int | None) -> Model:
@@ -210,7 +210,7 @@ def normalised_by(model: Model, volume: Volume, seed: int) -> Model:
     """Return a model with a normalisation: its own, else the volume's (source ``volume``)."""
     if model.normalisation is not None:
         return model
-    return model.with_facts(normalisation=estimate(volume, seed)).with_tta(model.tta)
+    return replace(model, normalisation=estimate(volume, seed)).with_tta(model.tta)
 
 
 def check_same_shape(volume: Volume, labels: Volume) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -218,7 +218,7 @@ def fused(model: Model, seed: int = 0) -> Model:
             except Exception:  # a user's code may refuse a copy, or another kind of layer
                 continue
             if chains and torch.allclose(after, before, rtol=0, atol=tolerance):
-                return model.with_facts(module=module)
+                return replace(model, module=module)
     return model
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from torch import nn
 
@@ -171,10 +171,6 @@ class Model:
     def slices(self) -> int:
         """S, what the network sees at once."""
         return self.spec.slices
-
-    def with_facts(self, **facts: Any) -> "Model":
-        """Return the same network with other facts."""
-        return replace(self, **facts)
 
     def with_tta(self, tta: str) -> "Model":
         """Return the same network with a test-time augmentation.

@@ -111,7 +111,7 @@ class Work:
             self.plan = Plan.from_dict(run_state.manifest["chosen"]["plan"])
         except (KeyError, TypeError, ValueError) as error:
             raise corrupt_metadata(run_state.folder / "manifest.json", error) from error
-        normalised = model.with_facts(normalisation=self.plan.normalisation)
+        normalised = replace(model, normalisation=self.plan.normalisation)
         self.model = fused(normalised.with_tta(options.tta or model.tta))
         self.store = _store_of(run_state.folder)
         self.in_store = is_store(run_state.folder.with_suffix(""))

@@ -199,7 +199,7 @@ def _check_fits(model: Model, options: SegmentOptions, out: Path) -> None:
 
 def _plan(model: Model, volume: Volume, options: SegmentOptions) -> Plan:
     if options.normalisation == "volume" and options.mean is None:
-        model = model.with_facts(normalisation=estimate(volume, options.seed)).with_tta(model.tta)
+        model = replace(model, normalisation=estimate(volume, options.seed)).with_tta(model.tta)
     elif isinstance(model.spec, ExternalSpec):
         model = normalised_by(model, volume, options.seed)
     return make_plan(

@@ -192,7 +192,7 @@ def export(
             shutil.copyfile(file, part)
     assert isinstance(read.spec, ExternalSpec)
     spec = replace(read.spec, source=str(out))
-    read = read.with_facts(spec=spec, file=out, provenance=metadata["provenance"])
+    read = replace(read, spec=spec, file=out, provenance=metadata["provenance"])
     return Exported(
         out,
         format,

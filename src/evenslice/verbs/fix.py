@@ -222,7 +222,7 @@ def fix(
         change = _change(before, fixed, windows, truths, recalibrated=averaged)
     certificate = certify(fixed, windows[:CERTIFIED], seed, progress=progress)
     provenance = provenance_of(seed, model=given, volume=source, labels=truth)
-    fixed = fixed.with_facts(certificate=certificate.to_dict(), provenance=provenance, file=None)
+    fixed = replace(fixed, certificate=certificate.to_dict(), provenance=provenance, file=None)
     audits = None
     if source is not None:
         gradients = getattr(before.network, "differentiable", True)
@@ -280,10 +280,11 @@ def _symmetric(model: Model, options: FixOptions) -> tuple[Model, list[str]]:
     """Make a symmetric copy of a model; return it with what the user should know."""
     tta, init, tie = options.tta, options.init, options.tie
     done = f"tta {tta}" if tta != "none" else f"init {init}" if init else "mirror average"
-    facts = {"training": model.training | {"fixed": done}, "scores": {"before_fix": model.scores}}
+    training, scores = model.training | {"fixed": done}, {"before_fix": model.scores}
+    model = replace(model, training=training, scores=scores)
     if tta != "none":
         twice = "--tta reversal takes twice the time of the model alone"
-        return model.with_facts(**facts).with_tta(tta), [twice]
+        return model.with_tta(tta), [twice]
     single = model.with_tta("none")
     module = copy.deepcopy(single.module)
     wanted = options.slices or 3
@@ -305,7 +306,7 @@ def _symmetric(model: Model, options: FixOptions) -> tuple[Model, list[str]]:
             f"now all by mean {one.mean[0]:g} and std {one.std[0]:g}"
         )
         norm = one
-    fixed = single.with_facts(module=module, spec=spec, normalisation=norm, **facts)
+    fixed = replace(single, module=module, spec=spec, normalisation=norm)
     return fixed, warnings
 
 

@@ -173,7 +173,7 @@ def train(
         result = _scored(kept, training.source.sources, data, where, paths)
         certificate = certify(kept, seed=options.seed, device=where).to_dict()
         scores = {"validation": replace(result.scores, provenance={}).to_dict()}
-        kept = kept.with_facts(scores=scores, certificate=certificate)
+        kept = replace(kept, scores=scores, certificate=certificate)
         result = replace(result, model=kept, validations=tuple(validator.rows))
         save_model(folder / FINAL, kept)
         # The model comes last: where it is, the run is complete.
@@ -197,7 +197,7 @@ def _opened(given: VolumeLike, devices: int) -> Volume:
 
 
 def _built(data: TrainingData, options: TrainOptions, record: JsonObject) -> Model:
-    return build_model(
+    model = build_model(
         options.arch,
         options.encoder,
         slices=options.slices,
@@ -207,7 +207,9 @@ def _built(data: TrainingData, options: TrainOptions, record: JsonObject) -> Mod
         tie=options.tie,
         encoder_depth=options.encoder_depth,
         seed=options.seed,
-    ).with_facts(
+    )
+    return replace(
+        model,
         normalisation=data.source.sources[0].normalisation,
         training=record,
         provenance=training_provenance(data, options),
@@ -306,7 +308,7 @@ class _Validator:
         found = {} if self.on_validation is None else self.on_validation(model, steps)
         model.module.train(mode)
         rows = self._add({"steps": steps, "loss": loss, "lr": lr, "dice": dice, **found})
-        state = model.with_facts(training=model.training | {"steps": steps}, scores={"dice": dice})
+        state = replace(model, training=model.training | {"steps": steps}, scores={"dice": dice})
         last, best = (self.folder / f"{name}.safetensors" for name in ("last", "best"))
         save_model(last, state)
         if not best.exists() or (dice or 0.0) >= (read_metadata(best)["scores"]["dice"] or 0.0):
