@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from inputs import images
+from inputs import hdf5, images, mrc, raw
 from inputs.case import Case
 
-MODULES = (images,)
+MODULES = (images, hdf5, mrc, raw)
 CASES = [case for module in MODULES for case in module.CASES]
 HEAD = """# What is read from a file
 

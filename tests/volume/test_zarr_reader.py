@@ -14,12 +14,11 @@ from evenslice.volume.files import open_volume
 from evenslice.volume.zarr_reader import chunks_there
 from volume.voxels import assert_reads, assert_refused, noise
 
-UNITS = {"nanometer": 1.0, "micrometer": 1e3, "angstrom": 0.1, "millimeter": 1e6}
 KINDS = {"t": "time", "c": "channel"}
 CHUNKS = {"chunks": (4, 8, 8)}
 
 
-def image(folder, data, axes="zyx", unit="nanometer", version="0.5", levels=1, whole=None):
+def image(folder, data, axes="zyx", unit="nanometer", version="0.5", levels=1):
     """An OME-Zarr image written by hand, each level keeping every second voxel of y and x."""
     group = zarr.open_group(str(folder), mode="a", zarr_format=3 if version == "0.5" else 2)
     datasets = []
@@ -34,8 +33,6 @@ def image(folder, data, axes="zyx", unit="nanometer", version="0.5", levels=1, w
         for a in axes
     ]
     multiscale = {"axes": names, "datasets": datasets, "version": version}
-    if whole:
-        multiscale["coordinateTransformations"] = [{"type": "scale", "scale": list(whole)}]
     found = {"multiscales": [multiscale]}
     group.attrs.update({"ome": {"version": version} | found} if version == "0.5" else found)
     return folder
@@ -84,35 +81,6 @@ def test_level_0_of_an_image_or_the_level_asked_for(tmp_path, version):
     assert second.voxel_nm == pytest.approx((40, 8, 10))
 
 
-@pytest.mark.parametrize("unit", [*UNITS, "cubit", None])
-@pytest.mark.parametrize("whole", [None, (1.0, 2.0, 3.0)])
-def test_units_and_the_scale_of_the_whole_image(tmp_path, unit, whole):
-    volume = open_volume(image(tmp_path / "a.zarr", noise(), unit=unit, whole=whole))
-    factor = UNITS.get(unit)
-    size = np.array([40.0, 4.0, 5.0]) * (whole or (1, 1, 1))
-    assert volume.voxel_nm == (None if factor is None else pytest.approx(tuple(size * factor)))
-
-
-def test_axes_of_one_are_dropped(tmp_path):
-    volume = open_volume(image(tmp_path / "a.zarr", noise()[None, None], "tczyx"))
-    assert_reads(volume, noise())
-    assert volume.voxel_nm == pytest.approx((40, 4, 5))
-
-
-@pytest.mark.parametrize(
-    ("shape", "axes", "words"),
-    [
-        ((2, 4, 5, 6), "czyx", r"along c \(axes c 2, z 4, y 5, x 6\), expected one volume"),
-        ((2, 3, 4, 5, 6), "tczyx", "more than one value along t and c"),
-        ((4, 5, 6), "xyz", r"axes x 4, y 5, z 6, expected z, y, x in this order"),
-        ((4, 5), "yx", r"axes y 4, x 5, expected z, y, x"),
-        ((4, 5, 6), "czyx", "has 3 axes but its metadata name 4"),
-    ],
-)
-def test_other_axes_are_refused(tmp_path, shape, axes, words):
-    assert_refused(image(tmp_path / "a.zarr", noise(shape=shape), axes), words)
-
-
 def test_arrays_outside_images(tmp_path):
     path = tmp_path / "b.zarr"  # without metadata of groups
     zarr.create_array(str(path / "volumes" / "raw"), data=noise(), zarr_format=2)
@@ -130,13 +98,6 @@ def test_arrays_outside_images(tmp_path):
     assert_refused(path / "flat", "shape 17 x 13, expected a volume")
     group.create_array("xyz", data=noise(), dimension_names=["x", "y", "z"])
     assert_refused(path / "xyz", "expected z, y, x in this order")
-
-
-def test_an_image_one_level_down(tmp_path):
-    image(tmp_path / "a.zarr" / "0", noise(), levels=2)
-    layout = {"version": "0.5", "bioformats2raw.layout": 3}
-    zarr.open_group(str(tmp_path / "a.zarr"), mode="a").attrs["ome"] = layout
-    assert open_volume(tmp_path / "a.zarr").voxel_nm == (40, 4, 5)
 
 
 def test_what_evenslice_noted_and_labels(tmp_path):

@@ -16,6 +16,7 @@ SLAB_BYTES = 64 * 2**20
 ORDERS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0)}
 Roi = tuple[slice, slice, slice]
 VoxelSize = tuple[float, float, float]
+Place = tuple[float, float, float]
 Voxels = NDArray[Any]  # of any whole or real numbers
 T = TypeVar("T")
 
@@ -53,6 +54,8 @@ class Volume:
     facts
         What the reader understood of the file, in words: ``format``, ``dataset``, ``levels``,
         ``chunks``, ``compression``.
+    origin
+        Place (z, y, x) of the first voxel, in voxels: where a part lies in the whole.
 
     Raises
     ------
@@ -66,6 +69,7 @@ class Volume:
     source: str = "array"
     meaning: str = "intensity"
     facts: Mapping[str, str] = field(default_factory=dict, compare=False)
+    origin: Place = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         """Refuse what is not a greyscale volume."""
@@ -122,7 +126,14 @@ def as_volume(source: "Volume | Voxels") -> Volume:
 
 def crop(volume: Volume, roi: Roi) -> Volume:
     """Return the box ``roi`` of a volume as a volume of its own, still lazy."""
-    return replace(volume, pixels=_Crop(volume.pixels, roi))
+    origin = shifted(volume.origin, spans(roi, volume.shape))
+    return replace(volume, pixels=_Crop(volume.pixels, roi), origin=origin)
+
+
+def shifted(origin: Place, box: Roi) -> Place:
+    """Return the place of the first voxel of a box."""
+    z, y, x = (place + part.start for place, part in zip(origin, box, strict=True))
+    return z, y, x
 
 
 def read_planes(
@@ -201,7 +212,8 @@ def swap_axis(volume: Volume, axis: str) -> Volume:
         return volume
     voxel = volume.voxel_nm and reorder_axes(volume.voxel_nm, axis)
     pixels = _Reordered(volume.pixels, ORDERS[axis])
-    return Volume(pixels, voxel, volume.source, volume.meaning)
+    origin = reorder_axes(volume.origin, axis)
+    return Volume(pixels, voxel, volume.source, volume.meaning, origin=origin)
 
 
 def reorder_axes(values: tuple[T, T, T], axis: str) -> tuple[T, T, T]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,18 @@ import h5py
 import numpy as np
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, first_line, sizes
+from evenslice.options import JsonObject
+from evenslice.volume.array import Volume, Voxels, VoxelSize, first_line, sizes
+from evenslice.volume.attributes import (
+    agreed_axes,
+    kept_axes,
+    named_axes,
+    stated_size,
+    text_of,
+    warn_of_scaling,
+)
 from evenslice.volume.cache import ChunkedPixels, box_reader
-from evenslice.volume.voxel_size import stated_size
+from evenslice.volume.voxel_size import checked, nm_of
 
 FILTERS = {
     4: "szip",
@@ -24,6 +34,7 @@ FILTERS = {
     32026: "blosc2",
 }
 MOST_NAMED = 8
+BIG_DATA_VIEWER = re.compile(r"/t\d+/(s\d+)/\d+/cells")
 
 
 def open_hdf5(path: Path, dataset: str | None = None) -> Volume:
@@ -76,21 +87,13 @@ def _datasets(place: h5py.Group) -> list[Any]:
 
 def _candidates(place: h5py.Group) -> list[Any]:
     """Return the datasets that can be volumes."""
-    return [
-        item
-        for item in _datasets(place)
-        if item.dtype.kind in "buif" and _kept_axes(item.shape) is not None
-    ]
-
-
-def _kept_axes(shape: tuple[int, ...] | None) -> list[int] | None:
-    """Return which three axes are left without those of size 1, None if it is no volume."""
-    if shape is None or not 3 <= len(shape) <= 5 or 0 in shape:
-        return None
-    if len(shape) == 3:
-        return [0, 1, 2]
-    kept = [axis for axis, size in enumerate(shape) if size > 1]
-    return kept if len(kept) == 3 else None
+    found = []
+    for item in _datasets(place):
+        if item.dtype.kind in "buif" and item.shape and 0 not in item.shape:
+            with contextlib.suppress(BadInputError):
+                _axes(item, item.name)
+                found.append(item)
+    return found
 
 
 def _listed(datasets: list[Any]) -> str:
@@ -105,6 +108,8 @@ def _only_dataset(file: h5py.File, path: Path) -> Any:
     found = _candidates(file)
     if not found:
         others = _datasets(file)
+        if len(others) == 1 and len(others[0].shape or ()) > 2:
+            return others[0]  # is refused with the reason
         raise BadInputError(
             f"{path} holds no dataset of three axes of "
             f"numbers{' but ' + _listed(others) if others else ''}, expected a volume with axes z, "
@@ -133,14 +138,9 @@ def _named(file: h5py.File, path: Path, name: str) -> Any:
 
 def _volume_of(item: Any, path: Path) -> Volume:
     source = f"{path}:{item.name}"
-    axes = _kept_axes(item.shape)
-    if axes is None:
-        raise BadInputError(
-            f"{source} has the shape {item.shape}, expected a volume with axes z, y, x; save one "
-            "channel and time, or choose another dataset"
-        )
+    axes = _axes(item, source)
     _check_stored(item, source)
-    _check_order(item, axes, source)
+    warn_of_scaling(item.attrs, source)
     plist, chunk = item.id.get_create_plist(), item.chunks
     names = [plist.get_filter(n)[3].decode() for n in range(plist.get_nfilters())]
     facts = {
@@ -149,11 +149,32 @@ def _volume_of(item: Any, path: Path) -> Volume:
         "chunks": "none (contiguous)" if chunk is None else sizes(chunk),
         "compression": ", ".join(names) or "none",
     }
-
     shape = tuple(item.shape[axis] for axis in axes)
     cells = None if chunk is None else (chunk[axes[0]], chunk[axes[1]], chunk[axes[2]])
-    pixels = ChunkedPixels(shape, item.dtype, cells, box_reader(item, axes, source))
-    return Volume(pixels, stated_size(item.attrs), source, facts=facts)
+    stored, dtype = box_reader(item, axes, source), _stored_type(item, source)
+
+    def read(*box: slice) -> Voxels:
+        return stored(*box).view(dtype)
+
+    voxel = stated_size(item.attrs, axes, source, {"axistags": _tagged_size(item, axes)})
+    return Volume(ChunkedPixels(shape, dtype, cells, read), voxel, source, facts=facts)
+
+
+def _stored_type(item: Any, source: str) -> np.dtype[Any]:
+    """Return the type of the voxels: BigDataViewer stores uint16 as int16 unless it says so."""
+    dtype: np.dtype[Any] = item.dtype
+    cells = BIG_DATA_VIEWER.fullmatch(item.name)
+    if cells is None or dtype.kind not in "iu":
+        return dtype
+    short = "uint16" if dtype.kind == "i" and dtype.itemsize == 2 else dtype.name
+    setup = item.file[cells[1]].attrs if cells[1] in item.file else {}
+    stated = text_of(setup.get("dataType", short))
+    if np.dtype(stated).itemsize != dtype.itemsize:
+        raise BadInputError(
+            f"{source} has voxels of type {dtype} but the attribute dataType of {cells[1]} states "
+            f"{stated}, expected the same; correct the attribute"
+        )
+    return np.dtype(stated).newbyteorder(dtype.byteorder)
 
 
 def _check_stored(item: Any, source: str) -> None:
@@ -174,18 +195,44 @@ def _check_stored(item: Any, source: str) -> None:
             )
 
 
-def _check_order(item: Any, axes: list[int], source: str) -> None:
-    """Raise if the file names its axes (ilastik's ``axistags``, or labels) in another order."""
-    if "axistags" in item.attrs:
-        names = [axis["key"] for axis in json.loads(item.attrs["axistags"])["axes"]]
-    else:  # h5py's item.dims crashes on labels of another type
-        labels = np.ravel(item.attrs.get("DIMENSION_LABELS", []))
-        names = [n.decode() if isinstance(n, bytes) else str(n) for n in labels]
-    if len(names) != len(item.shape):
-        return
-    order = "".join(names[axis].lower() for axis in axes)
-    if sorted(order) == ["x", "y", "z"] and order != "zyx":
+def _axes(item: Any, source: str) -> tuple[int, int, int]:
+    """Return which axes are z, y and x, as ilastik, HDF5 itself or others name them."""
+    tags = _tags(item, source)
+    stated = {
+        "axistags": None if tags is None else [str(axis.get("key", "")) for axis in tags],
+        "DIMENSION_LABELS": [text_of(n) for n in np.ravel(item.attrs.get("DIMENSION_LABELS", []))],
+        "dimension scales": _scales(item),
+        **named_axes(item.attrs),
+    }
+    shape = item.shape or ()
+    return kept_axes(agreed_axes(stated, shape, source), shape, source)
+
+
+def _tags(item: Any, source: str) -> list[JsonObject] | None:
+    """Return ilastik's description of the axes, None where there is none."""
+    if "axistags" not in item.attrs:
+        return None
+    try:
+        return list(json.loads(item.attrs["axistags"])["axes"])
+    except (KeyError, TypeError, ValueError) as error:
         raise BadInputError(
-            f"{source} has axes in the order {', '.join(order)}, expected z, y, x; transpose it "
-            "and save it again"
-        )
+            f"{source} has axistags that cannot be read ({first_line(error)}), expected those of "
+            "ilastik; delete the attribute, or export the dataset again"
+        ) from error
+
+
+def _scales(item: Any) -> list[str] | None:
+    """Return the names of the dimension scales of netCDF; None where an axis has none."""
+    references = item.attrs.get("DIMENSION_LIST")
+    if references is None:
+        return None
+    return [item.file[axis[0]].name.rsplit("/", 1)[-1] if len(axis) else "" for axis in references]
+
+
+def _tagged_size(item: Any, axes: tuple[int, int, int]) -> VoxelSize | None:
+    """Return the voxel size that axistags state; a resolution without unit states none."""
+    tags = _tags(item, item.name)
+    if tags is None:
+        return None
+    sides = [tags[axis] for axis in axes]
+    return checked(tag.get("resolution", 0) * nm_of(tag.get("unit")) for tag in sides)

@@ -5,41 +5,36 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import mrcfile
 import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
 
-from evenslice.errors import BadInputError
-from evenslice.volume.array import Volume, first_line, sizes
+from evenslice.errors import BadInputError, InputWarning
+from evenslice.volume.array import Volume, VoxelSize, sizes
 from evenslice.volume.cache import ChunkedPixels
 from evenslice.volume.voxel_size import checked
 
-HEADER_BYTES = 1024
 IMOD_STAMP = 1146047817
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+STAMPS = {0x44: "<", 0x11: ">"}
+LONGEST_SIDE = 2**24
+VOLUME_STACKS = range(401, 631)
+UNSET_NM = 0.1  # 1 Angstrom: what programs write that do not know it
 
 
 def open_mrc(path: Path) -> Volume:
     """Open an MRC file lazily as a volume (z, y, x).
 
-    Mode 0 is signed, but unsigned where IMOD wrote the file and its flags say so. Mode 12 is given
-    as float32.
+    Mode 0 is signed, but unsigned where IMOD wrote the file and its flags say so, or where the
+    statistics in the header leave nothing else. Mode 12 is given as float32.
 
     Raises
     ------
     BadInputError
-        If the file is not MRC, is cut off, or is of a mode or an order of axes that is not read.
+        If the file is not MRC, is cut off, holds several volumes, or is of a mode or an order of
+        axes that is not read.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with mrcfile.open(path, "r", permissive=False, header_only=True) as file:
-                header = file.header.copy()
-    except Exception as error:  # mrcfile raises types of its own
-        raise BadInputError(
-            f"{path} cannot be read as MRC ({first_line(error)}), expected a whole MRC2014 file; "
-            "copy or export it again"
-        ) from error
-    mode = int(header.mode)
+    header = _header(path)
+    mode = int(header["mode"])
     if mode not in MODES:
         raise BadInputError(
             f"{path} has MRC mode {mode}, expected 0, 1, 2, 6 or 12 (whole or real numbers); "
@@ -51,35 +46,131 @@ def open_mrc(path: Path) -> Volume:
             f"{path} has its axes in the order {order} (columns, rows, sections), expected 1, 2, 3 "
             "for x, y, z; transpose it first"
         )
-    dtype = np.dtype(MODES[mode]).newbyteorder(header.nx.dtype.byteorder)
-    if mode == 0 and _imod_unsigned(header):
-        dtype = np.dtype(np.uint8)
     shape = tuple(int(header[name]) for name in ("nz", "ny", "nx"))
-    start = HEADER_BYTES + int(header.nsymbt)
-    size, need = path.stat().st_size, start + math.prod(shape) * dtype.itemsize
-    if min(shape) < 1 or need > size:
+    if int(header["ispg"]) in VOLUME_STACKS and int(header["mz"]) != shape[0]:
         raise BadInputError(
-            f"{path} is cut off or damaged: it has {size} bytes, expected {need} for the "
-            f"{sizes(shape)} voxels that its header states; copy or export it again"
+            f"{path} is a stack of volumes (space group {header['ispg']}): {shape[0]} sections, "
+            f"{header['mz']} per volume, expected one volume; save one of them"
         )
+    dtype = _type(header, path)
+    start = HEADER_DTYPE.itemsize + int(header["nsymbt"])
+    _check_length(path, start, shape, dtype, old=not bytes(header["map"]).startswith(b"MAP"))
     mapped = np.memmap(path, dtype, "r", start, shape)
     given = np.dtype(np.float32) if mode == 12 else dtype
     pixels = ChunkedPixels(shape, given, None, lambda *box: np.array(mapped[box]))
     facts = {"format": f"MRC mode {mode}", "compression": "none"}
-    return Volume(pixels, _voxel_size(header), str(path), facts=facts)
+    return Volume(pixels, _voxel_size(header, path), str(path), facts=facts)
 
 
-def _imod_unsigned(header: Any) -> bool:
-    """Whether IMOD wrote bytes as unsigned: its stamp (word 39), not bit 0 of its flags (40)."""
-    words = np.dtype("i4").newbyteorder(header.nx.dtype.byteorder)
-    stamp, flags = np.frombuffer(header["extra2"].tobytes()[40:48], words)
-    return bool(stamp == IMOD_STAMP and not flags & 1)
+def _warn(text: str) -> None:
+    warnings.warn(text, InputWarning, stacklevel=5)
 
 
-def _voxel_size(header: Any) -> tuple[float, float, float] | None:
-    """Return the cell over its samples, Angstrom to nm; None where the header leaves it 0."""
+def _header(path: Path) -> Any:
+    """Return the header in the byte order in which its numbers make sense."""
+    with path.open("rb") as file:
+        data = file.read(HEADER_DTYPE.itemsize)
+    if len(data) < HEADER_DTYPE.itemsize:
+        raise BadInputError(
+            f"{path} is cut off or damaged: it has {len(data)} bytes, expected a header of "
+            f"{HEADER_DTYPE.itemsize}; copy or export it again"
+        )
+    orders = {mark: np.frombuffer(data, HEADER_DTYPE.newbyteorder(mark))[0] for mark in "<>"}
+    fitting = [mark for mark, header in orders.items() if _makes_sense(header)]
+    stamp = int(orders["<"]["machst"][0])
+    stated = STAMPS.get(stamp)
+    if not fitting:
+        raise BadInputError(
+            f"{path} cannot be read as MRC: its header states no sizes and mode that can be, "
+            "expected a whole MRC2014 file; copy or export it again"
+        )
+    if stated is not None and stated not in fitting:
+        words = {"<": "little", ">": "big"}
+        _warn(
+            f"{path} has the machine stamp of {words[stated]}-endian numbers, but its sizes and "
+            f"mode make sense only as {words[fitting[0]]}-endian ones: it is read so"
+        )
+    return orders[stated if stated in fitting else fitting[0]]
+
+
+def _makes_sense(header: Any) -> bool:
+    return (
+        all(0 < int(header[name]) < LONGEST_SIDE for name in ("nx", "ny", "nz"))
+        and 0 <= int(header["mode"]) < 2**8
+        and 0 <= int(header["nsymbt"]) < 2**28
+    )
+
+
+def _check_length(
+    path: Path, start: int, shape: tuple[int, ...], dtype: np.dtype[Any], old: bool
+) -> None:
+    """Raise unless the file holds the voxels of its header and no more sections than those."""
+    size, need = path.stat().st_size, start + math.prod(shape) * dtype.itemsize
+    what = f"{path} has {size} bytes, expected {need} for the {sizes(shape)} voxels of its header"
+    if need > size:
+        raise BadInputError(f"{what}: it is cut off or damaged; copy or export it again")
+    if size - need >= math.prod(shape[1:]) * dtype.itemsize or (old and size > need):
+        raise BadInputError(
+            f"{what}: it holds more sections than these, or is no MRC; correct the header, or "
+            "export it again"
+        )
+    if size > need:
+        _warn(
+            f"{what}: the last {size - need} are not read; the slices are shifted if it is the "
+            "header that is longer than stated"
+        )
+
+
+def _type(header: Any, path: Path) -> np.dtype[Any]:
+    """Return the type of the voxels; the sign of bytes is that of IMOD, or of the statistics."""
+    mode, order = int(header["mode"]), header.dtype["nx"].byteorder
+    dtype = np.dtype(MODES[mode]).newbyteorder(order)
+    if dtype.kind == "f":
+        return dtype
+    stamp, flags = header["extra2"].tobytes()[40:44], header["extra2"].tobytes()[44:48]
+    by_imod = mode == 0 and np.frombuffer(stamp, np.dtype("i4").newbyteorder(order)) == IMOD_STAMP
+    if by_imod and not np.frombuffer(flags, np.dtype("i4").newbyteorder(order))[0] & 1:
+        dtype = np.dtype(np.uint8)
+    low, high = float(header["dmin"]), float(header["dmax"])
+    other = np.dtype(dtype.str.translate(str.maketrans("iu", "ui")))
+    where = f"{path} has MRC mode {mode}" + (" and the flags of IMOD" if by_imod else "")
+    if not low < high:  # not determined
+        if mode == 0 and not by_imod:
+            _warn(f"{where}, and nothing says whether its bytes are signed: read as signed")
+        return dtype
+    limits, others = np.iinfo(dtype), np.iinfo(other)
+    fits = limits.min <= low and high <= limits.max
+    if fits or not (others.min <= low and high <= others.max):
+        return dtype
+    chosen = other if mode == 0 and not by_imod else dtype
+    _warn(
+        f"{where}, whose numbers are {dtype.name}, but its header states values from {low:g} to "
+        f"{high:g}: read as {chosen.name}"
+    )
+    return chosen
+
+
+def _voxel_size(header: Any, path: Path) -> VoxelSize | None:
+    """Return the cell over its samples, Angstrom to nm; None where the header leaves it open."""
     samples = [int(header[name]) for name in ("mz", "my", "mx")]
-    if 0 in samples:
+    cell = [float(header["cella"][axis]) for axis in "zyx"]
+    angles = [float(header["cellb"][name]) for name in ("alpha", "beta", "gamma")]
+    if min(samples) < 1 or any(angle not in (0, 90) for angle in angles):
         return None
-    cell = [float(header.cella[axis]) for axis in "zyx"]
-    return checked(side / count / 10 for side, count in zip(cell, samples, strict=True))
+    size = checked(side / count / 10 for side, count in zip(cell, samples, strict=True))
+    if size is None:
+        return None
+    if np.allclose(size, UNSET_NM, rtol=1e-4):
+        _warn(
+            f"{path} states voxels of 1 Angstrom each way, which programs write that do not know "
+            "it, so it counts as not stated; give it with --voxel-size"
+        )
+        return None
+    depth = int(header["nz"])
+    if samples[0] == 1 < depth and size[0] >= 0.99 * depth * min(size[1:]):
+        _warn(
+            f"{path} states a cell {cell[0]:g} Angstrom deep for 1 section but has {depth}, so its "
+            "voxel size counts as not stated; give it with --voxel-size"
+        )
+        return None
+    return size

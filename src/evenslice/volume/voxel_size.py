@@ -3,12 +3,13 @@
 import contextlib
 import math
 import unicodedata
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, InputWarning
 from evenslice.volume.array import VoxelSize
 
 UNIT_NM = {
@@ -39,7 +40,6 @@ UNIT_NM = {
     "angstrom": 0.1,
 }
 _LARGE = ("Mm", "Pm")  # mega and peta: not milli and pico
-_ATTRIBUTES = {"resolution": 1.0, "voxel_size": 1.0, "element_size_um": 1e3}
 
 
 def checked(size: Any) -> VoxelSize | None:
@@ -62,22 +62,21 @@ def nm_of(unit: object) -> float:
     return next((UNIT_NM[n] for n in names if n in UNIT_NM and word not in _LARGE), math.nan)
 
 
-def stated_size(attributes: Mapping[str, Any]) -> VoxelSize | None:
-    """Return the voxel size (z, y, x) in nm that attributes state, None if they do not.
-
-    ``resolution`` (CREMI) and ``voxel_size`` (funlib) are in nm unless ``units`` says otherwise;
-    ``element_size_um`` is in micrometres.
-    """
-    for name, factor in _ATTRIBUTES.items():
-        factors = [factor] * 3
-        if name != "element_size_um" and "units" in attributes:
-            factors = [nm_of(unit) for unit in np.atleast_1d(attributes["units"])]
-            factors = factors * 3 if len(factors) == 1 else factors
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            sides = zip(np.ravel(attributes[name]), factors, strict=True)
-            size = checked([float(side) * unit for side, unit in sides])
-            if size is not None:
-                return size
+def agreed(stated: Mapping[str, VoxelSize | None], source: object) -> VoxelSize | None:
+    """Return the voxel size that several places state; None, and a warning, where they differ."""
+    found = {place: size for place, size in stated.items() if size is not None}
+    first = next(iter(found.values()), None)
+    if first is None or all(np.allclose(size, first, rtol=1e-3) for size in found.values()):
+        return first
+    both = " but ".join(
+        f"{place} {' x '.join(f'{side:g}' for side in size)} nm" for place, size in found.items()
+    )
+    warnings.warn(
+        f"{source} states {both} (z, y, x), so its voxel size counts as not stated; give it with "
+        "--voxel-size",
+        InputWarning,
+        stacklevel=4,
+    )
     return None
 
 

@@ -12,14 +12,22 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from yaozarrs import v04, v05
 
 from evenslice.errors import BadInputError
 from evenslice.options import JsonObject
-from evenslice.volume.array import MEANINGS, Volume, VoxelSize, first_line, sizes
+from evenslice.volume.array import MEANINGS, Place, Volume, VoxelSize, first_line, sizes
+from evenslice.volume.attributes import (
+    agreed_axes,
+    kept_axes,
+    named_axes,
+    stated_size,
+    warn_of_scaling,
+)
 from evenslice.volume.cache import ChunkedPixels, box_reader
-from evenslice.volume.voxel_size import UNIT_NM, checked, stated_size
+from evenslice.volume.voxel_size import checked, nm_of
 
 Attributes = JsonObject
 MOST_NAMED = 8
@@ -39,12 +47,15 @@ class Level:
         Names in order.
     voxel_nm
         (z, y, x), or None when the units are not stated.
+    origin
+        Place (z, y, x) of its first voxel, in voxels.
     """
 
     path: Path
     name: str
     axes: tuple[str, ...]
     voxel_nm: VoxelSize | None
+    origin: Place
 
 
 def is_node(folder: Path) -> bool:
@@ -105,28 +116,36 @@ def image_of(folder: Path) -> v04.Image | v05.Image | None:
 
 
 def levels_of(folder: Path) -> list[Level]:
-    """Return the levels of the first multiscale image of a group; empty if it is no image."""
+    """Return the levels of the multiscale images of a group; empty if it is no image."""
     image = image_of(folder)
-    if image is None:
-        return []
-    multiscale = image.multiscales[0]
-    axes = tuple(axis.name.lower() for axis in multiscale.axes)
-    units = [UNIT_NM.get(str(getattr(axis, "unit", None)).lower()) for axis in multiscale.axes]
-    shared = _scale(multiscale.coordinateTransformations) or [1.0] * len(axes)
     levels = []
-    for dataset in multiscale.datasets:
-        own = _scale(dataset.coordinateTransformations) or []
-        factors = zip(own, shared, units, strict=True)
-        nm = [scale * common * (unit or 0) for scale, common, unit in factors]
-        sides = dict(zip(axes, nm, strict=True))
-        voxel = checked([sides.get(axis, 0) for axis in "zyx"])
-        levels.append(Level(folder / dataset.path, dataset.path, axes, voxel))
+    for multiscale in () if image is None else image.multiscales:
+        axes = tuple(axis.name.lower() for axis in multiscale.axes)
+        units = [nm_of(getattr(axis, "unit", None)) for axis in multiscale.axes]
+        scale, shift = _changes(multiscale.coordinateTransformations, len(axes))
+        for dataset in multiscale.datasets:
+            own, place = _changes(dataset.coordinateTransformations, len(axes))
+            sides = dict(zip(axes, own * scale, strict=True))
+            places = dict(zip(axes, (place * scale + shift) / (own * scale), strict=True))
+            nm = dict(zip(axes, own * scale * units, strict=True))
+            voxel = checked(nm.get(axis, 0) for axis in "zyx")
+            origin = [places.get(axis, 0.0) if sides.get(axis, 0) > 0 else 0.0 for axis in "zyx"]
+            where = folder / dataset.path
+            levels.append(
+                Level(where, dataset.path, axes, voxel, (origin[0], origin[1], origin[2]))
+            )
     return levels
 
 
-def _scale(transformations: Sequence[Any] | None) -> list[float] | None:
-    scales = [found.scale for found in transformations or () if found.type == "scale"]
-    return scales[0] if scales else None
+def _changes(found: Sequence[Any] | None, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the scale and the translation that are stated, along each axis."""
+    scale, shift = np.ones(count), np.zeros(count)
+    for change in found or ():
+        if change.type == "scale":
+            scale = np.asarray(change.scale, np.float64)
+        elif change.type == "translation":
+            shift = np.asarray(change.translation, np.float64)
+    return scale, shift
 
 
 def _level_of(array: Path) -> tuple[Level | None, Path]:
@@ -183,7 +202,12 @@ def open_zarr(path: Path) -> Volume:
     if is_array(path):
         level, group = _level_of(path)
         return _open_array(path, level, group, path)
-    levels = levels_of(path)
+    image, levels = image_of(path), levels_of(path)
+    if image is not None and len(image.multiscales) > 1:
+        raise BadInputError(
+            f"{path} holds {len(image.multiscales)} images, expected exactly one volume; choose "
+            f"one of: {_listed(path)}"
+        )
     if levels:
         return _open_array(levels[0].path, levels[0], path, path)
     below = list(_arrays_below(path))
@@ -212,7 +236,8 @@ def _open_array(folder: Path, level: Level | None, group: Path, source: Path) ->
         ) from error
     _check_chunk_names(array, folder)
     attributes = dict(array.attrs)
-    kept = _kept_axes(level.axes if level else _stated_axes(array), array.shape, folder)
+    kept = kept_axes(_names(array, level, folder), array.shape, folder)
+    warn_of_scaling(attributes, folder)
     chunk = tuple(array.chunks[axis] for axis in kept)
     pixels = ChunkedPixels(
         tuple(array.shape[axis] for axis in kept),
@@ -220,13 +245,16 @@ def _open_array(folder: Path, level: Level | None, group: Path, source: Path) ->
         (chunk[0], chunk[1], chunk[2]),
         box_reader(array, kept, folder),
     )
-    voxel = level.voxel_nm if level else stated_size(attributes)
-    return Volume(pixels, voxel, str(source), _meaning(group), _facts(array, level, group))
+    voxel = level.voxel_nm if level else stated_size(attributes, kept, folder)
+    origin = level.origin if level else (0.0, 0.0, 0.0)
+    facts = _facts(array, level, group)
+    return Volume(pixels, voxel, str(source), _meaning(group), facts, origin)
 
 
 def _meaning(group: Path) -> str:
-    attributes = attributes_of(group)
-    if "image-label" in attributes.get("ome", attributes):
+    attributes, around = attributes_of(group), attributes_of(group.parent)
+    listed = around.get("ome", around).get("labels")
+    if "image-label" in attributes.get("ome", attributes) or group.name in (listed or ()):
         return "labels"
     meaning = attributes.get("evenslice", {}).get("meaning")
     return meaning if meaning in MEANINGS else "intensity"
@@ -271,44 +299,19 @@ def chunks_there(path: Path) -> str | None:
     )
 
 
-def _stated_axes(array: Any) -> tuple[str, ...] | None:
-    """Return the names of the axes of an array outside any image, None if not stated."""
-    names = getattr(array.metadata, "dimension_names", None)
-    names = names or array.attrs.get("_ARRAY_DIMENSIONS") or array.attrs.get("axis_names")
-    return tuple(str(name).lower() for name in names) if names else None
-
-
-def _kept_axes(names: tuple[str, ...] | None, shape: tuple[int, ...], folder: Path) -> list[int]:
-    """Return which axes are z, y and x; raise unless in that order and the others of size 1."""
-    if names is None or not set(names) & set("zyx"):
-        large = [axis for axis, size in enumerate(shape) if size > 1]
-        if len(shape) == 3 or len(large) == 3:
-            return [0, 1, 2] if len(shape) == 3 else large
-        raise BadInputError(
-            f"{folder} has the shape {sizes(shape)}, expected a volume with axes z, y, x; save one "
-            "channel and time"
-        )
-    if len(names) != len(shape):
-        raise BadInputError(
-            f"{folder} has {len(shape)} axes but its metadata name {len(names)} "
-            f"({', '.join(names)}), expected as many; correct the metadata"
-        )
-    found = ", ".join(f"{name} {size}" for name, size in zip(names, shape, strict=True))
-    several = [
-        name for name, size in zip(names, shape, strict=True) if name not in "zyx" and size > 1
-    ]
-    if several:
-        raise BadInputError(
-            f"{folder} has more than one value along {' and '.join(several)} (axes {found}), "
-            "expected one volume z, y, x; save one channel and time as an array of its own"
-        )
-    kept = [axis for axis, name in enumerate(names) if name in "zyx"]
-    if "".join(names[axis] for axis in kept) != "zyx":
-        raise BadInputError(
-            f"{folder} has the axes {found}, expected z, y, x in this order; transpose and save it "
-            "again"
-        )
-    return kept
+def _names(array: Any, level: Level | None, folder: Path) -> tuple[str, ...] | None:
+    """Return the names of the axes; those of an image that cannot be read count as well."""
+    around = attributes_of(folder.parent) if level is None else {}
+    images = around.get("ome", around).get("multiscales") or [{}]
+    axes = images[0].get("axes") if isinstance(images[0], dict) else None
+    named = [axis.get("name", "") if isinstance(axis, dict) else str(axis) for axis in axes or ()]
+    dimensions = getattr(array.metadata, "dimension_names", None)
+    stated = {
+        "OME-Zarr metadata": level.axes if level else named or None,
+        "dimension_names": dimensions and [str(name or "") for name in dimensions],
+        **named_axes(dict(array.attrs)),
+    }
+    return agreed_axes(stated, array.shape, folder)
 
 
 def _facts(array: Any, level: Level | None, group: Path) -> dict[str, str]:
