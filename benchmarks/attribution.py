@@ -21,8 +21,8 @@ from captum.attr import IntegratedGradients, Saliency, ShapleyValues
 
 from evenslice import build_model
 from evenslice.data.phantom import phantom
-from evenslice.evidence.attribution import ablate_slots, integrated_gradients
-from evenslice.evidence.measure import examine
+from evenslice.evidence.attribution import ablated_margins, integrated_gradients, shapley_values
+from evenslice.evidence.measure import importance_by
 from evenslice.evidence.model_on_volume import (
     ModelOnVolume,
     batch_size_for,
@@ -30,7 +30,6 @@ from evenslice.evidence.model_on_volume import (
     explaining,
 )
 from evenslice.evidence.sampling import SampledWindow, slice_orders
-from evenslice.options import AuditOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import estimate
 
@@ -68,8 +67,7 @@ def ours(name, model, raw, pair, coefficients):
     with explaining(model.module):
         if name == "gradient":
             site = SampledWindow(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
-            (found,) = examine(model, AuditOptions(methods=("gradient",)), [(site, raw)])
-            return shares(torch.from_numpy(found.importance["gradient"]))
+            return shares(torch.from_numpy(importance_by(model, "gradient", [(site, raw)], 0)[0]))
         full = margins(model, pair, coefficients)
         if name == "integrated-gradients":
             return shares(
@@ -77,9 +75,9 @@ def ours(name, model, raw, pair, coefficients):
                 .attribution.abs()
                 .sum((2, 3))
             )
-        return shares(
-            torch.from_numpy(ablate_slots(model, pair, coefficients, full, exact=True).shapley)
-        )
+        ablated = ablated_margins(model, pair, coefficients)
+        found, _ = shapley_values(model, pair, coefficients, full, ablated)
+        return shares(torch.from_numpy(found))
 
 
 def captums(name, model, raw, pair, coefficients, steps=50):

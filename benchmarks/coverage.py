@@ -60,7 +60,7 @@ def sequential(runs, true, shape, spread=SPREAD, seed=1):
         values, blocks = importance(rng, true, LOOKS[-1], 1, shape, spread)
         for look in LOOKS:
             found = method_result(values[:look], blocks[:look], MARGIN, each, run)
-            if is_decided([found.verdict]):
+            if is_decided(found.verdict):
                 break
         covered += found.pairs[0].low <= true <= found.pairs[0].high
         used += look

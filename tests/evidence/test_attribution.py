@@ -12,14 +12,17 @@ from torch import nn
 from evenslice.errors import BadInputError
 from evenslice.evidence.attribution import (
     METHODS,
-    ablate_slots,
+    Arranged,
+    ablated_margins,
     centre_copies,
     check_methods,
     default_methods,
     gradient,
-    input_x_gradient,
+    importance_of,
     integrated_gradients,
+    nested_rule,
     runs_needed,
+    shapley_values,
     shapley_weights,
     smoothgrad,
 )
@@ -34,6 +37,22 @@ def _seeded():
     torch.manual_seed(0)
 
 
+def perturbed(subject, x, coefficients, margins):
+    """Return ablation, Shapley values and their incompleteness."""
+    ablated = ablated_margins(subject, x, coefficients)
+    effect = (margins - ablated).abs().sum((2, 3)).T.numpy()
+    return effect, *shapley_values(subject, x, coefficients, margins, ablated)
+
+
+def by_method(subject, x, method):
+    """Return the importance (N, S) of windows and what else was found, through the one door."""
+    coefficients, margins = explained(subject, x)
+    slopes = gradient(subject, x, coefficients)
+    logits, orders = subject.logits(x), slice_orders(x.shape[1])
+    arranged = Arranged(x.numpy(), x, coefficients, logits, margins, orders, [], slopes)
+    return importance_of(subject, arranged, [method], 0)
+
+
 class Function(nn.Module):
     """A network that is a function of the window."""
 
@@ -45,7 +64,7 @@ class Function(nn.Module):
 @pytest.mark.parametrize("classes", [1, 2])
 def test_the_gradient_of_a_linear_model_is_its_weights(classes):
     subject, x = on_volume(linear(WEIGHTS, classes=classes)), torch.randn(5, 3, 8, 9)
-    found = gradient(subject, x, explained(subject, x)[0])
+    found = gradient(subject, x, explained(subject, x)[0]).abs()
     expected = classes * 72 * torch.tensor([[1.0, 2.0, 0.5]] * 5)
     torch.testing.assert_close(found.sum((2, 3)), expected)
 
@@ -56,9 +75,9 @@ def test_a_linear_model_integrates_to_weight_times_distance():
     found = integrated_gradients(subject, x, coefficients, 2, margins)
     expected = (x - 0.25) * torch.tensor(WEIGHTS)[:, None, None] * coefficients
     torch.testing.assert_close(found.attribution, expected, rtol=1e-4, atol=1e-5)
-    alone = input_x_gradient(subject, x, coefficients)
-    torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-5)
-    assert found.steps == 8  # twice four: no share changed
+    alone = by_method(subject, x, "input-x-gradient").slots["input-x-gradient"]
+    np.testing.assert_allclose(alone, expected.abs().sum((2, 3)), rtol=1e-4)
+    assert found.nodes == 7  # from 3 to 7 no share changed
     assert found.incompleteness.max() < 1e-5
 
 
@@ -71,8 +90,19 @@ def test_a_curved_path_is_refined_until_the_shares_stop_changing():
     fifth = (x[:, 0] ** 5).sum((1, 2))  # the integral of 5 x^4 from 0 to x
     np.testing.assert_allclose(sums[:, 0], fifth, rtol=0.01)
     np.testing.assert_allclose(sums[:, 1], x[:, 1].sum((1, 2)), rtol=1e-5)
-    assert 8 < found.steps <= 64
-    assert 0 < found.incompleteness.max() < 0.01
+    assert found.nodes == 7  # 3 are exact up to degree 5
+    assert found.incompleteness.max() < 1e-5
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_a_nested_rule_keeps_the_nodes_before_and_integrates_polynomials(level):
+    nodes, weights = nested_rule(level)
+    degree = 5 if level == 0 else 3 * (len(nodes) // 2) + 1
+    exact = [2 / (power + 1) if power % 2 == 0 else 0 for power in range(degree + 1)]
+    found = [np.dot(weights, np.power(nodes, power)) for power in range(degree + 1)]
+    np.testing.assert_allclose(found, exact, atol=1e-13)
+    assert min(weights) > 0
+    assert level == 0 or nodes[1::2] == nested_rule(level - 1)[0]
 
 
 def test_a_window_that_is_done_is_left_while_others_are_refined():
@@ -87,7 +117,7 @@ def test_a_window_that_is_done_is_left_while_others_are_refined():
         integrated_gradients(subject, x[part], coefficients[part], 2, margins[part])
         for part in (slice(0, 2), slice(2, 4))
     ]
-    assert alone[0].steps == 8 < alone[1].steps == together.steps
+    assert alone[0].nodes == 7 < alone[1].nodes == together.nodes
     torch.testing.assert_close(together.attribution, torch.cat([one.attribution for one in alone]))
 
 
@@ -107,9 +137,10 @@ def test_captum_finds_the_same_gradients(classes):
         torch.testing.assert_close(found, expected, rtol=near, atol=near_zero)
 
     saliency = captum.attr.Saliency(number).attribute(x.clone())
-    assert_close(gradient(subject, x, coefficients), saliency, 1e-9)
-    product = captum.attr.InputXGradient(number).attribute(x.clone())
-    assert_close(input_x_gradient(subject, x, coefficients), product, 1e-9)
+    assert_close(gradient(subject, x, coefficients).abs(), saliency, 1e-9)
+    product = captum.attr.InputXGradient(number).attribute(x.clone()).detach()
+    alone = by_method(subject, x, "input-x-gradient").slots["input-x-gradient"]
+    np.testing.assert_allclose(alone, product.abs().sum((2, 3)), rtol=1e-9)
     theirs = captum.attr.IntegratedGradients(number).attribute(
         x.clone(), n_steps=200, method="gausslegendre"
     )
@@ -126,9 +157,9 @@ def test_captum_finds_the_same_ablation_and_shapley_values_at_a_pixel(classes):
     subject = on_volume(network, baseline=0.3)
     one = torch.zeros_like(explained(subject, x)[0])
     one[..., 2, 4] = explained(subject, x)[0][..., 2, 4]
-    found = ablate_slots(subject, x, one, (one * network(x)).sum(1), exact=True)
+    ablation, shapley, _ = perturbed(subject, x, one, (one * network(x)).sum(1).detach())
     slots = torch.arange(3)[None, :, None, None].repeat(1, 1, 6, 6)
-    for method, ours in (("ShapleyValues", found.shapley), ("FeatureAblation", found.ablation)):
+    for method, ours in (("ShapleyValues", shapley), ("FeatureAblation", ablation)):
         explainer = getattr(captum.attr, method)(lambda x: (one * network(x)).sum((1, 2, 3)))
         baseline = torch.full_like(x, 0.3)
         theirs = explainer.attribute(x, baselines=baseline, feature_mask=slots)
@@ -161,11 +192,11 @@ def test_an_ablated_linear_model_loses_weight_times_distance(weights):
     slices = len(weights)
     subject = on_volume(linear(weights, bias=0.3), slices, baseline=0.25)
     x = torch.randn(3, slices, 8, 9)
-    found = ablate_slots(subject, x, *explained(subject, x), exact=True)
+    ablation, shapley, incompleteness = perturbed(subject, x, *explained(subject, x))
     expected = ((x - 0.25) * torch.tensor(weights)[:, None, None]).abs().double().sum((2, 3))
-    np.testing.assert_allclose(found.ablation, expected, rtol=1e-4)
-    np.testing.assert_allclose(found.shapley, expected, rtol=1e-4)
-    assert found.incompleteness.max() < 1e-9
+    np.testing.assert_allclose(ablation, expected, rtol=1e-4)
+    np.testing.assert_allclose(shapley, expected, rtol=1e-4)
+    assert incompleteness.max() < 1e-9
 
 
 def test_a_slot_that_moves_half_of_the_pixels_up_and_half_down_counts():
@@ -175,17 +206,16 @@ def test_a_slot_that_moves_half_of_the_pixels_up_and_half_down_counts():
     x[0, 2, 0] = torch.tensor([1.0, -1.0])
     coefficients, margins = explained(subject, x)
     assert float(margins.sum()) == 10.0  # as without the slot
-    found = ablate_slots(subject, x, coefficients, margins, exact=True)
-    np.testing.assert_allclose(found.ablation, [[0.0, 0.0, 2.0]], atol=1e-9)
-    np.testing.assert_allclose(found.shapley, [[0.0, 0.0, 2.0]], atol=1e-9)
+    for effect in perturbed(subject, x, coefficients, margins)[:2]:
+        np.testing.assert_allclose(effect, [[0.0, 0.0, 2.0]], atol=1e-9)
 
 
 def test_a_product_is_divided_between_its_factors():
     product = Function(lambda x: x[:, :1] * x[:, 2:] + 0 * x[:, 1:2])
     subject, x = on_volume(product), torch.tensor([3.0, 7.0, 2.0]).view(1, 3, 1, 1)
-    found = ablate_slots(subject, x, *explained(subject, x), exact=True)
-    assert found.shapley.tolist() == [[3.0, 0.0, 3.0]]
-    assert found.ablation.tolist() == [[6.0, 0.0, 6.0]]
+    ablation, shapley, _ = perturbed(subject, x, *explained(subject, x))
+    assert shapley.tolist() == [[3.0, 0.0, 3.0]]
+    assert ablation.tolist() == [[6.0, 0.0, 6.0]]
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5])

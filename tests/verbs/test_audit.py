@@ -150,6 +150,54 @@ def test_sampling_goes_on_while_undecided_and_ends_with_the_volume(volume):
     assert wide.sampling.confidence_each == pytest.approx(1 - 0.05 / len(wide.sampling.looks))
 
 
+def test_each_method_stops_when_it_is_decided(volume):
+    """A margin that lies on the largest pair leaves that method open, and no other asymmetric."""
+    model, options = model_of(network()), {"tile": 32, "methods": ["gradient", "ablation"]}
+    options["volume"] = volume[:, :32, :64]
+    alone = {
+        name: abs(
+            audit(model, **options | {"methods": [name]}, windows=32).methods[name].index.value
+        )
+        for name in options["methods"]
+    }
+    last, first = max(alone, key=alone.get), min(alone, key=alone.get)
+    found = audit(model, margin=alone[last], **options)
+    assert found.methods[first].verdict == "symmetric"
+    assert found.methods[first].windows < found.methods[last].windows == found.windows == 32
+    fewer = audit(model, **options | {"methods": [first]}, margin=alone[last])
+    assert fewer.methods[first] == found.methods[first]  # whatever else is measured
+
+
+def test_an_audit_that_is_decided_asymmetric_skips_what_is_expensive_and_was_not_asked_for(volume):
+    model, options = model_of(network(first=9.0)), {"tile": 32, "volume": volume}
+    found, asked = audit(model, **options), audit(model, **options, methods=METHODS[:5])
+    assert found.verdict == asked.verdict == "asymmetric"
+    assert found.sampling.skipped == ("shapley", "integrated-gradients")
+    assert set(found.methods) == {"gradient", "ablation", "ablation-copy"}
+    assert {name: asked.methods[name] for name in found.methods} == found.methods
+    assert asked.sampling.skipped == ()
+    assert asked.methods["integrated-gradients"].windows == 12  # its first look alone
+    assert found.checks["completeness_shapley"].passed is None
+
+
+def test_what_one_method_computes_is_not_computed_again_by_the_next(volume, monkeypatch):
+    rows, model = [], model_of(network(), norm=NORM)
+    forward = nn.Sequential.forward
+    monkeypatch.setattr(
+        nn.Sequential, "forward", lambda self, x: (rows.append(len(x)), forward(self, x))[1]
+    )
+    counts = {}
+    for methods in (["gradient"], ["ablation"], ["gradient", "ablation", "shapley"]):
+        rows.clear()
+        audit(model, volume, methods=methods, windows=6, tile=32)
+        counts[len(methods), methods[0]] = sum(rows)
+    checks = counts[1, "gradient"] - 12  # 6 windows and their reversals
+    ablation = counts[1, "ablation"] - checks - 12
+    pairs_of_slots, groups = 3 * 12, counts[3, "gradient"] - checks - 12 - ablation - 3 * 12
+    assert ablation == 3 * 12
+    assert pairs_of_slots + groups < 3 * 12 + 6  # the empty coalition once for each group
+
+
 def test_a_cyclic_stem_is_caught_by_its_pairs_though_its_index_is_near_zero(volume):
     red, green, blue = 2.0, 1.0, 0.5
     found = audit(linear(red, green, blue, red, green), volume, **GRADIENT)
@@ -237,7 +285,7 @@ def test_the_json_is_as_designed_and_the_same_for_the_same_seed(volume):
     assert {*top.split(), "checks", "verdict"} <= set(found)
     method = found["methods"]["gradient"]
     ends = [f"{name}{end}" for name in ("shares", "mirror_pairs") for end in ("", "_low", "_high")]
-    index = ["mirror_index", "mirror_low", "mirror_high", "centre_share", "verdict"]
+    index = ["mirror_index", "mirror_low", "mirror_high", "centre_share", "verdict", "windows"]
     assert set(method) == {*ends, *index}
     assert set(found["reversal"]) == {"probability_change", "flipped_fraction"}
     assert set(found["stems"][0]) >= {"module", "kind", "norms"}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.evidence.measure import examine
+from evenslice.evidence.measure import importance_by
 from evenslice.evidence.model_on_volume import Floats, ModelOnVolume, explaining
 from evenslice.evidence.result import Check, MethodResult
 from evenslice.evidence.sampling import Raw, SampledWindow
@@ -18,7 +18,6 @@ from evenslice.model.logits import plain
 from evenslice.model.stem.adapt import mirror_stem
 from evenslice.model.stem.find import find_stems
 from evenslice.model.stem.slots import norms_per_slot
-from evenslice.options import AuditOptions
 from evenslice.volume.normalisation import Normalisation
 
 TOLERANCE = 1e-3
@@ -127,14 +126,10 @@ def randomised(module: nn.Module, slices: int, seed: int = 0) -> nn.Module:
 def _shares(subject: ModelOnVolume, windows: Sequence[Raw]) -> Floats:
     """Measure shares (windows, S), by ablation where there is no gradient; only finite ones."""
     method = "gradient" if subject.differentiable else "ablation"
-    options = AuditOptions(methods=(method,))
-    importance = []
+    side = slice(0, windows[0].shape[1]), slice(0, windows[0].shape[2])
+    parts = [(SampledWindow(0, *side, 0), raw) for raw in windows]
     with explaining(subject.module):
-        for raw in windows:
-            window = SampledWindow(0, slice(0, raw.shape[1]), slice(0, raw.shape[2]), 0)
-            (found,) = examine(subject, options, [(window, raw)])
-            importance.append(found.importance[method])
-    shares = shares_of(np.stack(importance))
+        shares = shares_of(importance_by(subject, method, parts, seed=0))
     return np.asarray(shares[np.isfinite(shares).all(axis=1)])
 
 

@@ -1,6 +1,6 @@
-"""Measuring windows: arrange, normalise, explain; each with its reversal, on the same pixels."""
+"""Measuring windows method by method: arrange, normalise, explain, until a method is decided."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,91 +10,176 @@ from torch import Tensor
 
 from evenslice.evidence.attribution import Arranged, gradient, importance_of
 from evenslice.evidence.model_on_volume import Floats, ModelOnVolume, explained_target
+from evenslice.evidence.result import MethodResult
 from evenslice.evidence.sampling import Raw, SampledWindow, read_windows, slice_orders
-from evenslice.evidence.summary import lag_parts
+from evenslice.evidence.stats import confidence_each, is_decided
+from evenslice.evidence.summary import apply_abstention, lag_parts, method_result
 from evenslice.evidence.window_view import WindowView
 from evenslice.model.predict import classes_of, logits_of, probabilities_of
 from evenslice.options import AuditOptions
 from evenslice.progress import Step
 
 Labels = NDArray[np.int64]  # classes, -1 where unknown
+KEPT_BYTES = 2**29  # of windows, for the methods after the first
 
 
 @dataclass(frozen=True)
-class WindowResult:
-    """What was measured in one window."""
+class WindowFacts:
+    """What is known of one window whatever the method."""
 
-    importance: dict[str, Floats]  # by method (arrangements, S): window, reversal, then the others
-    incompleteness: dict[str, float]  # by method the largest over the arrangements
     change: float  # see ``reversal_response``
     flipped: float
     lag: tuple[float, float] | None  # see ``lag_parts``; None without labels or foreground
-    view: WindowView | None  # None once it was dropped
 
 
-def measure(
+class Measurement:
+    """Windows of an audit measured method by method, each until it is decided.
+
+    Every method looks at the first windows of one order, at the same planned numbers of them, and
+    stops by itself: its intervals hold over its own looks. What one method computes of a window
+    (its forward pass, the ablated ones) is kept for the methods after it.
+
+    Attributes
+    ----------
+    methods
+        Results by method, at its last look.
+    facts, views
+        Of all windows that were measured by any method; of the first ones, for showing.
+    incompleteness
+        By method, for each of its windows the largest over the arrangements.
+    """
+
+    def __init__(
+        self,
+        subject: ModelOnVolume,
+        options: AuditOptions,
+        windows: Sequence[SampledWindow],
+        looks: Sequence[int],
+        views: int = 0,
+    ) -> None:
+        self.methods: dict[str, MethodResult] = {}
+        self.facts: list[WindowFacts] = []
+        self.views: list[WindowView] = []
+        self.incompleteness: dict[str, list[float]] = {}
+        self._subject, self._options, self._shown = subject, options, views
+        self._windows, self._looks = windows, looks
+        self._each = confidence_each(options.confidence, len(looks))
+        self._importance: dict[str, list[Floats]] = {}
+        self._kept: dict[int, Arranged] = {}
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether a method has found asymmetry."""
+        found = apply_abstention(self.methods).values()
+        return any(method.verdict == "asymmetric" for method in found)
+
+    @property
+    def windows(self) -> Sequence[SampledWindow]:
+        """The windows that were measured by any method."""
+        return self._windows[: len(self.facts)]
+
+    def importance(self, name: str) -> tuple[Floats, NDArray[np.intp]]:
+        """Return the importance (windows, arrangements, S) by one method, and their blocks."""
+        values = np.stack(self._importance[name])
+        return values, np.array([w.cluster for w in self._windows[: len(values)]], np.intp)
+
+    def run(
+        self, methods: Sequence[str], step: Step, write: Callable[[WindowView], None] | None = None
+    ) -> None:
+        """Measure windows by methods that share their runs, until each of them is decided.
+
+        Once any method has found asymmetry, more windows cannot change the verdict of the audit:
+        a method then has its first look only. ``write`` takes the view of every window.
+        """
+        left, start = list(methods), 0
+        for end in self._looks:
+            self._measure(left, range(start, end), step, write)
+            start = end
+            for name in tuple(left):
+                values, clusters = self.importance(name)
+                found = method_result(
+                    values[:, :2], clusters, self._options.margin, self._each, self._options.seed
+                )
+                self.methods[name] = found
+                if is_decided(found.verdict):
+                    left.remove(name)
+            if not left or self.asymmetric:
+                return
+
+    def _measure(
+        self,
+        methods: Sequence[str],
+        numbers: range,
+        step: Step,
+        write: Callable[[WindowView], None] | None,
+    ) -> None:
+        group = max(1, self._subject.batch // 2)
+        for first in numbers[::group]:
+            windows = self._windows[first : min(first + group, numbers.stop)]
+            arranged = self._arranged(first, windows, methods)
+            found = importance_of(self._subject, arranged, methods, self._options.seed)
+            count, arranged.gradient = len(arranged.orders), None
+            for place, window in enumerate(windows):
+                rows = slice(place * count, (place + 1) * count)
+                for name, slots in found.slots.items():
+                    self._importance.setdefault(name, []).append(slots[rows])
+                for name, errors in found.incompleteness.items():
+                    self.incompleteness.setdefault(name, []).append(float(errors[rows].max()))
+                if first + place == len(self.facts):
+                    self.facts.append(facts_of(self._subject, arranged, place))
+                if write is not None or first + place < self._shown:
+                    attribution = None if found.maps is None else found.maps[rows.start]
+                    self._show(
+                        first + place,
+                        _view(self._subject, window, arranged, place, attribution),
+                        write,
+                    )
+                step()
+
+    def _arranged(
+        self, first: int, windows: Sequence[SampledWindow], methods: Sequence[str]
+    ) -> Arranged:
+        """Return windows as they were arranged for an earlier method, or arrange them."""
+        if first in self._kept:
+            return self._kept[first]
+        subject = self._subject
+        raws = [raw for _, raw in read_windows(subject.volume, subject.slices, windows)]
+        arranged = arrange(subject, self._options, windows, raws, methods)
+        if sum(one.size_bytes for one in self._kept.values()) < KEPT_BYTES:
+            self._kept[first] = arranged
+        return arranged
+
+    def _show(
+        self, number: int, view: WindowView, write: Callable[[WindowView], None] | None
+    ) -> None:
+        if write is not None:
+            write(view)
+        if number == len(self.views) and number < self._shown:
+            self.views.append(view)
+        elif number < self._shown and self.views[number].attribution is None:
+            self.views[number] = view
+
+
+def arrange(
     subject: ModelOnVolume,
     options: AuditOptions,
     windows: Sequence[SampledWindow],
-    step: Step,
-    write: Callable[[WindowView], None] | None = None,
-) -> Iterator[WindowResult]:
-    """Measure windows, a few at a time; ``write`` takes the view of every one."""
-    group = max(1, subject.batch // 2)
-    for start in range(0, len(windows), group):
-        part = read_windows(subject.volume, subject.slices, windows[start : start + group])
-        for result in examine(subject, options, list(part)):
-            if write is not None and result.view is not None:
-                write(result.view)
-            yield result
-            step()
+    raws: Sequence[Raw],
+    methods: Sequence[str],
+) -> Arranged:
+    """Arrange raw windows (S, y, x) of one size, run them, and fix what is explained of each.
 
-
-def examine(
-    subject: ModelOnVolume, options: AuditOptions, part: Sequence[tuple[SampledWindow, Raw]]
-) -> Iterator[WindowResult]:
-    """Measure some raw windows (S, y, x) of one size together."""
-    orders = slice_orders(subject.slices, options.design)
-    count = len(orders)
-    raw = np.concatenate([raw[orders] for _, raw in part])  # (windows * arrangements, S, y, x)
-    labels = [_labels_around(subject, window) for window, _ in part]
-    arranged, logits = _explained(subject, options, raw, orders, labels)
-    found = importance_of(subject, arranged, options.methods or (), options.seed)
-    for number, (window, window_raw) in enumerate(part):
-        rows = slice(number * count, (number + 1) * count)
-        # A window without a picture has no importance, and is dropped like others without any.
-        weight = 0.0 if window_raw.min() == window_raw.max() else 1.0
-        both = logits[2 * number : 2 * number + 2]
-        change, flipped = reversal_response(both)
-        attribution = None if found.maps is None else found.maps[number * count]
-        yield WindowResult(
-            importance={name: slots[rows] * weight for name, slots in found.slots.items()},
-            incompleteness={
-                name: float(errors[rows].max()) for name, errors in found.incompleteness.items()
-            },
-            change=change,
-            flipped=flipped,
-            lag=_lag(subject, both, labels[number]),
-            view=_view(subject, window, window_raw, attribution, both, labels[number]),
-        )
-
-
-def _explained(
-    subject: ModelOnVolume,
-    options: AuditOptions,
-    raw: Raw,
-    orders: NDArray[np.intp],
-    labels: Sequence[Labels | None],
-) -> tuple[Arranged, Tensor]:
-    """Fix what is explained of each window; return it and the logits (2W, C, y, x) of the pairs.
-
-    The pairs of a window and its reversal take one forward and one backward pass: the target is
-    made from the logits that the gradient goes through.
+    With the gradient where one of the ``methods`` needs that of the windows themselves: the pairs
+    of a window and its reversal take one forward and one backward pass, for the target is made from
+    the logits that the gradient goes through.
     """
+    by_gradient = bool({"gradient", "input-x-gradient"} & set(methods))
+    orders = slice_orders(subject.slices, options.design)
+    raw = np.concatenate([raw[orders] for raw in raws])  # (windows * arrangements, S, y, x)
+    labels = [_labels_around(subject, window) for window in windows]
     x, count = subject.normalised(raw), len(orders)
     row = torch.arange(len(x), device=x.device)
     pairs, others = row[row % count < 2], row[row % count >= 2]
-    by_gradient = "gradient" in (options.methods or ())
     first = x[pairs].detach().requires_grad_(by_gradient)
     with torch.set_grad_enabled(by_gradient):
         logits = logits_of(subject.module, first, subject.stride)
@@ -108,7 +193,7 @@ def _explained(
     if by_gradient:
         explained = (target.repeat_interleave(2, dim=0) * logits).sum()
         gradients = torch.empty_like(x)
-        gradients[pairs] = torch.autograd.grad(explained, first)[0].abs()
+        gradients[pairs] = torch.autograd.grad(explained, first)[0]
     logits, coefficients = logits.detach(), target.repeat_interleave(count, dim=0)
     margins = torch.empty((len(x), *logits.shape[-2:]), dtype=torch.float64, device=x.device)
     margins[pairs] = (coefficients[pairs].double() * logits.double()).sum(dim=1)
@@ -116,7 +201,25 @@ def _explained(
         margins[others] = subject.margins(x[others], coefficients[others])
         if gradients is not None:
             gradients[others] = gradient(subject, x[others], coefficients[others])
-    return Arranged(raw, x, coefficients, margins, orders, gradients), logits
+    return Arranged(raw, x, coefficients, logits, margins, orders, labels, gradients)
+
+
+def importance_by(
+    subject: ModelOnVolume, method: str, windows: Sequence[tuple[SampledWindow, Raw]], seed: int
+) -> Floats:
+    """Measure the importance (windows, 2, S) by one method in raw windows and their reversals."""
+    options, group, found = AuditOptions(), max(1, subject.batch // 2), []
+    for start in range(0, len(windows), group):
+        sites, raws = zip(*windows[start : start + group], strict=True)
+        arranged = arrange(subject, options, sites, raws, (method,))
+        found.append(importance_of(subject, arranged, (method,), seed).slots[method])
+    return np.concatenate(found).reshape(len(windows), 2, -1)
+
+
+def facts_of(subject: ModelOnVolume, arranged: Arranged, place: int) -> WindowFacts:
+    """Compare the predictions for a window and its reversal, and with the ground truth."""
+    both = arranged.logits[2 * place : 2 * place + 2]
+    return WindowFacts(*reversal_response(both), _lag(subject, both, arranged.labels[place]))
 
 
 def reversal_response(logits: Tensor) -> tuple[float, float]:
@@ -156,17 +259,17 @@ def _lag(
 def _view(
     subject: ModelOnVolume,
     window: SampledWindow,
-    raw: Raw,
+    arranged: Arranged,
+    place: int,
     attribution: Tensor | None,
-    logits: Tensor,
-    labels: Labels | None,
 ) -> WindowView:
-    probability = probabilities_of(logits[:1])[0]
+    probability = probabilities_of(arranged.logits[2 * place : 2 * place + 1])[0]
     prediction = probability[0] if len(probability) == 1 else probability.argmax(0)
+    labels = arranged.labels[place]
     return WindowView(
         label=subject.label,
         origin=(window.z, window.y.start, window.x.start),
-        slices=raw,
+        slices=arranged.raw[place * len(arranged.orders)],
         attribution=None if attribution is None else attribution.float().cpu().numpy(),
         prediction=prediction.float().cpu().numpy(),
         truth=None if labels is None else labels[1].clip(0),

@@ -22,13 +22,15 @@ ABOUT_THE_MODEL = ("uniform_normalisation",)
 class MethodResult:
     """What one method found: an interval per slot, per mirror pair, and for the index.
 
-    The index is None for one slice.
+    The index is None for one slice. ``windows`` and ``blocks`` are how many had any importance.
     """
 
     shares: tuple[Interval, ...]
     pairs: tuple[Interval, ...]
     index: Interval | None
     verdict: str
+    windows: int = 0
+    blocks: int = 0
 
     def to_dict(self) -> JsonObject:
         """Return it as the audit's JSON has it."""
@@ -41,6 +43,7 @@ class MethodResult:
             "mirror_high": index.high,
             "centre_share": self.shares[len(self.shares) // 2].value,
             "verdict": self.verdict,
+            "windows": self.windows,
         }
 
 
@@ -60,10 +63,11 @@ class Latin:
 class Sampling:
     """How many windows were measured, and why no more."""
 
-    rule: str  # ``fixed``, or ``sequential``: looks at planned numbers of windows until decided
+    rule: str  # ``fixed``, or ``sequential``: each method until decided, at planned looks
     looks: tuple[int, ...]
     confidence_each: float  # of the intervals of each look; together as that of the audit
-    decided: bool | None  # whether the last look left nothing open; None for a fixed number
+    decided: bool | None  # whether the verdict is; None for a fixed number
+    skipped: tuple[str, ...] = ()  # expensive methods: the others had found asymmetry already
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class Audit:
     Attributes
     ----------
     slices, windows, clusters, dropped
-        S; windows and blocks that counted; windows dropped for having no importance at all.
+        S; windows and blocks that counted, by the method that used most; windows dropped from it
+        for having no importance at all.
     stems
         For each stem its module, kind and norm per slot.
     methods

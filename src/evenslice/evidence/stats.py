@@ -36,11 +36,9 @@ def confidence_each(confidence: float, looks: int) -> float:
     return 1.0 - (1.0 - confidence) / looks
 
 
-def is_decided(verdicts: Sequence[str]) -> bool:
-    """Whether more windows can add nothing: a method found asymmetry, or none is inconclusive."""
-    return "asymmetric" in verdicts or all(
-        verdict in ("symmetric", "abstained") for verdict in verdicts
-    )
+def is_decided(verdict: str) -> bool:
+    """Whether more windows can add nothing to the verdict of a method."""
+    return verdict in ("symmetric", "asymmetric", "abstained")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,9 @@ def method_result(
     shares, clusters = _used(importance, clusters)
     by_slot = _share_intervals(shares, clusters, confidence, seed)
     if len(by_slot) == 1:
-        return MethodResult(by_slot, (), None, "abstained")
+        return MethodResult(
+            by_slot, (), None, "abstained", len(shares), len(set(clusters.tolist()))
+        )
     tops, bottoms = pair_parts(shares)
     each = confidence_each(confidence, tops.shape[1])
     pairs = tuple(
@@ -42,9 +44,10 @@ def method_result(
         for top, bottom in zip(tops.T, bottoms.T, strict=True)
     )
     outer = 1.0 - by_slot[len(by_slot) // 2].value
-    verdict = method_verdict(pairs, outer, len(set(clusters.tolist())), margin)
+    blocks = len(set(clusters.tolist()))
+    verdict = method_verdict(pairs, outer, blocks, margin)
     index = _within(ratio_interval(*index_parts(shares), clusters, confidence, seed), -1.0)
-    return MethodResult(by_slot, pairs, index, verdict)
+    return MethodResult(by_slot, pairs, index, verdict, len(shares), blocks)
 
 
 def apply_abstention(methods: Mapping[str, MethodResult]) -> dict[str, MethodResult]:

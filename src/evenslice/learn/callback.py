@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 from evenslice.evidence.attribution import check_methods
-from evenslice.evidence.measure import examine
+from evenslice.evidence.measure import importance_by
 from evenslice.evidence.model_on_volume import ModelOnVolume, explaining
 from evenslice.evidence.result import MethodResult
 from evenslice.evidence.sampling import Raw, SampledWindow, draw_windows, read_windows
@@ -22,7 +22,7 @@ from evenslice.evidence.summary import method_result
 from evenslice.model.external import wrap_external
 from evenslice.model.logits import Wrapper
 from evenslice.model.predict import device_of
-from evenslice.options import AuditOptions, JsonObject
+from evenslice.options import JsonObject
 from evenslice.volume.array import Volume, Voxels, as_volume
 from evenslice.volume.files import open_volume
 from evenslice.volume.normalisation import Normalisation, estimate
@@ -197,14 +197,10 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
             logger.log_metrics(named, step=step)
 
     def _measured(self, scene: ModelOnVolume) -> MethodResult:
-        options = AuditOptions(methods=(self.method,), seed=self.seed)
-        group, importance = max(1, scene.batch // 2), []
         with _undisturbed(scene.module):
-            for start in range(0, len(self._parts), group):
-                for found in examine(scene, options, self._parts[start : start + group]):
-                    importance.append(found.importance[self.method][:2])
+            importance = importance_by(scene, self.method, self._parts, self.seed)
         clusters = np.array([site.cluster for site, _ in self._parts], np.intp)
-        return method_result(np.stack(importance), clusters, MARGIN, self.confidence, self.seed)
+        return method_result(importance, clusters, MARGIN, self.confidence, self.seed)
 
 
 class _AsFloat(Wrapper):

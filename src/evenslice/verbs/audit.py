@@ -1,27 +1,20 @@
 """Audit: open, draw windows, arrange, normalise, explain, shares, intervals, verdict."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.evidence.attribution import check_methods, default_methods
+from evenslice.evidence.attribution import EXPENSIVE, STAGES, check_methods, default_methods
 from evenslice.evidence.checks import agreement_check, completeness_checks, run_checks
-from evenslice.evidence.measure import WindowResult, measure
-from evenslice.evidence.model_on_volume import (
-    Floats,
-    ModelOnVolume,
-    explaining,
-    model_on_volume,
-    target_of,
-)
-from evenslice.evidence.result import Audit, Check, Latin, MethodResult, Sampling
+from evenslice.evidence.measure import Measurement
+from evenslice.evidence.model_on_volume import ModelOnVolume, explaining, model_on_volume, target_of
+from evenslice.evidence.result import Audit, Check, Latin, Sampling
 from evenslice.evidence.sampling import SampledWindow, draw_windows, read_windows
 from evenslice.evidence.stats import (
     MOST_WINDOWS,
@@ -30,8 +23,8 @@ from evenslice.evidence.stats import (
     overall_verdict,
     planned_looks,
 )
-from evenslice.evidence.summary import apply_abstention, lag_result, latin_result, method_result
-from evenslice.evidence.window_view import WindowView, writing_maps
+from evenslice.evidence.summary import apply_abstention, lag_result, latin_result
+from evenslice.evidence.window_view import writing_maps
 from evenslice.labels.targets import whole
 from evenslice.model.checkpoint import stem_record
 from evenslice.model.inputs import (
@@ -51,7 +44,7 @@ from evenslice.model.inputs import (
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
 from evenslice.options import AuditOptions, JsonObject
-from evenslice.progress import Progress, Step, silent
+from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume
 
 CHECK_WINDOWS = 4
@@ -129,22 +122,30 @@ def audit(
     if methods is None:
         methods = default_methods(subject.slices, subject.differentiable)
     methods = check_methods(methods, subject.slices, subject.differentiable)
-    options = options.model_copy(update={"methods": methods})
     fixed = options.windows if isinstance(options.windows, int) else None
     looks = planned_looks(len(windows), fixed)
     provenance = provenance_of(options.seed, model=given, volume=volume, labels=truth)
+    measured = Measurement(subject, options, windows, looks, views)
+    stages = [[name for name in stage if name in methods] for stage in STAGES]
+    stages = [stage for stage in stages if stage] or [[]]  # the reversal alone
+    mapped = next((name for name in ("gradient", "integrated-gradients") if name in methods), "")
     with ExitStack() as stack:
         stack.enter_context(explaining(subject.module))
         write = None
         if maps is not None:
             store = writing_maps(Path(maps), looks[-1], volume.voxel_nm, force, provenance)
             write = stack.enter_context(store)
-        step = stack.enter_context(progress(f"auditing {label}", looks[-1]))
-        measured = _measure_until_decided(subject, options, windows, looks, views, step, write)
+        for stage in stages:
+            if options.methods is None and stage[0] in EXPENSIVE and measured.asymmetric:
+                continue
+            name = ", ".join(stage) or "reversal"
+            with progress(f"auditing {label}, {name}", looks[-1]) as step:
+                mapping = mapped in stage or (not mapped and not measured.facts)
+                measured.run(stage, step, write if mapping else None)
         first = read_windows(volume, subject.slices, windows[:CHECK_WINDOWS])
         checks = run_checks(subject, [raw for _, raw in first])
     return replace(
-        _result(opened, subject, options, measured, checks, looks),
+        _result(opened, subject, options, measured, checks, looks, methods),
         provenance=provenance,
         warnings=() if truth is None else voxel_warning(volume, truth),
     )
@@ -174,114 +175,65 @@ def _windows(
     )
 
 
-@dataclass
-class _Measured:
-    """The windows measured so far, and the results at the last look."""
-
-    windows: list[SampledWindow] = field(default_factory=list)
-    results: list[WindowResult] = field(default_factory=list)
-    views: list[WindowView] = field(default_factory=list)
-    methods: dict[str, MethodResult] = field(default_factory=dict)
-
-    @property
-    def clusters(self) -> NDArray[np.intp]:
-        return np.array([window.cluster for window in self.windows], np.intp)
-
-    @property
-    def verdicts(self) -> list[str]:
-        return [method.verdict for method in self.methods.values()]
-
-    def importance(self, name: str) -> Floats:
-        return np.stack([result.importance[name] for result in self.results])
-
-
-def _measure_until_decided(
-    subject: ModelOnVolume,
-    options: AuditOptions,
-    windows: Sequence[SampledWindow],
-    looks: Sequence[int],
-    views: int,
-    step: Step,
-    write: Callable[[WindowView], None] | None,
-) -> _Measured:
-    """Measure windows until a look decides, or the planned looks end."""
-    measured, each = _Measured(), confidence_each(options.confidence, len(looks))
-    for end in looks:
-        part = windows[len(measured.windows) : end]
-        for result in measure(subject, options, part, step, write):
-            if len(measured.views) < views and result.view is not None:
-                measured.views.append(result.view)
-            measured.results.append(replace(result, view=None))
-        measured.windows.extend(part)
-        clusters = measured.clusters
-        measured.methods = apply_abstention(
-            {
-                name: method_result(
-                    measured.importance(name)[:, :2], clusters, options.margin, each, options.seed
-                )
-                for name in options.methods or ()
-            }
-        )
-        if is_decided(measured.verdicts):
-            break
-    return measured
-
-
 def _result(
     model: Model,
     subject: ModelOnVolume,
     options: AuditOptions,
-    measured: _Measured,
+    measured: Measurement,
     checks: dict[str, Check],
     looks: tuple[int, ...],
+    asked: Sequence[str],
 ) -> Audit:
-    results, clusters = measured.results, measured.clusters
     margin, confidence, seed = options.margin, options.confidence, options.seed
-    used = np.array(
-        [all(slots.sum(axis=1).min() > 0 for slots in one.importance.values()) for one in results]
+    found = apply_abstention(measured.methods)
+    methods = {name: found[name] for name in asked if name in found}
+    verdict = overall_verdict(
+        [one.verdict for one in methods.values()], subject.normalisation.uniform
     )
+    used = max((one.windows for one in methods.values()), default=len(measured.facts))
     latin: dict[str, Latin] = {}
     if options.design == "latin" and model.slices > 1:
         latin = {
-            name: latin_result(measured.importance(name), clusters, margin, confidence, seed)
-            for name in measured.methods
+            name: latin_result(*measured.importance(name), margin, confidence, seed)
+            for name in methods
         }
-    incompleteness = {
-        name: [one.incompleteness[name] for one in results] for name in results[0].incompleteness
-    }
-    sequential, decided = options.windows == "auto", is_decided(measured.verdicts)
+    facts, windows = measured.facts, measured.windows
+    sequential = options.windows == "auto"
+    decided = measured.asymmetric or all(is_decided(one.verdict) for one in methods.values())
     trained = trained_slices(model, subject.volume)
-    y, x = measured.windows[0].y, measured.windows[0].x
+    y, x = windows[0].y, windows[0].x
+    clusters = np.array([window.cluster for window in windows], np.intp)
     return Audit(
         slices=model.slices,
-        windows=int(used.sum()),
-        clusters=len(set(clusters[used].tolist())),
-        dropped=int((~used).sum()),
+        windows=used,
+        clusters=max((one.blocks for one in methods.values()), default=len(set(clusters))),
+        dropped=len(windows) - used,
         seed=seed,
         margin=margin,
         confidence=confidence,
         tile=(y.stop - y.start, x.stop - x.start),
         stems=_stems(model),
         normalisation=subject.normalisation,
-        methods=measured.methods,
-        probability_change=float(np.mean([one.change for one in results])),
-        flipped_fraction=float(np.mean([one.flipped for one in results])),
+        methods=methods,
+        probability_change=float(np.mean([one.change for one in facts])),
+        flipped_fraction=float(np.mean([one.flipped for one in facts])),
         checks={
-            **completeness_checks(incompleteness),
-            "agreement": agreement_check(measured.methods),
+            **completeness_checks(measured.incompleteness),
+            "agreement": agreement_check(methods),
             **checks,
         },
-        verdict=overall_verdict(measured.verdicts, subject.normalisation.uniform),
-        trained_on=sum(one.z in trained for one in measured.windows) if model.training else None,
+        verdict=verdict,
+        trained_on=sum(one.z in trained for one in windows) if model.training else None,
         sampling=Sampling(
             "sequential" if sequential else "fixed",
             looks,
             confidence_each(confidence, len(looks)),
             decided if sequential else None,
+            tuple(name for name in asked if name not in methods),
         ),
         design=options.design,
         region=options.region,
-        lag=lag_result([one.lag for one in results], clusters, confidence, seed),
+        lag=lag_result([one.lag for one in facts], clusters, confidence, seed),
         latin=latin,
         views=tuple(measured.views),
     )
