@@ -22,9 +22,8 @@ def by_blocks(classes, block, min_size=1, order=None, with_classes=True, wide_fr
     for i in order or range(len(boxes)):
         store[boxes[i]], found[i] = label_box(classes[boxes[i]], boxes[i], classes.shape)
     faces = faces_of(boxes)[:: -1 if order else 1]
-    pairs = np.concatenate(
-        [NO_PAIRS, *(touching(store, face, classes if with_classes else None) for face in faces)]
-    )
+    read = classes.__getitem__ if with_classes else None
+    pairs = np.concatenate([NO_PAIRS, *(touching(store, face, read) for face in faces)])
     numbers = number(found, pairs, min_size, wide_from)
     final = np.zeros(classes.shape, numbers.table.dtype)
     for i, box in enumerate(boxes):

@@ -224,7 +224,7 @@ def plan_with(monkeypatch):
     def plan(mb):
         whole = tuple(slice(0, n) for n in volume.shape)
         options = SegmentOptions(memory=(mb * 1e6 + 3 * 64 * 2**20) / 1e9)
-        return make_plan(net, volume, whole, NORM, options)
+        return make_plan(net, volume, whole, NORM, options, torch.device("cpu"))
 
     return plan
 

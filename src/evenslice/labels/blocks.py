@@ -12,15 +12,7 @@ MOST_VOXELS = 2**24
 
 
 def grid_of(shape: Shape, block: Shape) -> list[Box]:
-    """Cut a volume into boxes of ``block`` voxels (z, y, x), the last smaller, in raster order.
-
-    Raises
-    ------
-    ValueError
-        If a side of the block is below 1.
-    """
-    if min(block) < 1:
-        raise ValueError(f"blocks of {block} voxels, expected at least 1 a side")
+    """Cut a volume into boxes of ``block`` voxels (z, y, x), the last smaller, in raster order."""
     zs, ys, xs = (
         [slice(start, min(start + step, size)) for start in range(0, size, step)]
         for size, step in zip(shape, block, strict=True)
@@ -31,10 +23,7 @@ def grid_of(shape: Shape, block: Shape) -> list[Box]:
 def with_halo(box: Box, halo: Shape, shape: Shape) -> tuple[Box, Box]:
     """Widen a box by ``halo`` voxels (z, y, x) on each side, cut at the edges of the volume.
 
-    Returns
-    -------
-    read, inside
-        What to read, in the volume, and where the box lies in what was read.
+    Return what to read, and where the box lies in what was read.
     """
     z, y, x = (
         slice(max(0, span.start - wide), min(size, span.stop + wide))
@@ -50,20 +39,12 @@ def with_halo(box: Box, halo: Shape, shape: Shape) -> tuple[Box, Box]:
 
 @dataclass(frozen=True)
 class Face:
-    """Two boxes side by side.
+    """Two boxes side by side."""
 
-    Attributes
-    ----------
-    box, other
-        Their places in the list of boxes; ``other`` follows along one axis.
-    plane, facing
-        The last plane of the one and the first of the other, as boxes of the volume.
-    """
-
-    box: int
-    other: int
-    plane: Box
-    facing: Box
+    box: int  # place in the list of boxes
+    other: int  # place of the next one along one axis
+    plane: Box  # the last plane of the one, as a box of the volume
+    facing: Box  # the first plane of the other
 
 
 def faces_of(boxes: Sequence[Box]) -> list[Face]:
@@ -88,21 +69,11 @@ def _with(box: Box, axis: int, span: slice) -> Box:
 
 @dataclass(frozen=True)
 class Band:
-    """A box of a volume: some slices, some rows, all columns.
+    """A box of a volume: some slices, some rows, all columns."""
 
-    Attributes
-    ----------
-    z
-        Slices; several only where whole slices fit.
-    rows
-        What this box is responsible for along y; the boxes of a plan cover every voxel once.
-    read
-        Rows to read: ``rows`` and the halo, cut at the edges of the volume.
-    """
-
-    z: slice
-    rows: slice
-    read: slice
+    z: slice  # several slices only where they fit whole
+    rows: slice  # what this box is responsible for along y; all boxes cover every voxel once
+    read: slice  # rows and the halo, cut at the edges of the volume
 
     @property
     def box(self) -> Roi:

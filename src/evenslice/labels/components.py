@@ -1,6 +1,6 @@
 """Connected components box by box: the same answer as on the whole volume, however it is cut."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cc3d
@@ -17,29 +17,16 @@ WIDE_FROM = 2**32
 
 @dataclass(frozen=True)
 class Local:
-    """The objects of one box, numbered 1..n there; entry i is object i + 1.
+    """The objects of one box, numbered 1..n there; entry i is object i + 1."""
 
-    Attributes
-    ----------
-    sizes
-        Voxels of each (n,), int64.
-    first
-        Its first voxel in the raster order z, y, x of the whole volume (n,), int64.
-    """
-
-    sizes: NDArray[np.int64]
-    first: NDArray[np.int64]
+    sizes: NDArray[np.int64]  # voxels of each (n,)
+    first: NDArray[np.int64]  # its first voxel in the raster order of the whole volume (n,)
 
 
 def local_of(labels: NDArray[np.uint32], box: Box, shape: Shape) -> Local:
-    """Measure the objects of a box.
+    """Measure the objects of a box of a volume of sizes ``shape``.
 
-    Parameters
-    ----------
-    labels
-        Local labels (z, y, x) of the box, 0 for background, every number 1..n present.
-    box, shape
-        Where the box lies, and the sizes of the whole volume.
+    Its labels (z, y, x) are 0 for background and 1..n, each number present.
     """
     sizes = np.bincount(labels.ravel(), minlength=1)[1:].astype(np.int64)
     return Local(sizes, _into_volume(_first_of_each(labels)[1], labels.shape, box, shape))
@@ -48,11 +35,8 @@ def local_of(labels: NDArray[np.uint32], box: Box, shape: Shape) -> Local:
 def compact(labels: Labels, box: Box, shape: Shape) -> tuple[NDArray[np.uint32], Local, Labels]:
     """Renumber any labels of a box as 1..n, in rising order, for `number`.
 
-    Returns
-    -------
-    labels, local, names
-        The local labels (z, y, x), its objects, and the old name of each (n,): equal names in other
-        boxes are the same object, see `same_names`.
+    Return the local labels (z, y, x), its objects, and the old name of each (n,): equal names in
+    other boxes are the same object, see `same_names`.
     """
     renumbered, names = renumber(labels)
     return renumbered, local_of(renumbered, box, shape), names
@@ -92,10 +76,7 @@ def _into_volume(
 def same_names(names: Sequence[Labels]) -> NDArray[np.int64]:
     """Pair local objects of one name, each with the one before it; entry b of ``names`` is box b.
 
-    Returns
-    -------
-    array
-        (pairs, 4): box, local number, box, local number.
+    Return (pairs, 4): box, local number, box, local number.
     """
     if not names:
         return np.zeros((0, 4), np.int64)
@@ -110,21 +91,11 @@ def same_names(names: Sequence[Labels]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Numbering:
-    """The final numbers 1..n of all objects, in raster order of their first voxels.
+    """The final numbers 1..n of all objects, in raster order of their first voxels."""
 
-    Attributes
-    ----------
-    offsets
-        Where each box's objects begin in ``table`` (boxes + 1,).
-    table
-        Final number of every local object, 0 for dropped ones; uint32 (uint64 for very many).
-    sizes
-        Voxels of each final object (n,), int64.
-    """
-
-    offsets: NDArray[np.int64]
-    table: Labels
-    sizes: NDArray[np.int64]
+    offsets: NDArray[np.int64]  # where each box's objects begin in ``table`` (boxes + 1,)
+    table: Labels  # final number of every local object, 0 if dropped; uint32, uint64 for very many
+    sizes: NDArray[np.int64]  # voxels of each final object (n,)
 
     @property
     def count(self) -> int:
@@ -143,19 +114,10 @@ def number(
     min_size: int = 1,
     wide_from: int = WIDE_FROM,
 ) -> Numbering:
-    """Join the local objects of all boxes and number what is left.
+    """Join the local objects of all boxes, and number those of ``min_size`` voxels or more.
 
-    Parameters
-    ----------
-    locals_
-        What every box found, in the order of the boxes.
-    pairs
-        (pairs, 4): box, local number, box, local number of two that are one object; in any order,
-        repeats allowed.
-    min_size
-        Objects of fewer voxels are dropped.
-    wide_from
-        With this many objects or more the table is uint64.
+    Each row of ``pairs`` (pairs, 4), in any order, holds box, local number, box, local number of
+    two that are one object. From ``wide_from`` objects on the table is uint64.
     """
     offsets = np.cumsum([0, *(len(part.sizes) for part in locals_)], dtype=np.int64)
     nodes = int(offsets[-1])
@@ -174,21 +136,10 @@ def number(
 
 
 def label_box(classes: Labels, box: Box, shape: Shape) -> tuple[NDArray[np.uint32], Local]:
-    """Label the components of equal class in one box.
+    """Label the components of equal class, unsigned or bool (z, y, x), in one box of a volume.
 
-    Voxels touch over faces (connectivity 6); class 0 is background.
-
-    Parameters
-    ----------
-    classes
-        Unsigned whole numbers or bool (z, y, x): the voxels of the box.
-    box, shape
-        Where the box lies, and the sizes of the whole volume.
-
-    Returns
-    -------
-    labels, local
-        Local numbers 1..n (z, y, x), uint32, 0 for background; their sizes and first voxels.
+    Voxels touch over faces (connectivity 6); class 0 is background. Return local numbers 1..n
+    (z, y, x), 0 for background, and their sizes and first voxels.
     """
     # A copy where need be: cc3d 4.1.1 misreads strided views that are one voxel wide.
     whole = np.ascontiguousarray(classes)
@@ -198,26 +149,18 @@ def label_box(classes: Labels, box: Box, shape: Shape) -> tuple[NDArray[np.uint3
     return labels, local_of(labels, box, shape)
 
 
-def touching(labels: Pixels, face: Face, classes: Pixels | None = None) -> NDArray[np.int64]:
+def touching(
+    labels: Pixels, face: Face, classes: Callable[[Box], Labels] | None = None
+) -> NDArray[np.int64]:
     """Find the local objects that are one across a face; only its two planes are read.
 
-    Parameters
-    ----------
-    labels
-        Local labels of all boxes (z, y, x), as `label_box` gave them, sliced like an array.
-    face
-        The two boxes.
-    classes
-        The classes, same shape; may be left out where there is one class only.
-
-    Returns
-    -------
-    array
-        (pairs, 4): box, local number, box, local number; each pair once.
+    ``labels`` are the local labels of all boxes (z, y, x), as `label_box` gave them; ``classes``
+    reads the classes of a box, and may be left out where there is one class only. Each pair is
+    returned once, (pairs, 4): box, local number, box, local number.
     """
     here, there = np.asarray(labels[face.plane]), np.asarray(labels[face.facing])
     both = (here != 0) & (there != 0)
     if classes is not None:
-        both &= np.asarray(classes[face.plane]) == np.asarray(classes[face.facing])
+        both &= classes(face.plane) == classes(face.facing)
     met = np.unique(np.stack([here[both], there[both]], axis=1).astype(np.int64), axis=0)
     return np.insert(met, [0, 1], [face.box, face.other], axis=1)

@@ -37,49 +37,24 @@ class BoundaryScores:
 class Scores:
     """Dice and IoU, as means and per class; for objects also how they agree.
 
-    Attributes
-    ----------
-    dice, iou
-        0..1, means over the foreground classes present in the ground truth; None without any. For
-        objects: of all that is not label 0, as one class.
-    per_class
-        For each foreground class its ``dice``, ``iou`` and voxel count in the ground truth.
-    voxels
-        How many voxels were compared: all but those of the ignored label.
-    as_
-        What the labels are: ``semantic`` (class numbers) or ``instances`` (objects).
-    ignore
-        Ground truth label left out, or None. For ``instances`` 0 is left out of ``partition`` only.
-    threshold
-        Probability above which a voxel was foreground; None where labels were compared.
-    boundary
-        Boundary F-scores, or None.
-    per_slice
-        For each slice ``z`` (in the whole volume), ``dice`` and ``iou``.
-    partition, matching
-        Scores of objects, or None.
-    trained_slices
-        Spans [z0, z1) among the slices compared that the model was trained on.
-    warnings
-        What to know before relying on the scores.
-    provenance
-        Command, seed, versions and hashes of the inputs; empty for scores within something else.
+    The means are over the foreground classes present in the ground truth, None without any; for
+    objects they are those of all that is not label 0, as one class.
     """
 
     dice: float | None
     iou: float | None
-    per_class: dict[int, dict[str, float]]
-    voxels: int
-    as_: ScoresAs = "semantic"
-    ignore: int | None = None
-    threshold: float | None = None
+    per_class: dict[int, dict[str, float]]  # ``dice``, ``iou`` and voxels in the ground truth
+    voxels: int  # how many were compared: all but those of the ignored label
+    as_: ScoresAs = "semantic"  # class numbers, or ``instances``: objects
+    ignore: int | None = None  # label left out; for instances 0 is left out of ``partition`` only
+    threshold: float | None = None  # of probabilities; None where labels were compared
     boundary: BoundaryScores | None = None
-    per_slice: tuple[dict[str, float | None], ...] = ()
+    per_slice: tuple[dict[str, float | None], ...] = ()  # ``z`` (of the whole volume), dice, iou
     partition: Partition = NOTHING
     matching: Matching | None = None
-    trained_slices: tuple[tuple[int, int], ...] = ()
+    trained_slices: tuple[tuple[int, int], ...] = ()  # spans compared that the model trained on
     warnings: tuple[str, ...] = ()
-    provenance: JsonObject = field(default_factory=dict)
+    provenance: JsonObject = field(default_factory=dict)  # empty for scores within something else
 
     def _repr_html_(self) -> str:
         from evenslice.report.notebook import scores_html
@@ -123,26 +98,11 @@ class Scores:
 def confusion(
     prediction: Labels, truth: Labels, classes: int, ignore: int | None = None
 ) -> NDArray[np.int64]:
-    """Count voxels by class: entry (t, p) is how many of ground truth t were predicted p.
+    """Count voxels by class 0..classes-1: entry (t, p) is how many of truth t were predicted p.
 
-    Parameters
-    ----------
-    prediction, truth
-        Class numbers 0..classes-1, same shape.
-    classes
-        Number of classes, background included.
-    ignore
-        Ground truth label to leave out.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, or there are other numbers, which would be counted as something else.
+    The ground truth label ``ignore`` is left out. Raises ``ValueError`` if there are other numbers,
+    which would be counted as something else.
     """
-    if truth.shape != prediction.shape:
-        raise ValueError(
-            f"prediction of shape {prediction.shape}, expected {truth.shape} of the ground truth"
-        )
     truth, prediction = truth.ravel(), prediction.ravel()
     if ignore is not None:
         keep = truth != ignore
@@ -193,18 +153,11 @@ class BoundaryCounter:
     doi:10.5244/C.27.32: precision is the share of predicted boundary pixels with a true one within
     a tolerance, recall the share of true ones with a predicted one, F their harmonic mean. Here the
     pixels of all slices are counted together (there: a mean over images), so that slices without
-    outlines need no rule.
-
-    Attributes
-    ----------
-    tolerance
-        Largest distance in pixels (Euclidean, within the slice) that still counts as hit.
-    counts
-        For each class: predicted boundary pixels that are near a true one, all predicted ones,
-        true ones that are near a predicted one, all true ones.
+    outlines need no rule. ``counts`` holds for each class: predicted boundary pixels that are near
+    a true one, all predicted ones, true ones that are near a predicted one, all true ones.
     """
 
-    tolerance: float
+    tolerance: float  # largest Euclidean distance within the slice that counts as hit, pixels
     counts: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
@@ -220,18 +173,10 @@ class BoundaryCounter:
         rows: slice,
         classes: list[int],
     ) -> None:
-        """Count the boundary pixels of some classes in one slice, or in a band of it.
+        """Count the boundary pixels of some classes in one slice (y, x), or in a band of it.
 
-        Parameters
-        ----------
-        prediction, truth
-            Class numbers (y, x).
-        keep
-            Pixels to compare (y, x), None for all; steps between others are no boundary.
-        rows
-            The rows to count; ``halo`` more should be given on each side where the slice goes on.
-        classes
-            Those to count.
+        Steps between pixels that are not to be compared (``keep``) are no boundary. Of the ``rows``
+        counted, ``halo`` more should be given on each side where the slice goes on.
         """
         for number in classes:
             guess, real = outline(prediction == number, keep), outline(truth == number, keep)

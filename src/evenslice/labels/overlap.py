@@ -24,19 +24,11 @@ _Columns = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sparse contingency table: one row per pair of segments that share voxels, sorted.
+    """Sparse contingency table: one row per pair of segments that share voxels, sorted."""
 
-    Attributes
-    ----------
-    truth, prediction
-        Labels (pairs,), uint64.
-    count
-        Voxels of the pair (pairs,), int64, above 0.
-    """
-
-    truth: NDArray[np.uint64]
+    truth: NDArray[np.uint64]  # labels (pairs,)
     prediction: NDArray[np.uint64]
-    count: NDArray[np.int64]
+    count: NDArray[np.int64]  # voxels of the pair, above 0
 
     def without(self, label: int) -> "Pairs":
         """Leave out a label of the ground truth."""
@@ -61,10 +53,7 @@ class Pairs:
 class PairCounter:
     """Counts pairs of labels box by box; its memory grows with the pairs, not the voxels.
 
-    Parameters
-    ----------
-    ignore
-        Ground truth label whose voxels are not counted, or None. It alone may be negative.
+    The ground truth label ``ignore`` is not counted. It alone may be negative.
     """
 
     def __init__(self, ignore: int | None = None) -> None:
@@ -78,28 +67,10 @@ class PairCounter:
         )
 
     def add(self, prediction: Labels, truth: Labels, where: str = "the labels") -> None:
-        """Count the voxels of a box.
+        """Count the voxels of a box: whole numbers of any integer type, same shape.
 
-        Parameters
-        ----------
-        prediction, truth
-            Whole numbers of any integer type, 0 or more, same shape.
-        where
-            For messages.
-
-        Raises
-        ------
-        BadInputError
-            If there are negative labels.
-        ValueError
-            If the shapes differ or the numbers are not of an integer type.
+        Raises ``BadInputError`` if there are negative labels, naming ``where``.
         """
-        types = {prediction.dtype.kind, truth.dtype.kind}
-        if prediction.shape != truth.shape or not types <= set("bui"):
-            raise ValueError(
-                f"prediction {prediction.shape} {prediction.dtype}, ground truth {truth.shape} "
-                f"{truth.dtype}, expected integers of one shape"
-            )
         guess, real = prediction.ravel(), truth.ravel()
         for start in range(0, len(real), STRIP):
             self._add_strip(guess[start : start + STRIP], real[start : start + STRIP], where)
@@ -177,23 +148,13 @@ def _sum_runs(
 
 @dataclass(frozen=True)
 class Partition:
-    """Scores of a partition; all None when no voxel was counted.
+    """Scores of a partition; all None when no voxel was counted."""
 
-    Attributes
-    ----------
-    adapted_rand_error
-        0 (perfect) to 1.
-    adapted_rand_precision, adapted_rand_recall
-        0..1; low precision means merges, low recall splits. None without a pair of voxels.
-    voi_split, voi_merge
-        H(prediction | truth) and H(truth | prediction), bits, 0 or more; their sum is ``voi``.
-    """
-
-    adapted_rand_error: float | None
-    adapted_rand_precision: float | None
-    adapted_rand_recall: float | None
-    voi_split: float | None
-    voi_merge: float | None
+    adapted_rand_error: float | None  # 0 (perfect) to 1
+    adapted_rand_precision: float | None  # 0..1; low: merges. None without a pair of voxels
+    adapted_rand_recall: float | None  # 0..1; low: splits
+    voi_split: float | None  # H(prediction | truth), bits, 0 or more
+    voi_merge: float | None  # H(truth | prediction); the sum of both is ``voi``
 
     @property
     def voi(self) -> float | None:
@@ -249,25 +210,13 @@ PERCENTS = tuple(range(50, 100, 5))
 
 @dataclass(frozen=True)
 class Matching:
-    """How many objects were found, at each IoU.
-
-    Attributes
-    ----------
-    truth_objects, predicted_objects
-        How many there are; label 0 is none.
-    matched
-        For each threshold in percent (50, 55, ... 95) the number of pairs whose IoU is above it.
-    mean_iou
-        Of the pairs with an IoU above 0.5; None without any.
-    panoptic_quality
-        0..1; None when the ground truth holds no object.
-    """
+    """How many objects were found, at each IoU; label 0 is none."""
 
     truth_objects: int
     predicted_objects: int
-    matched: dict[int, int]
-    mean_iou: float | None
-    panoptic_quality: float | None
+    matched: dict[int, int]  # by threshold in percent (50, 55, ... 95): pairs with an IoU above it
+    mean_iou: float | None  # of the pairs with an IoU above 0.5; None without any
+    panoptic_quality: float | None  # 0..1; None when the ground truth holds no object
 
     def f1(self, percent: int = 50) -> float | None:
         """Return F1 at an IoU above ``percent``; None when the ground truth holds no object."""

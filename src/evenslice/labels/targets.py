@@ -21,19 +21,12 @@ MOST_VALUES = 256
 class Target:
     """How labels become targets.
 
-    Attributes
-    ----------
-    kind
-        ``foreground``: label > 0. ``boundary``: between instances, and label 0. ``classes``: as is.
-    classes
-        Output channels of the network: 1, or the number of classes with background.
-    ignore
-        Label of what is not known, or None.
+    ``foreground``: label > 0. ``boundary``: between instances, and label 0. ``classes``: as is.
     """
 
     kind: Literal["foreground", "boundary", "classes"]
-    classes: int
-    ignore: int | None = None
+    classes: int  # output channels of the network: 1, or the number of classes with background
+    ignore: int | None = None  # label of what is not known
 
     @property
     def halo(self) -> int:
@@ -58,19 +51,9 @@ class Target:
 
 
 def boundaries(labels: Labels, ignore: int | None = None) -> NDArray[np.uint8]:
-    """Mark in-plane boundaries of instances: label 0, and both sides where two labels touch.
+    """Mark in-plane boundaries of instances (..., y, x) by 1: label 0, and where two labels touch.
 
-    Parameters
-    ----------
-    labels
-        Instances (..., y, x), 0 between them.
-    ignore
-        Label of what is not known: no boundary, and none beside it.
-
-    Returns
-    -------
-    array
-        1 on boundaries, same shape.
+    The label ``ignore`` is what is not known: no boundary, and none beside it.
     """
     edge, plain = labels == 0, labels != 0
     if ignore is not None:
@@ -93,11 +76,7 @@ def resolve_target(
     """Decide what the labels of one or several volumes mean, apart from the label to ignore.
 
     ``auto``: 0/1 is foreground, 3 to 8 contiguous values from 0 are classes; else an error asks.
-
-    Raises
-    ------
-    BadInputError
-        If the labels are not whole numbers, ambiguous, or hold nothing to learn.
+    Raises ``BadInputError`` if the labels are not whole numbers or hold nothing to learn, too.
     """
     volumes = [labels] if isinstance(labels, Volume) else list(labels)
     values = sorted({v for one in volumes for v in unique_values(one, ignore)} - {ignore})
@@ -140,19 +119,8 @@ def resolve_target(
 def unique_values(labels: Volume, ignore: int | None = None, most: int | None = None) -> list[int]:
     """Return the sorted values of a volume of labels, read in boxes of bounded size.
 
-    Parameters
-    ----------
-    labels
-        The volume.
-    ignore
-        The only label that may be negative.
-    most
-        Stop reading when there are more values than this; more than ``most`` are returned then.
-
-    Raises
-    ------
-    BadInputError
-        If there are fractions or negative numbers.
+    Reading stops when there are more than ``most``. Raises ``BadInputError`` if there are fractions
+    or negative numbers; only ``ignore`` may be negative.
     """
     found: set[int] = set()
     for band in bands(labels.shape):

@@ -52,22 +52,10 @@ def seeds_in(
 ) -> NDArray[np.bool_]:
     """Mark the voxels of a box that are farther than ``distance_nm`` from every boundary voxel.
 
-    Parameters
-    ----------
-    boundary
-        Boundary probability (z, y, x) of the box and a halo of at least `seed_halo`, cut at the
-        edges of the volume (outside is no boundary): uint8 with 255 for 1, or real numbers 0..1.
-    inside
-        Where the box lies in ``boundary``.
-    threshold
-        Boundary from this probability on, 0..1.
-    voxel_nm, distance_nm
-        Voxel size (z, y, x) and distance, above 0, in nm; in voxels where the size is unknown.
-
-    Raises
-    ------
-    ValueError
-        If the boundary is neither uint8 nor real numbers.
+    ``boundary`` is the probability (z, y, x) of the box, which lies ``inside`` it, and a halo of at
+    least `seed_halo`, cut at the edges of the volume (outside is no boundary): uint8 with 255 for
+    1, or real numbers 0..1. A boundary is what reaches the threshold. Voxel size (z, y, x) and
+    distance, above 0, are in nm; in voxels where the size is unknown.
     """
     depth = _depth(_probability(boundary) < threshold, voxel_nm)
     return np.asarray(depth[inside] > distance_nm)
@@ -86,25 +74,11 @@ def flood_box(
 
     The landscape is the boundary probability minus `DEPTH` times the distance to the nearest
     boundary, in units of ``distance_nm`` and at most 1. What wins does not depend on how seeds are
-    numbered.
+    numbered. Box and halo (`FLOOD_HALO` is a good one) are given as to `seeds_in`; ``seeds`` holds
+    final numbers, unsigned, 0 elsewhere.
 
-    Parameters
-    ----------
-    boundary
-        Boundary probability (z, y, x) of the box and its halo, as in `seeds_in`; `FLOOD_HALO` is a
-        good halo.
-    seeds
-        Final numbers of the seeds, 0 elsewhere, unsigned, same shape.
-    inside, threshold, voxel_nm, distance_nm
-        As for `seeds_in`.
-    fill
-        Flood boundaries too, until every voxel is taken.
-
-    Returns
-    -------
-    array
-        The number of a seed for every voxel of the box (type of ``seeds``); 0 on boundaries (unless
-        ``fill``) and where no seed reaches within box and halo.
+    Return the number of a seed for every voxel of the box; 0 where no seed reaches within box and
+    halo, and on boundaries unless they are to be flooded too (``fill``).
     """
     probability = _probability(boundary)
     below = probability < threshold

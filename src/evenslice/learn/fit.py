@@ -38,18 +38,10 @@ PLUGINS: JsonObject = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixe
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What a validation run found.
+    """What a validation run found."""
 
-    Attributes
-    ----------
-    dice
-        None if there is no foreground to validate on.
-    stop
-        Whether training ends here.
-    """
-
-    dice: float | None
-    stop: bool = False
+    dice: float | None  # None if there is no foreground to validate on
+    stop: bool = False  # whether training ends here
 
 
 ValidationCallback = Callable[[Training, int, float, float], ValidationResult]
@@ -63,10 +55,7 @@ def validation_interval(steps: int, runs: int = 4) -> int:
 def precision_of(name: TrainPrecision, device: torch.device) -> TrainPrecision:
     """Return what ``auto`` means here: bf16 on a GPU that has it, else fp32.
 
-    Raises
-    ------
-    BadInputError
-        If fp16 is asked for where there is no GPU.
+    Raises ``BadInputError`` if fp16 is asked for where there is no GPU.
     """
     if name == "fp16" and device.type != "cuda":
         raise BadInputError(
@@ -106,29 +95,13 @@ def fit(
     """Train to the end, from the state in ``folder`` if there is one.
 
     Several devices (``training.options.devices``) train by Lightning's ``ddp`` in processes of
-    their own, so all that is given must then be picklable.
+    their own, so all that is given must then be picklable. State and log are kept in ``folder``.
+    The first device calls ``validate`` with the training, the number of steps done, the mean loss
+    since the last call and the rate of the last step, after each interval and before its state is
+    written; it says whether to stop.
 
-    Parameters
-    ----------
-    training
-        What to train.
-    device, precision
-        CPU or GPU; ``fp32``, ``bf16`` or ``fp16``.
-    folder
-        Where the state of the run and its log are kept.
-    validate
-        Called by the first device with the training, the number of steps done, the mean loss since
-        the last call and the rate of the last step, after each interval and before its state is
-        written; says whether to stop.
-    progress
-        How to show it.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        If the user interrupted; the state stays.
-    BadInputError
-        If the state cannot be read, the loss is no longer a number, or a process fails.
+    Raises ``KeyboardInterrupt`` if the user interrupted (the state stays), ``BadInputError`` if the
+    state cannot be read, the loss is no longer a number, or a process fails.
     """
     state, stopped = folder / STATE, False
     if state.exists():

@@ -35,23 +35,10 @@ def segmentation_loss(
 ) -> Tensor:
     """Return (binary) cross-entropy, 1 - soft Dice, or their sum.
 
-    Soft Dice: Milletari et al. 2016, doi:10.1109/3DV.2016.79.
-
-    Parameters
-    ----------
-    logits
-        (B, C, y, x); C = 1 for foreground.
-    target
-        (B, y, x), class numbers; -1 where ignored.
-    kind
-        ``ce`` or ``bce``, ``dice``, or a sum; ``bce`` is ``ce`` of one class.
-    weights
-        Weight of a pixel in the cross-entropy by its true class, background first; None: all 1.
-
-    Returns
-    -------
-    Tensor
-        Scalar. 0 if all pixels are ignored.
+    Soft Dice: Milletari et al. 2016, doi:10.1109/3DV.2016.79. ``logits`` are (B, C, y, x), C = 1
+    for foreground; the target (B, y, x) holds class numbers, -1 where ignored. ``bce`` is ``ce`` of
+    one class. ``weights`` are those of a pixel in the cross-entropy by its true class, background
+    first. 0 if all pixels are ignored.
     """
     valid = target >= 0
     if not valid.any():

@@ -54,22 +54,11 @@ def cosine_factor(step: int, steps: int, warmup: float) -> float:
 
 
 class Batches:
-    """The batches of one epoch, made ahead in threads.
+    """The batches of one epoch, made ahead in threads: patches ``first`` and on, for some steps.
 
-    Parameters
-    ----------
-    source, seed
-        What patches are drawn from, and their seed.
-    first, steps
-        Number of the first patch, and how many batches there are.
-    batch
-        Patches per step, over all devices.
-    share
-        Number of this device, and how many there are: each takes an equal part of every batch.
-    threads
-        How many make batches; at most one batch more than these waits.
-    pinned
-        Whether to use memory that a GPU copies from without waiting.
+    ``batch`` patches a step are shared by all devices: ``share`` is the number of this one, and how
+    many there are. At most one batch more than ``threads`` waits. ``pinned`` memory is what a GPU
+    copies from without waiting.
     """
 
     def __init__(
@@ -126,17 +115,6 @@ class Training(pl.LightningModule):  # type: ignore[misc]
     An epoch is the ``interval`` steps between two validation runs; each has its own patches and
     random state. A run that is resumed from ``state``, taken at the end of an epoch, therefore
     equals one that was never interrupted.
-
-    Parameters
-    ----------
-    model
-        The network to train, and what belongs to it.
-    source
-        What patches are drawn from.
-    options
-        Steps, batch, loss, rate and seed.
-    interval
-        Steps of an epoch.
     """
 
     def __init__(

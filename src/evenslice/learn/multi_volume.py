@@ -24,13 +24,9 @@ FRACTION_OF_FREE = 4
 
 @dataclass(frozen=True)
 class ClassLocations:
-    """Voxels of each foreground class.
+    """Voxels (n, 4) of each foreground class that occurs: number of the source, z, y, x.
 
-    Attributes
-    ----------
-    voxels
-        For each class that occurs, voxels (n, 4): number of the source, z, y, x; all of them, or a
-        uniform sample.
+    All of them, or a uniform sample.
     """
 
     voxels: tuple[NDArray[np.int32], ...]
@@ -45,23 +41,10 @@ class ClassLocations:
 def find_class_locations(
     sources: Sequence[PatchSource], seed: int, most: int = MOST_LOCATIONS, block: int = MOST_VOXELS
 ) -> ClassLocations:
-    """Find the foreground classes in the training slices of all sources.
+    """Find the foreground classes in the training slices of all sources, without ignored labels.
 
-    Parameters
-    ----------
-    sources
-        Volumes with labels and centre slices; ignored labels are left out.
-    seed
-        Seed of the sample.
-    most
-        Voxels to keep of each class.
-    block
-        Voxels to read at a time.
-
-    Raises
-    ------
-    BadInputError
-        If no foreground class occurs.
+    A seeded sample of at most ``most`` voxels of each is kept; ``block`` voxels are read at a time.
+    Raises ``BadInputError`` if no foreground class occurs.
     """
     rng = np.random.default_rng([seed, LOCATION_STREAM])
     samples = [_Sample(most) for _ in range(1, max(2, sources[0].target.classes))]
@@ -117,21 +100,11 @@ class _Sample:
 
 @dataclass(frozen=True)
 class MultiVolume:
-    """Volumes to draw patches from.
+    """Volumes to draw patches from."""
 
-    Attributes
-    ----------
-    sources
-        One per volume, alike in all but volume, labels and centres.
-    class_locations
-        Where the classes occur; None if ``balance`` is 0.
-    balance
-        Fraction of the patches that are centred on a pixel of a class, the class drawn evenly.
-    """
-
-    sources: tuple[PatchSource, ...]
-    class_locations: ClassLocations | None = None
-    balance: float = 0.0
+    sources: tuple[PatchSource, ...]  # alike in all but volume, labels and centres
+    class_locations: ClassLocations | None = None  # None if ``balance`` is 0
+    balance: float = 0.0  # fraction of the patches centred on a pixel of a class, drawn evenly
 
     def draw(self, rng: np.random.Generator) -> Patch:
         """Draw a patch from a volume, chosen in proportion to its training voxels."""
@@ -212,14 +185,7 @@ def combined(parts: Sequence[Normalisation], voxels: Sequence[int]) -> Normalisa
     """Return the mean and std of several volumes together, from those of each.
 
     The variance of the whole is the mean of the variances and of the squared distances of the
-    means, weighted by voxels.
-
-    Parameters
-    ----------
-    parts
-        One scalar mean and std per volume.
-    voxels
-        How many voxels each stands for.
+    means, weighted by the ``voxels`` that each scalar mean and std stands for.
     """
     if len(parts) == 1:
         return parts[0]

@@ -20,28 +20,14 @@ TRUNCATE = 3.0  # sigmas of the blur
 
 @dataclass(frozen=True)
 class Section:
-    """The artefacts of one slice of a window.
+    """The artefacts of one slice of a window."""
 
-    Attributes
-    ----------
-    shift
-        (y, x) in pixels.
-    blur
-        Sigma in pixels.
-    gain, offset
-        Factor on the distance from the mean; constant added, in standard deviations.
-    noise
-        Standard deviation of the noise, in those of the volume.
-    lost
-        ``blank``: it becomes the mean grey value; ``copy``: a copy of the centre.
-    """
-
-    shift: tuple[int, int] = (0, 0)
-    blur: float = 0.0
-    gain: float = 1.0
-    offset: float = 0.0
-    noise: float = 0.0
-    lost: Lost = ""
+    shift: tuple[int, int] = (0, 0)  # (y, x), pixels
+    blur: float = 0.0  # sigma, pixels
+    gain: float = 1.0  # factor on the distance from the mean
+    offset: float = 0.0  # constant added, in standard deviations of the volume
+    noise: float = 0.0  # its standard deviation, in those of the volume
+    lost: Lost = ""  # ``blank``: it becomes the mean grey value; ``copy``: a copy of the centre
 
 
 def draw_sections(rng: np.random.Generator, slices: int, em: EM) -> tuple[Section, ...]:
@@ -91,23 +77,10 @@ def read_sections(
 def apply_sections(
     window: Voxels, sections: tuple[Section, ...], mean: float, std: float, rng: np.random.Generator
 ) -> Voxels:
-    """Apply all artefacts but the shifts, which were made when the window was read.
+    """Apply all artefacts but the shifts, which were made when the window (S, y, x) was read.
 
-    Parameters
-    ----------
-    window
-        (S, y, x), of the type of its volume.
-    sections
-        Artefacts of its slices.
-    mean, std
-        Of the training slices, in raw intensities.
-    rng
-        Draws the noise.
-
-    Returns
-    -------
-    array
-        (S, y, x) as floats; whole numbers within the range of the dtype where that is integer.
+    ``mean`` and ``std`` are those of the training slices, in raw intensities. Return floats: whole
+    numbers within the range of the dtype of the window where that is integer.
     """
     out = window.astype(np.result_type(window.dtype, np.float32))
     for slot, section in enumerate(sections):
@@ -145,28 +118,10 @@ Patch = tuple[NDArray[np.float32], NDArray[np.int64]]
 def split_slices(
     depth: int, slices: int, validation: range | None = None, source: str = "the volume"
 ) -> tuple[list[int], list[int]]:
-    """Split the slices of a volume into training and validation.
+    """Split the slices of a volume into centre slices for training and for validation.
 
-    Parameters
-    ----------
-    depth
-        Number of slices of the volume.
-    slices
-        S; also the gap left between the two, so that their windows share no slice.
-    validation
-        Slices to validate on; the last 20 % when None.
-    source
-        Name of the volume in a message.
-
-    Returns
-    -------
-    tuple
-        Centre slices for training, centre slices for validation.
-
-    Raises
-    ------
-    BadInputError
-        If the volume is too small for both.
+    Those for validation are given, or the last 20 %. S slices are left out between the two, so
+    that their windows share none. Raises ``BadInputError`` if the volume is too small for both.
     """
     if validation is None:
         validation = range(depth - max(1, round(VALIDATION_FRACTION * depth)), depth)
@@ -187,40 +142,18 @@ def split_slices(
 
 @dataclass(frozen=True)
 class PatchSource:
-    """A volume, its labels, and how a patch is cut from them.
-
-    Attributes
-    ----------
-    volume, labels
-        Same shape (z, y, x).
-    centres
-        Centre slices to draw from.
-    slices
-        S.
-    crop
-        Sides (y, x) of a patch in pixels.
-    target
-        How labels become targets.
-    normalisation
-        Scalar mean and std.
-    reverse_z
-        Whether half of the windows are reversed, before normalisation.
-    turns
-        Whether patches are flipped and turned.
-    em
-        Strengths of the section artefacts, or None for none.
-    """
+    """A volume, its labels (z, y, x), and how a patch is cut from them."""
 
     volume: Volume
     labels: Volume
-    centres: tuple[int, ...]
-    slices: int
-    crop: tuple[int, int]
+    centres: tuple[int, ...]  # slices to draw from
+    slices: int  # S
+    crop: tuple[int, int]  # sides (y, x) of a patch, pixels
     target: Target
-    normalisation: Normalisation
-    reverse_z: bool = False
-    turns: bool = True
-    em: EM | None = None
+    normalisation: Normalisation  # scalar
+    reverse_z: bool = False  # whether half of the windows are reversed, before normalisation
+    turns: bool = True  # whether patches are flipped and turned
+    em: EM | None = None  # strengths of the section artefacts
 
     @property
     def training_voxels(self) -> int:
@@ -262,15 +195,15 @@ class PatchSource:
 
     def _window(self, rng: np.random.Generator, z: int, y: slice, x: slice) -> Voxels:
         where = f"{self.volume.source} around slice {z}"
-        if self.em is None:
-            window = read_window(self.volume, z, self.slices, y, x)
-            check_finite(window, where)
-            return window
-        sections = draw_sections(rng, self.slices, self.em)
+        sections = (Section(),) * self.slices
+        if self.em is not None:
+            sections = draw_sections(rng, self.slices, self.em)
         window = read_sections(self.volume, z, y, x, sections)
         check_finite(window, where)
-        mean, std = self.normalisation.mean[0], self.normalisation.std[0]
-        return apply_sections(window, sections, mean, std, rng)
+        if self.em is None:
+            return window
+        norm = self.normalisation
+        return apply_sections(window, sections, norm.mean[0], norm.std[0], rng)
 
 
 def turn(

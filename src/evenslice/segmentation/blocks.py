@@ -93,15 +93,7 @@ def is_store(out: Path) -> bool:
 
 
 class Work:
-    """A run and what it needs.
-
-    Parameters
-    ----------
-    run_state
-        Its folder; the manifest holds the plan.
-    model, volume, options
-        As ``open_inputs`` gives them.
-    """
+    """A run and what it needs, its inputs as ``open_inputs`` gives them."""
 
     def __init__(
         self, run_state: RunState, model: Model, volume: Volume, options: SegmentOptions
@@ -134,10 +126,8 @@ class Work:
     def predict(self, indices: Sequence[int], step: Step) -> None:
         """Predict and write some blocks; the next one is computed while the last one is written.
 
-        Raises
-        ------
-        BadInputError
-            If a section cannot be read or holds NaN; what was written before stays.
+        Raises ``BadInputError`` if a section cannot be read or holds NaN; what was written before
+        stays.
         """
         axis = self.options.axis
         _, y, x = reorder_axes(self.box, axis)

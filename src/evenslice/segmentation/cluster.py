@@ -45,10 +45,7 @@ def _opened(folder: str, model: str, volume: str) -> Work:
 def connected(address: str) -> Iterator[tuple[Any, Any]]:
     """Connect to a scheduler that has workers; give the package ``distributed`` and the client.
 
-    Raises
-    ------
-    BadInputError
-        If ``distributed`` is not installed, or no scheduler or no worker answers.
+    Raises ``BadInputError`` if that is not installed, or no scheduler or no worker answers.
     """
     try:
         import distributed

@@ -64,14 +64,9 @@ def make_objects(work: Work, run: Run) -> int | None:
 
 
 class Objects:
-    """The stages that turn a run's probabilities into objects.
+    """The stages that turn the probabilities of a run, all predicted, into objects.
 
     A stage begins when the one before it is done in all boxes; ``begin`` joins what that one found.
-
-    Parameters
-    ----------
-    work
-        The run; its blocks are predicted.
     """
 
     def __init__(self, work: Work) -> None:
@@ -174,7 +169,7 @@ class Objects:
 
     def _touching(self) -> NDArray[np.int64]:
         local = self._array("local")
-        classes = _Classes(self, self._shape) if self._work.model.spec.classes > 1 else None
+        classes = self.classes if self._work.model.spec.classes > 1 else None
         found: Sequence[NDArray[np.int64]] = [
             touching(local, face, classes) for face in faces_of(self.boxes)
         ]
@@ -209,14 +204,3 @@ class Objects:
     def _load(self, name: str) -> dict[str, Voxels]:
         with np.load(self._folder / f"{name}.npz", allow_pickle=False) as file:
             return dict(file)
-
-
-class _Classes:
-    """The classes of a run's probabilities, read like an array (z, y, x)."""
-
-    def __init__(self, objects: Objects, shape: tuple[int, int, int]) -> None:
-        self._objects, self.shape = objects, shape
-        self.dtype = np.dtype(np.uint8)
-
-    def __getitem__(self, box: Any) -> NDArray[np.uint8]:
-        return self._objects.classes(box)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,29 +43,19 @@ GPU_PIXELS = 2**22
 class Plan:
     """How a volume is segmented; equal for every process that takes part.
 
-    Attributes
-    ----------
-    cut, depth, side
-        Layout of the tiles, and slices and largest side of a block; see ``plan_blocks``.
-    settings
-        How the network is run.
-    normalisation
-        Raw intensities to what the network expects.
-    tiles_differ, bf16_differs
-        Largest and mean difference of probabilities, measured on a slice in the middle: of tiles to
-        a whole picture, and of bfloat16 to float32; None where it does not apply.
-    exact_from
-        Side of the smallest exact tile, where smaller ones were asked for and are blended.
+    ``tiles_differ`` and ``bf16_differs`` are the largest and mean difference of probabilities,
+    measured on a slice in the middle: of tiles to a whole picture, and of bfloat16 to float32; None
+    where it does not apply.
     """
 
     cut: TileLayout
-    depth: int
-    side: int
+    depth: int  # slices of a block
+    side: int  # largest of a block, see ``plan_blocks``
     settings: Settings
     normalisation: Normalisation
     tiles_differ: tuple[float, float] | None = None
     bf16_differs: tuple[float, float] | None = None
-    exact_from: int | None = None
+    exact_from: int | None = None  # smallest exact tile, where smaller ones are blended
 
     def blocks(self, shape: tuple[int, int, int], roi: Roi) -> list[Block]:
         """Return the blocks of a box of a volume."""
@@ -87,15 +76,7 @@ class Plan:
     @staticmethod
     def from_dict(found: Any) -> "Plan":
         """Return the plan that JSON holds; raises ``ValueError`` if it holds none."""
-        return _reader().validate_python(found)
-
-
-@cache
-def _reader() -> TypeAdapter[Plan]:
-    return TypeAdapter(Plan)
-
-
-CPU = torch.device("cpu")
+        return TypeAdapter(Plan).validate_python(found)
 
 
 def make_plan(
@@ -104,14 +85,11 @@ def make_plan(
     roi: Roi,
     normalisation: Normalisation,
     options: SegmentOptions,
-    device: torch.device = CPU,
+    device: torch.device,
 ) -> Plan:
     """Decide how to segment a box ``roi`` of a volume (z, y, x), sliced along z.
 
-    Raises
-    ------
-    BadInputError
-        If the tile, precision or memory in the options cannot be met.
+    Raises ``BadInputError`` if the tile, precision or memory in the options cannot be met.
     """
     if options.tile is not None and model.size is not None and set(model.size) != {options.tile}:
         raise BadInputError(

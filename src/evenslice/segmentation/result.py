@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -17,46 +17,23 @@ from evenslice.volume.tiff import noted_provenance
 from evenslice.volume.windows import read_window
 
 SEGMENTATION = Path("labels", "segmentation")
+OF_THE_RUN = {"path", "complete", "blocks_left"}  # not in what the file says of itself
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What a run did.
+    """What a run did."""
 
-    Attributes
-    ----------
-    path
-        What was written.
-    complete
-        False for a shard that left work to others: nothing is there under ``path`` yet.
-    blocks, blocks_left
-        How many blocks there are, and how many others have still to do.
-    plan
-        How it was done.
-    objects
-        How many objects there are; None if none were asked for.
-    blank
-        Blank sections and those that stood in for them: {section: [stand-ins]}.
-    trained_slices
-        Slices of what was written that the model was trained on: [[start, stop], ...].
-    warnings
-        What the user should know.
-    slices
-        S of the model.
-    provenance
-        Command, seed, versions, and hashes of what was read.
-    """
-
-    path: Path
-    complete: bool
+    path: Path  # what was written
+    complete: bool  # False for a shard that left work to others: nothing is under ``path`` yet
     blocks: int
-    blocks_left: int = 0
-    plan: Plan | None = None
-    objects: int | None = None
-    blank: dict[str, list[int]] = field(default_factory=dict)
-    trained_slices: list[list[int]] = field(default_factory=list)
+    blocks_left: int = 0  # that others have still to do
+    plan: Plan | None = None  # how it was done
+    objects: int | None = None  # how many there are; None if none were asked for
+    blank: dict[str, list[int]] = field(default_factory=dict)  # {section: [those shown instead]}
+    trained_slices: list[list[int]] = field(default_factory=list)  # spans of what was written
     warnings: tuple[str, ...] = ()
-    slices: int = 0
+    slices: int = 0  # S of the model
     provenance: JsonObject = field(default_factory=dict)
 
     def __fspath__(self) -> str:
@@ -75,16 +52,8 @@ class Segmented:
 
     def metadata(self) -> JsonObject:
         """Return what the file says of itself, as JSON can hold it."""
-        return {
-            "blocks": self.blocks,
-            "plan": None if self.plan is None else self.plan.to_dict(),
-            "objects": self.objects,
-            "blank": self.blank,
-            "trained_slices": self.trained_slices,
-            "warnings": list(self.warnings),
-            "slices": self.slices,
-            "provenance": self.provenance,
-        }
+        found = {key: value for key, value in asdict(self).items() if key not in OF_THE_RUN}
+        return found | {"warnings": list(self.warnings)}
 
 
 def read_result(out: Path, request: JsonObject) -> Segmented | None:
@@ -97,18 +66,10 @@ def read_result(out: Path, request: JsonObject) -> Segmented | None:
             found = provenance.pop("result") | {"provenance": provenance}
         if found["request"] != json.loads(json.dumps(request)):
             return None
-        return Segmented(
-            out,
-            True,
-            found["blocks"],
-            plan=Plan.from_dict(found["plan"]),
-            objects=found["objects"],
-            blank=found["blank"],
-            trained_slices=found["trained_slices"],
-            warnings=tuple(found["warnings"]),
-            slices=found["slices"],
-            provenance=found["provenance"],
-        )
+        names = {one.name for one in fields(Segmented)} - OF_THE_RUN
+        kept = {name: found[name] for name in names}
+        typed = {"plan": Plan.from_dict(found["plan"]), "warnings": tuple(found["warnings"])}
+        return Segmented(out, True, **kept | typed)
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -278,8 +278,7 @@ def _write_tiff(work: Work, out: Path, metadata: JsonObject, progress: Progress)
                 yield plane
                 step()
 
-        voxel_nm = work.volume.voxel_nm
-        write_tiff(out, planes(), work.shape, dtype, voxel_nm, meaning, provenance)
+        write_tiff(out, planes(), work.shape, dtype, work.volume.voxel_nm, meaning, provenance)
 
 
 def _write_store(work: Work, out: Path, metadata: JsonObject, progress: Progress) -> None:

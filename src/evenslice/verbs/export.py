@@ -53,34 +53,17 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Exported:
-    """What ``export`` wrote.
-
-    Attributes
-    ----------
-    model
-        The exported network as evenslice reads it again, with its metadata.
-    shape, step
-        (B, S, y, x) of the input, None for what may differ; height and width are multiples of
-        ``step`` then.
-    opset
-        Of ONNX; None for torch.export.
-    difference
-        The largest difference from torch on windows of noise, relative to the largest logit.
-    certificate
-        The largest response of the exported network to the reversal.
-    tta
-        ``reversal`` if the graph itself averages over the reversal.
-    """
+    """What ``export`` wrote."""
 
     path: Path
     format: Format
-    model: Model
-    shape: tuple[int | None, ...]
-    step: int
-    opset: int | None
-    difference: float
-    certificate: Certificate
-    tta: str
+    model: Model  # the exported network as evenslice reads it again, with its metadata
+    shape: tuple[int | None, ...]  # (B, S, y, x) of the input, None for what may differ
+    step: int  # then height and width are multiples of it
+    opset: int | None  # None for torch.export
+    difference: float  # the largest from torch on noise, relative to the largest logit
+    certificate: Certificate  # the largest response of the exported network to the reversal
+    tta: str  # ``reversal`` if the graph itself averages over the reversal
     warnings: tuple[str, ...]
 
     def to_dict(self) -> JsonObject:
@@ -172,10 +155,10 @@ def export(
     metadata["provenance"] = provenance_of(options.seed, model=given)
 
     def write(file: Path) -> Model:
-        whole = (
-            archive_of(trace.program, metadata) if opset is None else add_metadata(data, metadata)
+        graph = opset is not None
+        file.write_bytes(
+            add_metadata(data, metadata) if graph else archive_of(trace.program, metadata)
         )
-        file.write_bytes(whole)
         return model_of(file, trust=True)
 
     with tempfile.TemporaryDirectory() as folder, written_beside(out, force) as part:

@@ -112,31 +112,17 @@ TILE, WINDOWS, CERTIFIED, AUDITED = 256, 16, 4, 40
 class Fixed:
     """What ``fix`` did.
 
-    Attributes
-    ----------
-    model
-        The fixed model, as saved.
-    before, after
-        Stems before and after: module, kind, norm per slot.
-    certificate
-        The fixed model's largest response to the reversal, as saved with it.
-    audits
-        Audit before and after on the same windows, or None without a volume.
-    change
-        What the fix did to the output on windows of the volume, or None without one:
-        ``probability_change``, ``batch_norms`` recalibrated, ``normalisation_change`` (the part of
-        it that comes from one mean and std for all slots; None where that was so already), and with
-        labels ``dice_before`` and ``dice_after``.
-    warnings
-        What the user should know.
+    ``change`` is what happened to the output on windows of the volume: ``probability_change``,
+    ``batch_norms`` recalibrated, ``normalisation_change`` (the part that comes from one mean and
+    std for all slots; None where that was so already), with labels ``dice_before``, ``dice_after``.
     """
 
-    model: Model
-    before: list[JsonObject]
+    model: Model  # as saved
+    before: list[JsonObject]  # stems: module, kind, norm per slot
     after: list[JsonObject]
-    certificate: Certificate
-    audits: tuple[Audit, Audit] | None
-    change: JsonObject | None
+    certificate: Certificate  # the largest response to the reversal, as saved with the model
+    audits: tuple[Audit, Audit] | None  # before and after, on the same windows of the volume
+    change: JsonObject | None  # None without a volume
     warnings: tuple[str, ...]
 
     def to_dict(self) -> JsonObject:
@@ -210,7 +196,7 @@ def fix(
     before = given if source is None else normalised_by(given, source, seed)
     fixed, warnings = _symmetric(before, options)
     windows: list[Raw] = []
-    change = None
+    change = audits = None
     if source is not None:
         sampled = draw_windows(source, fixed.slices, TILE, WINDOWS, seed, fixed.stride, fixed.size)
         windows = [raw for _, raw in read_windows(source, fixed.slices, sampled)]
@@ -223,15 +209,9 @@ def fix(
     certificate = certify(fixed, windows[:CERTIFIED], seed, progress=progress)
     provenance = provenance_of(seed, model=given, volume=source, labels=truth)
     fixed = replace(fixed, certificate=certificate.to_dict(), provenance=provenance, file=None)
-    audits = None
     if source is not None:
-        gradients = getattr(before.network, "differentiable", True)
-        request = AuditOptions(
-            methods=("gradient",) if gradients else ("ablation",),
-            windows=AUDITED,
-            seed=seed,
-            device=options.device,
-        )
+        methods = ("gradient" if getattr(before.network, "differentiable", True) else "ablation",)
+        request = AuditOptions(methods=methods, windows=AUDITED, seed=seed, device=options.device)
         audits = (
             audit(before, source, request, labels=truth, label="before", progress=progress),
             audit(fixed, source, request, labels=truth, label="after", progress=progress),
@@ -337,19 +317,14 @@ def _change(
     assert old is not None
     assert norm is not None
     count = recalibrate(fixed.module, fixed.stride, norm, windows) if recalibrated else 0
-    after = predict_windows(fixed, norm, windows)
-    change: JsonObject = {
-        "probability_change": None,
-        "batch_norms": count,
-        "normalisation_change": None,
-    }
-    predictions = {"dice_after": after}
+    predictions = {"dice_after": predict_windows(fixed, norm, windows)}
+    names = ("probability_change", "batch_norms", "normalisation_change")
+    change: JsonObject = dict.fromkeys(names) | {"batch_norms": count}
     margin = (fixed.slices - before.slices) // 2
     if margin >= 0:
         centred = [raw[margin : margin + before.slices] for raw in windows]
-        first = predict_windows(before, old, centred)
-        predictions = {"dice_before": first, **predictions}
-        change["probability_change"] = output_change(first, after)
+        first = predictions["dice_before"] = predict_windows(before, old, centred)
+        change["probability_change"] = output_change(first, predictions["dice_after"])
         if old != norm:
             alone = predict_windows(before, norm, centred)
             change["normalisation_change"] = output_change(first, alone)

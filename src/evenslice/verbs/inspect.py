@@ -18,35 +18,20 @@ from evenslice.options import InspectOptions, JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
-from evenslice.volume.zarr_reader import in_store
+from evenslice.volume.zarr_reader import chunks_there, in_store
 
 RANGE_SIDE = 2048  # pixels
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What was found: a model with its stems, or a volume.
-
-    Attributes
-    ----------
-    model, stems
-        The model and for each stem its module, kind and norm per slot; None and empty for a volume.
-    volume
-        The volume, or None.
-    certificate
-        The response to the reversal as measured now, or None if that was not asked for.
-    values
-        Lowest and highest value of the middle slice of a volume; None for a model, or where no
-        value is a number.
-    provenance
-        Command, seed, versions, and the hash of what was read.
-    """
+    """What was found: a model with its stems, or a volume."""
 
     model: Model | None
-    stems: tuple[JsonObject, ...]
+    stems: tuple[JsonObject, ...]  # of the model: module, kind and norm per slot
     volume: Volume | None
-    certificate: Certificate | None
-    values: tuple[float, float] | None = None
+    certificate: Certificate | None  # response to the reversal as measured now; None: not asked for
+    values: tuple[float, float] | None = None  # lowest and highest finite one of the middle slice
     provenance: JsonObject = field(default_factory=dict)
 
     def to_dict(self) -> JsonObject:
@@ -115,7 +100,10 @@ def inspect(
                 f"{source} does not exist, expected a model (.safetensors, .pt2, .onnx or "
                 f"package.module:callable) or a volume ({READ}); check the name"
             )
-        volume = _with_missing_chunks(open_volume(source), Path(source))
+        volume = open_volume(source)
+        missing = chunks_there(Path(source)) if "Zarr" in volume.facts.get("format", "") else None
+        if missing is not None:  # legal, and rarely intended
+            volume = replace(volume, facts={**volume.facts, "missing": missing})
         provenance = provenance_of(None, volume=volume)
         return Inspected(None, (), volume, None, _middle_range(volume), provenance)
     model = model_of(source, options.slices, options.mean, options.std, options.trust)
@@ -124,18 +112,6 @@ def inspect(
         certificate = certify(model, seed=options.seed, progress=progress)
     provenance = provenance_of(options.seed, model=model)
     return Inspected(model, tuple(stem_record(model)), None, certificate, None, provenance)
-
-
-def _with_missing_chunks(volume: Volume, path: Path) -> Volume:
-    """Add to the facts of a Zarr store that chunks are missing: legal, and rarely intended."""
-    if "Zarr" not in volume.facts.get("format", ""):
-        return volume
-    from evenslice.volume.zarr_reader import chunks_there
-
-    missing = chunks_there(path)
-    if missing is None:
-        return volume
-    return replace(volume, facts={**volume.facts, "missing": missing})
 
 
 def _middle_range(volume: Volume) -> tuple[float, float] | None:

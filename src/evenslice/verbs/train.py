@@ -56,31 +56,18 @@ OnValidation = Callable[[Model, int], JsonObject]
 class Trained:
     """What ``train`` made.
 
-    Attributes
-    ----------
-    model
-        The network as saved: the best on the validation slices, or the last (``keep``).
-    scores
-        Its scores on all validation slices.
-    path, last, log
-        The model file, the file of the last state, and the log of all steps.
-    validations
-        One row per validation run: ``steps``, mean ``loss`` since the one before, ``lr`` of the
-        last step, ``dice`` on a few slices, and what ``on_validation`` returned. Empty if
-        ``resume`` found the model complete.
-    views
-        Some validation slices with their predictions, to be shown.
-    warnings
-        What the user should know.
+    ``validations`` holds one row per validation run: ``steps``, mean ``loss`` since the one before,
+    ``lr`` of the last step, ``dice`` on a few slices, and what ``on_validation`` returned. It is
+    empty if ``resume`` found the model complete.
     """
 
-    model: Model
-    scores: Scores
+    model: Model  # as saved: the best on the validation slices, or the last (``keep``)
+    scores: Scores  # on all validation slices
     path: Path
-    last: Path
-    log: Path
+    last: Path  # the file of the last state
+    log: Path  # of all steps
     validations: tuple[JsonObject, ...] = ()
-    views: tuple[WindowView, ...] = ()
+    views: tuple[WindowView, ...] = ()  # some validation slices with their predictions
     warnings: tuple[str, ...] = ()
 
     @property
@@ -162,7 +149,7 @@ def train(
     precision = precision_of(options.precision, where)
     request = {key: record[key] for key in ("fingerprint", "labels", "recipe")}
     request["more"] = [[one["fingerprint"], one["labels"]] for one in record.get("volumes", [])[1:]]
-    run = open_run_state(folder, request, _decide_nothing, resume, force and not resume)
+    run = open_run_state(folder, request, lambda _: {}, resume, force and not resume)
     with run.holding("training", out), _removed_without_state(run):
         validator = _Validator(folder, data.validation, options.patience, on_validation)
         validator.begin(model)
@@ -216,10 +203,6 @@ def _built(data: TrainingData, options: TrainOptions, record: JsonObject) -> Mod
     )
 
 
-def _decide_nothing(folder: Path) -> JsonObject:
-    return {}
-
-
 @contextmanager
 def _removed_without_state(run: RunState) -> Iterator[None]:
     """Remove a run that fails before there is a state to resume from."""
@@ -263,24 +246,12 @@ def _scored(
 
 @dataclass(frozen=True)
 class _Validator:
-    """Validates on a few slices, saves the last state and the best, says when to stop.
+    """Validates on a few slices, saves the last state and the best, says when to stop."""
 
-    Attributes
-    ----------
-    folder
-        The run's.
-    slices
-        All validation slices of each volume.
-    patience
-        Validation runs without a better Dice after which training stops, or None.
-    on_validation
-        Of ``train``.
-    """
-
-    folder: Path
-    slices: tuple[tuple[int, ...], ...]
-    patience: int | None
-    on_validation: OnValidation | None
+    folder: Path  # of the run
+    slices: tuple[tuple[int, ...], ...]  # all validation slices of each volume
+    patience: int | None  # validation runs without a better Dice after which training stops
+    on_validation: OnValidation | None  # of ``train``
 
     @property
     def rows(self) -> list[JsonObject]:

@@ -38,18 +38,10 @@ Slices = Sequence[int]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Where patches are drawn, and which slices validate.
+    """Where patches are drawn, and which slices validate."""
 
-    Attributes
-    ----------
-    source
-        The volumes with their training slices.
-    validation
-        Slices of each volume, in the same order.
-    """
-
-    source: MultiVolume
-    validation: tuple[tuple[int, ...], ...]
+    source: MultiVolume  # the volumes with their training slices
+    validation: tuple[tuple[int, ...], ...]  # slices of each volume, in the same order
 
     @property
     def target(self) -> Target:

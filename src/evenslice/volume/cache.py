@@ -20,14 +20,8 @@ Read = Callable[[slice, slice, slice], Voxels]
 class LastUsed:
     """Decoded pieces by key; those used longest ago are dropped. Safe to use from several threads.
 
-    Parameters
-    ----------
-    load
-        Decodes the piece of a key. Only one is decoded at a time.
-    limit
-        Bytes to keep at most; None: 256 MiB.
-    least
-        So many pieces are kept whatever their size.
+    ``load`` decodes the piece of a key, one at a time. At most ``limit`` bytes are kept (256 MiB),
+    and at least so many pieces whatever their size.
     """
 
     def __init__(
@@ -61,14 +55,8 @@ class LastUsed:
 class ChunkedPixels:
     """Lazy pixels (z, y, x) of a file in chunks; a row of chunks is decoded once for its slices.
 
-    Parameters
-    ----------
-    shape, dtype
-        Of the volume.
-    chunk
-        Sizes (z, y, x) of one chunk, or None for a file that need not be decoded.
-    read
-        Reads a box of the file.
+    ``chunk`` is the sizes (z, y, x) of one, None for a file that need not be decoded; ``read``
+    reads a box of the file.
     """
 
     def __init__(

@@ -21,13 +21,8 @@ Plane = Voxels
 class Sections:
     """The sections of a volume, and which are blank: one value everywhere, as of a lost section.
 
-    Parameters
-    ----------
-    volume
-        Axes (z, y, x).
-    area
-        (y, x) of what is checked of each section: all that is to be computed, so that the answer
-        does not depend on tiles; None for whole sections.
+    All that is to be computed is checked (``area``, (y, x)), so that the answer does not depend on
+    tiles; whole sections if it is None.
     """
 
     def __init__(self, volume: Volume, area: Area | None = None) -> None:
@@ -81,29 +76,20 @@ class Sections:
 class SectionReader:
     """Reads the windows of blocks: each section once while successive blocks have the same area.
 
-    Parameters
-    ----------
-    sections
-        Where from.
-    normalisation
-        Applied once to a section where it is the same for all slots, else to windows.
-    slices
-        S.
+    The normalisation is applied once to a section where it is the same for all slots, else to
+    windows.
     """
 
     def __init__(self, sections: Sections, normalisation: Normalisation, slices: int) -> None:
         self._sections, self._slices = sections, slices
-        self._normalisation = normalisation
+        self._normalisation, self._once = normalisation, normalisation.uniform
         self._area: Area | None = None
         self._held: dict[int, Plane] = {}
 
     def windows(self, block: Block, batch: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (first z, normalised windows (B, S, y, x)), up to ``batch`` at a time.
 
-        Raises
-        ------
-        BadInputError
-            If a section holds NaN or infinity, or cannot be read.
+        Raises ``BadInputError`` if a section holds NaN or infinity, or cannot be read.
         """
         zs = block.core[0]
         for first in range(zs.start, zs.stop, batch):
@@ -113,16 +99,8 @@ class SectionReader:
             ]
             self._hold(block.read, numbers)
             stacks = np.stack([np.stack([self._held[n] for n in row]) for row in numbers])
-            yield (
-                first,
-                stacks.astype(np.float32, copy=False)
-                if self._once
-                else self._normalisation.apply(stacks),
-            )
-
-    @property
-    def _once(self) -> bool:
-        return self._normalisation.uniform
+            apply = np.asarray if self._once else self._normalisation.apply
+            yield first, apply(stacks)
 
     def _hold(self, area: Area, numbers: Sequence[Sequence[int]]) -> None:
         """Have the sections that are needed now, and forget those that are not."""

@@ -15,21 +15,14 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a slice that goes through the network at once.
+    """A part of a slice that goes through the network at once; places (y, x) are in the volume.
 
-    Attributes
-    ----------
-    core
-        (y, x) in the volume of what this tile contributes to.
-    read
-        (y, x) in the volume of what is read: the core and its surroundings.
-    weights
-        Along y and along x of the core, how much this tile counts where tiles are blended: the
-        weights of all tiles sum to 1 at every pixel. None: it alone is responsible.
+    ``weights`` say along y and along x of the core how much this tile counts where tiles are
+    blended: those of all tiles sum to 1 at every pixel. None: it alone is responsible.
     """
 
-    core: Area
-    read: Area
+    core: Area  # what this tile contributes to
+    read: Area  # the core and its surroundings
     weights: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     @property
@@ -40,18 +33,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Block:
-    """A box that is computed and written as one, by whoever it falls to.
+    """A box that is computed and written as one, by whoever it falls to."""
 
-    Attributes
-    ----------
-    core
-        (z, y, x) in the volume; the cores of a plan cover its box exactly once.
-    tiles
-        What its slices are computed from.
-    """
-
-    core: Roi
-    tiles: tuple[Tile, ...]
+    core: Roi  # (z, y, x) in the volume; the cores of a plan cover its box exactly once
+    tiles: tuple[Tile, ...]  # what its slices are computed from
 
     @cached_property
     def read(self) -> Area:
@@ -62,24 +47,12 @@ class Block:
 
 @dataclass(frozen=True)
 class TileLayout:
-    """How slices are cut: chosen once for a run.
+    """How slices are cut: chosen once for a run."""
 
-    Attributes
-    ----------
-    tile
-        Largest (y, x) of what goes through the network at once, pixels.
-    halo
-        Pixels read around each core and discarded; a multiple of ``stride``.
-    overlap
-        Pixels over which neighbouring tiles are blended; 0 where the halo makes tiles exact.
-    stride
-        What is read starts at multiples of it, so that a tile is sampled like the whole slice.
-    """
-
-    tile: tuple[int, int]
-    halo: int
-    overlap: int
-    stride: int
+    tile: tuple[int, int]  # largest (y, x) of what goes through the network at once, pixels
+    halo: int  # pixels read around each core and discarded; a multiple of ``stride``
+    overlap: int  # pixels over which neighbours are blended; 0 where the halo makes tiles exact
+    stride: int  # reading starts at multiples of it: a tile is sampled like the whole slice
 
     def __post_init__(self) -> None:
         """Refuse tiles with nothing left in them."""
@@ -103,23 +76,9 @@ def plan_blocks(
 ) -> list[Block]:
     """Cut a box of a volume into blocks, and each into tiles, in reading order.
 
-    Parameters
-    ----------
-    shape
-        Of the volume (z, y, x): what is read around the box lies in it.
-    roi
-        The box to compute.
-    cut
-        How slices are cut.
-    depth
-        Slices a block, at most.
-    side
-        Largest side of a block where tiles are blended, pixels; elsewhere a block is one tile.
-
-    Returns
-    -------
-    list of Block
-        Their starts are multiples of ``depth`` and of ``block_side`` from the start of the box.
+    What is read around the box lies in the volume of ``shape`` (z, y, x). A block has at most
+    ``depth`` slices; where tiles are blended its largest side is ``side`` pixels, elsewhere it is
+    one tile. Blocks start at multiples of ``depth`` and ``block_side`` from the start of the box.
     """
     z, y, x = roi
     axes = [
@@ -152,14 +111,7 @@ def count_blocks(
 def block_side(size: int, span: slice, cut: TileLayout, tile: int, side: int) -> int:
     """Return the step between blocks along y or x, pixels; the whole span if one block is enough.
 
-    Parameters
-    ----------
-    size
-        Of the axis.
-    span
-        What is computed of it.
-    cut, tile, side
-        As for ``plan_blocks``; ``tile`` is that of this axis.
+    ``size`` is that of the axis, ``span`` what is computed of it; see ``plan_blocks``.
     """
     length = int(span.stop - span.start)
     if cut.overlap:

@@ -22,23 +22,8 @@ def check_slices(slices: int) -> int:
 def neighbours(z: int, slices: int, depth: int, source: str = "the volume") -> NDArray[np.intp]:
     """Return the S slice numbers of the window centred on ``z``, in slot order.
 
-    At the ends of the volume z is reflected about the end slice: z = -1 becomes 1.
-
-    Parameters
-    ----------
-    z
-        Centre slice, 0 <= z < depth.
-    slices
-        S, odd.
-    depth
-        Number of slices of the volume.
-    source
-        What it is called in a message.
-
-    Raises
-    ------
-    BadInputError
-        If the volume has fewer than (S + 1) / 2 slices: there is nothing to reflect.
+    At the ends of the volume z is reflected about the end slice: z = -1 becomes 1. Raises
+    ``BadInputError`` if there are fewer than (S + 1) / 2 slices: there is nothing to reflect.
     """
     reach = slices // 2
     if depth < reach + 1:

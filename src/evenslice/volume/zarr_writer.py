@@ -33,16 +33,7 @@ def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = N
     Images are averaged (in float32 or better, rounded for whole numbers); of labels, every second
     voxel is taken. A chunk and what it is made from are in memory at a time, for each of two
     threads. Levels that are there are made anew, so running it again after a kill gives the same
-    store.
-
-    Parameters
-    ----------
-    group
-        Folder of the image; its axes end with z, y, x or y, x.
-    labels
-        Whether voxels are labels.
-    step
-        Called after each chunk; ``count_chunks`` says how many there are.
+    store. ``step`` is called after each chunk; ``count_chunks`` says how many there are.
     """
     made = zarr.open_group(str(group), mode="a")
     ome: Attributes = dict(made.attrs["ome"])  # type: ignore[arg-type]
@@ -194,34 +185,12 @@ def create_image(
     chunks: Sequence[int] | None = None,
     compressors: Any = None,
 ) -> Any:
-    """Create an OME-Zarr image of one resolution, and return its array to be filled.
+    """Create an OME-Zarr image of one resolution in the folder ``group``; return its zarr array.
 
-    Parameters
-    ----------
-    group
-        Folder of the image; made if need be.
-    shape, dtype
-        Of the array.
-    axes
-        One letter an axis, of ``tczyx`` in this order.
-    voxel_nm
-        (z, y, x) in nm, written as the scale with the unit; None writes a scale of 1 without unit.
-    name
-        Of the image.
-    channels
-        Labels of the channels, shown by viewers.
-    attributes
-        More to note in the group, under ``evenslice``; ``meaning`` is read again by
-        ``open_volume``.
-    chunks
-        Sizes of a chunk, one an axis; None: one plane (the last two axes).
-    compressors
-        What zarr takes; None: ``default_compressor``.
-
-    Returns
-    -------
-    zarr.Array
-        Zero where nothing is written.
+    ``axes`` is one letter per axis, of ``tczyx`` in this order. ``voxel_nm`` (z, y, x) is written
+    as the scale with the unit; None as a scale of 1 without unit. Viewers show the names of the
+    ``channels``. ``attributes`` are noted under ``evenslice``; of these, ``open_volume`` reads
+    ``meaning`` again. Chunks are planes (of the last two axes) unless their sizes are given.
     """
     image = v05.Image(multiscales=[_multiscale(axes, voxel_nm, name)])
     if channels:
@@ -246,25 +215,9 @@ def create_labels(
     attributes: Attributes | None = None,
     compressors: Any = None,
 ) -> Any:
-    """Create the labels ``labels/NAME`` (z, y, x) inside an image; return their array.
+    """Create the labels ``labels/NAME`` (z, y, x) inside an image; return their zarr array.
 
-    Parameters
-    ----------
-    image_group
-        Folder of the image they belong to.
-    shape, dtype
-        Of the labels; whole numbers.
-    voxel_nm, chunks, compressors
-        As of an image.
-    name
-        Of these labels; other labels of the image stay.
-    attributes
-        More to note in the group, under ``evenslice``, beside the meaning.
-
-    Returns
-    -------
-    zarr.Array
-        Zero where nothing is written.
+    All is as of ``create_image``. Other labels of the image stay.
     """
     source = v05.ImageLabel(source=v05.LabelSource(image="../../"))
     image = v05.LabelImage.model_validate(
