@@ -6,6 +6,7 @@ The defaults, ranges and help texts of all options stand here once. Nothing here
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
@@ -45,16 +46,10 @@ LARGEST_TOLERANCE = 100.0  # pixels
 MOST_SHARDS = 10**6
 SMALLEST_NM, LARGEST_NM = 1e-3, 1e9
 SMALLEST_TILE = 32  # pixels, of what a network is run on
-DEEP = re.compile(
-    r"(?:[\w-]+\s*\.\s*){64}"
-)  # the time to parse it grows with the square of its depth
-DATA, MODEL, TRAINING, AUGMENTATION, OUTPUT = (
-    "Data",
-    "Model",
-    "Optimisation",
-    "Augmentation",
-    "Output",
-)
+# The time to parse such a key grows with the square of its depth.
+DEEP = re.compile(r"(?:[\w-]+\s*\.\s*){64}")
+DATA, MODEL, TRAINING = "Data", "Model", "Optimisation"  # panels of the help
+AUGMENTATION, OUTPUT = "Augmentation", "Output"
 
 
 def _numbers(value: Any) -> Any:
@@ -72,9 +67,8 @@ def _numbers(value: Any) -> Any:
 def _sides(value: Any) -> Any:
     """Read three sides in nm."""
     sides = _numbers(value)
-    if isinstance(sides, tuple) and not (
-        len(sides) == 3 and all(SMALLEST_NM <= side <= LARGEST_NM for side in sides)
-    ):
+    fit = isinstance(sides, tuple) and all(SMALLEST_NM <= side <= LARGEST_NM for side in sides)
+    if isinstance(sides, tuple) and not (fit and len(sides) == 3):
         raise ValueError("three numbers of nm (z, y, x), such as 50,4,4")
     return sides
 
@@ -98,9 +92,8 @@ def _shard(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     index, _, count = value.partition("/")
-    if not (
-        index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= MOST_SHARDS
-    ):
+    whole = index.isdecimal() and count.isdecimal()
+    if not (whole and 1 <= int(index) <= int(count) <= MOST_SHARDS):
         raise ValueError("I/N with I from 1 to N, such as 1/4")
     return int(index), int(count)
 
@@ -127,6 +120,13 @@ def option(
     """Declare an option: its default, its help, and how the command line shows it."""
     shown: JsonObject = {"panel": panel, "metavar": metavar, "flag": flag}
     return Field(default, description=help, json_schema_extra=shown, **limits)
+
+
+model_option, data_option, training_option, augmentation_option, output_option = (
+    partial(option, panel=panel) for panel in (MODEL, DATA, TRAINING, AUGMENTATION, OUTPUT)
+)
+DEVICE = option("auto", "Where to compute; auto is a GPU if there is one.")
+ROI = option(None, "Only this box of the volume.", metavar="Z0:Z1,Y0:Y1,X0:X1")
 
 
 class Table(BaseModel):
@@ -183,27 +183,22 @@ class SeedOptions(Options):
 class DemoOptions(SeedOptions):
     """What the demo leaves open."""
 
-    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+    device: Device = DEVICE
 
 
 class ModelOptions(SeedOptions):
     """How an external model is to be taken."""
 
-    slices: int | None = option(
-        None, "Number of input slices, if the model file does not record it.", panel=MODEL
+    slices: int | None = model_option(
+        None, "Number of input slices, if the model file does not record it."
     )
-    mean: Numbers | None = option(
-        None,
-        "Normalisation in raw intensities: one number, or one per slot.",
-        metavar="M",
-        panel=MODEL,
+    mean: Numbers | None = model_option(
+        None, "Normalisation in raw intensities: one number, or one per slot.", metavar="M"
     )
-    std: Numbers | None = option(
-        None, "Standard deviation, same format as --mean.", metavar="D", panel=MODEL
+    std: Numbers | None = model_option(
+        None, "Standard deviation, same format as --mean.", metavar="D"
     )
-    trust: bool = option(
-        False, "Open a .pt2 file, which can run code when it is opened.", panel=MODEL
-    )
+    trust: bool = model_option(False, "Open a .pt2 file, which can run code when it is opened.")
 
 
 class InspectOptions(ModelOptions):
@@ -234,10 +229,10 @@ class AuditOptions(ModelOptions):
     design: Design = option(
         "reversal", "latin also measures all cyclic shifts: are all slots alike?"
     )
-    roi: str | None = option(None, "Only this box of the volume.", metavar="Z0:Z1,Y0:Y1,X0:X1")
+    roi: str | None = ROI
     margin: float = option(0.05, "Mirror pairs within +-margin count as symmetric.", gt=0, lt=1)
     confidence: float = option(0.95, "Confidence of the intervals.", gt=0, lt=1)
-    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+    device: Device = DEVICE
 
 
 class FixOptions(ModelOptions):
@@ -250,7 +245,7 @@ class FixOptions(ModelOptions):
     tta: Tta = option(
         "none", "reversal: keep the weights; predict as the mean of each window and its reversal."
     )
-    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+    device: Device = DEVICE
 
 
 class StudyOptions(Options):
@@ -260,7 +255,7 @@ class StudyOptions(Options):
     scheduler: str | None = option(
         None, "Run the cells on the workers of a Dask cluster.", metavar="ADDRESS"
     )
-    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+    device: Device = DEVICE
 
 
 class EvaluateOptions(Options):
@@ -284,16 +279,14 @@ class EvaluateOptions(Options):
         ge=0,
         le=LARGEST_TOLERANCE,
     )
-    roi: str | None = option(None, "Only this box of the volume.", metavar="Z0:Z1,Y0:Y1,X0:X1")
+    roi: str | None = ROI
 
 
 class SegmentOptions(ModelOptions):
     """How a volume is segmented."""
 
-    output: Output = option(
-        "labels",
-        "Content of a TIFF: class numbers or objects, or probabilities as uint8.",
-        panel=OUTPUT,
+    output: Output = output_option(
+        "labels", "Content of a TIFF: class numbers or objects, or probabilities as uint8."
     )
     threshold: Fraction = option(0.5, "Probability above which a voxel is foreground.")
     tile: int | None = option(
@@ -311,17 +304,15 @@ class SegmentOptions(ModelOptions):
         None,
         "reversal: average over each window and its reversal; by default as the model file says.",
     )
-    roi: str | None = option(None, "Only this box of the volume.", metavar="Z0:Z1,Y0:Y1,X0:X1")
+    roi: str | None = ROI
     axis: Axis = option("z", "Slice along this axis; for isotropic volumes.")
     normalisation: Literal["model", "volume"] = option(
         "model", "Normalise by the model's mean and std, or by the volume's own."
     )
-    instances: Instances = option(
-        "none",
-        "Make objects: components of each class, or what predicted boundaries enclose.",
-        panel=OUTPUT,
+    instances: Instances = output_option(
+        "none", "Make objects: components of each class, or what predicted boundaries enclose."
     )
-    min_size: int = option(1, "Drop objects of fewer voxels.", metavar="VOXELS", panel=OUTPUT, ge=1)
+    min_size: int = output_option(1, "Drop objects of fewer voxels.", metavar="VOXELS", ge=1)
     voxel_nm: VoxelSides | None = option(
         None,
         "Voxel size in nm, where the file does not state it.",
@@ -334,7 +325,7 @@ class SegmentOptions(ModelOptions):
     shard: Annotated[tuple[int, int] | None, BeforeValidator(_shard)] = option(
         None, "Do part I of N; the last shard to finish writes OUT.", metavar="I/N"
     )
-    device: Device = option("auto", "Where to compute; auto is a GPU if there is one.")
+    device: Device = DEVICE
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -424,83 +415,62 @@ class EM(Table):
 class TrainOptions(SeedOptions):
     """How a 2D+ model is trained; also the keys of the TOML file of ``train --config``."""
 
-    arch: str = option(
-        "unet", "unet, unetplusplus, fpn, deeplabv3plus, segformer, upernet or dpt.", panel=MODEL
+    arch: str = model_option(
+        "unet", "unet, unetplusplus, fpn, deeplabv3plus, segformer, upernet or dpt."
     )
-    encoder: str = option("resnet18", "A timm name, or smp:NAME.", panel=MODEL)
-    encoder_depth: int | None = option(None, "Stages of the encoder.", panel=MODEL, ge=1, le=5)
-    weights: str = option("imagenet", "imagenet, bundled, none, or a file.", panel=MODEL)
-    init: Init = option("green", "First-layer initialisation from the RGB weights.", panel=MODEL)
-    slices: int = option(3, "Consecutive slices the model sees: odd, 1 to 9.", panel=MODEL)
-    tie: Tie = option("none", "Constraint on the stem, kept through training.", panel=MODEL)
-    reverse_z: bool = option(False, "Reverse half of the windows.", panel=AUGMENTATION)
-    target: TargetKind = option("auto", "What the labels mean.", panel=DATA)
-    ignore_label: int | None = option(None, "Label ignored by the loss.", panel=DATA)
-    validation: str | list[str] | None = option(
-        None,
-        "Validation slices of each volume; by default the last 20 %.",
-        metavar="Z0:Z1",
-        panel=DATA,
+    encoder: str = model_option("resnet18", "A timm name, or smp:NAME.")
+    encoder_depth: int | None = model_option(None, "Stages of the encoder.", ge=1, le=5)
+    weights: str = model_option("imagenet", "imagenet, bundled, none, or a file.")
+    init: Init = model_option("green", "First-layer initialisation from the RGB weights.")
+    slices: int = model_option(3, "Consecutive slices the model sees: odd, 1 to 9.")
+    tie: Tie = model_option("none", "Constraint on the stem, kept through training.")
+    reverse_z: bool = augmentation_option(False, "Reverse half of the windows.")
+    target: TargetKind = data_option("auto", "What the labels mean.")
+    ignore_label: int | None = data_option(None, "Label ignored by the loss.")
+    validation: str | list[str] | None = data_option(
+        None, "Validation slices of each volume; by default the last 20 %.", metavar="Z0:Z1"
     )
-    steps: Count = option(1000, "Training steps.", panel=TRAINING)
-    batch: Count = option(4, "Patches per step, over all devices.", panel=TRAINING)
-    crop: int = option(
-        256, "Side of a patch in pixels.", panel=TRAINING, ge=SMALLEST_CROP, le=LARGEST_CROP
+    steps: Count = training_option(1000, "Training steps.")
+    batch: Count = training_option(4, "Patches per step, over all devices.")
+    crop: int = training_option(
+        256, "Side of a patch in pixels.", ge=SMALLEST_CROP, le=LARGEST_CROP
     )
-    lr: Positive = option(1e-3, "Largest learning rate.", panel=TRAINING)
-    schedule: Schedule = option(
-        "one-cycle",
-        "Learning-rate schedule; cosine: linear warm-up, then cosine decay.",
-        panel=TRAINING,
+    lr: Positive = training_option(1e-3, "Largest learning rate.")
+    schedule: Schedule = training_option(
+        "one-cycle", "Learning-rate schedule; cosine: linear warm-up, then cosine decay."
     )
-    warmup: Fraction = option(
-        0.1, "Fraction of the steps in which the cosine schedule rises.", panel=TRAINING
+    warmup: Fraction = training_option(
+        0.1, "Fraction of the steps in which the cosine schedule rises."
     )
-    weight_decay: float = option(
-        0.01, "AdamW weight decay.", panel=TRAINING, ge=0, allow_inf_nan=False
+    weight_decay: float = training_option(0.01, "AdamW weight decay.", ge=0, allow_inf_nan=False)
+    clip: Positive | None = training_option(
+        None, "Clip the gradient norm at X; by default it is not clipped.", metavar="X"
     )
-    clip: Positive | None = option(
-        None,
-        "Clip the gradient norm at X; by default it is not clipped.",
-        metavar="X",
-        panel=TRAINING,
+    loss: Loss = training_option("ce+dice", "Loss; ce of one class is bce.")
+    class_weights: Annotated[tuple[Positive, ...], BeforeValidator(_numbers)] | None = (
+        training_option(
+            None, "Weight of each class in the cross-entropy, background first.", metavar="A,B"
+        )
     )
-    loss: Loss = option("ce+dice", "Loss; ce of one class is bce.", panel=TRAINING)
-    class_weights: Annotated[tuple[Positive, ...], BeforeValidator(_numbers)] | None = option(
-        None,
-        "Weight of each class in the cross-entropy, background first.",
-        metavar="A,B",
-        panel=TRAINING,
+    balance: Fraction = data_option(
+        0.0, "Fraction of patches centred on a foreground class, classes drawn evenly."
     )
-    balance: Fraction = option(
-        0.0, "Fraction of patches centred on a foreground class, classes drawn evenly.", panel=DATA
-    )
-    augment: Augment = option(
-        "flips", "em: flips and EM section artefacts (table [em] of FILE.toml).", panel=AUGMENTATION
+    augment: Augment = augmentation_option(
+        "flips", "em: flips and EM section artefacts (table [em] of FILE.toml)."
     )
     em: EM = EM()
-    precision: TrainPrecision = option(
-        "auto",
-        "bf16 and fp16 keep float32 weights; auto is bf16 on a GPU that has it.",
-        panel=TRAINING,
+    precision: TrainPrecision = training_option(
+        "auto", "bf16 and fp16 keep float32 weights; auto is bf16 on a GPU that has it."
     )
-    devices: Count = option(
-        1, "GPUs that share each batch; processes with --device cpu.", panel=TRAINING
+    devices: Count = training_option(1, "GPUs that share each batch; processes with --device cpu.")
+    validation_runs: Count = training_option(
+        4, "Number of validation runs.", validation_alias=AliasChoices("validation_runs", "looks")
     )
-    validation_runs: Count = option(
-        4,
-        "Number of validation runs.",
-        panel=TRAINING,
-        validation_alias=AliasChoices("validation_runs", "looks"),
+    patience: Count | None = training_option(
+        None, "Stop after N validation runs without a better Dice; by default never.", metavar="N"
     )
-    patience: Count | None = option(
-        None,
-        "Stop after N validation runs without a better Dice; by default never.",
-        metavar="N",
-        panel=TRAINING,
-    )
-    keep: Literal["best", "last"] = option(
-        "best", "Which checkpoint to save as OUT, by validation Dice.", panel=OUTPUT
+    keep: Literal["best", "last"] = output_option(
+        "best", "Which checkpoint to save as OUT, by validation Dice."
     )
 
     @model_validator(mode="after")
@@ -552,13 +522,7 @@ class More(Table):
 
 
 class TrainFile(TrainOptions):
-    """A settings file: the fields of ``TrainOptions``, and ``[[more]]``.
-
-    Attributes
-    ----------
-    more
-        Volumes beside the one on the command line.
-    """
+    """A settings file: the fields of ``TrainOptions``, and ``[[more]]`` volumes to train on."""
 
     more: list[More] = Field(default_factory=list)
 

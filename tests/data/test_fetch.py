@@ -53,7 +53,7 @@ def test_every_data_set_comes_with_volumes_that_open(shelf, folder, name):
     assert "publishes none" in fetched.record.sha256_is
     assert json.loads((folder / RECORD).read_text()) == fetched.record.to_dict()
     assert [path.name for path in folder.parent.iterdir()] == ["there"]
-    assert f"{known.train.raw} is 6 x 8 x 10; " in fetched.notes[0]
+    assert f"{known.train.raw} is 6 x 8 x 10; " in fetched.warnings[0]
 
 
 def test_gf_pa66_has_the_shape_of_its_info_and_three_classes(shelf, folder):
@@ -97,7 +97,7 @@ def test_a_set_that_is_there_is_verified_and_not_fetched(shelf, folder):
     url = shelf.put("x.zip", zipped(lucchi()))
     first, again = fetch("lucchi", folder, url), fetch("lucchi", folder, url)
     assert (first.fresh, again.fresh) == (True, False)
-    assert (again.record, again.notes) == (first.record, first.notes)
+    assert (again.record, again.warnings) == (first.record, first.warnings)
     assert len(shelf.asked) == 1
 
 
@@ -227,21 +227,21 @@ def test_the_address_of_the_data_set_is_the_one_that_is_asked(monkeypatch, tmp_p
     assert asked == [dataset("vnc").archives[0].url]
     assert fetched.folder == tmp_path / "data" / "vnc"
     assert fetched.record.compared[0] == "md5 stated by the server: agrees"
-    assert "sha256 stated by torch-em" in fetched.notes[-1]
-    assert "differs" in fetched.notes[-1]
+    assert "sha256 stated by torch-em" in fetched.warnings[-1]
+    assert "differs" in fetched.warnings[-1]
     assert SourceRecord.read(fetched.folder) == fetched.record
 
 
 def test_published_shapes_need_no_note(shelf, folder, monkeypatch):
     small = dataclasses.replace(dataset("lucchi"), shape=(6, 10, 8))  # y and x the other way round
     monkeypatch.setattr(fetching, "dataset", lambda name: small)
-    assert fetch("lucchi", folder, shelf.put("x.zip", zipped(lucchi()))).notes == ()
+    assert fetch("lucchi", folder, shelf.put("x.zip", zipped(lucchi()))).warnings == ()
 
 
 def test_real_volumes_in_their_folders_are_data_sets(shared):
     for name in ("ISBI 2012", "VNC", "VNC mitochondria"):
         fetched = fetch(name, shared / "data" / dataset(name).folder)
-        assert (fetched.fresh, fetched.notes) == (False, ())
+        assert (fetched.fresh, fetched.warnings) == (False, ())
 
 
 def test_real_isbi_goes_through_its_public_layout(shared, tmp_path):
@@ -252,6 +252,6 @@ def test_real_isbi_goes_through_its_public_layout(shared, tmp_path):
     names = ("train-volume.tif", "train-labels.tif")
     files = {f"ISBI-2012-challenge/{name}": (tmp_path / name).read_bytes() for name in names}
     (tmp_path / "x.zip").write_bytes(zipped(files))
-    assert fetch("isbi", tmp_path / "there", str(tmp_path / "x.zip")).notes == ()
+    assert fetch("isbi", tmp_path / "there", str(tmp_path / "x.zip")).warnings == ()
     made = tifffile.imread(tmp_path / "there" / "membranes.tif")
     np.testing.assert_array_equal(made, ground_truth)

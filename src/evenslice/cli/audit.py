@@ -5,20 +5,19 @@ from typing import Annotated
 
 import typer
 
-from evenslice.cli.options import FAILED_CHECK, Force, Json, ModelName, Traceback, VolumePath, takes
+from evenslice.cli.options import FAILED_CHECK, ModelName, VolumePath, takes
 from evenslice.cli.output import (
-    check_json,
+    Output,
     files_of,
+    running_code_of,
     stdout_to_stderr,
     warn,
-    warn_of_code,
-    write_json,
     write_text,
 )
 from evenslice.errors import BadInputError
 from evenslice.options import AuditOptions
 
-SHOWN = 6
+SHOWN = 6  # windows on the page
 
 
 @takes(AuditOptions)
@@ -26,6 +25,7 @@ def audit(
     model: ModelName,
     volume: VolumePath,
     options: AuditOptions,
+    output: Output,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -41,9 +41,6 @@ def audit(
         Path | None,
         typer.Option(metavar="STORE", help="Write the attribution of every window as OME-Zarr."),
     ] = None,
-    json: Json = None,
-    force: Force = False,
-    traceback: Traceback = False,
 ) -> int:
     """Measure how much each slice counts, whether previous equals next, and how sure that is."""
     from evenslice.evidence.attribution import MOST_FOR_SHAPLEY, runs_needed
@@ -55,14 +52,21 @@ def audit(
     from evenslice.verbs.audit import audit as run
     from evenslice.volume.atomic import folder_written_beside
 
-    check_json(json, force, *files_of(model), volume, labels, out, maps, *_pages(out))
-    _check_targets(model, out, maps, volume, labels, force)
+    pages = [] if out is None else [out / "audit.json", out / "report.html"]
+    output.check(*files_of(model), volume, labels, out, maps, *pages)
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            raise BadInputError(
+                f"{out} is a file, expected a folder for --out; choose another name"
+            )
+        output.check_new(*(pages if out.is_dir() else [out]))
+    if maps is not None:
+        _check_maps(maps, out, model, volume, labels, output.force)
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise BadInputError(
             f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05"
         )
-    warn_of_code(model)
-    with stdout_to_stderr():
+    with running_code_of(model):
         loaded = model_of(model, options.slices, options.mean, options.std, options.trust)
     if loaded.normalisation is None:
         warn(
@@ -82,47 +86,29 @@ def audit(
             options,
             labels=labels,
             maps=maps,
-            force=force,
+            force=output.force,
             views=SHOWN if out is not None else 1,
             label=name_of(model),
             progress=bar,
         )
     if out is not None:
         facts = {"model": model, "volume": str(volume)}
-        with folder_written_beside(out, force, beside=True) as folder:
+        with folder_written_beside(out, output.force, beside=True) as folder:
             write_text(folder / "audit.json", result.to_json())
             write_audit_page(folder / "report.html", result, name_of(model), facts, command_line())
-    for note in result.warnings:
-        warn(note)
-    write_json(json, result.to_dict(), force)
-    if json != "-":
-        print_audit(result)
-    failed = fail_above is not None and result.reaches_beyond(fail_above)
-    return FAILED_CHECK if failed else 0
+    output.write(result, print_audit)
+    return FAILED_CHECK if fail_above is not None and result.reaches_beyond(fail_above) else 0
 
 
-def _pages(out: Path | None) -> list[Path]:
-    return [] if out is None else [out / "audit.json", out / "report.html"]
-
-
-def _check_targets(
-    model: str, out: Path | None, maps: Path | None, volume: Path, labels: Path | None, force: bool
+def _check_maps(
+    maps: Path, out: Path | None, model: str, volume: Path, labels: Path | None, force: bool
 ) -> None:
     from evenslice.model.inputs import check_apart
-    from evenslice.volume.atomic import check_store_writable, check_writable
+    from evenslice.volume.atomic import check_store_writable
 
-    if out is not None:
-        if out.exists() and not out.is_dir():
-            raise BadInputError(
-                f"{out} is a file, expected a folder for --out; choose another name"
-            )
-        for path in (out / "audit.json", out / "report.html") if out.is_dir() else (out,):
-            check_writable(path, force)
-    if maps is not None:
-        check_apart(maps, model, volume, labels)
-        if out is not None and maps.resolve() == out.resolve():
-            raise BadInputError(
-                f"--maps and --out are both {maps}, expected two names; choose another for one of "
-                "them"
-            )
-        check_store_writable(maps, force)
+    check_apart(maps, model, volume, labels)
+    if out is not None and maps.resolve() == out.resolve():
+        raise BadInputError(
+            f"--maps and --out are both {maps}, expected two names; choose another for one of them"
+        )
+    check_store_writable(maps, force)

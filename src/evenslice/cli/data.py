@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from evenslice.cli.options import Force, Json, Traceback
-from evenslice.cli.output import check_json, warn, write_json
+from evenslice.cli.options import takes
+from evenslice.cli.output import Output
 
 data_app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="List and download public datasets."
@@ -14,22 +14,24 @@ data_app = typer.Typer(
 
 
 @data_app.command(name="list")
-def list_(json: Json = None, force: Force = False, traceback: Traceback = False) -> None:
+@takes()
+def list_(output: Output) -> None:
     """List the datasets, their terms, and which of them are there."""
     from evenslice.data.registry import DATASETS, default_folder
     from evenslice.report.tables import print_datasets
 
-    check_json(json, force)
+    output.check()
     parent = default_folder()
-    listed = [one.describe(parent / one.folder) for one in DATASETS]
-    write_json(
-        json, {"schema": "evenslice.datasets/1", "folder": str(parent), "datasets": listed}, force
-    )
-    if json != "-":
-        print_datasets(DATASETS, parent)
+    found = {
+        "schema": "evenslice.datasets/1",
+        "folder": str(parent),
+        "datasets": [one.describe(parent / one.folder) for one in DATASETS],
+    }
+    output.write(found, lambda _: print_datasets(DATASETS, parent))
 
 
 @data_app.command()
+@takes()
 def fetch(
     name: Annotated[
         str,
@@ -37,6 +39,7 @@ def fetch(
             metavar="NAME", help="As list names it; case, spaces and punctuation do not matter."
         ),
     ],
+    output: Output,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -50,19 +53,12 @@ def fetch(
             "--from", metavar="URL|FILE", help="A mirror, or the archive as you have it already."
         ),
     ] = None,
-    json: Json = None,
-    force: Force = False,
-    traceback: Traceback = False,
 ) -> None:
     """Fetch a dataset, unpack it and verify that it is as described."""
     from evenslice.data.fetch import fetch as run
     from evenslice.progress import bar
     from evenslice.report.tables import print_fetched
 
-    check_json(json, force)
-    fetched = run(name, to=to, source=from_, force=force, progress=bar)
-    for note in fetched.notes:
-        warn(note)
-    write_json(json, fetched.to_dict(), force)
-    if json != "-":
-        print_fetched(fetched)
+    output.check()
+    fetched = run(name, to=to, source=from_, force=output.force, progress=bar)
+    output.write(fetched, print_fetched)

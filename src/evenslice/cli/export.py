@@ -5,15 +5,8 @@ from typing import Annotated
 
 import typer
 
-from evenslice.cli.options import Force, Json, ModelName, Traceback, takes
-from evenslice.cli.output import (
-    check_json,
-    files_of,
-    stdout_to_stderr,
-    warn,
-    warn_of_code,
-    write_json,
-)
+from evenslice.cli.options import ModelName, takes
+from evenslice.cli.output import Output, files_of, running_code_of
 from evenslice.options import ExportOptions
 
 
@@ -27,20 +20,13 @@ def export(
         ),
     ],
     options: ExportOptions,
-    json: Json = None,
-    force: Force = False,
-    traceback: Traceback = False,
+    output: Output,
 ) -> None:
     """Write a model as ONNX, torch.export or bioimage.io package, checked against torch."""
     from evenslice.report.tables import print_exported
     from evenslice.verbs.export import export as run
 
-    check_json(json, force, *files_of(model), out)
-    warn_of_code(model)
-    with stdout_to_stderr():
-        result = run(model, out, options, force=force)
-    for warning in result.warnings:
-        warn(warning)
-    write_json(json, result.to_dict(), force)
-    if json != "-":
-        print_exported(result)
+    output.check(*files_of(model), out)
+    with running_code_of(model):
+        result = run(model, out, options, force=output.force)
+    output.write(result, print_exported)

@@ -11,8 +11,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from evenslice.cli.output import Output
 from evenslice.errors import flag_of
-from evenslice.options import Options
+from evenslice.options import OUTPUT, Options
 
 FAILED_CHECK = 1
 ModelName = Annotated[
@@ -28,54 +29,61 @@ VolumePath = Annotated[
         help="TIFF, OME-Zarr, Zarr, HDF5, MRC, raw with .info, or a folder of images.",
     ),
 ]
-Json = Annotated[
-    str | None,
-    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output."),
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Resume an interrupted run.", rich_help_panel=OUTPUT)
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")]
 Command = Callable[..., int | None]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_JSON = typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for stdout.")
+_EVERYWHERE = {  # the options of every command: kind, default
+    "json": (Annotated[str | None, _JSON], None),
+    "force": (Annotated[bool, typer.Option("--force", help="Overwrite what exists.")], False),
+    "traceback": (
+        Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")],
+        False,
+    ),
+}
 
 
-def takes(kind: type[Options]) -> Callable[[Command], Command]:
-    """Give a command an option for every field of ``kind``.
+def takes(kind: type[Options] = Options) -> Callable[[Command], Command]:
+    """Give a command an option for every field of ``kind``, and those of every command.
 
-    The command receives them as its parameter ``options``, an object of ``kind`` in which only
-    those fields are set that were given.
+    The command receives them as its parameters ``options``, an object of ``kind`` in which only
+    those fields are set that were given, and ``output``.
     """
 
     def decorate(command: Command) -> Command:
         hints = get_type_hints(command, include_extras=True)
+        wanted = inspect.signature(command).parameters
         own = [
             one.replace(annotation=hints[one.name], kind=_KEYWORD)
-            for one in inspect.signature(command).parameters.values()
-            if one.name not in ("options", "context")
+            for one in wanted.values()
+            if one.name not in ("options", "output")
         ]
         names = sorted(kind.model_fields, key=lambda name: name not in kind.__annotations__)
         fields = [_parameter(name, kind) for name in names if not _is_table(kind, name)]
         context = inspect.Parameter("context", _KEYWORD, annotation=typer.Context)
-        last = ("json", "force", "traceback")
-        parameters = [
-            context,
-            *(one for one in own if one.name not in last),
-            *fields,
-            *(one for one in own if one.name in last),
+        every = [
+            inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)
+            for name, (annotation, default) in _EVERYWHERE.items()
         ]
+        parameters = [context, *own, *fields, *every]
 
         @functools.wraps(command)
         def run(context: typer.Context, **values: Any) -> int | None:
+            output = Output(values.pop("json"), values.pop("force"))
+            values.pop("traceback")
             given = {one.name: values.pop(one.name) for one in fields}
             given = {name: value for name, value in given.items() if _was_given(context, name)}
-            return command(**values, options=kind(**given))
+            if "options" in wanted:
+                values["options"] = kind(**given)
+            return command(**values, output=output)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}
         return run
 
     return decorate
-
-
-_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -1,16 +1,16 @@
 """What the command line writes: one line per error or warning, and JSON."""
 
-import json as jsonlib
+import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evenslice.errors import BadInputError, InputWarning, one_line
-from evenslice.options import JsonObject
 
 LONGEST, KEPT = 1500, 700  # characters of a line, and of either end of a longer one
 
@@ -78,12 +78,15 @@ def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def warn_of_code(source: str) -> None:
-    """Warn before code of the user's is run: ``package.module:callable``."""
+@contextmanager
+def running_code_of(source: str) -> Iterator[None]:
+    """Run code of the user's, ``package.module:callable``, with a warning; it prints to stderr."""
     from evenslice.model.external import form_of
 
     if form_of(source) == "callable":
         warn(f"{source} is code, which is imported and run now")
+    with stdout_to_stderr():
+        yield
 
 
 def files_of(source: str) -> list[Path]:
@@ -103,30 +106,54 @@ def discard_stdout() -> None:
     os.close(null)
 
 
-def check_json(target: str | None, force: bool, *others: Path | None) -> None:
-    """Refuse a JSON file that cannot be written, or that this command reads or writes already."""
-    if target in (None, "-"):
-        return
-    from evenslice.volume.atomic import check_writable
-    from evenslice.volume.files import split_container
+@dataclass(frozen=True)
+class Output:
+    """Where a command writes its result as JSON, and whether it may replace files."""
 
-    path = Path(str(target))
-    places = [split_container(other)[0].resolve() for other in others if other is not None]
-    if path.resolve() in places:
-        raise BadInputError(
-            f"--json is {target}, which this command reads or writes already, expected a name of "
-            "its own; choose another"
-        )
-    check_writable(path, force)
+    json: str | None = None
+    force: bool = False
 
+    def overwriting(self, force: bool) -> "Output":
+        """Return the same with another ``force``."""
+        return replace(self, force=force)
 
-def write_json(target: str | None, result: JsonObject, force: bool) -> None:
-    """Write a result as JSON: to a file, replacing one only with ``force``, or ``-`` for stdout."""
-    text = jsonlib.dumps(result, indent=2) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-    elif target is not None:
-        write_text(Path(target), text, force)
+    def check(self, *others: Path | None) -> None:
+        """Refuse a JSON file that cannot be written, or is one that this command uses already."""
+        if self.json in (None, "-"):
+            return
+        from evenslice.volume.files import split_container
+
+        path = Path(str(self.json))
+        places = [split_container(other)[0].resolve() for other in others if other is not None]
+        if path.resolve() in places:
+            raise BadInputError(
+                f"--json is {path}, which this command reads or writes already, expected a name of "
+                "its own; choose another"
+            )
+        self.check_new(path)
+
+    def check_new(self, *paths: Path) -> None:
+        """Refuse files that cannot be written, or exist without ``force``."""
+        from evenslice.volume.atomic import check_writable
+
+        for path in paths:
+            check_writable(path, self.force)
+
+    def write(
+        self, result: Any, show: Callable[[Any], None], notes: Iterable[str] | None = None
+    ) -> bool:
+        """Print the warnings of a result, write it as JSON, and show it unless that took stdout."""
+        for note in getattr(result, "warnings", ()) if notes is None else notes:
+            warn(note)
+        values = result if isinstance(result, dict) else result.to_dict()
+        text = json.dumps(values, indent=2) + "\n"
+        if self.json == "-":
+            sys.stdout.write(text)
+            return False
+        if self.json is not None:
+            write_text(Path(self.json), text, self.force)
+        show(result)
+        return True
 
 
 def write_text(path: Path, text: str, force: bool = False) -> None:

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from evenslice.cli.options import Force, Json, Traceback, VolumePath, takes
-from evenslice.cli.output import check_json, warn, write_json
+from evenslice.cli.options import Resume, VolumePath, takes
+from evenslice.cli.output import Output
 from evenslice.errors import BadInputError
-from evenslice.options import DATA, OUTPUT, Device, TrainFile, TrainOptions, read_config
+from evenslice.options import DATA, Device, TrainFile, TrainOptions, read_config
 
 BETWEEN = "\0"  # between the two paths of --more, which no path holds
 
@@ -45,10 +45,10 @@ def train(
     labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Labels of the same shape.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The model, .safetensors.")],
     options: TrainOptions,
+    output: Output,
     more: Annotated[
         list[str] | None,
         typer.Option(
-            "--more",
             metavar="VOLUME LABELS",
             help="Another volume to train on; repeatable.",
             rich_help_panel=DATA,
@@ -61,55 +61,40 @@ def train(
             help="Settings: keys are these options with _ for -; options win over it.",
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume an interrupted run.", rich_help_panel=OUTPUT)
-    ] = False,
+    resume: Resume = False,
     device: Annotated[
         Device, typer.Option(help="Where to compute; auto is a GPU if there is one.")
     ] = "auto",
-    json: Json = None,
-    force: Force = False,
-    traceback: Traceback = False,
 ) -> None:
     """Train a 2D+ segmentation model from an RGB-pretrained encoder."""
+    from evenslice.labels.metrics import Scores
     from evenslice.model.provenance import command_line
     from evenslice.progress import bar
     from evenslice.report.page import page_beside
     from evenslice.report.run_pages import write_training_page
     from evenslice.report.tables import print_scores
     from evenslice.verbs.train import train as run
-    from evenslice.volume.atomic import check_writable
 
     page = page_beside(out)
     file = TrainFile() if config is None else read_config(config)
     pairs = [(str(volume), str(labels)), *((one.volume, one.labels) for one in file.more)]
-    for text in more or []:
-        first, second = text.split(BETWEEN)
-        pairs.append((first, second))
-    paths = [Path(path) for pair in pairs for path in pair]
-    check_json(json, force or resume, config, out, page, *paths)
+    pairs += [(first, second) for first, second in (text.split(BETWEEN) for text in more or [])]
+    volumes, truths = ([pair[place] for pair in pairs] for place in (0, 1))
+    again = output.overwriting(output.force or resume)
+    again.check(config, out, page, *map(Path, (*volumes, *truths)))
     if page.exists():
-        check_writable(page, force or resume)
-    options = file.options(**options.model_dump(exclude_unset=True))
-    volumes = [path for path, _ in pairs]
-    result = run(
-        volumes,
-        [path for _, path in pairs],
-        out,
-        options,
-        device=device,
-        resume=resume,
-        force=force,
-        progress=bar,
-    )
+        again.check_new(page)
+    chosen = file.options(**options.model_dump(exclude_unset=True))
+    given: dict[str, Any] = {"device": device, "resume": resume, "force": output.force}
+    result = run(volumes, truths, out, chosen, progress=bar, **given)
     write_training_page(page, result, {"volume": ", ".join(volumes)}, command_line())
-    write_json(json, result.scores.to_dict(), force or resume)
-    for note in result.warnings:
-        warn(note)
-    if json != "-":
-        if result.steps < options.steps:
+
+    def show(scores: Scores) -> None:
+        if result.steps < chosen.steps:
             print(
-                f"stopped after {result.steps} of {options.steps} steps: no better Dice in "
-                f"{options.patience} validation runs"
+                f"stopped after {result.steps} of {chosen.steps} steps: no better Dice in "
+                f"{chosen.patience} validation runs"
             )
-        print_scores(result.scores, f"{out} on the validation slices")
+        print_scores(scores, f"{out} on the validation slices")
+
+    again.write(result.scores, show, result.warnings)

@@ -45,16 +45,9 @@ class DamagedError(BadInputError):
 def download(url: str, folder: Path) -> tuple[Path, str]:
     """Download a file into a folder, unless it is there whole; a cut download starts over.
 
-    Returns
-    -------
-    path, stated
-        The file, and the hash that its server states and that it agrees with
-        (``algorithm:digits``), or empty.
-
-    Raises
-    ------
-    BadInputError
-        If it cannot be downloaded, or does not agree; nothing is left in the folder.
+    Returns the file, and the hash that its server states and that it agrees with
+    (``algorithm:digits``), or empty. ``BadInputError`` if it cannot be downloaded, or does not
+    agree; nothing is left in the folder then.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise BadInputError(f"{url} is no web address, expected http:// or https://; correct it")
@@ -149,32 +142,17 @@ class _Entry:
 def unpack(
     archive: Path, folder: Path, wanted: Sequence[str], most: int, progress: Progress = silent
 ) -> list[str]:
-    """Unpack a zip or tar (also compressed) into an empty folder.
+    """Unpack a zip or tar (also compressed) into an empty folder; return its files, below that.
 
-    A folder that wraps everything is left out, and a wanted file that lies in another folder of
-    the archive is put where it is wanted, if there is only one of its name.
-
-    Parameters
-    ----------
-    archive, folder
-        From where, to where.
-    wanted
-        Files or folders, relative to ``folder``, that must be in it.
-    most
-        Bytes that it may hold unpacked.
-    progress
-        Shows MB.
-
-    Returns
-    -------
-    list
-        The files, relative to ``folder``.
+    A folder that wraps everything is left out, and a wanted file that lies in another folder of the
+    archive is put where it is wanted, if there is only one of its name. ``most`` is the bytes that
+    it may hold unpacked.
 
     Raises
     ------
     BadInputError
         If it is no whole archive (``DamagedError``), is too large, has a path that leaves the
-        folder, or lacks what is wanted.
+        folder, or lacks one of the ``wanted`` files or folders.
     """
     try:
         with ExitStack() as stack:

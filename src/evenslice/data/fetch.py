@@ -33,18 +33,7 @@ SPARE = 1000 * MB  # for what an archive holds beside the volumes
 class SourceRecord:
     """Where the files of a dataset came from, as written beside them.
 
-    Attributes
-    ----------
-    dataset
-        Name of the dataset.
-    url
-        Address or file name of the archive.
-    bytes, sha256
-        Size and hash of the archive.
-    compared
-        Hashes that others state for it, and whether they agree.
-    fetched
-        Time, ISO 8601.
+    ``compared`` are hashes that others state for the archive, and whether they agree.
     """
 
     dataset: str
@@ -73,21 +62,15 @@ class SourceRecord:
 class FetchedDataset:
     """A dataset in its folder, its layout verified.
 
-    Attributes
-    ----------
-    fresh
-        Whether it was fetched now, or was there already.
-    record
-        Where it came from, None for files put there by hand.
-    notes
-        What differs from what was published.
+    ``fresh`` says whether it was fetched now; ``record`` is None for files put there by hand;
+    ``warnings`` say what differs from what was published.
     """
 
     dataset: Dataset
     folder: Path
     fresh: bool
     record: SourceRecord | None
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
@@ -106,7 +89,7 @@ class FetchedDataset:
             **self.dataset.describe(self.folder),
             "fresh": self.fresh,
             "source": None if self.record is None else self.record.to_dict(),
-            "notes": list(self.notes),
+            "notes": list(self.warnings),
             "command": self.command,
         }
 
@@ -122,16 +105,12 @@ def fetch(
 
     Parameters
     ----------
-    name
-        Of the dataset.
-    to
-        Its folder; its own within ``default_folder()`` if None.
+    name, to
+        Of the dataset, and its folder; its own within ``default_folder()`` if None.
     source
         Another address of the archive, or the archive itself as a file.
     force
         Fetch again what is there, and replace it.
-    progress
-        Shows how far unpacking is.
 
     Raises
     ------
@@ -170,10 +149,7 @@ def fetch(
 def verify_layout(known: Dataset, folder: Path) -> tuple[str, ...]:
     """Open every volume of a dataset and return what is not as published.
 
-    Raises
-    ------
-    BadInputError
-        If one cannot be opened, or labels differ in shape from their volume.
+    ``BadInputError`` if one cannot be opened, or labels differ in shape from their volume.
     """
     notes: dict[str, None] = {}
     published = (known.shape, (known.shape[0], *known.shape[:0:-1]))  # either order of y and x
@@ -203,13 +179,7 @@ def _verified(known: Dataset, folder: Path, fresh: bool) -> FetchedDataset:
 
 @contextmanager
 def _alone(folder: Path, downloads: Path) -> Iterator[None]:
-    """Let no other process fetch into the folder; afterwards keep no more than a whole archive.
-
-    Raises
-    ------
-    BadInputError
-        If another process does.
-    """
+    """Let no other process fetch into the folder; afterwards keep no more than a whole archive."""
     made = [path for path in folder.parents if not path.exists()]
     downloads.mkdir(parents=True, exist_ok=True)
     try:
@@ -275,11 +245,7 @@ def convert(
 ) -> None:
     """Write the target of a conversion from its source, both below ``folder``.
 
-    Raises
-    ------
-    BadInputError
-        If the source cannot be read, or labels have one value only, or what is labelled would be
-        the larger part.
+    ``BadInputError`` if the source cannot be read, has one value only, or the larger part labelled.
     """
     source = open_volume(folder / conversion.source)
     voxels = source.read((slice(None), slice(None), slice(None)))

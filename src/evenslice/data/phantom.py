@@ -165,6 +165,9 @@ def phantom(
 ) -> Phantom:
     """Make a synthetic serial-section electron micrograph of neuropil with its ground truth.
 
+    Membranes fill about 0.22 of the volume: 0.16 to 0.30 of a field of view of 0.77 x 0.77 um. A
+    view smaller than a neurite may hold no membrane at all. Sections jitter by about 4 nm.
+
     Parameters
     ----------
     shape
@@ -174,19 +177,10 @@ def phantom(
     voxel_nm
         Size of a voxel along z, y, x in nm. Structures keep their size in nm.
 
-    Returns
-    -------
-    Phantom
-        Membranes fill about 0.22 of the volume: 0.16 to 0.30 of a field of view of 0.77 x 0.77 um.
-        A view smaller than a neurite may hold no membrane at all. Sections are shifted by a jitter
-        of about 4 nm.
-
     Raises
     ------
     ValueError
-        If `shape` is not three integers of at least (1, 32, 32), if `voxel_nm` is not three
-        positive numbers, if `seed` is negative, or if there would be more neurons than uint16
-        can number.
+        If one of them is not so, or there would be more neurons than uint16 can number.
     """
     _check(shape, seed, voxel_nm)
     tissue = _Tissue(np.random.default_rng([seed, 0]), shape, voxel_nm)

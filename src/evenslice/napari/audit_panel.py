@@ -1,8 +1,9 @@
 """The panel ``Audit``: does a model use the slices before and after alike, and where."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -17,10 +18,9 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
-from evenslice.errors import BadInputError
 from evenslice.napari.layers import RESULT, LayerData, file_of, volume_of_layer
 from evenslice.napari.maps import layers_of_audit, show_together, small_print, table_of
-from evenslice.napari.panel import LayerField, Panel, ask, bind, plain
+from evenslice.napari.panel import LayerField, Panel, Task, ask, bind, plain
 from evenslice.napari.work import Control
 from evenslice.options import AuditOptions, JsonObject
 
@@ -95,18 +95,14 @@ class AuditPanel(Panel):
         chosen = [item.text() for item in items if item.checkState() == Qt.CheckState.Checked]
         return None if tuple(chosen) == STANDARD else chosen
 
-    def run(self) -> None:
-        """Audit in a thread."""
+    def prepare(self) -> tuple[Task, Callable[[Any], None]] | None:
+        """Prepare the audit of the layer."""
         layer, labels = self.layer.layer, self.labels.layer
-        try:
-            volume = volume_of_layer(layer)
-            ground_truth = None if labels is None else volume_of_layer(labels)
-            model = self.chosen_model()
-        except BadInputError as error:
-            self.print_error(str(error))
-            return
+        volume = volume_of_layer(layer)
+        ground_truth = None if labels is None else volume_of_layer(labels)
+        model = self.chosen_model()
         if layer is None or model is None:
-            return
+            return None
         options: JsonObject = {
             "labels": ground_truth,
             "methods": self.chosen_methods(),
@@ -131,7 +127,7 @@ class AuditPanel(Panel):
             control.check()
             return found, layers_of_audit(found, layer)
 
-        self.start(task, lambda value: self.show_result(layer, *value))
+        return task, lambda value: self.show_result(layer, *value)
 
     def show_result(self, layer: "Layer", audit: "Audit", maps: list[LayerData]) -> None:
         """Show an audit: the verdict, the table, and its maps in place of those before."""
@@ -189,9 +185,8 @@ class AuditPanel(Panel):
         title = "Folder for audit.json and report.html"
         folder = str(QFileDialog.getExistingDirectory(self, title))
         there = [name for name in ("audit.json", "report.html") if Path(folder, name).exists()]
-        if not folder or (
-            there and not ask(self, f"{folder} holds {' and '.join(there)}. Replace?")
-        ):
+        question = f"{folder} holds {' and '.join(there)}. Replace?"
+        if not folder or (there and not ask(self, question)):
             return
         audit, command = self.audit, self._command
         assert audit is not None  # the button is shown with a result

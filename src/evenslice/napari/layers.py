@@ -53,16 +53,9 @@ class LazyArray:
 
 
 def layer_of(volume: Volume, name: str, levels: Sequence[Volume] = ()) -> LayerData:
-    """Return a volume as napari takes a layer: data, attributes, kind.
+    """Return a volume (z, y, x) as napari takes a layer: data, attributes, kind.
 
-    Parameters
-    ----------
-    volume
-        Axes (z, y, x); its voxel size in nm becomes the scale.
-    name
-        Of the layer.
-    levels
-        The same at smaller and smaller sizes, if there are any.
+    Its voxel size in nm becomes the scale; ``levels`` are the same at smaller and smaller sizes.
     """
     data: Any = [LazyArray(level) for level in (volume, *levels)] if levels else LazyArray(volume)
     attributes: JsonObject = {"name": name, "multiscale": bool(levels)}

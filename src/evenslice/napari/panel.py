@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtGui import QCloseEvent
 
+Task = Callable[[Control], Any]
 MODELS = "Models (*.safetensors *.pt2 *.onnx);;All files (*)"
 
 
@@ -73,24 +74,14 @@ def bind(field: QSpinBox | QDoubleSpinBox, options: type[Options], name: str) ->
 class LayerField(QComboBox):
     """The layers of one kind in the viewer, without those that evenslice made.
 
-    Parameters
-    ----------
-    layers
-        The viewer's list.
-    kind
-        Class of the layers.
-    none
-        Text for no layer; None where there must be one. Then it follows the viewer's selection.
+    ``none`` is the text for no layer; None where there must be one: it follows the selection then.
     """
 
     def __init__(self, layers: "LayerList", kind: type["Layer"], none: str | None = None) -> None:
         super().__init__()
         self._layers, self._kind, self._none = layers, kind, none
-        events = layers.events
-        followed = [
-            (event, self._fill)
-            for event in (events.inserted, events.removed, events.reordered, events.renamed)
-        ]
+        names = ("inserted", "removed", "reordered", "renamed")
+        followed = [(getattr(layers.events, name), self._fill) for name in names]
         if none is None:
             followed.append((layers.selection.events.active, self._follow))
         for event, callback in followed:
@@ -188,6 +179,19 @@ class Panel(QWidget):
 
     def run(self) -> None:
         """Check what was filled in and start; called by the button."""
+        try:
+            prepared = self.prepare()
+        except BadInputError as error:
+            self.print_error(str(error))
+            return
+        if prepared is not None:
+            self.start(*prepared)
+
+    def prepare(self) -> tuple[Task, Callable[[Any], None]] | None:
+        """Return what to run and what to do with its value; None where the user does not want it.
+
+        ``BadInputError`` if what was filled in cannot be used.
+        """
         raise NotImplementedError
 
     def add_normalisation(self) -> None:
@@ -203,10 +207,7 @@ class Panel(QWidget):
     def chosen_model(self) -> JsonObject | None:
         """Return the model's ``source``, ``mean``, ``std``; None if the user does not want it run.
 
-        Raises
-        ------
-        BadInputError
-            If there is no model, or mean or std are no numbers.
+        ``BadInputError`` if there is no model, or mean or std are no numbers.
         """
         from evenslice.model.external import form_of
 
@@ -215,9 +216,8 @@ class Panel(QWidget):
             raise BadInputError(
                 "no model was chosen, expected a file or module:callable; choose one"
             )
-        if form_of(source) in ("callable", "torch-export") and not ask(
-            self, f"{source} is code, or can hold code, that runs with your rights. Run it?"
-        ):
+        code = f"{source} is code, or can hold code, that runs with your rights. Run it?"
+        if form_of(source) in ("callable", "torch-export") and not ask(self, code):
             self.say("Not run.")
             return None
         lines = {"mean": self.mean.text().strip(), "std": self.std.text().strip()}
@@ -226,7 +226,7 @@ class Panel(QWidget):
         }
         return {"source": source, **numbers}
 
-    def start(self, task: Callable[[Control], Any], on_value: Callable[[Any], None]) -> None:
+    def start(self, task: Task, on_value: Callable[[Any], None]) -> None:
         """Run a task in a thread, then ``on_value`` with its value here; refused while one runs."""
         if self.control is not None:
             self.say("A task is running; wait for it or cancel it.")

@@ -40,10 +40,7 @@ def _is_readable(path: str) -> bool:
 def read(path: Any) -> list[LayerData]:
     """Open a volume as a layer, lazily; what ``segment`` wrote as its layers.
 
-    Raises
-    ------
-    BadInputError
-        In one line, if it does not hold a greyscale volume.
+    ``BadInputError``, in one line, if it does not hold a greyscale volume.
     """
     file = Path(path[0] if isinstance(path, (list, tuple)) else path)
     if (file / SEGMENTATION).is_dir():
@@ -55,13 +52,7 @@ def read(path: Any) -> list[LayerData]:
 
 
 def layers_of_store(path: Path) -> list[LayerData]:
-    """Return the layers of a store that ``segment`` wrote: labels, and probabilities, hidden.
-
-    Raises
-    ------
-    BadInputError
-        If it cannot be read.
-    """
+    """Return the layers of a store that ``segment`` wrote: labels, and probabilities, hidden."""
     labels, *smaller = [open_volume(level.path) for level in levels_of(path / SEGMENTATION)]
     found = []
     channels = _channels(path, labels)

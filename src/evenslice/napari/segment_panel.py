@@ -1,14 +1,15 @@
 """The panel ``Segment``: a layer segmented by blocks into a store that napari shows."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import FileEdit
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox
 
 from evenslice.errors import BadInputError
 from evenslice.napari.layers import LayerData, file_of, placed_like, volume_of_layer
-from evenslice.napari.panel import Panel, ask, bind
+from evenslice.napari.panel import Panel, Task, ask, bind
 from evenslice.napari.reading import layers_of_store
 from evenslice.napari.work import Control
 from evenslice.options import JsonObject, SegmentOptions
@@ -50,19 +51,15 @@ class SegmentPanel(Panel):
         """The store to write."""
         return Path(self.out.line_edit.value.strip())
 
-    def run(self) -> None:
-        """Segment in a thread."""
-        layer = self.layer.layer
-        try:
-            volume = volume_of_layer(layer)
-            existing = self._choose_existing()
-            model = None if existing is None else self.chosen_model()
-        except BadInputError as error:
-            self.print_error(str(error))
-            return
-        if existing is None or model is None:
-            return
-        out, source = self.out_path, file_of(layer)
+    def prepare(self) -> tuple[Task, Callable[[Any], None]] | None:
+        """Prepare the segmentation of the layer."""
+        layer, out = self.layer.layer, self.out_path
+        volume = volume_of_layer(layer)
+        existing = self._choose_existing()
+        model = None if existing is None else self.chosen_model()
+        if layer is None or existing is None or model is None:
+            return None
+        source = file_of(layer)
         options: JsonObject = {
             "instances": INSTANCES[self.instances.currentText()],
             "threshold": self.threshold.value(),
@@ -81,7 +78,7 @@ class SegmentPanel(Panel):
             done = segment(model["source"], volume, out, progress=control.progress, **options)
             return done, layers_of_store(out)
 
-        self.start(task, lambda value: self.show_result(layer, *value))
+        return task, lambda value: self.show_result(layer, *value)
 
     def show_result(self, layer: "Layer", done: "Segmented", layers: list[LayerData]) -> None:
         """Show what was written, where the layer lies that it was made of."""

@@ -36,12 +36,7 @@ def audit_figure(audit: "Audit") -> "Figure":
 def audits_figure(audits: Mapping[str, "Audit"], title: str = "") -> "Figure":
     """Draw the shares and mirror pairs of every method with intervals, and the lag where measured.
 
-    Parameters
-    ----------
-    audits
-        By the name of the model; the models share their scales.
-    title
-        Above the figure.
+    The audits, by the name of the model, share their scales.
     """
     slices = max(audit.slices for audit in audits.values())
     heights = [
@@ -181,18 +176,9 @@ def _add_slot_key(figure: "Figure", slices: int) -> None:
 
 
 def window_figure(window: "WindowView") -> "Figure":
-    """Draw one window: every slice under its importance, and the prediction.
+    """Draw one window that an audit kept: every slice under its importance, and the prediction.
 
-    Parameters
-    ----------
-    window
-        One of those an audit kept (``audit(..., views=3)``).
-
-    Returns
-    -------
-    Figure
-        A panel per slot with its share, and one with the prediction and the outline of the ground
-        truth, where there is one.
+    A panel per slot with its share, one with the prediction and the outline of the ground truth.
     """
     slices, height, width = window.slices.shape
     panel = min(1.8, (WIDTH - 0.1) / (slices + 1))

@@ -64,7 +64,7 @@ METADATA: dict[str, JsonObject] = {
 TOOLTIP = "tooltip: "
 COORDINATES = ("d", "x", "y", "transform")
 _DECIMALS = re.compile(r"(\.\d\d)\d+")
-_REFERENCE = re.compile(r"url\(#(.+)\)")
+_REFERENCE = re.compile(r"(?:url\()?#([\w-]+)\)?")
 
 
 @contextmanager
@@ -156,30 +156,18 @@ def set_rows(axis: "Axes", names: Sequence[str]) -> None:
 
 
 def to_svg(figure: "Figure", ident: str, title: str, description: str = "") -> Markup:
-    """Turn a figure into inline SVG that a screen reader announces; the text stays text.
+    """Turn a figure into an inline ``<svg>`` that a screen reader announces; the text stays text.
 
-    Parameters
-    ----------
-    figure
-        What to show.
-    ident
-        Unique on the page; all identifiers in the drawing start with it.
-    title, description
-        The chart in words.
-
-    Returns
-    -------
-    Markup
-        An ``<svg>`` element. The same figure gives the same text.
+    ``ident`` is unique on the page: all identifiers in the drawing start with it. The same figure
+    gives the same text.
     """
     import matplotlib
 
-    buffer = io.StringIO()
-    with styled(), matplotlib.rc_context({"svg.fonttype": "none"}):
+    buffer, own = io.StringIO(), {"svg.fonttype": "none", "svg.hashsalt": ident}
+    with styled(), matplotlib.rc_context(own):
         figure.savefig(buffer, format="svg", metadata=METADATA[".svg"], transparent=True)
     root = ET.fromstring(escape_control_chars(buffer.getvalue()))
     _simplify(root)
-    _own_identifiers(root, ident)
     width = ON_PAGE * float(root.attrib["viewBox"].split()[2])
     root.attrib = {
         "viewBox": root.attrib["viewBox"],
@@ -188,58 +176,44 @@ def to_svg(figure: "Figure", ident: str, title: str, description: str = "") -> M
         "stroke-linejoin": "round",
         "style": f"max-width: {width:g}px",
     }
-    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
-        name = "title" if tag == "title" else "description"
-        head = ET.Element(tag, {"id": f"{ident}-{name}"})
-        head.text = escape_control_chars(text)
-        root.insert(place, head)
+    for place, (tag, name, text) in enumerate(
+        (("title", "title", title), ("desc", "description", description))
+    ):
+        root.insert(place, _element(tag, text, id=f"{ident}-{name}"))
     return Markup(ET.tostring(root, encoding="unicode").replace(FONT, ""))
 
 
+def _element(tag: str, text: str, **attributes: str) -> ET.Element:
+    element = ET.Element(tag, attributes)
+    element.text = escape_control_chars(text)
+    return element
+
+
 def _simplify(root: ET.Element) -> None:
-    """Leave the names that HTML knows, two decimals, and no styles that would reach the page."""
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.endswith(("}metadata", "}style")):
-                parent.remove(child)
-        parent.tag = parent.tag.rpartition("}")[2]
-        for name in list(parent.attrib):
-            value = parent.attrib.pop(name)
-            short = _DECIMALS.sub(r"\1", value) if name in COORDINATES else value
-            parent.attrib[name.rpartition("}")[2]] = short
-        if not (parent.tail or "").strip():
-            parent.tail = None
-
-
-def _own_identifiers(root: ET.Element, ident: str) -> None:
-    """Keep the identifiers that something refers to, marked as this drawing's; write tooltips."""
-    names: dict[str, str] = {}
-    for element in root.iter():
-        for key, value in element.attrib.items():
-            found = _REFERENCE.fullmatch(value)
-            target = found[1] if found else value[1:] if key == "href" else ""
-            if target:
-                new = names.setdefault(target, f"{ident}-{len(names)}")
-                element.attrib[key] = f"url(#{new})" if found else f"#{new}"
-    for element in list(root.iter()):
-        name = element.attrib.pop("id", "")
-        if name in names:
-            element.attrib["id"] = names[name]
+    """Leave the names that HTML knows, two decimals, what is referred to, and write tooltips."""
+    elements = list(root.iter())
+    values = [value for element in elements for value in element.attrib.values()]
+    used = {found[1] for value in values if (found := _REFERENCE.fullmatch(value))}
+    for element in elements:
+        for child in list(element):
+            if child.tag.endswith(("}metadata", "}style")):  # a style would reach the page
+                element.remove(child)
+        element.tag = element.tag.rpartition("}")[2]
+        name = element.attrib.get("id", "")
+        if name not in used:
+            element.attrib.pop("id", None)
+        for key in list(element.attrib):
+            value = element.attrib.pop(key)
+            short = _DECIMALS.sub(r"\1", value) if key in COORDINATES else value
+            element.attrib[key.rpartition("}")[2]] = short
         if name.startswith(TOOLTIP):
-            tip = ET.Element("title")
-            tip.text = name.removeprefix(TOOLTIP)
-            element.insert(0, tip)
+            element.insert(0, _element("title", name.removeprefix(TOOLTIP)))
+        if not (element.tail or "").strip():
+            element.tail = None
 
 
 def save_figure(figure: "Figure", path: str | Path) -> None:
     """Write a figure as SVG, PDF or PNG by its ending; the same figure gives the same bytes.
-
-    Parameters
-    ----------
-    figure
-        What to write.
-    path
-        The file; one that was there is replaced only once the new one is whole.
 
     Raises
     ------

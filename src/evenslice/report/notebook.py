@@ -1,6 +1,7 @@
 """What notebooks and papers show of results: HTML, matplotlib figures, and files of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,18 +83,12 @@ def save_figures(
     Parameters
     ----------
     result
-        An audit (``audit``, and ``window-1``, ... for the windows it kept), scores (``scores``),
-        or a study, also as read from ``study.json`` (``finding``, ``steps``, ``effects``, as far as
-        there is something to draw).
+        An audit (``audit``, and ``window-1``, ... for the windows it kept), scores (``scores``), or
+        a study, also as read from ``study.json`` (``finding``, ``steps``, ``effects``).
     folder
         Where to; made when missing. Files of these names are replaced.
     formats
         Any of ``svg``, ``pdf``, ``png``.
-
-    Returns
-    -------
-    list of Path
-        What was written.
 
     Raises
     ------
@@ -114,12 +109,10 @@ def save_figures(
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        for kind in formats:
-            paths.append(folder / f"{name}.{kind}")
-            save_figure(figure, paths[-1])
-    return paths
+    paths = {folder / f"{name}.{kind}": figures[name] for name in figures for kind in formats}
+    for path, figure in paths.items():
+        save_figure(figure, path)
+    return list(paths)
 
 
 def _figures(result: "Any") -> "Iterator[tuple[str, Figure]]":
@@ -133,12 +126,9 @@ def _figures(result: "Any") -> "Iterator[tuple[str, Figure]]":
     elif isinstance(result, Scores):
         yield "scores", scores_figure(result)
     elif isinstance(result, Study | Mapping):
-        study = Study.of(result)
         for name, draw in STUDY_FIGURES.items():
-            try:
-                yield name, draw(study)
-            except BadInputError:  # this part has nothing to draw
-                continue
+            with suppress(BadInputError):  # this part has nothing to draw
+                yield name, draw(Study.of(result))
     else:
         kind = type(result).__name__
         raise BadInputError(

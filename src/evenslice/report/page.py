@@ -41,22 +41,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Head:
-    """What every page shows.
+    """What every page shows: its sections (identifier and name), settings, and the lines on top.
 
-    Attributes
-    ----------
-    title, intro
-        Heading, and a sentence or two under it.
-    command
-        The command that makes the page again.
-    contents
-        The sections of the page: identifier and name.
-    facts
-        Settings, for example the volume and the seed.
-    answers, label
-        The lines on top, and what a screen reader calls their list.
-    partial
-        What is not finished.
+    ``command`` makes the page again; ``label`` is what a screen reader calls the ``answers``;
+    ``partial`` says what is not finished.
     """
 
     title: str
@@ -81,17 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page of audited models shows.
-
-    Attributes
-    ----------
-    title, intro, facts, command
-        See ``Head``.
-    rows
-        The models, in the order to show them.
-    windows
-        Windows to show, of any of the models.
-    """
+    """The page of audited models, in the order to show them; for the rest see ``Head``."""
 
     title: str
     rows: "Sequence[Row]"
@@ -104,23 +82,9 @@ class Page:
 def render_page(
     template: str, head: Head, files: tuple[Sequence[str], Sequence[str]], **values: Any
 ) -> str:
-    """Turn a template into a page that needs no other file and no network.
+    """Turn a template that extends ``layout.html`` into a page that needs no other file.
 
-    Parameters
-    ----------
-    template
-        A file of this package that extends ``layout.html``.
-    head
-        What ``layout.html`` shows.
-    files
-        Styles and scripts of this package; no other script may run on the page.
-    values
-        What the template shows.
-
-    Returns
-    -------
-    str
-        The whole document. All text in it is escaped by the template engine.
+    ``files`` are its styles and scripts: no other script may run on the page. All text is escaped.
     """
     environment = Environment(
         loader=PackageLoader("evenslice.report", ""),
@@ -132,9 +96,11 @@ def render_page(
     filters = (verdict.fixed, verdict.short, verdict.signed, verdict.confidence, verdict.p_value)
     environment.filters.update({one.__name__: one for one in filters})
     environment.globals.update(verdict=verdict)
-    styles, scripts = files
-    script = "\n".join(_read(name).strip() for name in scripts)
-    style = "\n".join(_read(name).strip() for name in ("layout.css", *styles))
+    folder, (styles, scripts) = resources.files("evenslice.report"), files
+    style, script = (
+        "\n".join(folder.joinpath(name).read_text(encoding="utf-8").strip() for name in names)
+        for names in (("layout.css", *styles), scripts)
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
         head=head,
@@ -144,10 +110,6 @@ def render_page(
         script_hash=f"sha256-{digest}",
         **values,
     )
-
-
-def _read(name: str) -> str:
-    return resources.files("evenslice.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def write_page(path: Path, text: str) -> None:

@@ -60,16 +60,9 @@ def _style(place: int) -> Style:
 def finding_figure(study: Study) -> "Figure":
     """Draw shares of every cell before and after training, mirror indices, and Dice.
 
-    Returns
-    -------
-    Figure
-        A row of four panels per network, a line per treatment: a dot is a cell, a thin line joins
-        its mirror index before and after training, a diamond is a pooled mean with its interval.
-
-    Raises
-    ------
-    BadInputError
-        If no cell is finished.
+    A row of four panels per network, a line per treatment: a dot is a cell, a thin line joins its
+    mirror index before and after training, a diamond is a pooled mean with its interval.
+    ``BadInputError`` if no cell is finished.
     """
     groups = study.groups
     if not groups:
@@ -208,24 +201,10 @@ def _add_finding_key(figure: "Figure", slices: int, datasets: Sequence[str]) -> 
 
 
 def steps_figure(study: Study, quantity: str = "mirror_index") -> "Figure":
-    """Draw what was validated during training against steps, a line per cell.
+    """Draw what was validated during training against steps: a line per cell.
 
-    Parameters
-    ----------
-    study
-        The study.
-    quantity
-        ``mirror_index`` (whiskers are the intervals of each audit), ``loss`` or ``dice``.
-
-    Returns
-    -------
-    Figure
-        A panel per network and dataset, on one scale.
-
-    Raises
-    ------
-    BadInputError
-        If no cell has it.
+    ``quantity`` is ``mirror_index`` (whiskers: the intervals of each audit), ``loss`` or ``dice``.
+    A panel per network and dataset, on one scale. ``BadInputError`` if no cell has it.
     """
     from matplotlib.lines import Line2D
 
@@ -292,10 +271,7 @@ def _draw_curve(axis: "Axes", curve: Curve, quantity: str, style: Style) -> None
 def effects_figure(study: Study) -> "Figure":
     """Draw the mean paired differences from the control with intervals, a panel per outcome.
 
-    Raises
-    ------
-    BadInputError
-        If nothing was compared.
+    ``BadInputError`` if nothing was compared.
     """
     found = study.comparisons
     if not found:

@@ -62,7 +62,6 @@ NEXT_COMMANDS = {
     "torch-export": "evenslice audit {path} VOLUME --trust",
     "bioimageio": "bioimageio test {path}",
 }
-MINUTE, HOUR = 60.0, 3600.0
 Rows = list[tuple[str, ...]]
 
 
@@ -114,12 +113,11 @@ def method_row(name: str, method: "MethodResult") -> tuple[str, ...]:
 
 def print_demo(demo: "Demo") -> None:
     """Print the demo's rows."""
-    slots = slot_names(demo.rows[0].audit.slices)
-    rows = []
-    for row in demo.rows:
-        name, *measured = method_row(row.init, row.audit.methods["gradient"])
-        rows.append((name, score(row.scores.dice), *measured))
-    head = ("init", "Dice", *slots, "mirror index", "verdict")
+    head = ("init", "Dice", *slot_names(demo.rows[0].audit.slices), "mirror index", "verdict")
+    rows = [
+        (row.init, score(row.scores.dice), *method_row("", row.audit.methods["gradient"])[1:])
+        for row in demo.rows
+    ]
     show(head, rows, "Share of importance per slot, by gradient")
 
 
@@ -160,26 +158,19 @@ def print_scores(scores: "Scores", title: str = "Scores") -> None:
 
 def score_rows(scores: "Scores") -> tuple[tuple[str, ...], Rows]:
     """Return the head and the rows of a table: one per class, or for objects one per score."""
-    return _class_rows(scores) if scores.matching is None else _object_rows(scores)
-
-
-def _class_rows(scores: "Scores") -> tuple[tuple[str, ...], Rows]:
-    boundary = scores.boundary
-    head, means = ["class", "Dice", "IoU"], [scores.dice, scores.iou]
-    if boundary is not None:
-        head.append(f"boundary F ({boundary.tolerance:g} px)")
-        means.append(boundary.mean)
-    rows: Rows = []
-    for label, values in scores.per_class.items():
-        row = [values["dice"], values["iou"]]
-        outline = [] if boundary is None else [boundary.per_class.get(label)]
-        rows.append((str(label), *map(score, [*row, *outline])))
-    if len(scores.per_class) != 1:
-        rows.append(("mean", *map(score, means)))
-    return tuple(head), rows
-
-
-def _object_rows(scores: "Scores") -> tuple[tuple[str, ...], Rows]:
+    if scores.matching is None:
+        columns = {"Dice": scores.dice, "IoU": scores.iou}
+        values: dict[int, list[float | None]] = {
+            label: [one["dice"], one["iou"]] for label, one in scores.per_class.items()
+        }
+        if scores.boundary is not None:
+            columns[f"boundary F ({scores.boundary.tolerance:g} px)"] = scores.boundary.mean
+            for label, row in values.items():
+                row.append(scores.boundary.per_class.get(label))
+        lines: Rows = [(str(label), *map(score, row)) for label, row in values.items()]
+        if len(lines) != 1:
+            lines.append(("mean", *map(score, columns.values())))
+        return ("class", *columns), lines
     found = scores.to_dict()
     rows: Rows = [(name, score(found[key])) for key, name in OBJECT_SCORES.items()]
     for level in SHOWN_LEVELS:
@@ -202,7 +193,7 @@ def print_inspected(found: "Inspected") -> None:
     """Print a model's stem, or the shape, voxel size and type of a volume that were read."""
     if found.volume is not None:
         show(("", ""), _volume_rows(found.volume, found.values))
-    elif found.model is not None:
+    if found.model is not None:
         show(("", ""), _model_rows(found.model, found))
     if found.certificate is not None:
         say(f"largest response to the reversal: {certificate_text(found.certificate)}")
@@ -230,16 +221,20 @@ def _model_rows(model: "Model", found: "Inspected") -> Rows:
     if about["form"] == "evenslice":
         network = f"{spec['arch']} on {spec['encoder']}"
     answers = f": {spec['answers']}" if "answers" in spec else ""
-    rows: Rows = [("network", f"{network}, {model.spec.classes} output(s){answers}")]
-    rows += [("library call", call)] if call else []
     size = "" if model.size is None else f", {model.size[0]} x {model.size[1]} pixels only"
-    rows.append(("slices", f"{model.slices}{size}"))
-    rows.append(("stem", f"init {spec['init']}, tie {spec['tie']}"))
+    rows: Rows = [
+        ("network", f"{network}, {model.spec.classes} output(s){answers}"),
+        *([("library call", call)] if call else []),
+        ("slices", f"{model.slices}{size}"),
+        ("stem", f"init {spec['init']}, tie {spec['tie']}"),
+    ]
     for stem in found.stems:
         distances = f"uniform {stem['from_uniform']:.3f}, from mirror {stem['from_mirror']:.3f}"
-        rows.append((_module(stem), f"{stem['layer']}: {PATTERNS[stem['pattern']]}"))
-        rows.append(("", f"norm per slot {_norms(stem)}"))
-        rows.append(("", f"distance from {distances}"))
+        rows += [
+            (_module(stem), f"{stem['layer']}: {PATTERNS[stem['pattern']]}"),
+            ("", f"norm per slot {_norms(stem)}"),
+            ("", f"distance from {distances}"),
+        ]
     if model.tta != "none":
         rows.append(("answer", "mean over each window and its reversal (--tta reversal)"))
     scaling = "none yet"
@@ -263,9 +258,10 @@ def _norms(stem: JsonObject) -> str:
 
 def print_fixed(fixed: "Fixed", out: Path) -> None:
     """Print stems and audits before and after, what changed, and the certificate; then the file."""
-    rows: Rows = []
-    for before, after in zip(fixed.before, fixed.after, strict=True):
-        rows.append((f"{_module(before)}, norm per slot", _norms(before), _norms(after)))
+    rows: Rows = [
+        (f"{_module(before)}, norm per slot", _norms(before), _norms(after))
+        for before, after in zip(fixed.before, fixed.after, strict=True)
+    ]
     if fixed.audits is not None:
         rows += _audit_rows(fixed.audits)
     rows += _change_rows(fixed.change or {})
@@ -437,28 +433,18 @@ def print_study(study: Study) -> None:
 
 def _print_pooled(study: Study) -> None:
     """Print a line per treatment and network; ``all`` only where there are several networks."""
-    pairs = study.pooled_pairs()
+    pairs, rows = study.pooled_pairs(), []
     one_network = len({after.network for _, after in pairs} - {ALL}) == 1
-    rows = []
     for before, after in pairs:
-        if one_network and after.network == ALL:
+        name, network = after.treatment, after.network
+        if one_network and network == ALL:
             continue
-        own = [
-            cell
-            for cell in study.finished
-            if cell.treatment == after.treatment and after.network in (ALL, cell.network)
-        ]
-        rows.append(
-            (
-                after.treatment,
-                after.network,
-                signed(before.value),
-                f"{signed(after.value)} ({signed_interval(after.low, after.high)})",
-                ", ".join(verdict.pooled_badge(found).word for found in (before, after)),
-                score_range([cell.dice for cell in own]),
-                len(own),
-            )
-        )
+        own = [one for one in study.finished if one.treatment == name]
+        dice = [one.dice for one in own if network in (ALL, one.network)]
+        ends = f"{signed(after.value)} ({signed_interval(after.low, after.high)})"
+        words = ", ".join(verdict.pooled_badge(found).word for found in (before, after))
+        values = (signed(before.value), ends, words, score_range(dice), len(dice))
+        rows.append((name, network, *values))
     title = (
         "Mean mirror index before and after training "
         f"({verdict.confidence(study.confidence)} intervals); Dice, lowest to highest cell"
@@ -468,16 +454,10 @@ def _print_pooled(study: Study) -> None:
 
 def print_estimate(found: "Estimate") -> None:
     """Print the networks, the data and the time of a study that has not been run."""
-    networks = [
-        (
-            one.network,
-            one.cells,
-            f"{one.parameters / 1e6:.1f} M",
-            f"{one.step_seconds:.3g}",
-            one.weights,
-        )
-        for one in found.networks
-    ]
+    networks = []
+    for net in found.networks:
+        size, seconds = f"{net.parameters / 1e6:.1f} M", f"{net.step_seconds:.3g}"
+        networks.append((net.network, net.cells, size, seconds, net.weights))
     head = ("network", "cells", "parameters", "seconds per step", "weights")
     show(head, networks, f"study {found.name}: {found.cells} cells")
     data = []
@@ -486,8 +466,6 @@ def print_estimate(found: "Estimate") -> None:
         state = f"missing: {one.advice}" if one.missing else "here"
         data.append((one.name, one.cells, shapes, state))
     show(("dataset", "cells", "voxels (z, y, x)", "state"), data)
-    minutes = max(1, round(found.seconds / MINUTE))
-    time = (
-        f"{minutes} minutes" if found.seconds <= 2 * HOUR else f"{found.seconds / HOUR:.1f} hours"
-    )
+    hours = found.seconds / 3600
+    time = f"{hours:.1f} hours" if hours > 2 else f"{max(1, round(60 * hours))} minutes"
     say(f"About {time} in one process on this machine ({found.device}), measured on small steps.")

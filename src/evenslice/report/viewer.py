@@ -58,16 +58,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Viewer:
-    """What the viewer's template shows.
+    """What the viewer shows: windows, the layers that there are, and those shown at first.
 
-    Attributes
-    ----------
-    places
-        The windows.
-    layers, shown
-        The layers that there are, and those shown at first.
-    legend, heat
-        What the colours of the layers mean, and the colour scale of importance, or None.
+    ``legend`` and ``heat``: what the colours mean, and the colour scale of importance, or None.
     """
 
     places: tuple[Place, ...]
@@ -78,17 +71,9 @@ class Viewer:
 
 
 def viewer_of(windows: "Sequence[WindowView]") -> Viewer | None:
-    """Draw windows in one grey scale, small enough for one page.
+    """Draw windows in one grey scale, small enough for one page; None without windows.
 
-    Parameters
-    ----------
-    windows
-        Of any models. Those at the same place of the volume are shown together, in this order.
-
-    Returns
-    -------
-    Viewer or None
-        None without windows.
+    Those at the same place of the volume are shown together, in this order.
     """
     if not windows:
         return None

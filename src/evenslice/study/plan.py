@@ -35,17 +35,9 @@ Part = Annotated[float, Field(gt=0, lt=1)]
 class DatasetTable(Table):
     """Where the volumes of a dataset lie, and what of them is scored.
 
-    Attributes
-    ----------
-    raw, labels
-        Training volume and its labels.
-    test
-        ``Z0:Z1``, slices of that volume that are scored and not trained on; the last 20 % when
-        None.
-    test_raw, test_labels
-        A volume of its own to score instead, the whole of it.
-    target, ignore_label
-        As in ``TrainOptions``.
+    ``test`` are slices ``Z0:Z1`` of the volume that are not trained on, the last 20 % when None;
+    ``test_raw`` and ``test_labels`` a volume of its own, scored whole; the rest is as in
+    ``TrainOptions``.
     """
 
     raw: str
@@ -170,12 +162,7 @@ class Plan:
 
 
 def read_study(path: str | Path) -> Plan:
-    """Read a study file and expand its grids.
-
-    Parameters
-    ----------
-    path
-        The TOML file.
+    """Read a study file (TOML) and expand its grids.
 
     Raises
     ------

@@ -159,15 +159,11 @@ def study(
 
     Parameters
     ----------
-    file
-        The TOML file.
-    out
-        Folder of the study; made when missing, resumed when it holds this study.
+    file, out
+        The TOML file; the folder of the study, resumed when it holds this study.
     options, changes
         ``StudyOptions``, and its fields as keyword arguments: ``device``, ``retry`` (run failed
         cells again), ``scheduler`` (address of a Dask scheduler whose workers see the folders).
-    progress
-        How to show the progress.
 
     Raises
     ------
