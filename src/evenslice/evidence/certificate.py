@@ -28,25 +28,17 @@ SIDE = 64
 class Certificate:
     """The largest response to the reversal that was found.
 
-    Attributes
-    ----------
-    float32, float64
-        Largest |f(x) - f(reverse x)| over the windows, relative to the largest |f(x)| of the
-        window, in each precision. Float64 is the real test: rounding cannot hide there. None for an
-        exported network that computes in float32 only.
-    symmetric
-        Whether all that was measured lies within its tolerance.
-    random_windows, real_windows, side, seed
-        What was measured on: windows of noise, and windows of a volume.
-    tolerance
-        By precision; wider for a file that computes in half precision whatever it is given.
+    That is the largest |f(x) - f(reverse x)| over the windows, relative to the largest |f(x)| of
+    the window, in each precision. Float64 is the real test: rounding cannot hide there. None for an
+    exported network that computes in float32 only. The tolerance is wider for a file that computes
+    in half precision whatever it is given.
     """
 
     float32: float
     float64: float | None
-    symmetric: bool
-    random_windows: int
-    real_windows: int
+    symmetric: bool  # whether all that was measured lies within its tolerance
+    random_windows: int  # of noise
+    real_windows: int  # of a volume
     side: int
     seed: int
     tolerance: dict[str, float] = field(default_factory=lambda: dict(TOLERANCES))

@@ -175,19 +175,14 @@ def explained_target(
 
     They come from the mean logits of a window and its reversal and stay the same for every
     arrangement and perturbation, so they do not depend on which of the two is called the window.
+    ``logits`` (B, C, y, x) are one mean for each window; ``truth`` (B, y, x) holds class numbers,
+    -1 where unknown.
 
-    Parameters
-    ----------
-    logits
-        (B, C, y, x), one mean for each window; the coefficients have the same shape.
-    region
-        ``predicted``: at each pixel the margin of the class predicted; binary: the logit times its
-        sign, several classes: its logit minus the mean of the others. ``truth``: that of the true
-        class. ``boundary``: as predicted, only within 3 pixels of where the predicted class
-        changes. ``all``: the margin of the foreground whether it is predicted or not; several
-        classes: the mean logit of the classes above 0 minus that of class 0.
-    truth
-        (B, y, x), class numbers, -1 where unknown; for ``truth``.
+    ``predicted``: at each pixel the margin of the class predicted; binary: the logit times its
+    sign, several classes: its logit minus the mean of the others. ``truth``: that of the true
+    class. ``boundary``: as predicted, only within 3 pixels of where the predicted class changes.
+    ``all``: the margin of the foreground whether it is predicted or not; several classes: the mean
+    logit of the classes above 0 minus that of class 0.
     """
     logits = logits.detach()
     count = logits.shape[1]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from evenslice.evidence.stats import Interval
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "evenslice.audit/1"
 ABOUT_THE_MODEL = ("uniform_normalisation",)
+ELSEWHERE = {"probability_change", "flipped_fraction", "views"}  # in the JSON, or not in it
 
 
 @dataclass(frozen=True)
@@ -88,61 +89,32 @@ class Check:
 class Audit:
     """How much each slot counts, whether previous equals next, and how sure that is.
 
-    Attributes
-    ----------
-    slices, windows, clusters, dropped
-        S; windows and blocks that counted, by the method that used most; windows dropped from it
-        for having no importance at all.
-    stems
-        For each stem its module, kind and norm per slot.
-    methods
-        Results by method.
-    probability_change, flipped_fraction
-        Response to the reversal: mean absolute change of probability, fraction of pixels whose
-        class flips.
-    checks
-        Sanity checks by name.
-    sampling
-        How many windows were planned, and when to stop.
-    design, region
-        Arrangements that were measured; the number that was explained.
-    lag
-        In slices: whether predictions fit the ground truth of the later (above 0) or earlier
-        neighbour better; None without labels.
-    latin
-        By method whether all slots are alike; empty unless the design is ``latin``.
-    trained_on
-        How many of the windows are centred on slices that the model was trained on.
-    views
-        Windows kept for showing (not part of the JSON).
-    provenance
-        Command, seed, versions, and hashes of what was read.
-    warnings
-        What the user should know.
+    ``lag`` is in slices: whether predictions fit the ground truth of the later (above 0) or earlier
+    neighbour better; None without labels. ``latin`` says by method whether all slots are alike.
     """
 
-    slices: int
-    windows: int
-    clusters: int
-    dropped: int
+    slices: int  # S
+    windows: int  # that counted, by the method that used most
+    clusters: int  # blocks that they lie in
+    dropped: int  # windows without any importance
     seed: int
     margin: float
     confidence: float
     tile: tuple[int, int]
-    stems: tuple[JsonObject, ...]
+    stems: tuple[JsonObject, ...]  # module, kind and norm per slot
     normalisation: Normalisation
     methods: dict[str, MethodResult]
-    probability_change: float
-    flipped_fraction: float
+    probability_change: float  # response to the reversal: mean absolute change of probability
+    flipped_fraction: float  # ... and fraction of pixels whose class flips
     checks: dict[str, Check]
     verdict: str
-    trained_on: int | None = None
+    trained_on: int | None = None  # windows centred on slices that the model was trained on
     sampling: Sampling = Sampling("fixed", (), 0.95, None)
-    design: str = "reversal"
-    region: str = "predicted"
+    design: str = "reversal"  # arrangements that were measured
+    region: str = "predicted"  # the number that was explained
     lag: Interval | None = None
     latin: Mapping[str, Latin] = field(default_factory=dict)
-    views: tuple[WindowView, ...] = ()
+    views: tuple[WindowView, ...] = ()  # kept for showing, not part of the JSON
     provenance: JsonObject = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -178,19 +150,11 @@ class Audit:
     def to_dict(self) -> JsonObject:
         """Return the audit as JSON can hold it (schema evenslice.audit/1); NaN becomes None."""
         norm, lag = self.normalisation, self.lag
+        names = [one.name for one in fields(self) if one.name not in ELSEWHERE]
         found: JsonObject = _jsonable(
             {
                 "schema": SCHEMA,
-                "verdict": self.verdict,
-                "slices": self.slices,
-                "windows": self.windows,
-                "clusters": self.clusters,
-                "dropped": self.dropped,
-                "seed": self.seed,
-                "margin": self.margin,
-                "confidence": self.confidence,
-                "tile": self.tile,
-                "stems": self.stems,
+                **{name: getattr(self, name) for name in names},
                 "normalisation": {
                     "uniform": norm.uniform,
                     "mean": norm.mean[0] if norm.uniform else norm.mean,
@@ -203,15 +167,10 @@ class Audit:
                     "flipped_fraction": self.flipped_fraction,
                 },
                 "lag": lag and {"slices": lag.value, "low": lag.low, "high": lag.high},
-                "design": self.design,
-                "region": self.region,
                 "sampling": asdict(self.sampling),
                 "latin": {name: found.to_dict() for name, found in self.latin.items()} or None,
                 "checks": {name: asdict(check) for name, check in self.checks.items()},
                 "believed": self.believed,
-                "trained_on": self.trained_on,
-                "provenance": dict(self.provenance),
-                "warnings": self.warnings,
             }
         )
         return found

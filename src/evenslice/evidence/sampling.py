@@ -96,27 +96,14 @@ def draw_windows(
     """Draw windows wholly inside a volume, spread over as many blocks as there are.
 
     Blocks of S x tile x tile cover the volume; they are drawn in a seeded order, one window each,
-    then a round for each further window of the same block.
+    then a round for each further window of the same block; fewer than ``count`` when the volume
+    holds no more. Windows lie wholly in ``roi`` (z, y, x). Their side is ``tile`` pixels, cut to
+    the slice and down to a multiple of ``multiple`` where there is room; or ``size``, the only
+    (y, x) that the network takes. With ``foreground``, its fraction in a window, blocks are drawn
+    in turn from four strata of equal size, so that rich and poor ones come in proportion
+    (proportional allocation).
 
-    Parameters
-    ----------
-    volume, slices, seed
-        The volume, of which only the shape is used; S; random seed.
-    tile, multiple, size
-        Side of a window in pixels, cut to the slice and down to a multiple of ``multiple`` where
-        there is room; or the only (y, x) that the network takes.
-    count
-        How many to draw; fewer when the volume holds no more.
-    roi
-        Box (z, y, x) in which windows lie wholly; the volume when None.
-    foreground
-        Fraction of foreground in a window. Blocks are then drawn in turn from four strata of equal
-        size, so that rich and poor ones come in proportion (proportional allocation).
-
-    Raises
-    ------
-    BadInputError
-        If no window fits inside the volume.
+    Raises ``BadInputError`` if no window fits inside the volume.
     """
     if count < 1:
         raise BadInputError(

@@ -61,14 +61,7 @@ def ratio_interval(
     intervals (Hesterberg 2015, doi:10.1080/00031305.2015.1089789; the factor was chosen by
     simulation, benchmarks/coverage.py). Below 12 a t interval. Both take the linearised variance of
     a ratio (Cochran, Sampling Techniques, 1977, section 6.3). Blocks whose ratios agree to 1e-6
-    give that point.
-
-    Parameters
-    ----------
-    top, bottom, clusters
-        Per window: two numbers, the bottom above 0, and the block that it lies in.
-    confidence, seed
-        For example 0.95; of the resampling.
+    give that point. Per window are given: two numbers, the bottom above 0, and its block.
     """
     _, member = np.unique(clusters, return_inverse=True)
     tops: Floats = np.bincount(member, top).astype(np.float64)

@@ -24,12 +24,7 @@ def method_result(
     """Turn the importance (windows, 2, S) of windows and reversals into the result of a method.
 
     The intervals of the mirror pairs hold together: with P pairs each has confidence
-    1 - (1 - confidence) / P.
-
-    Raises
-    ------
-    BadInputError
-        If no window has any importance.
+    1 - (1 - confidence) / P. Raises ``BadInputError`` if no window has any importance.
     """
     shares, clusters = _used(importance, clusters)
     by_slot = _share_intervals(shares, clusters, confidence, seed)

@@ -19,34 +19,15 @@ MISSED, TOO_MUCH, ANOTHER = 1, 2, 3
 
 @dataclass(frozen=True)
 class WindowView:
-    """What a person sees of one window.
+    """What a person sees of one window."""
 
-    Attributes
-    ----------
-    label
-        Which model this is, for example ``"green"``.
-    origin
-        (z, y, x) of the centre slice's first pixel in the volume.
-    slices
-        Raw intensities, (S, y, x), in slot order.
-    attribution
-        Importance per slot and pixel, (S, y, x), float32, never negative; None where not measured.
-    prediction
-        Probability of the foreground, or the class or object number, (y, x).
-    truth
-        The ground truth of the centre slice, (y, x): 0/1 or the class number, negative where it is
-        ignored; or None.
-    voxel_nm
-        Voxel size (z, y, x) in nm, or None when the file did not state it.
-    """
-
-    label: str
-    origin: tuple[int, int, int]
-    slices: NDArray[np.generic]
-    attribution: NDArray[np.float32] | None
-    prediction: NDArray[np.float32]
-    truth: NDArray[np.generic] | None
-    voxel_nm: VoxelSize | None
+    label: str  # which model this is, for example ``"green"``
+    origin: tuple[int, int, int]  # (z, y, x) of the centre slice's first pixel in the volume
+    slices: NDArray[np.generic]  # raw intensities (S, y, x), in slot order
+    attribution: NDArray[np.float32] | None  # importance (S, y, x), never negative; if measured
+    prediction: NDArray[np.float32]  # probability of the foreground, or class or object (y, x)
+    truth: NDArray[np.generic] | None  # class (y, x) of the centre slice, negative where ignored
+    voxel_nm: VoxelSize | None  # (z, y, x) in nm, if known
 
     @property
     def numbered(self) -> bool:
@@ -55,13 +36,10 @@ class WindowView:
         return whole and float(self.prediction.max(initial=0.0)) > 1
 
     def wrong(self) -> NDArray[np.uint8] | None:
-        """Compare the prediction with the ground truth, pixel by pixel.
+        """Compare prediction and ground truth pixel by pixel, (y, x); None without ground truth.
 
-        Returns
-        -------
-        ndarray of uint8, (y, x), or None without ground truth
-            0 right or ignored, 1 missed foreground, 2 background taken for foreground, 3 one
-            foreground class taken for another. A probability counts as foreground above 0.5.
+        0 right or ignored, 1 missed foreground, 2 background taken for foreground, 3 one foreground
+        class taken for another. A probability counts as foreground above 0.5.
         """
         if self.truth is None:
             return None

@@ -4,7 +4,6 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,11 @@ from evenslice.evidence.result import MethodResult
 from evenslice.evidence.sampling import Raw, SampledWindow, draw_windows, read_windows
 from evenslice.evidence.summary import method_result
 from evenslice.model.external import wrap_external
+from evenslice.model.inputs import VolumeLike, given_normalisation, volume_of
 from evenslice.model.logits import Wrapper
 from evenslice.model.predict import device_of
 from evenslice.options import JsonObject
-from evenslice.volume.array import Volume, Voxels, as_volume
-from evenslice.volume.files import open_volume
-from evenslice.volume.normalisation import Normalisation, estimate
+from evenslice.volume.normalisation import estimate
 
 Numbers = float | Sequence[float] | None
 MARGIN = 0.05  # of a verdict, which is not logged
@@ -56,10 +54,10 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         volume.
     every_n_steps
         Optimiser steps between two measurements; None for one at the end of every epoch.
-    windows, tile
-        How many windows, and their side in pixels.
-    method
-        An attribution method of ``evenslice.audit``.
+    windows, tile, seed
+        How many windows, their side in pixels, and the seed of them and of the bootstrap.
+    method, confidence
+        An attribution method of ``evenslice.audit``; confidence of the interval.
     module
         What to explain: given the LightningModule, returns the network, which takes (B, S, y, x);
         None for the LightningModule itself.
@@ -67,10 +65,6 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         Put before every name that is logged, for example ``"slices/"``.
     at_once
         Windows and reversals that go through the network together.
-    confidence
-        Confidence of the interval.
-    seed
-        Seed of the windows and the bootstrap.
 
     Raises
     ------
@@ -81,7 +75,7 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        volume: Volume | Voxels | str | Path,
+        volume: VolumeLike,
         *,
         slices: int | None = None,
         mean: Numbers = None,
@@ -101,7 +95,7 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
             raise BadInputError(
                 f"every_n_steps is {every_n_steps}, expected 1 or more, or None for once an epoch"
             )
-        self.volume, self.slices, self.norm = volume, slices, _given(mean, std)
+        self.volume, self.slices, self.mean, self.std = volume, slices, mean, std
         self.every_n_steps, self.method = every_n_steps, method
         self.windows, self.tile = windows, tile
         self.module, self.prefix, self.at_once = module, prefix, at_once
@@ -151,8 +145,7 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
         self, network: nn.Module
     ) -> tuple[ModelOnVolume, list[tuple[SampledWindow, Raw]]]:
         """Find out how the network is called, and read the windows."""
-        given = self.volume
-        volume = open_volume(given) if isinstance(given, (str, Path)) else as_volume(given)
+        volume = volume_of(self.volume)
         model = wrap_external(network, "callable", type(network).__name__, self.slices)
         if model.spec.classes == 0 or model.slices == 1:
             found = "sees one slice"
@@ -163,6 +156,9 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
                 "return it from module=..."
             )
         check_methods((self.method,), model.slices, True)
+        given = [None if n is None else np.atleast_1d(n).tolist() for n in (self.mean, self.std)]
+        norm = given_normalisation(given[0], given[1], model.slices)
+        own = estimate(volume, self.seed)
         sampled = draw_windows(
             volume, model.slices, self.tile, self.windows, self.seed, model.stride, model.size
         )
@@ -171,8 +167,8 @@ class MirrorIndexCallback(pl.Callback):  # type: ignore[misc]
             stride=model.stride,
             slices=model.slices,
             volume=volume,
-            normalisation=self.norm or estimate(volume, self.seed),
-            baseline=estimate(volume, self.seed).mean[0],
+            normalisation=norm or own,
+            baseline=own.mean[0],
             device=device_of(network),
             batch=self.at_once,
         )
@@ -210,17 +206,6 @@ class _AsFloat(Wrapper):
         example = next((p for p in self.network.parameters() if p.is_floating_point()), x)
         out: Tensor = self.network(x.to(example.dtype))
         return out.float()
-
-
-def _given(mean: Numbers, std: Numbers) -> Normalisation | None:
-    if (mean is None) != (std is None):
-        raise BadInputError(
-            "only one of mean and std was given, expected both or neither; give both"
-        )
-    if mean is None or std is None:
-        return None
-    one, other = (tuple(float(v) for v in np.atleast_1d(values)) for values in (mean, std))
-    return Normalisation(one, other, "option")
 
 
 def _row(found: MethodResult) -> dict[str, float]:
