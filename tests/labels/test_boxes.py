@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from evenslice.labels.blocks import bands, faces_of, grid_of, with_halo
 
-law = settings(derandomize=True, deadline=None, max_examples=100)
+law = settings(derandomize=True, deadline=None, max_examples=40)
 side = st.integers(1, 6)
 
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from evenslice.labels.blocks import faces_of, grid_of
 from evenslice.labels.components import compact, label_box, number, renumber, same_names, touching
 
-law = settings(derandomize=True, deadline=None, max_examples=150)
+law = settings(derandomize=True, deadline=None, max_examples=50)
 NO_PAIRS = np.zeros((0, 4), np.int64)
 side = st.integers(1, 6)
 
@@ -114,7 +114,7 @@ def test_any_cut_in_any_order_equals_the_whole(classes, block, min_size, chance)
     assert numbers.sizes.tolist() == sizes
 
 
-@settings(law, max_examples=50)
+@settings(law, max_examples=20)
 @given(arrays(np.bool_, (3, 5, 5)), st.tuples(side, side, side))
 def test_a_mask_needs_no_classes_at_the_seams(mask, block):
     final, _ = by_blocks(mask, block, with_classes=False)

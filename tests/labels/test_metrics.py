@@ -23,7 +23,7 @@ from evenslice.labels.overlap import PERCENTS, Matching, Partition
 
 labels = arrays(np.uint8, (4, 5), elements=st.integers(0, 3))
 masks = arrays(bool, (9, 11))
-law = settings(derandomize=True, deadline=None, max_examples=60)
+law = settings(derandomize=True, deadline=None, max_examples=30)
 
 
 @law

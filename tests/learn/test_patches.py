@@ -233,7 +233,7 @@ def plans(draw):
     )
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(plans())
 def test_training_and_validation_windows_share_no_slice(plan):
     depth, slices, validation = plan

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from evenslice.errors import BadInputError
 from evenslice.volume.tiles import TileLayout, block_side, chunk_side, plan_blocks, within
 
-law = settings(derandomize=True, deadline=None, max_examples=60)
+law = settings(derandomize=True, deadline=None, max_examples=30)
 
 
 @st.composite
@@ -121,7 +121,7 @@ def test_no_two_blocks_share_a_chunk(plan):
     assert starts == set(range(0, roi[0].stop - roi[0].start, depth))
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=40)
 @given(st.integers(1, 4096), st.integers(0, 24), st.sampled_from([1, 8, 16, 32]))
 def test_blocks_are_whole_chunks_whatever_the_tile(tile, halo, stride):
     assume(tile > 2 * halo * stride)

@@ -25,7 +25,7 @@ def ramp(depth: int) -> Volume:
     return Volume(np.arange(depth * 6, dtype=np.int16).reshape(depth, 2, 3))
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(derandomize=True, deadline=None, max_examples=25)
 @given(places())
 def test_neighbours_are_what_numpy_calls_reflected(place):
     slices, depth, z = place
@@ -34,7 +34,7 @@ def test_neighbours_are_what_numpy_calls_reflected(place):
     np.testing.assert_array_equal(neighbours(z, slices, depth), expected)
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(derandomize=True, deadline=None, max_examples=25)
 @given(places())
 def test_a_window_of_the_reversed_volume_is_the_reversed_window(place):
     slices, depth, z = place
