@@ -12,7 +12,7 @@ from tifffile import imread
 
 from evenslice import save_model, save_volume
 from evenslice.cli import app as cli
-from evenslice.model.inputs import model_of
+from evenslice.model.opening import model_of
 from their_networks import NETWORKS
 
 MADE = ["--mean", "128", "--std", "40"]
@@ -85,7 +85,7 @@ def test_a_model_of_ours_becomes_onnx(place, make_model, capfd):
             ["exported_nets:make", "m.pt2"],
             "the model has no normalisation, expected a mean and a std",
         ),
-        (["exported_nets:scores", "m.pt2", *MADE], "returns no prediction (B, classes, y, x)"),
+        (["exported_nets:scores", "m.pt2", *MADE], "expected a prediction (B, classes, y, x)"),
         (["missing.safetensors", "m.pt2"], "missing.safetensors does not exist"),
         (
             ["exported_nets:make", "folder/m.pt2", *MADE],

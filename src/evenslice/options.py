@@ -73,6 +73,14 @@ def _sides(value: Any) -> Any:
     return sides
 
 
+def _pixels(value: Any) -> Any:
+    """Read a size in pixels."""
+    sides = tuple(value.split(",")) if isinstance(value, str) else value
+    if sides is None or (len(sides) == 2 and all(str(s).isdecimal() and int(s) for s in sides)):
+        return sides and tuple(map(int, sides))
+    raise ValueError("two numbers of pixels (y, x), such as 96,128")
+
+
 def _names(value: Any) -> Any:
     """Read names, as a text separated by commas or as a sequence."""
     if isinstance(value, str):
@@ -199,6 +207,20 @@ class ModelOptions(SeedOptions):
         None, "Standard deviation, same format as --mean.", metavar="D"
     )
     trust: bool = model_option(False, "Open a .pt2 file, which can run code when it is opened.")
+
+    answer: str | None = option(
+        None,
+        "Which output of an external model is its prediction, if it returns several; :N takes one "
+        "channel.",
+        metavar="NAME_OR_INDEX[:N]",
+        panel=MODEL,
+    )
+    probe: Annotated[tuple[int, int] | None, BeforeValidator(_pixels)] = option(
+        None,
+        "Size that an external model takes, if none of the usual ones is found to run.",
+        metavar="Y,X",
+        panel=MODEL,
+    )
 
 
 class InspectOptions(ModelOptions):

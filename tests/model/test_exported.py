@@ -13,10 +13,10 @@ pytest.importorskip("onnxscript")
 
 from evenslice import mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
-from evenslice.model.exported import image_shape, read_exported, write_exported
+from evenslice.model.export import read_exported, write_exported
 from evenslice.model.onnx_file import read_onnx, write_onnx
 from evenslice.model.stem.find import find_stems
-from evenslice.model.stem.probe import call_of, order_response
+from evenslice.model.stem.probe import call_of, image_shape, order_response
 from evenslice.model.stem.slots import norms_per_slot
 
 FORMS = {  # how a network is exported; whether a norm behind the stem is folded into it

@@ -1,5 +1,7 @@
 """Networks around a network, against answers worked out by hand."""
 
+import re
+from collections import namedtuple
 from dataclasses import dataclass
 
 import pytest
@@ -11,9 +13,10 @@ from evenslice.model.logits import (
     AllOutputs,
     Ensemble,
     LogitsAdapter,
-    find_prediction,
+    Picture,
+    duplicate,
+    find_picture,
     plain,
-    resize_prediction,
     window_tensors,
 )
 from evenslice.volume.normalisation import Normalisation
@@ -36,54 +39,158 @@ class Holder:
     logits: torch.Tensor
 
 
-PICTURE, SCORE = torch.arange(16.0).reshape(1, 1, 4, 4), torch.zeros(1, 7)
+Pair = namedtuple("Pair", ["out", "aux"])
+WHOLE = Picture("", "bcyx", 1)
+IMAGE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+MASK, OTHER = IMAGE[:, :1] * 3, IMAGE[:, 1:2]
+SCORE, FEATURES = torch.zeros(1, 7), torch.ones(1, 64, 8, 8)
+COARSE, QUARTER = OTHER[..., ::2, ::2], OTHER[..., ::4, ::4]
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("returned", "name", "layout"),
     [
-        PICTURE,
-        PICTURE[:, 0],
-        (SCORE, PICTURE),
-        [[SCORE], {"x": PICTURE}],
-        {"aux": PICTURE + 1, "out": PICTURE},
-        Holder(SCORE, PICTURE),
-        {"labels": PICTURE.long() + 1, "x": PICTURE},
-        (torch.zeros(1, 5, 8), PICTURE),
-        {"features": torch.ones(1, 9, 4, 4), "logits": PICTURE},
+        (MASK, "", "bcyx"),
+        (MASK[:, 0], "", "byx"),
+        (MASK.movedim(1, -1), "", "byxc"),
+        (MASK[:, :, None], "", "bc1yx"),
+        ((MASK, SCORE), "0", "bcyx"),
+        ((SCORE, MASK), "1", "bcyx"),
+        ([[SCORE], {"x": MASK}], "1.x", "bcyx"),
+        ({"aux": OTHER, "out": MASK}, "out", "bcyx"),
+        (Pair(MASK, OTHER), "out", "bcyx"),
+        (Holder(SCORE, MASK), "logits", "bcyx"),
+        ({"loss": torch.tensor(1.0), "logits": MASK, "hidden_states": (FEATURES,)}, "logits", ...),
+        ({"labels": MASK.long(), "x": MASK}, "x", "bcyx"),
+        ((torch.zeros(1, 5, 8), MASK), "1", "bcyx"),
+        ({"features": FEATURES, "y": MASK}, "y", "bcyx"),
+        ([MASK, COARSE, QUARTER], "0", "bcyx"),
+        ([QUARTER, COARSE, MASK], "2", "bcyx"),
+        ({"out": [QUARTER, MASK], "aux_out": MASK}, "out.1", "bcyx"),
+        ((MASK.sigmoid(), MASK), "0", "bcyx"),
+        ((IMAGE, MASK), "1", "bcyx"),
+        ([COARSE, QUARTER], "0", "bcyx"),
     ],
 )
-def test_the_picture_is_found_in_any_answer(answer):
-    assert torch.equal(find_prediction(answer), PICTURE)
+def test_the_prediction_is_found_by_size_name_and_meaning(returned, name, layout):
+    found = find_picture(returned, IMAGE)
+    assert found.name == name
+    assert layout in (..., found.layout)
+    right = MASK if found.factor == 1 else COARSE
+    assert any(torch.equal(found.of(returned), one) for one in (right, right.sigmoid()))
 
 
-@pytest.mark.parametrize("answer", [SCORE, {"scores": SCORE}, "text", ()])
-def test_an_answer_without_a_picture_is_refused(answer):
+@pytest.mark.parametrize(
+    ("returned", "candidates"),
+    [
+        ((FEATURES, MASK), "0 (1, 64, 8, 8), 1 (1, 1, 8, 8)"),
+        ((MASK, FEATURES[..., ::2, ::2]), "0 (1, 1, 8, 8), 1 (1, 64, 4, 4)"),
+        ((MASK, OTHER), "0 (1, 1, 8, 8), 1 (1, 1, 8, 8)"),
+        ((MASK, OTHER, MASK + OTHER), "each of 0, 1, 2 could be it"),
+        ({"x": MASK, "y": OTHER}, "x (1, 1, 8, 8), y (1, 1, 8, 8)"),
+        ({"out": MASK, "mask": OTHER}, "each of out, mask could be it"),
+    ],
+)
+def test_where_two_could_be_the_prediction_both_are_named(returned, candidates):
+    with pytest.raises(BadInputError, match=re.escape(candidates) + r".*--answer"):
+        find_picture(returned, IMAGE)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        SCORE,
+        {"scores": SCORE},
+        "text",
+        (),
+        {"features": FEATURES},
+        torch.zeros(1, 10, 1, 1),
+        torch.zeros(1, 6, 6),
+        torch.zeros(1, 8, 4),
+        torch.zeros(1, 1, 3, 8, 8),
+        torch.zeros(2, 1, 8, 8),
+        {"class_queries_logits": torch.zeros(1, 5, 3), "masks_queries_logits": FEATURES[:, :5]},
+        (torch.zeros(1, 5, 3), FEATURES[:, :5, ::2, ::2]),
+    ],
+)
+def test_what_is_no_prediction_is_not_taken_for_one(returned):
     with pytest.raises(BadInputError, match=r"expected a prediction \(B, classes, y, x\)"):
-        find_prediction(answer)
+        find_picture(returned, IMAGE)
 
 
-def test_a_coarse_answer_is_laid_over_the_input():
-    out = resize_prediction(torch.full((1, 2, 4, 8), 3.0), (16, 32))
-    assert out.shape == (1, 2, 16, 32)
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("mask", MASK),
+        ("0", MASK),
+        ("heads.1", MASK),
+        ("heads", MASK),
+        ("3", FEATURES),
+        ("features:5", FEATURES[:, 5:6]),
+    ],
+)
+def test_an_answer_is_chosen_by_name_or_number(answer, right):
+    returned = {"mask": MASK, "heads": [COARSE, MASK], "features": FEATURES}
+    found = find_picture(returned, IMAGE, answer)
+    assert torch.equal(found.of(returned), right)
+    assert torch.equal(find_picture(returned, IMAGE, found.answer).of(returned), right)
+
+
+def test_one_channel_of_a_single_output_is_chosen():
+    assert torch.equal(find_picture(FEATURES, IMAGE, "0:3").of(FEATURES), FEATURES[:, 3:4])
+
+
+@pytest.mark.parametrize("answer", ["2", "seg", "mask:1", "mask:x", "score"])
+def test_an_answer_that_there_is_not_is_refused(answer):
+    with pytest.raises(BadInputError, match=f"--answer.*{answer}|--answer is {answer}"):
+        find_picture({"mask": MASK, "score": SCORE}, IMAGE, answer)
+
+
+def test_a_coarse_prediction_is_laid_over_the_input():
+    half = LogitsAdapter(nn.AvgPool2d(2), Picture("", "bcyx", 2))
+    out = half(torch.full((1, 2, 8, 16), 3.0))
+    assert out.shape == (1, 2, 8, 16)
     assert bool((out == 3).all())
-    for size in ((15, 32), (2, 8)):
-        with pytest.raises(BadInputError, match="the network answers 4 x 8"):
-            resize_prediction(torch.zeros(1, 2, 4, 8), size)
+
+
+def test_half_precision_is_widened():
+    network = nn.Sequential(Weighted([1.0]), nn.Sigmoid())
+    adapter = LogitsAdapter(network, WHOLE, probabilities=True)
+    with torch.no_grad():
+        found = adapter(torch.full((1, 1, 2, 2), 20.0, dtype=torch.float64))
+    assert found.dtype == torch.float64
+    half = WHOLE.of(torch.ones(1, 1, 2, 2, dtype=torch.float16))
+    assert half.dtype == torch.float32
+
+
+def test_a_network_that_keeps_its_outputs_is_copied():
+    class Keeps(nn.Conv2d):
+        def forward(self, x):
+            self.kept = {"heads": [super().forward(x)]}
+            return self.kept["heads"][0]
+
+    network = Keeps(3, 1, 1)
+    network(IMAGE).sum().backward()
+    copied = duplicate(network)
+    assert torch.equal(copied(IMAGE), network(IMAGE))
+    assert copied.weight is not network.weight
+    assert network.kept["heads"][0].requires_grad
 
 
 def test_probabilities_become_log_odds():
     network = nn.Sequential(Weighted([0.2, -0.4, 1.0]), nn.Sigmoid())
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    assert torch.allclose(LogitsAdapter(network, probabilities=True)(x), network[0](x), atol=1e-12)
+    assert torch.allclose(
+        LogitsAdapter(network, WHOLE, probabilities=True)(x), network[0](x), atol=1e-12
+    )
     several = nn.Sequential(Weighted([0.2, -0.4, 1.0], [1.0, 1.0, 0.0]), nn.Softmax(1))
-    found = LogitsAdapter(several, probabilities=True)(x)
+    found = LogitsAdapter(several, WHOLE, probabilities=True)(x)
     assert torch.allclose(found.softmax(1), several(x), atol=1e-12)
 
 
 def test_certain_probabilities_become_large_but_finite():
     for classes in (1, 3):
-        certain = LogitsAdapter(nn.Identity(), probabilities=True)(
+        certain = LogitsAdapter(nn.Identity(), WHOLE, probabilities=True)(
             torch.eye(4).reshape(1, 1, 4, 4).expand(1, classes, 4, 4)
         )
         assert bool(certain.isfinite().all())
@@ -99,7 +206,7 @@ def test_a_fixed_batch_is_filled_and_cut():
             return x[:, :1]
 
     x = torch.randn(5, 3, 4, 4)
-    assert torch.equal(LogitsAdapter(Two(), batch=2)(x), x[:, :1])
+    assert torch.equal(LogitsAdapter(Two(), WHOLE, batch=2)(x), x[:, :1])
     assert seen == [2, 2, 2]
 
 
@@ -134,7 +241,7 @@ def test_the_ensemble_reverses_raw_slices_where_slots_are_normalised_differently
 
 def test_plain_is_the_network_inside():
     network = Weighted([1.0])
-    assert plain(Ensemble(LogitsAdapter(network))) is network
+    assert plain(Ensemble(LogitsAdapter(network, WHOLE))) is network
     assert plain(network) is network
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import warnings
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ pytest.importorskip("onnxscript")
 from evenslice import mirror_stem
 from evenslice.errors import BadInputError
 from evenslice.model.onnx_file import read_onnx, write_onnx
+from evenslice.model.opening import model_of
+from evenslice.model.stem.find import find_stems
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +112,15 @@ def test_a_weight_in_a_constant_node_is_changed_there(scaled, tmp_path):
 def test_what_else_uses_a_weight_keeps_it(scaled, tmp_path):
     found, _ = read_onnx(edited(scaled, tmp_path / "shared.onnx", shared))
     before = found(image(False))
-    assert isinstance(before, list) and torch.equal(before[1], -found.layers[0].weight)
+    negative = list(before)[1]
+    assert torch.equal(before[negative], -found.layers[0].weight)
     for name in ("new", "newer"):
         found.layers[0].weight.data.mul_(2)
         write_onnx(tmp_path / f"{name}.onnx", found, {})
         again, _ = read_onnx(tmp_path / f"{name}.onnx")
-        assert torch.equal(again(image(False))[1], before[1])
-        assert far(again(image(False))[0], found(image(False))[0]) < 1e-6
+        first = next(iter(before))
+        assert torch.equal(again(image(False))[negative], before[negative])
+        assert far(again(image(False))[first], found(image(False))[first]) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -201,3 +206,41 @@ def test_without_onnx_it_says_what_to_install(scaled, monkeypatch):
         BadInputError, match=r"onnxruntime is not installed, .* install evenslice\[onnx\]"
     ):
         read_onnx(path)
+
+
+class ChannelsLast(nn.Module):
+    """As Keras makes them: (B, y, x, S) to (B, y, x, C), and a score beside."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        out = self.last(self.first(x.permute(0, 3, 1, 2)))
+        return out.mean((2, 3)), out.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_channels_last_are_turned(tmp_path, dynamic):
+    network, axes = ChannelsLast().eval(), {0: "b", 1: "h", 2: "w"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.randn(1, 32, 48, 3),),
+            tmp_path / "m.onnx",
+            input_names=["x"],
+            output_names=["score", "map"],
+            dynamic_axes={"x": axes, "map": axes} if dynamic else None,
+            dynamo=False,
+        )
+    model = model_of(tmp_path / "m.onnx")
+    assert (model.slices, model.spec.classes, model.spec.answer) == (3, 2, "map")
+    assert model.size == (None if dynamic else (32, 48))
+    assert [stem.slot_of for stem in find_stems(model.network, 3)] == [(0, 1, 2)]
+    x = torch.randn(2, 3, 32, 48)
+    with torch.no_grad():
+        right = network(x.movedim(1, -1))[1].movedim(-1, 1)
+    assert torch.allclose(model.module(x), right, atol=1e-5)
+    assert float((model.module(x) - model.module(x.flip(1))).abs().max()) > 1e-3

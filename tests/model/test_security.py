@@ -14,8 +14,8 @@ import evenslice
 from evenslice.cli import app as cli
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import KEY, baked_state, model_metadata
-from evenslice.model.exported import read_exported
-from evenslice.model.inputs import model_of
+from evenslice.model.export import read_exported
+from evenslice.model.opening import model_of
 from evenslice.model.spec import FORBIDDEN, Spec
 from evenslice.model.weights import load_state_dict
 from verbs.scenes import blurring

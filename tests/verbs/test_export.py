@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript")
 
 from evenslice import audit, mirror_stem, save_model
 from evenslice.errors import BadInputError
-from evenslice.model.inputs import model_of
+from evenslice.model.opening import model_of
 from evenslice.model.spec import ExternalSpec, Model, Spec
 from evenslice.model.stem.adapt import bake_stem
 from evenslice.verbs.export import export

@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     core = pytest.importorskip("bioimageio.core")
 
 from evenslice.errors import BadInputError
-from evenslice.model.inputs import model_of
+from evenslice.model.opening import model_of
 from evenslice.model.predict import probabilities_of
 from evenslice.model.spec import Model, Spec
 from evenslice.verbs.export import export

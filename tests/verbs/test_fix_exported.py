@@ -10,7 +10,7 @@ from torch import nn
 from evenslice import fix
 from evenslice.cli import app as cli
 from evenslice.evidence.certificate import certify
-from evenslice.model.inputs import model_of
+from evenslice.model.opening import model_of
 
 NORM = ("--mean", "128", "--std", "40")
 

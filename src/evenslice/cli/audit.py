@@ -44,7 +44,7 @@ def audit(
 ) -> int:
     """Measure how much each slice counts, whether previous equals next, and how sure that is."""
     from evenslice.evidence.attribution import MOST_FOR_SHAPLEY, runs_needed
-    from evenslice.model.inputs import model_of, name_of
+    from evenslice.model.opening import model_of, name_of
     from evenslice.model.provenance import command_line
     from evenslice.progress import bar
     from evenslice.report.page import write_audit_page
@@ -67,7 +67,7 @@ def audit(
             f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05"
         )
     with running_code_of(model):
-        loaded = model_of(model, options.slices, options.mean, options.std, options.trust)
+        loaded = model_of(model, options)
     if loaded.normalisation is None:
         warn(
             f"{model} does not state its normalisation; the mean and std of the volume are used "

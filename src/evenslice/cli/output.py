@@ -81,7 +81,7 @@ def _print_line(line: str) -> None:
 @contextmanager
 def running_code_of(source: str) -> Iterator[None]:
     """Run code of the user's, ``package.module:callable``, with a warning; it prints to stderr."""
-    from evenslice.model.external import form_of
+    from evenslice.model.opening import form_of
 
     if form_of(source) == "callable":
         warn(f"{source} is code, which is imported and run now")

@@ -1,6 +1,5 @@
 """The certificate: how far a model's output moves, at most, when its slices are reversed."""
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evenslice.evidence.sampling import Raw
+from evenslice.model.logits import duplicate
 from evenslice.model.predict import device_of, logits_of
 from evenslice.model.spec import Model
 from evenslice.model.stem.probe import evaluating, tensors_in
@@ -71,7 +71,7 @@ def certify(
     with progress("reversing windows", len(precisions) * len(measured)) as step:
         for name in precisions:
             precision = getattr(torch, name)
-            network = copy.deepcopy(model.module).to(device or torch.device("cpu"), precision)
+            network = duplicate(model.module).to(device or torch.device("cpu"), precision)
             run = partial(_outputs, network, model)
             found[name] = 0.0
             with evaluating(network), torch.inference_mode():

@@ -1,6 +1,5 @@
 """Sanity checks of an audit: models that must be symmetric, and numbers to compare it with."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from evenslice.evidence.model_on_volume import Floats, ModelOnVolume, explaining
 from evenslice.evidence.result import Check, MethodResult
 from evenslice.evidence.sampling import Raw, SampledWindow
 from evenslice.evidence.shares import index_parts, pair_parts, ratio, shares_of
-from evenslice.model.logits import plain
+from evenslice.model.logits import duplicate, plain
 from evenslice.model.stem.adapt import mirror_stem
 from evenslice.model.stem.find import find_stems
 from evenslice.model.stem.slots import norms_per_slot
@@ -86,7 +85,7 @@ def agreement_check(methods: Mapping[str, MethodResult]) -> Check:
 def _symmetric_copies(subject: ModelOnVolume, windows: Sequence[Raw]) -> dict[str, Check]:
     """Check two copies with a symmetric stem and one mean and std for all slots."""
     try:
-        module = copy.deepcopy(subject.module)
+        module = duplicate(subject.module)
         mirror_stem(plain(module), subject.slices)
     except BadInputError as error:
         check = Check(None, TOLERANCE, None, f"no symmetric copy: {error}")
@@ -111,7 +110,7 @@ def _symmetric_copies(subject: ModelOnVolume, windows: Sequence[Raw]) -> dict[st
 
 def randomised(module: nn.Module, slices: int, seed: int = 0) -> nn.Module:
     """Return a copy with random weights behind the stem, each tensor with the spread it had."""
-    drawn = copy.deepcopy(module)
+    drawn = duplicate(module)
     stems = find_stems(plain(drawn), slices)
     kept = {id(parameter) for stem in stems for parameter in stem.layer.parameters()}
     draw = torch.Generator().manual_seed(seed)

@@ -13,7 +13,7 @@ from evenslice.evidence.model_on_volume import Floats, ModelOnVolume, explained_
 from evenslice.evidence.result import MethodResult
 from evenslice.evidence.sampling import Raw, SampledWindow, read_windows, slice_orders
 from evenslice.evidence.stats import confidence_each, is_decided
-from evenslice.evidence.summary import apply_abstention, lag_parts, method_result
+from evenslice.evidence.summary import apply_abstention, lag_parts, method_result, silent_result
 from evenslice.evidence.window_view import WindowView
 from evenslice.model.predict import classes_of, logits_of, probabilities_of
 from evenslice.options import AuditOptions
@@ -97,9 +97,10 @@ class Measurement:
             start = end
             for name in tuple(left):
                 values, clusters = self.importance(name)
-                found = method_result(
-                    values[:, :2], clusters, self._options.margin, self._each, self._options.seed
-                )
+                margin, seed, values = self._options.margin, self._options.seed, values[:, :2]
+                found = silent_result(values.shape[2])
+                if values.any():
+                    found = method_result(values, clusters, margin, self._each, seed)
                 self.methods[name] = found
                 if is_decided(found.verdict):
                     left.remove(name)

@@ -1,6 +1,5 @@
 """A model on a volume: how its windows are run, and the one number per window that is explained."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch.nn import functional
 
 from evenslice.evidence.sampling import Raw, SampledWindow
 from evenslice.labels.targets import Target
-from evenslice.model.logits import plain
+from evenslice.model.logits import duplicate, plain
 from evenslice.model.predict import logits_of
 from evenslice.model.spec import Model
 from evenslice.model.stem.probe import evaluating
@@ -108,7 +107,7 @@ def model_on_volume(
 ) -> ModelOnVolume:
     """Put a float32 copy of a model on a device, with a batch size for windows like ``window``."""
     assert model.normalisation is not None
-    module = copy.deepcopy(model.module).float().to(device)
+    module = duplicate(model.module).float().to(device)
     shape = (model.slices, window.y.stop - window.y.start, window.x.stop - window.x.start)
     with explaining(module):
         batch = batch_size_for(module, device, shape, model.stride)

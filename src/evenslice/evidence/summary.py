@@ -45,6 +45,15 @@ def method_result(
     return MethodResult(by_slot, pairs, index, verdict, len(shares), blocks)
 
 
+def silent_result(slices: int) -> MethodResult:
+    """Return that of a method which found no importance in any window: abstained, its shares 0.
+
+    So ``ablation-copy``, which never moves the centre, of a model that looks at the centre alone.
+    """
+    zero = (Interval(0.0, 0.0, 0.0),) * slices
+    return MethodResult(zero, zero[: slices // 2], zero[0], "abstained")
+
+
 def apply_abstention(methods: Mapping[str, MethodResult]) -> dict[str, MethodResult]:
     """Let ``ablation-copy`` abstain where every method that sees the centre does.
 

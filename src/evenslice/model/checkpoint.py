@@ -1,7 +1,11 @@
 """The model file: safetensors with plain weights and, as JSON metadata, all that using it needs."""
 
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -11,23 +15,19 @@ from evenslice.errors import BadInputError
 from evenslice.model.build import rebuild
 from evenslice.model.encoders import size_of, stride_of
 from evenslice.model.external import wrap_external
-from evenslice.model.metadata import (
-    certificate_in,
-    corrupt_metadata,
-    dump_metadata,
-    parse_metadata,
-    training_in,
-)
 from evenslice.model.spec import ExternalSpec, Metadata, Model, Spec
 from evenslice.model.stem.adapt import uniform_stem
 from evenslice.model.stem.find import find_stems
 from evenslice.model.stem.slots import distances, norms_per_slot, slot_pattern
-from evenslice.model.weights import load_state_dict, without_wrapper_prefixes
+from evenslice.model.weights import load_state_dict, under_prefix, without_wrapper_prefixes
+from evenslice.options import JsonObject
 from evenslice.volume.atomic import written_beside
 from evenslice.volume.normalisation import Normalisation
 
 KEY = "evenslice"
 SCHEMA = "evenslice.model/1"
+LARGEST = 4 * 2**20  # bytes of JSON
+MOST_SLICES = 10_000_000  # of a volume that was trained on
 
 
 def baked_state(module: nn.Module) -> dict[str, Tensor]:
@@ -194,7 +194,12 @@ def with_metadata(model: Model, metadata: Metadata, source: object) -> Model:
         raise corrupt_metadata(source, repr(error)) from error
 
 
-def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
+def load_model(
+    path: str | Path,
+    network: nn.Module | None = None,
+    answer: str | None = None,
+    probe: tuple[int, int] | None = None,
+) -> Model:
     """Load a file of ``save_model``, on the CPU, in eval mode, ties baked into plain weights.
 
     Parameters
@@ -204,6 +209,9 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
     network
         For the file of a network that was not built by evenslice: that network, whose weights are
         replaced. No file makes evenslice run code that it names.
+    answer, probe
+        Which output of that network is the prediction, and a size (y, x) that it takes; None: as
+        the file says.
 
     Raises
     ------
@@ -220,7 +228,7 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
     except BadInputError as error:
         raise BadInputError(f"{path} cannot be used: {error}") from error
     if isinstance(spec, ExternalSpec):
-        model = _load_external(path, spec, network)
+        model = _load_external(path, spec, network, answer or spec.answer, probe or spec.probe)
     else:
         network = rebuild(spec)
         load_state(network, path)
@@ -229,7 +237,13 @@ def load_model(path: str | Path, network: nn.Module | None = None) -> Model:
     return replace(with_metadata(model, metadata, path), file=path)
 
 
-def _load_external(path: Path, spec: ExternalSpec, network: nn.Module | None) -> Model:
+def _load_external(
+    path: Path,
+    spec: ExternalSpec,
+    network: nn.Module | None,
+    answer: str | None,
+    probe: tuple[int, int] | None,
+) -> Model:
     if spec.form != "callable":
         raise corrupt_metadata(path, f"a network of the form {spec.form!r} in a .safetensors file")
     if network is None:
@@ -237,11 +251,16 @@ def _load_external(path: Path, spec: ExternalSpec, network: nn.Module | None) ->
             f"{path} holds weights for {spec.source}, whose code is not run unless you name it, "
             f"expected both; give {spec.source}@{path}, in Python load_model(path, network=...)"
         )
+    if probe is not None:
+        network.evenslice_size = probe  # type: ignore[assignment]
     if spec.slices != spec.built:
         uniform_stem(network, spec.slices, "random")
     load_state(network, path)  # before it is run: what it answers may depend on its weights
-    model = wrap_external(network.float().cpu().eval(), "callable", spec.source, spec.slices)
-    return replace(model, spec=spec)
+    network = network.float().cpu().eval()
+    model = wrap_external(network, "callable", spec.source, spec.slices, answer, probe)
+    assert isinstance(model.spec, ExternalSpec)
+    found = replace(model.spec, built=spec.built, init=spec.init, tie=spec.tie)
+    return replace(model, spec=found)
 
 
 def load_state(network: nn.Module, path: Path) -> None:
@@ -252,13 +271,94 @@ def load_state(network: nn.Module, path: Path) -> None:
     BadInputError
         If the file cannot be read or does not fit; the network is then as it was, or partly filled.
     """
-    names = {plain: name for name, plain in without_wrapper_prefixes(network.state_dict()).items()}
-    state = {names.get(name, name): tensor for name, tensor in load_state_dict(path).items()}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
+    wanted = network.state_dict()
+    names = {plain: name for name, plain in without_wrapper_prefixes(wanted).items()}
+    state = under_prefix(load_state_dict(path), names)
+    state = {names.get(name, name): tensor for name, tensor in state.items()}
+    both = wanted.keys() & state.keys()
+    problems = {
+        "lacks": [name for name in wanted if name not in state],
+        "also holds": [name for name in state if name not in wanted],
+        "has in another shape": [
+            f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}"
+            for name in wanted
+            if name in both and state[name].shape != wanted[name].shape
+        ],
+    }
+    if any(problems.values()):
+        what = "; ".join(
+            f"{how} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if names[3:] else "")
+            for how, names in problems.items()
+            if names
+        )
         raise BadInputError(
-            f"{path} does not fit the network ({' '.join(lines[1:2] or lines)[:200]}), expected "
-            "all its tensors and no others; copy it again, or name the function that made it"
-        ) from error
+            f"{path} does not fit the network ({what}), expected all its tensors and no others; "
+            "name the function that made the network of these weights"
+        )
+    network.load_state_dict(state)
+
+
+def corrupt_metadata(source: object, reason: object) -> BadInputError:
+    """Return the error for metadata of ours that is not as we write it."""
+    return BadInputError(
+        f"{source} holds damaged metadata of evenslice ({str(reason)[:200]}), "
+        "expected it as evenslice writes it; write the file again"
+    )
+
+
+def dump_metadata(metadata: JsonObject) -> str:
+    """Write metadata as JSON; numbers that are not finite become null."""
+    return json.dumps(_finite(metadata), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def parse_metadata(text: str | bytes, source: object) -> JsonObject:
+    """Parse a JSON object; raise ``BadInputError`` if it is none, or larger than 4 MiB."""
+    try:
+        if len(text) > LARGEST:
+            raise ValueError(f"{len(text)} bytes of JSON, at most {LARGEST} are read")
+        return dict(json.loads(text, parse_constant=_refuse_constant))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise corrupt_metadata(source, error) from error
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"the number {text}")
+
+
+def spans_in(found: Any) -> list[tuple[int, int]]:
+    """Read spans [z0, z1) of slices; raise ``TypeError`` or ``ValueError`` for anything else."""
+    spans = [(int(start), int(stop)) for start, stop in found]
+    for start, stop in spans:
+        if not 0 <= start <= stop <= MOST_SLICES:
+            raise ValueError(f"the slices {start}:{stop}")
+    return spans
+
+
+def training_in(found: Any) -> JsonObject:
+    """Read what a model was trained on; raise ``TypeError`` or ``ValueError`` if it is damaged."""
+    training = dict(found)
+    for volume in [training, *map(dict, training.get("volumes") or [])]:
+        for key in ("slices", "validation"):
+            spans_in(volume.get(key) or [])
+    return training
+
+
+def certificate_in(found: Any) -> JsonObject | None:
+    """Read a certificate; null, as an infinite difference is written, is infinity."""
+    if found is None:
+        return None
+    response = found["float32"]
+    symmetric = bool(found["symmetric"])
+    infinite = response is None
+    return dict(found) | {
+        "symmetric": symmetric,
+        "float32": math.inf if infinite else float(response),
+    }

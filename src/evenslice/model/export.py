@@ -1,8 +1,13 @@
-"""Writing a network for other programs: one trace by torch.export, as it is or as ONNX."""
+"""Networks for other programs, by torch.export: traced, as ``.pt2`` or ONNX; ``.pt2`` read."""
 
-import copy
-from collections.abc import Iterator
+import io
+import logging
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,14 +15,16 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from evenslice.errors import BadInputError
-from evenslice.model.exported import image_shape, quiet_torch
-from evenslice.model.logits import LogitsAdapter
-from evenslice.model.metadata import dump_metadata
+from evenslice.model.checkpoint import dump_metadata, parse_metadata
+from evenslice.model.logits import LogitsAdapter, duplicate
 from evenslice.model.onnx_file import serialised
 from evenslice.model.onnx_graph import KEY, SCOPES
 from evenslice.model.spec import Model
+from evenslice.model.stem.probe import image_shape
 from evenslice.options import JsonObject
+from evenslice.volume.atomic import written_beside
 
+METADATA = "evenslice.json"  # the extra file that holds what evenslice says of the model
 AXES = ("batch", "channel", "y", "x")
 OPSET = 18  # what torch writes by itself
 SMALLEST = 64
@@ -62,7 +69,7 @@ def traces(model: Model, tile: int) -> Iterator[Trace]:
     BadInputError
         If it cannot be traced even with all sizes fixed.
     """
-    module = copy.deepcopy(model.module).float().cpu().eval()
+    module = duplicate(model.module).float().cpu().eval()
     stated = image_shape(model.network)
     # an adapter of one batch size fills up and cuts off by itself
     one_batch = isinstance(module, LogitsAdapter) and module.batch is not None
@@ -172,3 +179,87 @@ def add_metadata(data: bytes, metadata: JsonObject) -> bytes:
 def example(shape: tuple[int, ...], seed: int) -> Tensor:
     """Draw normalised slices of a shape: noise of mean 0 and std 1."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def read_exported(path: Path, trust: bool) -> tuple[nn.Module, JsonObject]:
+    """Read a ``.pt2`` file.
+
+    Returns
+    -------
+    tuple
+        The network, a graph of operations whose weights can be changed in place; and evenslice's
+        metadata in the file, empty if there is none.
+
+    Raises
+    ------
+    BadInputError
+        Without ``trust``, before the file is opened; or if torch cannot load it.
+    """
+    if not trust:
+        raise BadInputError(
+            f"{path} is a program of torch.export, which can run code when it is opened, expected "
+            "--trust with it (in Python trust=True); add that if you trust where the file is from"
+        )
+    program, extra = _load(path)
+    return program.module(), parse_metadata(extra.get(METADATA, "{}"), path.name)
+
+
+def write_exported(
+    path: Path, module: nn.Module, source: Path, metadata: JsonObject, force: bool = True
+) -> None:
+    """Write a ``.pt2`` file like the trusted file ``source``, with the weights a network has now.
+
+    The graph, the shapes and other extra files stay as they are.
+    """
+    program, extra = _load(source)
+    state = module.state_dict()
+    with torch.no_grad():
+        for name, value in program.state_dict.items():
+            value.copy_(state[name])
+    data = archive_of(program, metadata, extra)
+    with written_beside(path, force) as part:
+        part.write_bytes(data)
+
+
+def archive_of(
+    program: ExportedProgram,
+    metadata: JsonObject | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return a ``.pt2`` archive of a program, with evenslice's metadata and other extra files."""
+    files = dict(extra or {})
+    if metadata is not None:
+        files[METADATA] = dump_metadata(metadata)
+    buffer = io.BytesIO()
+    with quiet_torch():
+        torch.export.save(program, buffer, extra_files=files)
+    return buffer.getvalue()
+
+
+def _load(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if "/extra/" in name]
+            extra = {name.partition("/extra/")[2]: archive.read(name).decode() for name in names}
+        with quiet_torch():
+            return torch.export.load(path), extra
+    except Exception as error:  # what torch does not know fails in any way
+        reason = (str(error).splitlines() or [""])[-1][:200]
+        raise BadInputError(
+            f"torch {torch.__version__} cannot load {path.name} ({type(error).__name__}: {reason}),"
+            " expected a file of torch.export.save of this version or an older one; export it "
+            "again, or give package.module:callable"
+        ) from error
+
+
+@contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Silence what exporters print, warn of and log; their errors say enough."""
+    nowhere, before = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,13 +1,8 @@
-"""External models: networks that a function of the user's makes, and how any network is called."""
+"""External networks: how one is called and what it answers, found out by running it."""
 
-import copy
-import importlib
-import re
-import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
-from pathlib import Path
-from typing import Any, Literal
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,166 +11,20 @@ from evenslice.errors import BadInputError
 from evenslice.model.logits import (
     AllOutputs,
     LogitsAdapter,
-    find_prediction,
-    resize_prediction,
+    Picture,
+    duplicate,
+    find_picture,
     window_tensors,
 )
-from evenslice.model.spec import ExternalSpec, Form, Model, Spec
-from evenslice.model.stem.find import check_kind
-from evenslice.model.stem.probe import Call, call_of
+from evenslice.model.spec import ExternalSpec, Form, Model
+from evenslice.model.stem.probe import Call, call_of, image_shape, tensors_in
 from evenslice.volume.windows import check_slices
 
-ModelForm = Literal["evenslice"] | Form
-ENDINGS: dict[str, ModelForm] = {
-    ".safetensors": "evenslice",
-    ".pt2": "torch-export",
-    ".onnx": "onnx",
-}
-STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-CALLABLE = re.compile(r"^(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)(?:@(?P<file>.+))?\Z")
 SLICES = (3, 5, 7, 9, 1)  # numbers that are tried, in this order
 STRIDES = (1, 2, 4, 8, 16, 32, 64)
 BASE = (128, 192)
-SAME = 1e-3  # how far probabilities may be from a sum of 1
-
-
-def guess_library_call(model: Model) -> str | None:
-    """Return the library call that makes a network like this one, or None if nothing says it."""
-    spec = model.spec
-    if isinstance(spec, Spec):
-        depth = "" if spec.encoder_depth is None else f", encoder_depth={spec.encoder_depth}"
-        own = spec.encoder.startswith("smp:")
-        name = spec.encoder.removeprefix("smp:") if own else f"tu-{spec.encoder}"
-        return (
-            f"segmentation_models_pytorch.create_model({spec.arch!r}, {name!r}{depth}, "
-            f"classes={spec.classes})"
-        )
-    calls = (_library_call(module) for module in model.network.modules())
-    return next((call for call in calls if call is not None), None)
-
-
-def _library_call(module: nn.Module) -> str | None:
-    library, kind = type(module).__module__.partition(".")[0], type(module).__name__
-    cfg = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
-    if isinstance(cfg, dict) and cfg.get("architecture"):
-        tag = f".{cfg['tag']}" if cfg.get("tag") else ""
-        return f"timm.create_model('{cfg['architecture']}{tag}')"
-    if library == "segmentation_models_pytorch":
-        name = getattr(module, "name", None)
-        return f"{library}.{kind}()" + (f" named {name!r}" if isinstance(name, str) else "")
-    if library == "transformers":
-        path = getattr(getattr(module, "config", None), "_name_or_path", "")
-        return f"{library}.{kind}" + (f".from_pretrained({path!r})" if path else "(config)")
-    return f"{type(module).__module__}.{kind}" if library in ("torchvision", "monai") else None
-
-
-def form_of(source: str | Path) -> ModelForm | None:
-    """Say which form a MODEL has by its name, or None if it is none of them; nothing is opened.
-
-    Raises
-    ------
-    BadInputError
-        For files of weights without a network.
-    """
-    text = str(source)
-    named, ending = CALLABLE.match(text), Path(text).suffix.lower()
-    if ending in ENDINGS and not named:
-        return ENDINGS[ending]
-    if named and not Path(text).exists() and not Path(text.partition(":")[0]).is_file():
-        return "callable"
-    if ending in STATE_DICTS:
-        raise BadInputError(
-            f"{text} holds weights without a network, expected .safetensors of evenslice, .pt2, "
-            f".onnx or package.module:callable; give package.module:callable@{text}"
-        )
-    return None
-
-
-def load_callable(source: str, slices: int | None = None) -> tuple[Model, Path | None]:
-    """Make the network that ``package.module:callable`` returns. This runs that code.
-
-    Parameters
-    ----------
-    source
-        ``package.module:callable``, with ``@FILE`` if weights are to be loaded into it; the current
-        folder is searched too.
-    slices
-        S if known; else the first of 3, 5, 7, 9, 1 that the network takes.
-
-    Returns
-    -------
-    tuple
-        The model, without a normalisation, and the file of weights named behind ``@``, or None; it
-        is not read here.
-
-    Raises
-    ------
-    BadInputError
-        If it cannot be imported, fails, or returns something else than a network.
-    """
-    found = CALLABLE.match(source)
-    if found is None:
-        raise BadInputError(
-            f"{source!r} was given as a model, expected package.module:callable; write it so"
-        )
-    name, file = f"{found['module']}:{found['name']}", found["file"]
-    with redirect_stdout(sys.stderr):  # what their code prints would spoil JSON on standard output
-        network = _call(_import(found["module"], found["name"]), name)
-        model = wrap_external(network.float().cpu().eval(), "callable", name, slices)
-    return model, Path(file) if file else None
-
-
-def _import(module: str, name: str) -> Any:
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        thing: Any = importlib.import_module(module)
-        for part in name.split("."):
-            thing = getattr(thing, part)
-    except (Exception, SystemExit) as error:  # importing runs code, which may raise anything
-        raise BadInputError(
-            f"{module}:{name} cannot be imported ({type(error).__name__}: {error}), expected a "
-            f"function in a module that python finds from {here}; check the name, or install the "
-            "package"
-        ) from error
-    finally:
-        if added:  # what is imported later must not come from this folder
-            sys.path.remove(here)
-            sys.path.append(here)
-    if isinstance(thing, nn.Module) or not callable(thing):
-        raise BadInputError(
-            f"{module}:{name} is a {type(thing).__name__}, expected a function that returns a "
-            "torch.nn.Module; name one"
-        )
-    return thing
-
-
-def _call(make: Any, source: str) -> nn.Module:
-    """Call a function of the user's; check that it returns a network that can be worked with."""
-    try:
-        network = make()
-    except (Exception, SystemExit) as error:  # code of the user's may raise anything, and exit
-        raise BadInputError(
-            f"{source} failed ({type(error).__name__}: {error}), expected a function without "
-            "arguments that returns a torch.nn.Module; fix it, or wrap it in one"
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise BadInputError(
-            f"{source} returned a {type(network).__name__}, expected a torch.nn.Module; "
-            "return the network itself"
-        )
-    check_kind(network)
-    try:
-        copy.deepcopy(network)
-    except Exception as error:  # whatever an attribute of theirs raises
-        raise BadInputError(
-            f"the network of {source} cannot be copied ({str(error)[:200]}), expected a plain "
-            "torch.nn.Module; keep open files and generators out of it, and use "
-            "torch.nn.utils.remove_weight_norm or remove_spectral_norm where it has these"
-        ) from error
-    return network
+SAME = 1e-2  # how far probabilities may be from a sum of 1, in half precision too
+Rows = list[Tensor]
 
 
 def wrap_external(
@@ -183,7 +32,8 @@ def wrap_external(
     form: Form,
     source: str,
     slices: int | None = None,
-    shape: Sequence[int | None] = (None, None, None, None),
+    answer: str | None = None,
+    probe: tuple[int, int] | None = None,
 ) -> Model:
     """Find out by running a network how it is called and what it answers.
 
@@ -195,54 +45,84 @@ def wrap_external(
         Where it came from.
     slices
         S if known.
-    shape
-        What an exported file says of its input (B, S, y, x), None where any number will do.
+    answer
+        Which of its outputs is the prediction, see ``find_picture``; None: it is found.
+    probe
+        A size (y, x) that it takes; None: usual ones are tried.
 
     Raises
     ------
     BadInputError
-        If it does not run, or answers no numbers for each image.
+        If it does not run, answers no numbers for each image, or the same input differently.
+
+    Warns
+    -----
+    UserWarning
+        If what it answers for a window depends on the others in a batch; it then gets one at a
+        time.
 
     Notes
     -----
-    A network whose output cannot be laid over its input (a classifier, an encoder) has no classes:
-    its stem can be inspected and fixed, but it can neither segment nor be audited.
+    A network without one prediction that lies on its input (a classifier, an encoder, several
+    heads of which each could be it) has no classes: its stem can be inspected and fixed, but it can
+    neither segment nor be audited.
     """
     if form == "torch-export":
         network.float()  # weights in half precision; written back in their own type
-    count = slices or shape[1]
+    if probe is not None:
+        network.evenslice_size = probe  # type: ignore[assignment]
+    stated = image_shape(network)
+    count = slices or stated[1]
     call = _find_call(network, None if count is None else check_slices(count), source)
-    batch = shape[0] or _only_batch(network, call)
-    if form == "torch-export" and not _runs(copy.deepcopy(network).double(), call):
+    _check_two_dimensional(network, call, source)
+    batch = stated[0] or _only_batch(network, call)
+    if form == "torch-export" and not _runs(duplicate(network).double(), call):
         network.precisions = ("float32",)  # type: ignore[assignment]
-    noise = _noise(call)
-    answer = call.run(network, noise)
-    changes_input = not torch.equal(noise, _noise(call))
-    tensors = window_tensors(answer, call.shape[0])
+    image = _noise(call)
+    found = call.run(network, image)
+    changes_input = not torch.equal(image, _noise(call))
+    tensors = window_tensors(found, call.shape[0])
     if not tensors or any(bool(t.isnan().any()) for t in tensors):
         raise BadInputError(
             f"{source} answers {'NaN' if tensors else 'no floating-point numbers for each image'} "
             "for noise of mean 0 and std 1, expected logits or probabilities (B, classes, y, x); "
             "return these, and check its weights"
         )
-    slots, (height, width) = call.shape[1], call.shape[2:]
+    slots, size = call.shape[1], (call.shape[2], call.shape[3])
+    picture, reason, answers, stride = None, "", "no prediction", 1
     try:
-        out = resize_prediction(find_prediction(answer), (height, width))
-    except BadInputError:
-        spec = ExternalSpec(form, source, slots, 0, slots, "no prediction")
-        module: nn.Module = AllOutputs(network, batch).eval()
-        return Model(module, spec, stride=1, size=(height, width))
-    probabilities = _gives_probabilities(network, call)
-    strides = STRIDES if shape[2] is None and shape[3] is None else ()
-    stride = next((stride for stride in strides if _takes(network, slots, stride)), None)
-    plain = isinstance(answer, Tensor) and answer.ndim == 4 and answer.shape == out.shape
+        picture = find_picture(found, _noise(call), answer)
+        answers = _kind_of(network, call, picture)
+        fixed = stated[2] is not None or stated[3] is not None
+        only = fixed or not (stride := _stride_of(network, call, picture))
+    except BadInputError as error:
+        if answer is not None:
+            raise BadInputError(f"{source}: {error}") from error
+        picture, reason, only = None, str(error), True
+    _check_repeats(network, call, source, picture)
+    if batch is None and (where := _depends_on_batch(network, call, picture)):
+        batch = 1
+        warnings.warn(
+            f"{source} answers differently for a window alone and in a batch (from {where} on), as "
+            "BatchNorm with the statistics of the batch does; windows are run one at a time, and "
+            "results depend on the tile: use running statistics",
+            stacklevel=2,
+        )
+    if picture is None:
+        spec = ExternalSpec(form, source, slots, 0, slots, "no prediction", probe=probe)
+        return Model(AllOutputs(network, batch, reason).eval(), spec, stride=1, size=size)
+    out = picture.of(found)
+    plain = out is found and picture.factor == 1
     graph = form == "torch-export"  # torch refuses to switch the mode of a bare graph
     module = network
+    probabilities = answers == "probabilities"
     if graph or probabilities or changes_input or batch is not None or not plain:
-        module = LogitsAdapter(network, probabilities, batch, changes_input).eval()
-    answers = "probabilities" if probabilities else "logits"
-    spec = ExternalSpec(form, source, slots, out.shape[1], slots, answers)
-    return Model(module, spec, stride=stride or 1, size=None if stride else (height, width))
+        module = LogitsAdapter(network, picture, probabilities, batch, changes_input).eval()
+    chosen = None if isinstance(found, Tensor) and picture.channel is None else picture.answer
+    spec = ExternalSpec(
+        form, source, slots, out.shape[1], slots, answers, answer=chosen, probe=probe
+    )
+    return Model(module, spec, stride=stride or 1, size=size if only else None)
 
 
 def _find_call(network: nn.Module, slices: int | None, source: str) -> Call:
@@ -261,6 +141,21 @@ def _find_call(network: nn.Module, slices: int | None, source: str) -> Call:
         return call
     tried = f"; tried {', '.join(map(str, SLICES))} slices; give --slices"
     raise BadInputError(f"{source}: {reasons[0]}{'' if slices else tried}")
+
+
+def _check_two_dimensional(network: nn.Module, call: Call, source: str) -> None:
+    """Refuse a 3-D network that takes windows (B, S, y, x) for volumes without a batch."""
+    unbatched = [
+        name
+        for name, inputs, _ in _record(network, call, _noise(call))
+        if type(network.get_submodule(name)).__name__.endswith("3d")
+        and any(t.ndim == 4 for t in inputs)
+    ]
+    if unbatched:
+        raise BadInputError(
+            f"{source} is a 3-D network ({unbatched[0]} takes the slices for z), expected one that "
+            "takes the slices as channels, (B, S, y, x); give a 2D+ network, or wrap it in one"
+        )
 
 
 def _only_batch(network: nn.Module, call: Call) -> int | None:
@@ -282,23 +177,130 @@ def _noise(call: Call, seed: int = 0, scale: float = 1.0) -> Tensor:
     return scale * torch.randn(call.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _gives_probabilities(network: nn.Module, call: Call) -> bool:
-    """Whether the answers to noise, weak and strong, lie in 0..1, and several classes sum to 1."""
+def _kind_of(network: nn.Module, call: Call, picture: Picture) -> str:
+    """Say whether a prediction holds logits or probabilities, by answers to weak and strong noise.
+
+    Probabilities lie in 0..1, and those of several classes sum to 1; ``BadInputError`` if they do
+    not, as those of independent labels.
+    """
+    apart, classes = 0.0, 1
     for seed, scale in enumerate((0.1, 1.0, 10.0)):
-        out = find_prediction(call.run(network, _noise(call, seed, scale)))
+        out = picture.of(call.run(network, _noise(call, seed, scale)))
         if bool(((out < 0) | (out > 1)).any()) or float(out.max() - out.min()) == 0:
-            return False
-        if out.shape[1] > 1 and float((out.sum(1) - 1).abs().max()) > SAME:
-            return False
-    return True
+            return "logits"
+        apart, classes = max(apart, float((out.sum(1) - 1).abs().max())), out.shape[1]
+    if classes > 1 and apart > SAME:
+        raise BadInputError(
+            f"the network returns {classes} probabilities per pixel that do not sum to 1, one for "
+            "each of several independent labels, expected those of classes (softmax) or of one "
+            f"label; choose a label by --answer {picture.name or 0}:0, to :{classes - 1}"
+        )
+    return "probabilities"
 
 
-def _takes(network: nn.Module, slices: int, stride: int) -> bool:
-    """Whether a network takes multiples of ``stride``, not of more, and answers on their grid."""
-    height, width = (side + stride for side in BASE)
-    call = Call({0: torch.zeros(1, slices, height, width)}, 0)
+def _stride_of(network: nn.Module, call: Call, picture: Picture) -> int:
+    """Return what height and width must be multiples of; 0 if a network takes one size only.
+
+    ``BadInputError`` if what it answers is not the same fraction of its input at every size.
+    """
+    other = ""
+    for stride in STRIDES:
+        height, width = (side + stride for side in BASE)
+        larger = Call({0: torch.zeros(call.shape[0], call.shape[1], height, width)}, 0)
+        try:
+            out = picture.of(larger.run(network, _noise(larger)))
+        except Exception:  # networks refuse sizes in ways of their own
+            continue
+        rows, columns = out.shape[-2:]
+        if (rows * picture.factor, columns * picture.factor) == (height, width):
+            return stride
+        other = other or f"{rows} x {columns} for {height} x {width} pixels"
+    if other:
+        rows, columns = (side // picture.factor for side in call.shape[2:])
+        raise BadInputError(
+            f"the network answers {other} and {rows} x {columns} for {call.shape[2]} x "
+            f"{call.shape[3]}, expected the same fraction of every size; pad it, so that it cuts "
+            "nothing off"
+        )
+    return 0
+
+
+def _check_repeats(network: nn.Module, call: Call, source: str, picture: Picture | None) -> None:
+    """Refuse a network that answers the same input differently: dropout, noise, or a memory."""
+
+    def first() -> Any:
+        return call.run(network, _noise(call))
+
+    def again() -> Any:
+        call.run(network, _noise(call, 1))
+        return call.run(network, _noise(call), seed=1)
+
+    if _differ(network, _taken(picture, first()), _taken(picture, again())):
+        one = _record(network, call, _noise(call))
+        call.run(network, _noise(call, 1))
+        where = _first_difference(network, one, _record(network, call, _noise(call), 1))
+        raise BadInputError(
+            f"{source} answers the same input differently each time (from {where} on), expected a "
+            "function of its input in eval mode; give dropout training=self.training, and leave "
+            "random noise out"
+        )
+
+
+def _depends_on_batch(network: nn.Module, call: Call, picture: Picture | None) -> str:
+    """Name where a window's answer depends on the others in a batch; ``""`` if it does not."""
+    one = _noise(call)[:1]
+    pair = Call({0: torch.zeros(2, *call.shape[1:])}, 0)
+    both = torch.cat([one, _noise(call, 1)[:1]])
+    alone, beside = call.run(network, one), pair.run(network, both)
+    if not _differ(network, _taken(picture, alone), _taken(picture, beside)):
+        return ""
+    return _first_difference(network, _record(network, call, one), _record(network, pair, both))
+
+
+def _taken(picture: Picture | None, found: Any) -> Rows:
+    """Return the first window's part of a prediction, or of all that a network returned."""
+    return _rows(found if picture is None else picture.of(found))
+
+
+def _rows(found: Any) -> Rows:
+    return [t[:1].clone() for t in tensors_in(found) if t.ndim]
+
+
+def _differ(network: nn.Module, one: Rows, other: Rows) -> bool:
+    """Whether tensors differ by more than half the digits that a network computes with."""
+    limit = torch.finfo(getattr(network, "computes_in", torch.float32)).eps ** 0.5
+    return len(one) != len(other) or any(
+        a.shape != b.shape or bool(((a - b).abs() > limit * a.abs().max()).any())
+        for a, b in zip(one, other, strict=True)
+        if a.numel()
+    )
+
+
+def _record(
+    network: nn.Module, call: Call, image: Tensor, seed: int = 0
+) -> list[tuple[str, Rows, Rows]]:
+    """Run a network; return for every call of a part, inner ones first: name, inputs, outputs."""
+    seen: list[tuple[str, Rows, Rows]] = []
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda _part, inputs, out: seen.append((name, _rows(inputs), _rows(out)))
+
+    parts = [p for p in network.named_modules() if not isinstance(p[1], torch.jit.ScriptModule)]
+    hooks = [part.register_forward_hook(hook(name)) for name, part in parts]
     try:
-        resize_prediction(find_prediction(call.run(network, _noise(call))), (height, width))
-    except Exception:  # networks refuse sizes in ways of their own
-        return False
-    return True
+        call.run(network, image, seed)
+    finally:
+        for one in hooks:
+            one.remove()
+    return seen
+
+
+def _first_difference(
+    network: nn.Module, one: list[tuple[str, Rows, Rows]], other: list[tuple[str, Rows, Rows]]
+) -> str:
+    """Name the part that first answers like inputs differently."""
+    for (name, given, out), (_, given_too, out_too) in zip(one, other, strict=False):
+        if not _differ(network, given, given_too) and _differ(network, out, out_too):
+            kind = type(network.get_submodule(name)).__name__
+            return f"{name} ({kind})" if name else kind
+    return type(network).__name__

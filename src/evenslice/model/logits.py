@@ -1,19 +1,26 @@
 """Networks around a network: any answer turned into logits, and the mean over the reversal."""
 
-from collections.abc import Iterator, Mapping
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from evenslice.errors import BadInputError
-from evenslice.model.stem.probe import tensors_in
+from evenslice.model.stem.probe import named_tensors, tensors_in
 from evenslice.volume.normalisation import Normalisation
 
-NAMES = ("logits", "out", "prediction", "pred", "output", "masks")
+USUAL = {"logits", "out", "output", "outputs", "pred", "preds", "prediction", "predictions"}
+USUAL |= {"mask", "masks", "seg", "segmentation", "semantic", "sem_seg", "seg_logits", "main"}
+USUAL |= {"probabilities", "probs", "final"}
+BESIDE = re.compile(r"feat|hidden|attention|embed|aux|loss|backbone|encoder|skip", re.IGNORECASE)
+NEAR = 1e-4
 
 
 class Wrapper(nn.Module):
@@ -30,11 +37,61 @@ class Wrapper(nn.Module):
         return self
 
 
+def duplicate(module: nn.Module) -> nn.Module:
+    """Return a deep copy; outputs of earlier runs that a network keeps on itself lose their graph.
+
+    torch refuses to copy tensors with one.
+    """
+    kept = [t for part in module.modules() for t in tree_leaves(vars(part))]
+    return copy.deepcopy(
+        module, {id(t): t.detach() for t in kept if isinstance(t, Tensor) and not t.is_leaf}
+    )
+
+
 def plain(module: nn.Module) -> nn.Module:
     """Return the network inside of any wrappers."""
     while isinstance(module, Wrapper):
         module = module.network
     return module
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Which of the tensors that a network returns is its prediction, and how that lies.
+
+    Attributes
+    ----------
+    name
+        Of the tensor, see ``named_tensors``.
+    layout
+        Its axes: ``bcyx``, ``byx``, ``byxc`` (channels last) or ``bc1yx``.
+    factor
+        How many pixels of the input one of its pixels covers, along y and x alike.
+    channel
+        The one that is taken, or None for all.
+    """
+
+    name: str
+    layout: str
+    factor: int
+    channel: int | None = None
+
+    @property
+    def answer(self) -> str:
+        """What chooses it: its name, and behind a colon its channel."""
+        return self.name if self.channel is None else f"{self.name}:{self.channel}"
+
+    def of(self, found: Any) -> Tensor:
+        """Return it as (B, C, y, x), in float32 at least."""
+        out = found if isinstance(found, Tensor) else dict(named_tensors(found))[self.name]
+        if self.layout == "byx":
+            out = out[:, None]
+        elif self.layout == "byxc":
+            out = out.movedim(-1, 1)
+        elif self.layout == "bc1yx":
+            out = out[:, :, 0]
+        out = out if self.channel is None else out[:, self.channel : self.channel + 1]
+        return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
 
 
 class LogitsAdapter(Wrapper):
@@ -43,10 +100,11 @@ class LogitsAdapter(Wrapper):
     Parameters
     ----------
     network
-        Returns a tensor, or a tuple, dict or dataclass with one; of the input's size, or a whole
-        fraction of it.
+        Returns a tensor, or a nest of them.
+    picture
+        Which of them is its prediction.
     probabilities
-        Whether it returns probabilities, which become log-odds (log-probabilities for several
+        Whether that holds probabilities, which become log-odds (log-probabilities for several
         classes).
     batch
         The one batch size it takes, or None for any.
@@ -57,21 +115,25 @@ class LogitsAdapter(Wrapper):
     def __init__(
         self,
         network: nn.Module,
+        picture: Picture,
         probabilities: bool = False,
         batch: int | None = None,
         changes_input: bool = False,
     ) -> None:
         super().__init__(network)
-        self.probabilities, self.batch = probabilities, batch
+        self.picture, self.probabilities, self.batch = picture, probabilities, batch
         self.changes_input = changes_input
 
     def forward(self, x: Tensor) -> Tensor:
         """Take normalised windows (B, S, y, x)."""
         own = x.clone() if self.changes_input else x
         parts = [
-            find_prediction(self.network(part))[:count] for part, count in _batches(own, self.batch)
+            self.picture.of(self.network(part))[:count] for part, count in _batches(own, self.batch)
         ]
-        out = resize_prediction(torch.cat(parts), x.shape[-2:])
+        out = torch.cat(parts)
+        if out.shape[-2:] != x.shape[-2:]:
+            size = tuple(x.shape[-2:])
+            out = functional.interpolate(out, size=size, mode="bilinear", align_corners=False)
         if not self.probabilities:
             return out
         small = torch.finfo(out.dtype).eps
@@ -89,11 +151,13 @@ class AllOutputs(Wrapper):
         Returns a tensor or any nest of tensors.
     batch
         The one batch size it takes, or None for any.
+    reason
+        Why none of it is taken for a prediction.
     """
 
-    def __init__(self, network: nn.Module, batch: int | None = None) -> None:
+    def __init__(self, network: nn.Module, batch: int | None = None, reason: str = "") -> None:
         super().__init__(network)
-        self.batch = batch
+        self.batch, self.reason = batch, reason
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Take normalised windows (B, S, y, x)."""
@@ -148,52 +212,115 @@ class Ensemble(Wrapper):
         return torch.logaddexp(one.log_softmax(1), other.log_softmax(1))
 
 
-def find_prediction(found: Any) -> Tensor:
-    """Find the tensor (B, C, y, x) in what a network returned.
+def find_picture(found: Any, image: Tensor, answer: str | None = None) -> Picture:
+    """Find the prediction in what a network returned for an image (B, S, y, x).
 
-    By the usual names, else the first with four axes, else with three; ``BadInputError`` if there
-    is none.
+    Parameters
+    ----------
+    answer
+        Its name or number among the tensors, and behind a colon its channel: ``out``, ``1``,
+        ``heads.0:2``. None: it is found by size, name and meaning. What lies over the image counts,
+        tensors with a usual name (``logits``, ``out``, ...) first, then those without the name of
+        something else (``features``, ``aux``, ...); of several with as many channels (deep
+        supervision) the largest.
+
+    Raises
+    ------
+    BadInputError
+        If there is none, or several could be it; the candidates are named.
     """
-    named = dict(_named(found))
-    # four axes first, so that a flat score beside the prediction is passed over
-    nested = sorted(tensors_in(found), key=lambda t: t.ndim != 4)
-    first = [named[name] for name in NAMES if isinstance(named.get(name), Tensor)]
-    tensors: list[Tensor] = first + nested
-    for tensor in tensors:
-        if tensor.is_floating_point() and tensor.ndim in (3, 4) and tensor.numel():
-            return tensor if tensor.ndim == 4 else tensor[:, None]
-    shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or type(found).__name__
-    raise BadInputError(
-        f"the network returns {shapes}, expected a prediction (B, classes, y, x); "
-        "give a network that segments"
-    )
+    tensors = [(name, t) for name, t in named_tensors(found) if t.ndim and not _equal(t, image)]
+    shapes = ", ".join(f"{name} {tuple(t.shape)}".strip() for name, t in tensors)
+    name, _, channel = (answer or "").partition(":")
+    if answer is not None:
+        below = [(n, t) for n, t in tensors if n == name or n.startswith(f"{name}.")]
+        numbered = name.isdecimal() and int(name) < len(tensors)
+        tensors = below or ([tensors[int(name)]] if numbered else [])
+    pictures = {
+        name: (picture, picture.of(tensor))
+        for name, tensor in tensors
+        if (picture := _picture(name, tensor, image)) is not None
+    }
+    if not pictures:
+        asked = "" if answer is None else f" (--answer {answer})"
+        raise BadInputError(
+            f"the network returns {shapes or type(found).__name__} for {tuple(image.shape)}, "
+            f"expected a prediction (B, classes, y, x) that lies on its input{asked}; give a "
+            "network that segments, padded so that its output is of the input's size"
+        )
+    chosen = _chosen(pictures, by_name=answer is None)
+    tensor = pictures[chosen[0]][1] if chosen else None
+    if tensor is None or (answer is None and _are_queries(tensor, tensors)):
+        raise BadInputError(
+            f"the network returns {shapes}, expected a prediction (B, classes, y, x); "
+            "these are features or mask queries: wrap the network so that it returns its "
+            "prediction, or choose by --answer"
+        )
+    if len(chosen) > 1:
+        raise BadInputError(
+            f"the network returns {shapes}, expected one prediction, and each of "
+            f"{', '.join(chosen)} could be it; choose by --answer {chosen[-1]}, or another"
+        )
+    picture = pictures[chosen[0]][0]
+    if not channel:
+        return picture
+    if not channel.isdecimal() or int(channel) >= tensor.shape[1]:
+        raise BadInputError(
+            f"--answer is {answer}, expected a channel from 0 to {tensor.shape[1] - 1} behind the "
+            "colon; choose one"
+        )
+    return replace(picture, channel=int(channel))
 
 
-def _named(found: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(found, Mapping):
-        yield from found.items()
-    elif is_dataclass(found):
-        yield from ((field.name, getattr(found, field.name)) for field in fields(found))
-    elif isinstance(found, tuple) and hasattr(found, "_asdict"):
-        yield from found._asdict().items()
+def _picture(name: str, tensor: Tensor, image: Tensor) -> Picture | None:
+    """Return how a tensor lies on an image; None if it does not."""
+    sides = tensor.shape
+    if len(tensor) != len(image) or tensor.is_complex() or not tensor.numel():
+        return None
+    layouts = {3: {"byx": sides[1:]}, 4: {"bcyx": sides[2:], "byxc": sides[1:3]}}
+    if tensor.ndim == 5 and sides[2] == 1:
+        layouts[5] = {"bc1yx": sides[3:]}
+    for layout, (height, width) in layouts.get(tensor.ndim, {}).items():
+        factor = image.shape[2] // height
+        if (height * factor, width * factor) == tuple(image.shape[2:]) and min(height, width) > 1:
+            return Picture(name, layout, factor)
+    return None
+
+
+def _chosen(pictures: Mapping[str, tuple[Picture, Tensor]], by_name: bool) -> list[str]:
+    """Return the names of the tensors that could be the prediction: one, where it is clear."""
+    parts = {name: name.lower().split(".") for name in pictures}
+    names = [name for name in pictures if not (by_name and BESIDE.search(name))]
+    usual = [name for name in names if by_name and not USUAL.isdisjoint(parts[name])]
+    names = usual or names
+    if usual or len({pictures[name][1].shape[1] for name in names}) == 1:
+        finest = min(pictures[name][0].factor for name in names)
+        names = [name for name in names if pictures[name][0].factor == finest]
+    return [
+        name
+        for n, name in enumerate(names)
+        if not n or not _alike(pictures[names[0]][1], pictures[name][1])
+    ]
+
+
+def _are_queries(tensor: Tensor, tensors: Sequence[tuple[str, Tensor]]) -> bool:
+    """Whether a prediction (B, Q, y, x) holds masks whose classes another tensor has, (B, Q, K)."""
+    queries = tensor.shape[:2]
+    return any(t.ndim == 3 and t.shape[:2] == queries and queries[1] > 1 for _, t in tensors)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two predictions are one, as they are or as its probabilities."""
+    if one.shape != other.shape:
+        return False
+    p, q = (t.sigmoid() if t.shape[1] == 1 else t.softmax(1) for t in (one, other))
+    return any(torch.allclose(a, b, atol=NEAR) for a, b in ((one, other), (p, other), (one, q)))
+
+
+def _equal(tensor: Tensor, image: Tensor) -> bool:
+    return tensor.shape == image.shape and torch.equal(tensor.to(image), image)
 
 
 def window_tensors(found: Any, batch: int) -> list[Tensor]:
     """Return the tensors of numbers in an answer that have a row for each window."""
     return [t for t in tensors_in(found) if t.ndim and len(t) == batch and t.numel()]
-
-
-def resize_prediction(out: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
-    """Bring a prediction (B, C, h, w) to the input's size (y, x), bilinearly.
-
-    Raises ``BadInputError`` if it is no whole fraction of it: it could not be laid over the input.
-    """
-    if out.shape[-2:] == tuple(size):
-        return out
-    here = tuple(out.shape[-2:])
-    if any(h > s or h < 1 or s % h for h, s in zip(here, size, strict=True)):
-        raise BadInputError(
-            f"the network answers {here[0]} x {here[1]} for {size[0]} x {size[1]} pixels, expected "
-            "the same size or a whole fraction; wrap it so that its output lies on its input"
-        )
-    return functional.interpolate(out, size=tuple(size), mode="bilinear", align_corners=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.metadata import dump_metadata, parse_metadata
+from evenslice.model.checkpoint import dump_metadata, parse_metadata
 from evenslice.model.onnx_graph import (
     KEY,
     PRODUCTS,
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
     from evenslice.model.stem.probe import Call
+
+
+SLICES = (1, 3, 5, 7, 9)
 
 
 def libraries() -> tuple[Any, Any]:
@@ -64,8 +67,8 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         onnx, _ = libraries()
         _drop_weight_inputs(model)
-        image, self.stated = _image(model)
-        self.image = image.name
+        image, self.stated, self.channels_last = _image(model)
+        self.image, self.outputs = image.name, [output.name for output in model.graph.output]
         self.entries = find_entries(model.graph, self.image)
         self.names = [entry.name_in(model.graph) for entry in self.entries]
         self.data = serialised(model)
@@ -100,12 +103,13 @@ class OnnxNetwork(nn.Module):
 
         Returns
         -------
-        Tensor or list of Tensor
-            The output, or all of them where there are several, in float32, where the image lies.
+        Tensor or dict of Tensor
+            The output, or by name all of them where there are several, in float32, where the image
+            lies.
         """
         outputs = [torch.from_numpy(out).to(x.device) for out in self.run("network", x)]
         outputs = [out.float() if out.is_floating_point() else out for out in outputs]
-        return outputs[0] if len(outputs) == 1 else outputs
+        return outputs[0] if len(outputs) == 1 else dict(zip(self.outputs, outputs, strict=True))
 
     def watch(self, call: "Call", probes: Tensor) -> list[LayerInput]:
         """Run once for each row of ``probes`` (runs, S); return what the first operations receive.
@@ -137,7 +141,7 @@ class OnnxNetwork(nn.Module):
     def run(self, kind: str, x: Tensor) -> list[Voxels]:
         """Run the ``network`` or its ``entries``, which answer what the operations receive."""
         given = {root: self.value_of(root) for root in self.roots}
-        given[self.image] = x.detach().cpu().numpy()
+        given[self.image] = (x.movedim(1, -1) if self.channels_last else x).detach().cpu().numpy()
         given = {name: np.ascontiguousarray(v, self.types[name]) for name, v in given.items()}
         found = self.session(kind, x.is_cuda).run(None, given)
         return [np.array(out) for out in found]
@@ -187,15 +191,17 @@ def _drop_weight_inputs(model: "ModelProto") -> None:
     model.ir_version = max(model.ir_version, 4)
 
 
-def _image(model: "ModelProto") -> tuple["ValueInfoProto", tuple[int | None, ...]]:
-    """Return the one input and its shape."""
+def _image(model: "ModelProto") -> tuple["ValueInfoProto", tuple[int | None, ...], bool]:
+    """Return the one input, its shape (B, S, y, x), and whether its channels come last (Keras)."""
     onnx, _ = libraries()
     kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
     inputs = list(model.graph.input)
     if len(inputs) == 1 and inputs[0].type.tensor_type.elem_type in kinds:
         sides = inputs[0].type.tensor_type.shape.dim
         if len(sides) == 4:
-            return inputs[0], tuple(d.dim_value if d.dim_value > 0 else None for d in sides)
+            b, *shape = (d.dim_value if d.dim_value > 0 else None for d in sides)
+            last = shape[2] in SLICES and shape[0] not in SLICES
+            return inputs[0], (b, *(shape[2:] + shape[:2] if last else shape)), last
     names = ", ".join(given.name for given in inputs) or "nothing"
     raise BadInputError(
         f"the ONNX model takes {names}, expected one image (B, S, y, x) of float32, float16 or "

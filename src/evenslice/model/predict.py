@@ -1,6 +1,5 @@
 """Predicting: normalised windows to logits and probabilities, on a device, in a precision."""
 
-import copy
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from evenslice.errors import BadInputError
+from evenslice.model.logits import duplicate
 from evenslice.model.spec import ExternalSpec, Model
 
 
@@ -128,7 +128,9 @@ class Runner:
         self._free = runs_layer_by_layer(model)
         module = model.module.eval().to(self._device)
         if self._free:
-            module.to(memory_format=torch.channels_last)
+            for weight in module.parameters():  # those of 3-D kernels have five axes
+                if weight.ndim == 4:
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def start(self, windows: NDArray[np.float32]) -> "Pending":
         """Start on normalised windows (B, S, y, x); on a GPU it returns before the work is done."""
@@ -285,7 +287,7 @@ def _kind(part: nn.Module) -> str | None:
 
 def _fold(module: nn.Module, chains: list[Chain], with_relu: bool) -> nn.Module:
     """Return a copy in which chains are folded; an activation that cannot be folded stays."""
-    folded = copy.deepcopy(module)
+    folded = duplicate(module)
     for chain in chains:
         layer, activation = folded.get_submodule(chain.conv), chain.relu
         assert isinstance(layer, nn.Conv2d)

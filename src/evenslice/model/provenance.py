@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from evenslice.model.external import form_of
 from evenslice.model.inputs import fingerprint
+from evenslice.model.opening import form_of
 from evenslice.model.spec import Metadata, Model
 from evenslice.volume.array import Volume, as_volume
 from evenslice.volume.files import split_container

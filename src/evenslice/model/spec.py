@@ -97,6 +97,10 @@ class ExternalSpec:
         ``logits``, ``probabilities`` or ``no prediction``, as found by running it.
     init, tie
         What ``fix`` did to its stem, ``unknown`` before.
+    answer
+        Which of several outputs is its prediction: a name or number, behind a colon the channel.
+    probe
+        The size (y, x) that it was tried on, where that was given.
     """
 
     form: Form
@@ -107,10 +111,14 @@ class ExternalSpec:
     answers: str = "logits"
     init: Init | Literal["unknown"] = "unknown"
     tie: Tie = "none"
+    answer: str | None = None
+    probe: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Raise ``TypeError`` for metadata of another kind."""
-        numbers = (self.slices, self.classes, self.built)
+        if self.probe is not None:
+            object.__setattr__(self, "probe", tuple(self.probe))  # a list in JSON
+        numbers = (self.slices, self.classes, self.built, *(self.probe or ()))
         known = (self.form in get_args(Form), self.tie in TIES, self.init in (*INITS, "unknown"))
         if not all(known) or not all(type(n) is int and n >= 0 for n in numbers):
             raise TypeError(f"an external network described by {asdict(self)}")

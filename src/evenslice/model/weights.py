@@ -19,7 +19,7 @@ from evenslice.errors import BadInputError
 
 BUNDLED = Path(__file__).parent / "bundled" / "resnet18_conv1-layer2.safetensors"
 BUNDLED_DEPTH = 3
-WRAPPERS = ("state_dict", "model", "state_dict_ema", "teacher")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "teacher")
 COPIES = ("student", "encoder_k", "momentum")  # the lesser of two encoders in one file
 HALF = (torch.float16, torch.bfloat16)
 RESNETS = {
@@ -93,6 +93,17 @@ def without_wrapper_prefixes(names: Iterable[str]) -> dict[str, str]:
     if all(name.startswith("module.") for name in plain.values()):
         plain = {name: short.removeprefix("module.") for name, short in plain.items()}
     return plain
+
+
+def under_prefix(state: Mapping[str, Tensor], names: Iterable[str]) -> Mapping[str, Tensor]:
+    """Return the tensors under a prefix (``model.``) if all ``names`` are there, else all."""
+    names = list(names)
+    ends = [key.removesuffix(names[0]) for key in state if names and key.endswith(names[0])]
+    for prefix in sorted(ends, key=len):
+        if (not prefix or prefix.endswith(".")) and all(prefix + name in state for name in names):
+            inside = [name for name in state if name.startswith(prefix)]
+            return {name.removeprefix(prefix): state[name] for name in inside}
+    return state
 
 
 def weights_metadata(path: Path) -> dict[str, str]:

@@ -117,10 +117,11 @@ class AuditPanel(Panel):
         self._command = ["evenslice", *map(str, words)]
 
         def task(control: Control) -> tuple["Audit", list[LayerData]]:
-            from evenslice.model.inputs import model_of, name_of
+            from evenslice.model.opening import model_of, name_of
             from evenslice.verbs.audit import audit
 
-            loaded = model_of(model["source"], None, model["mean"], model["std"], trust=True)
+            given = {key: model[key] for key in ("mean", "std")}
+            loaded = model_of(model["source"], trust=True, **given)
             options["label"] = name_of(model["source"])
             with control.watching(loaded.module):
                 found = audit(loaded, volume, progress=control.progress, **options)
@@ -192,7 +193,7 @@ class AuditPanel(Panel):
         assert audit is not None  # the button is shown with a result
 
         def task(control: Control) -> Path:
-            from evenslice.model.inputs import name_of
+            from evenslice.model.opening import name_of
             from evenslice.report.page import write_audit_page
             from evenslice.volume.atomic import written_beside
 

@@ -12,15 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evenslice.model.inputs import (
-    ModelLike,
-    VolumeLike,
-    check_segments,
-    fingerprint,
-    model_of,
-    parse_roi,
-    volume_of,
-)
+from evenslice.model.inputs import VolumeLike, fingerprint, parse_roi, volume_of
+from evenslice.model.opening import ModelLike, check_segments, model_of
 from evenslice.model.predict import Runner, classes_of, fused
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_blocks
@@ -43,7 +36,7 @@ def open_inputs(
     model: ModelLike, volume: VolumeLike, options: SegmentOptions
 ) -> tuple[Model, Volume, SegmentOptions]:
     """Open what a run reads, and fill in what its options leave open: tta, box, voxel size."""
-    opened = model_of(model, options.slices, options.mean, options.std, options.trust)
+    opened = model_of(model, options)
     check_segments(opened)
     opened = opened.with_tta(options.tta or opened.tta)
     source = volume_of(volume)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from evenslice.evidence.window_view import WindowView
+from evenslice.model.checkpoint import corrupt_metadata, spans_in
 from evenslice.model.inputs import VolumeLike, parse_roi, volume_of
-from evenslice.model.metadata import corrupt_metadata, spans_in
 from evenslice.options import JsonObject, ScoresAs, SegmentOptions
 from evenslice.segmentation.plan import Plan
 from evenslice.volume.array import Volume, reorder_axes, swap_axis

@@ -13,15 +13,14 @@ import numpy as np
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import save_model
 from evenslice.model.inputs import (
-    ModelLike,
     VolumeLike,
     check_apart,
     device_of,
-    normalised_by,
     parse_roi,
     spans_of,
     trained_slices,
 )
+from evenslice.model.opening import ModelLike, normalised_by
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.streaming import normalisation_of

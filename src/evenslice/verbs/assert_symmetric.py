@@ -6,7 +6,8 @@ from torch import nn
 
 from evenslice.evidence.result import Audit
 from evenslice.evidence.stats import TOO_FEW, Interval
-from evenslice.model.inputs import ModelLike, VolumeLike
+from evenslice.model.inputs import VolumeLike
+from evenslice.model.opening import ModelLike
 from evenslice.options import AuditOptions
 from evenslice.verbs.audit import audit
 

@@ -28,19 +28,15 @@ from evenslice.evidence.window_view import writing_maps
 from evenslice.labels.targets import whole
 from evenslice.model.checkpoint import stem_record
 from evenslice.model.inputs import (
-    ModelLike,
     VolumeLike,
     check_same_shape,
-    check_segments,
     device_of,
-    model_of,
-    normalised_by,
     parse_roi,
     trained_slices,
     volume_of,
     voxel_warning,
-    wrapped_module,
 )
+from evenslice.model.opening import ModelLike, check_segments, model_of, normalised_by
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
 from evenslice.options import AuditOptions, JsonObject
@@ -103,8 +99,7 @@ def audit(
     True
     """
     options = AuditOptions.of(options, changes)
-    source = wrapped_module(model, options.slices) if isinstance(model, nn.Module) else model
-    given = model_of(source, options.slices, options.mean, options.std, options.trust)
+    given = model_of(model, options)
     check_segments(given)
     volume = volume_of(volume)
     truth = None if labels is None else whole(volume_of(labels))
@@ -191,11 +186,17 @@ def _result(
         [one.verdict for one in methods.values()], subject.normalisation.uniform
     )
     used = max((one.windows for one in methods.values()), default=len(measured.facts))
+    if not used:
+        raise BadInputError(
+            "no window has any importance, expected a picture in the windows and an output that "
+            "depends on it; check the volume and the model"
+        )
     latin: dict[str, Latin] = {}
     if options.design == "latin" and model.slices > 1:
         latin = {
             name: latin_result(*measured.importance(name), margin, confidence, seed)
-            for name in methods
+            for name, one in methods.items()
+            if one.windows
         }
     facts, windows = measured.facts, measured.windows
     sequential = options.windows == "auto"

@@ -28,13 +28,13 @@ from evenslice.model.export import (
     OPSET,
     Trace,
     add_metadata,
+    archive_of,
     example,
     graph_of,
     traces,
 )
-from evenslice.model.exported import archive_of
-from evenslice.model.external import form_of
-from evenslice.model.inputs import ModelLike, check_apart, check_segments, model_of
+from evenslice.model.inputs import check_apart
+from evenslice.model.opening import ModelLike, check_segments, form_of, model_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.options import ExportOptions, Format, JsonObject
@@ -142,7 +142,7 @@ def export(
                 f"{name} is not installed, expected it for --format {format}; "
                 f"pip install evenslice[{extra}]"
             )
-    given = model_of(model, options.slices, options.mean, options.std, options.trust)
+    given = model_of(model, options)
     check_segments(given)
     if given.normalisation is None:
         raise BadInputError(

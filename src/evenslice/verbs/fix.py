@@ -1,6 +1,5 @@
 """Fix: open, make the stem of a copy symmetric, measure what changed, save."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,19 +17,16 @@ from evenslice.evidence.sampling import Raw, draw_windows, read_windows
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import Target, whole
 from evenslice.model.checkpoint import normalisation_record, stem_record
-from evenslice.model.inputs import (
+from evenslice.model.inputs import VolumeLike, check_apart, check_same_shape, volume_of
+from evenslice.model.logits import duplicate, plain
+from evenslice.model.opening import (
     ModelLike,
-    VolumeLike,
-    check_apart,
     check_name,
-    check_same_shape,
     check_segments,
     model_of,
     normalised_by,
     save,
-    volume_of,
 )
-from evenslice.model.logits import plain
 from evenslice.model.predict import classes_of, device_of, logits_of, probabilities_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
@@ -184,8 +180,8 @@ def fix(
     options = FixOptions.of(options, changes)
     out, seed = Path(out), options.seed
     _check_request(options, out, force, model, volume, labels)
-    slices = options.slices if options.init is None else None
-    given = model_of(model, slices, options.mean, options.std, options.trust)
+    as_it_is = options if options.init is None else options.model_copy(update={"slices": None})
+    given = model_of(model, as_it_is)
     check_name(given, out)
     source = None if volume is None else volume_of(volume)
     truth = None if labels is None else whole(volume_of(labels))
@@ -266,7 +262,7 @@ def _symmetric(model: Model, options: FixOptions) -> tuple[Model, list[str]]:
         twice = "--tta reversal takes twice the time of the model alone"
         return model.with_tta(tta), [twice]
     single = model.with_tta("none")
-    module = copy.deepcopy(single.module)
+    module = duplicate(single.module)
     wanted = options.slices or 3
     _symmetrise(plain(module), model.slices, wanted, options)
     spec = replace(model.spec, tie=tie)

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import stem_record
-from evenslice.model.external import form_of, guess_library_call
-from evenslice.model.inputs import model_of
+from evenslice.model.opening import form_of, model_of
 from evenslice.model.provenance import provenance_of
-from evenslice.model.spec import ExternalSpec, Model
+from evenslice.model.spec import ExternalSpec, Model, Spec
 from evenslice.options import InspectOptions, JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume
@@ -68,6 +68,36 @@ class Inspected:
         }
 
 
+def guess_library_call(model: Model) -> str | None:
+    """Return the library call that makes a network like this one, or None if nothing says it."""
+    spec = model.spec
+    if isinstance(spec, Spec):
+        depth = "" if spec.encoder_depth is None else f", encoder_depth={spec.encoder_depth}"
+        own = spec.encoder.startswith("smp:")
+        name = spec.encoder.removeprefix("smp:") if own else f"tu-{spec.encoder}"
+        return (
+            f"segmentation_models_pytorch.create_model({spec.arch!r}, {name!r}{depth}, "
+            f"classes={spec.classes})"
+        )
+    calls = (_library_call(module) for module in model.network.modules())
+    return next((call for call in calls if call is not None), None)
+
+
+def _library_call(module: nn.Module) -> str | None:
+    library, kind = type(module).__module__.partition(".")[0], type(module).__name__
+    cfg = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    if isinstance(cfg, dict) and cfg.get("architecture"):
+        tag = f".{cfg['tag']}" if cfg.get("tag") else ""
+        return f"timm.create_model('{cfg['architecture']}{tag}')"
+    if library == "segmentation_models_pytorch":
+        name = getattr(module, "name", None)
+        return f"{library}.{kind}()" + (f" named {name!r}" if isinstance(name, str) else "")
+    if library == "transformers":
+        path = getattr(getattr(module, "config", None), "_name_or_path", "")
+        return f"{library}.{kind}" + (f".from_pretrained({path!r})" if path else "(config)")
+    return f"{type(module).__module__}.{kind}" if library in ("torchvision", "monai") else None
+
+
 def inspect(
     source: str | Path,
     options: InspectOptions | None = None,
@@ -106,7 +136,7 @@ def inspect(
             volume = replace(volume, facts={**volume.facts, "missing": missing})
         provenance = provenance_of(None, volume=volume)
         return Inspected(None, (), volume, None, _middle_range(volume), provenance)
-    model = model_of(source, options.slices, options.mean, options.std, options.trust)
+    model = model_of(source, options)
     certificate = None
     if options.verify:
         certificate = certify(model, seed=options.seed, progress=progress)

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from evenslice.errors import BadInputError
-from evenslice.model.exported import is_fixed
 from evenslice.model.stem.find import Stem, check_kind, stems_on
-from evenslice.model.stem.probe import Call, Probe, call_of, check_runs, order_response
+from evenslice.model.stem.probe import Call, Probe, call_of, check_runs, is_fixed, order_response
 from evenslice.model.stem.slots import INITS, UNIFORM, widened
 from evenslice.options import Init, JsonObject, Tie
 from evenslice.volume.windows import check_slices

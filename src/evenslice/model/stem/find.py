@@ -16,8 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from evenslice.errors import BadInputError
-from evenslice.model.exported import is_exported
-from evenslice.model.stem.probe import Call, LayerInput, Probe, WatchedInputs, call_of
+from evenslice.model.stem.probe import Call, LayerInput, Probe, WatchedInputs, call_of, is_exported
 from evenslice.options import JsonObject
 
 JOINING_GRAPHS = {"aten::cat", "aten::stack", "aten::concat", "aten::concatenate"}

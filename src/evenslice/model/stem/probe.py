@@ -6,13 +6,13 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from evenslice.errors import BadInputError
-from evenslice.model.exported import image_shape
 
 Probe = Tensor | Sequence[Any] | Mapping[str, Any]
-SIDES = (64, 224, 256, 384, 518, 96)
+SIDES = (64, 128, 224, 256, 512, 384, 518, 96, 192)
+SMALLEST = 32  # of the sides that a parameter may have by the size of the image
 LARGE, SAMPLE = 4096, 1023  # entries of which a median is taken in full, and of a sample
 
 
@@ -42,15 +42,18 @@ class Call:
         image = torch.zeros(batch, slices, height, width)
         return replace(self, inputs={**self.inputs, self.image: image})
 
-    def run(self, module: nn.Module, image: Tensor) -> Any:
-        """Run on an image (B, S, y, x) or (S,) in eval mode; weights and randomness stay as is."""
+    def run(self, module: nn.Module, image: Tensor, seed: int = 0) -> Any:
+        """Run on an image (B, S, y, x) or (S,) in eval mode; weights and randomness stay as is.
+
+        Where the network draws numbers it gets those of ``seed``.
+        """
         example = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
         full = image[None, :, None, None].expand(self.shape) if image.ndim == 1 else image
         inputs = {**self.inputs, self.image: full.to(example.device, example.dtype).contiguous()}
         positional = [inputs[key] for key in sorted(k for k in inputs if isinstance(k, int))]
         named = {key: value for key, value in inputs.items() if isinstance(key, str)}
         with evaluating(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+            torch.default_generator.manual_seed(seed)
             try:
                 return module(*positional, **named)
             except SystemExit as error:
@@ -100,7 +103,7 @@ def call_of(module: nn.Module, slices: int, probe: Probe | None = None) -> Call:
     raise BadInputError(
         f"{type(module).__name__} does not run on {slices} channels of {min(sides)} to {max(sides)}"
         f" pixels ({reasons[0]}); expected a network called with one tensor (B, S, y, x); "
-        "give an example input as probe"
+        "give a size that it takes by --probe Y,X (in Python an example input as probe)"
     )
 
 
@@ -144,6 +147,32 @@ def _call_on(probe: Probe, slices: int) -> Call:
     )
 
 
+def is_exported(module: nn.Module) -> bool:
+    """Whether a network is a graph of fixed operations, as torch.export makes it."""
+    return isinstance(module, fx.GraphModule) and any(
+        isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes
+    )
+
+
+def is_fixed(module: nn.Module) -> bool:
+    """Whether a network keeps its number of slices: exported, or run outside of torch."""
+    return is_exported(module) or callable(getattr(module, "image_shape", None))
+
+
+def image_shape(module: nn.Module) -> tuple[int | None, ...]:
+    """Return the shape (B, S, y, x) that a network states, None for what may be any number."""
+    own = getattr(module, "image_shape", None)
+    if callable(own):
+        stated: tuple[int | None, ...] = own()
+        return stated
+    for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+        value = node.meta.get("val")
+        image = isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
+        if node.op == "placeholder" and image:
+            return tuple(size if isinstance(size, int) else None for size in value.shape)
+    return (None,) * 4
+
+
 def _shapes(module: nn.Module, slices: int) -> list[tuple[int, int, int, int]]:
     """Return shapes of images to try: those a network states, and where it is silent the usual."""
     batch, channels, height, width = stated = image_shape(module)
@@ -158,10 +187,17 @@ def _shapes(module: nn.Module, slices: int) -> list[tuple[int, int, int, int]]:
 
 
 def _sizes(module: nn.Module) -> list[tuple[int, int]]:
-    """Return sizes to try: a small one, those the network's parts state, and the usual ones."""
+    """Return sizes to try: the one given, or a small one, those its parts state, and usual ones.
+
+    Parts state a size by name, or have a parameter or a buffer of it, such as positions.
+    """
+    if given := getattr(module, "evenslice_size", None):
+        return [given]
     found = [(getattr(module, "pretrained_cfg", None) or {}).get("input_size", ())[-2:]]
     for part in module.modules():
         found += [getattr(part, name, None) for name in ("img_size", "image_size")]
+    states = [*module.parameters(), *module.buffers()]
+    found += [tuple(t.shape[-2:]) for t in states if t.ndim > 2 and min(t.shape[-2:]) >= SMALLEST]
     sizes = [(SIDES[0], SIDES[0])]
     for size in found:
         pair = (size, size) if isinstance(size, int) else size
@@ -170,19 +206,28 @@ def _sizes(module: nn.Module) -> list[tuple[int, int]]:
     return list(dict.fromkeys([*sizes, *((side, side) for side in SIDES)]))
 
 
-def tensors_in(found: Any) -> Iterator[Tensor]:
-    """Yield the floating-point tensors in what a network returned: a tensor, or a nest of them."""
+def named_tensors(found: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the floating-point tensors in what a network returned, by name: ``out``, ``heads.0``.
+
+    A tensor that is all of it has the name ``""``.
+    """
+    parts: Iterable[tuple[Any, Any]] = ()
     if isinstance(found, Tensor):
         if found.is_floating_point() or found.is_complex():
-            yield found
-        return
-    parts: Iterable[Any] = found if isinstance(found, list | tuple) else ()
-    if isinstance(found, Mapping):
-        parts = found.values()
+            yield name, found
+    elif isinstance(found, Mapping):
+        parts = found.items()
     elif is_dataclass(found):
-        parts = [getattr(found, field.name) for field in fields(found)]
-    for part in parts:
-        yield from tensors_in(part)
+        parts = [(field.name, getattr(found, field.name)) for field in fields(found)]
+    elif isinstance(found, list | tuple):
+        parts = zip(getattr(found, "_fields", range(len(found))), found, strict=True)
+    for key, part in parts:
+        yield from named_tensors(part, f"{name}.{key}" if name else str(key))
+
+
+def tensors_in(found: Any) -> Iterator[Tensor]:
+    """Yield the floating-point tensors in what a network returned: a tensor, or a nest of them."""
+    return (tensor for _, tensor in named_tensors(found))
 
 
 def order_response(module: nn.Module, call: Call, order: Sequence[int]) -> float:
