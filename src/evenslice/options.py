@@ -74,7 +74,6 @@ def _sides(value: Any) -> Any:
 
 
 def _pixels(value: Any) -> Any:
-    """Read a size in pixels."""
     sides = tuple(value.split(",")) if isinstance(value, str) else value
     if sides is None or (len(sides) == 2 and all(str(s).isdecimal() and int(s) for s in sides)):
         return sides and tuple(map(int, sides))
