@@ -79,6 +79,10 @@ def test_a_volume_becomes_an_image_with_its_voxels_in_nm():
     assert facts["scale"] == (50.0, 4.0, 4.0)
     assert isinstance(data, LazyArray)
     assert "scale" not in layer_of(Volume(NUMBERS), "no size")[1]
+    assert "translate" not in facts
+    for voxel, place in (((50.0, 4.0, 4.0), (100.0, 12.0, 2.0)), (None, (2.0, 3.0, 0.5))):
+        part = Volume(NUMBERS, voxel, origin=(2.0, 3.0, 0.5))
+        assert layer_of(part, "part")[1]["translate"] == place
     assert layer_of(Volume(NUMBERS, meaning="labels"), "labels")[2] == "labels"
 
 

@@ -173,6 +173,38 @@ def test_a_box_is_that_part_of_the_whole(tmp_path, grey):
     np.testing.assert_array_equal(found[LABELS], components_of(found["0"][0] > 0.5))
 
 
+@pytest.mark.parametrize("options", [{"instances": "components"}, {"axis": "y"}])
+@pytest.mark.parametrize("ending", ["zarr", "tif"])
+def test_a_box_lies_where_it_was_taken(tmp_path, grey, ending, options):
+    raw = Volume(grey, (50.0, 4.0, 4.0), origin=(10.0, 0.0, 0.5))
+    result = segment(blurring(), raw, tmp_path / f"s.{ending}", roi="2:7,5:60,17:96", **options)
+    places = ["", "labels/segmentation"] if ending == "zarr" else [""]
+    for place in places:
+        assert open_volume(result.path / place if place else result).origin == (12.0, 5.0, 17.5)
+
+
+@pytest.mark.parametrize("as_", ["semantic", "instances"])
+@pytest.mark.parametrize("ending", ["zarr", "tif"])
+def test_a_box_is_compared_where_it_lies(tmp_path, grey, ending, as_):
+    truth = (predicted(blurring(), grey)[0] > 0.5).astype(np.uint8)
+    box = segment(blurring(), grey, tmp_path / f"s.{ending}", roi="2:7,5:60,17:96").path
+    found = evaluate(box, truth, as_=as_)
+    assert found.dice == 1.0
+    assert "is the box 2:7,5:60,17:96 of array" in found.warnings[0]
+    with pytest.raises(BadInputError, match=r"expected .* like array"):
+        evaluate(box, truth[:6])  # the box is not inside
+    with pytest.raises(BadInputError, match=r"expected .* like array"):
+        evaluate(truth[:6], truth)  # says nothing of a place
+
+
+def test_what_is_written_as_labels_is_labels(tmp_path, grey):
+    for name, options in (("a.tif", {}), ("b.tif", {"instances": "components"})):
+        result = segment(blurring(), grey, tmp_path / name, **options)
+        assert open_volume(result).meaning == "labels"
+    segment(blurring(), grey, tmp_path / "p.tif", output="probabilities")
+    assert open_volume(tmp_path / "p.tif").meaning == "probabilities"
+
+
 def test_the_volumes_own_statistics(tmp_path, grey):
     other = np.uint8(grey // 2 + 30)
     model = blurring()

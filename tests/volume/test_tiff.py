@@ -1,6 +1,7 @@
 """TIFF: every layout voxel for voxel, what is decoded and kept, and nothing lost by writing."""
 
 import gc
+import re
 import struct
 
 import numpy as np
@@ -10,6 +11,7 @@ import tifffile
 from evenslice.errors import BadInputError
 from evenslice.volume import cache
 from evenslice.volume import tiff as module
+from evenslice.volume.array import Volume, crop
 from evenslice.volume.files import open_volume, save_volume
 from evenslice.volume.tiff import read_image, write_tiff
 from volume.voxels import ALL, assert_reads, assert_refused, noise
@@ -369,6 +371,36 @@ def test_written_and_read_again_nothing_is_lost(tmp_path, monkeypatch, dtype, de
     with tifffile.TiffFile(path) as file:
         imagej = not big and dtype in ("uint8", "uint16", "float32")
         assert (file.is_bigtiff, file.is_ome, file.is_imagej) == (big, not imagej, imagej)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "meaning", "largest", "shown"),
+    [("uint8", "labels", 1, 1), ("uint16", "labels", 300, 300), ("uint8", "labels", 0, 1)]
+    + [("uint8", meaning, 9, None) for meaning in ("intensity", "probabilities")],
+)
+def test_labels_are_shown_from_0_to_the_largest(tmp_path, dtype, meaning, largest, shown):
+    pixels = np.zeros((3, 9, 21), dtype)
+    pixels[1, 2, 3] = largest
+    save_volume(tmp_path / "a.tif", Volume(pixels, meaning=meaning))
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        found = file.imagej_metadata
+        np.testing.assert_array_equal(file.asarray(), pixels)
+    assert (found.get("min"), found.get("max")) == ((0, shown) if shown else (None, None))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+def test_a_part_says_where_it_lies_in_the_whole(tmp_path, dtype):
+    part = crop(Volume(noise(dtype), (50.0, 4.0, 5.0)), (slice(2, 6), slice(3, 9), slice(1, 13)))
+    save_volume(tmp_path / "a.tif", part)
+    assert open_volume(tmp_path / "a.tif").origin == (2, 3, 1)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        if dtype == "uint8":  # the pixel that has the coordinates 0 in Fiji
+            assert [file.imagej_metadata[f"{axis}origin"] for axis in "zyx"] == [-2, -3, -1]
+        else:
+            places = re.findall(
+                r'PositionY="12.0" PositionYUnit="nm" PositionZ="(.*?)"', file.ome_metadata
+            )
+            assert places == ["100.0", "150.0", "200.0", "250.0"]
 
 
 def test_an_unknown_voxel_size_stays_unknown(tmp_path):

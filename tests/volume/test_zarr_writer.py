@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import zarr
 
 from evenslice.errors import BadInputError
 from evenslice.volume import zarr_writer as module
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, crop, swap_axis
 from evenslice.volume.files import open_volume, save_volume
 from evenslice.volume.zarr_writer import (
     build_pyramid,
@@ -89,6 +90,35 @@ def test_every_level_is_made_from_the_one_before(tmp_path, meaning):
     assert (second.shape, third.shape) == ((3, 36, 300), (2, 18, 150))
     np.testing.assert_array_equal(second[...], halved(first[...], (2, 2, 2), labels))
     np.testing.assert_array_equal(third[...], halved(second[...], (2, 2, 2), labels))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "labels"), [("uint8", False), ("uint16", False), ("int32", True), ("bool", True)]
+)
+def test_numbers_of_objects_have_no_mean_whatever_is_said_of_them(tmp_path, dtype, labels):
+    pixels = noise(dtype, (2, 4, 300))
+    save_volume(tmp_path / "a.zarr", pixels)
+    second = levels(tmp_path / "a.zarr")[1][...]
+    np.testing.assert_array_equal(second, halved(pixels, (2, 2, 2), labels))
+
+
+def test_a_part_says_where_it_lies_in_the_whole(tmp_path):
+    path, whole = tmp_path / "a.zarr", Volume(noise(shape=(9, 40, 600)), (30.0, 8.0, 10.0))
+    part = crop(whole, (slice(2, 8), slice(3, 40), slice(5, 600)))
+    save_volume(path, part)
+    assert open_volume(path).origin == (2.0, 3.0, 5.0)
+    # the mean of two voxels lies between them, so half a voxel of level 0 farther on
+    assert open_volume(path / "1").origin == (2.0, 3.5 / 2, 5.5 / 2)
+    yaozarrs.validate_zarr_store(str(path))
+    save_volume(tmp_path / "b.zarr", crop(open_volume(path), (slice(1, 5), *ALL[1:])))
+    assert open_volume(tmp_path / "b.zarr").origin == (3.0, 3.0, 5.0)
+    save_volume(tmp_path / "c.zarr", replace(part, voxel_nm=None))
+    (first, *_) = json.loads((tmp_path / "c.zarr" / "zarr.json").read_text())["attributes"]["ome"][
+        "multiscales"
+    ][0]["datasets"]
+    assert first["coordinateTransformations"][1]["translation"] == [2.0, 3.0, 5.0]
+    for axis, origin in (("y", (3.0, 2.0, 5.0)), ("x", (5.0, 3.0, 2.0))):
+        assert swap_axis(part, axis).origin == origin
 
 
 @pytest.mark.parametrize("meaning", ["intensity", "labels"])
@@ -185,8 +215,10 @@ def predicted(tmp_path_factory):
     )
     array[...] = noise("float32", array.shape) / 100
     build_pyramid(path, labels=False)
-    for name in ("segmentation", "again"):
-        labels = create_labels(path, SHAPE, "uint32", voxel, (5, 70, 128), name, {"made": "by us"})
+    for name, count in (("segmentation", 99), ("again", 2**20)):
+        labels = create_labels(
+            path, SHAPE, "uint32", voxel, (5, 70, 128), name, {"made": "by us"}, count=count
+        )
         labels[...] = noise("uint32", SHAPE)
         build_pyramid(path / "labels" / name, labels=True)
     return path
@@ -199,6 +231,11 @@ def test_labels_inside_an_image(predicted):
     assert group.attrs["ome"]["labels"] == ["again", "segmentation"]
     noted = group["segmentation"].attrs["evenslice"]
     assert noted == {"meaning": "labels", "made": "by us"}
+    for name, count in (("segmentation", 99), ("again", 0)):  # very many have no colours of theirs
+        colours = group[name].attrs["ome"]["image-label"]["colors"]
+        assert [colour["label-value"] for colour in colours] == list(range(count + 1))
+        assert len({tuple(colour["rgba"]) for colour in colours}) == count + 1
+        assert colours[0]["rgba"] == [0, 0, 0, 0]
     found = open_volume(predicted / "labels" / "segmentation")
     np.testing.assert_array_equal(found.read(ALL), noise("uint32", SHAPE))
     assert (found.meaning, found.voxel_nm) == ("labels", (30, 8, 8))
@@ -217,6 +254,17 @@ def test_ome_zarr_py_reads_what_we_write(predicted):
     assert [(2, 5, 70, 530), (2, 5, 35, 265), (2, 5, 18, 133)] in shapes
     labels = nodes[shapes.index([SHAPE, (5, 35, 265), (5, 18, 133)])]
     np.testing.assert_array_equal(np.asarray(labels.data[0]), noise("uint32", SHAPE))
+
+
+def test_ome_zarr_models_accepts_what_we_write(predicted):
+    models = pytest.importorskip("ome_zarr_models.v05", reason="ome-zarr-models is not installed")
+    for inside, kind in (
+        ("", models.Image),
+        ("labels", models.Labels),
+        ("labels/segmentation", models.ImageLabel),
+        ("labels/again", models.ImageLabel),
+    ):
+        kind.from_zarr(zarr.open_group(str(predicted / inside), mode="r"))
 
 
 def test_a_store_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):

@@ -55,13 +55,17 @@ class LazyArray:
 def layer_of(volume: Volume, name: str, levels: Sequence[Volume] = ()) -> LayerData:
     """Return a volume (z, y, x) as napari takes a layer: data, attributes, kind.
 
-    Its voxel size in nm becomes the scale; ``levels`` are the same at smaller and smaller sizes.
+    Its voxel size in nm becomes the scale, its origin the translation; ``levels`` are the same at
+    smaller and smaller sizes.
     """
     data: Any = [LazyArray(level) for level in (volume, *levels)] if levels else LazyArray(volume)
     attributes: JsonObject = {"name": name, "multiscale": bool(levels)}
     attributes["axis_labels"] = ("z", "y", "x")
     if volume.voxel_nm is not None:
         attributes |= {"scale": volume.voxel_nm, "units": ("nm",) * 3}
+    if any(volume.origin):
+        sides = zip(volume.origin, volume.voxel_nm or (1.0, 1.0, 1.0), strict=True)
+        attributes["translate"] = tuple(place * side for place, side in sides)
     if volume.meaning == "labels" and volume.dtype.kind in "bui":
         return data, attributes, "labels"
     return data, attributes | {"contrast_limits": contrast_of(volume), "rgb": False}, "image"

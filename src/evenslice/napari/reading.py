@@ -1,6 +1,7 @@
 """Opening files in napari: volumes, what ``segment`` wrote, and a made one to try things on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,9 @@ def _channels(path: Path, labels: Volume) -> list[list[Volume]]:
     arrays = [zarr.open_array(str(level.path), mode="r") for level in levels_of(path)]
     if arrays[0].shape[1:] != labels.shape:  # labels alone were kept
         return []
+    base = replace(labels, source=str(path), meaning="probabilities")
     return [
-        [
-            Volume(_Channel(array, channel), labels.voxel_nm, str(path), "probabilities")
-            for array in arrays
-        ]
+        [replace(base, pixels=_Channel(array, channel)) for array in arrays]
         for channel in range(arrays[0].shape[0])
     ]
 

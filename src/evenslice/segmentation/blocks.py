@@ -20,7 +20,7 @@ from evenslice.model.streaming import predict_blocks
 from evenslice.options import JsonObject, SegmentOptions
 from evenslice.progress import Step
 from evenslice.segmentation.plan import Plan
-from evenslice.volume.array import Roi, Volume, Voxels, reorder_axes, swap_axis
+from evenslice.volume.array import Roi, Volume, Voxels, reorder_axes, shifted, swap_axis
 from evenslice.volume.atomic import fsync_box, fsync_tree, named
 from evenslice.volume.run_state import RunState, corrupt_metadata
 from evenslice.volume.sections import SectionReader, Sections
@@ -102,6 +102,7 @@ class Work:
         self.in_store = is_store(run_state.folder.with_suffix(""))
         self.keeps_probabilities, self.keeps_labels = _kept(self.in_store, options)
         self.box = parse_roi(options.roi, volume.shape)
+        self.origin = shifted(volume.origin, self.box)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -197,6 +198,7 @@ def prepare(
     chunks = reorder_axes(plan.chunks(*sliced), options.axis)
     shape = tuple(part.stop - part.start for part in box)
     probabilities, labels = _kept(is_store(folder.with_suffix("")), options)
+    origin = shifted(volume.origin, box)
     store.mkdir()
     create_image(
         store,
@@ -207,9 +209,11 @@ def prepare(
         "probabilities",
         attributes={"meaning": "probabilities"},
         chunks=(1, *chunks),
+        origin=origin,
     )
     if labels and options.instances == "none":
-        create_labels(store, shape, "uint8", volume.voxel_nm, chunks)
+        most = max(1, model.spec.classes - 1)
+        create_labels(store, shape, "uint8", volume.voxel_nm, chunks, origin=origin, count=most)
     fsync_tree(store)
 
 

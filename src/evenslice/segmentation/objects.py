@@ -101,8 +101,15 @@ class Objects:
             numbering = self._joined(self._last, self._options.min_size)
             store = self._work.store  # its labels are those of a process that was killed here
             shutil.rmtree(store / "labels", ignore_errors=True)
-            dtype = numbering.table.dtype.name
-            create_labels(store, self._shape, dtype, self._voxel, self._chunks)
+            create_labels(
+                store,
+                self._shape,
+                numbering.table.dtype.name,
+                self._voxel,
+                self._chunks,
+                origin=self._work.origin,
+                count=numbering.count,
+            )
             fsync_tree(store / "labels")
 
     def piece(self, stage: str, index: int) -> None:

@@ -268,7 +268,7 @@ def _finish(
 
 def _write_tiff(work: Work, out: Path, metadata: JsonObject, progress: Progress) -> None:
     dtype = np.dtype(work.labels.dtype if work.keeps_labels else np.uint8)
-    meaning = "intensity" if work.keeps_labels else "probabilities"
+    meaning = "labels" if work.keeps_labels else "probabilities"
     provenance = metadata.pop("provenance") | {"result": metadata}
     with progress("writing", work.shape[0]) as step:
 
@@ -277,7 +277,8 @@ def _write_tiff(work: Work, out: Path, metadata: JsonObject, progress: Progress)
                 yield plane
                 step()
 
-        write_tiff(out, planes(), work.shape, dtype, work.volume.voxel_nm, meaning, provenance)
+        voxel_nm = work.volume.voxel_nm
+        write_tiff(out, planes(), work.shape, dtype, voxel_nm, meaning, provenance, work.origin)
 
 
 def _write_store(work: Work, out: Path, metadata: JsonObject, progress: Progress) -> None:

@@ -85,6 +85,7 @@ def evaluate(
     options = EvaluateOptions.of(options, changes)
     spans = trained_spans(prediction)
     guess, real = open_prediction(prediction, options.as_), volume_of(truth)
+    real, place = _beneath(guess, real)
     check_same_shape(real, guess)
     if real.meaning == "probabilities":
         raise BadInputError(
@@ -99,9 +100,29 @@ def evaluate(
     else:
         found = _class_scores(guess, real, box, options, progress)
     seen = tuple((max(a, first), min(b, last)) for a, b in spans if max(a, first) < min(b, last))
-    warnings = (*found.warnings, *voxel_warning(guess, real), *training_warning(seen, last - first))
+    warnings = (
+        *found.warnings,
+        *place,
+        *voxel_warning(guess, real),
+        *training_warning(seen, last - first),
+    )
     provenance = provenance_of(None, prediction=guess, truth=real)
     return replace(found, trained_slices=seen, warnings=warnings, provenance=provenance)
+
+
+def _beneath(prediction: Volume, truth: Volume) -> tuple[Volume, tuple[str, ...]]:
+    """Return the part of the ground truth that lies where a prediction of a box (--roi) says."""
+    starts = [round(a - b) for a, b in zip(prediction.origin, truth.origin, strict=True)]
+    stops = [start + size for start, size in zip(starts, prediction.shape, strict=True)]
+    inside = zip(starts, stops, truth.shape, strict=True)
+    if prediction.shape == truth.shape or any(a < 0 or b > size for a, b, size in inside):
+        return truth, ()
+    if not any(prediction.origin):  # says nothing of a place
+        return truth, ()
+    z, y, x = (slice(*ends) for ends in zip(starts, stops, strict=True))
+    box = ",".join(f"{part.start}:{part.stop}" for part in (z, y, x))
+    said = f"{prediction.source} is the box {box} of {truth.source}, and is compared there"
+    return crop(truth, (z, y, x)), (said,)
 
 
 def _class_scores(

@@ -17,6 +17,7 @@ ORDERS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0)}
 Roi = tuple[slice, slice, slice]
 VoxelSize = tuple[float, float, float]
 Place = tuple[float, float, float]
+ORIGIN: Place = (0.0, 0.0, 0.0)
 Voxels = NDArray[Any]  # of any whole or real numbers
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ class Volume:
     source: str = "array"
     meaning: str = "intensity"
     facts: Mapping[str, str] = field(default_factory=dict, compare=False)
-    origin: Place = (0.0, 0.0, 0.0)
+    origin: Place = ORIGIN
 
     def __post_init__(self) -> None:
         """Refuse what is not a greyscale volume."""

@@ -163,4 +163,5 @@ def save_volume(
 
     check_writable(path, force=True)
     slices = (volume.slice_at(z) for z in range(volume.shape[0]))
-    write_tiff(path, slices, volume.shape, dtype, volume.voxel_nm, volume.meaning)
+    voxel, meaning, origin = volume.voxel_nm, volume.meaning, volume.origin
+    write_tiff(path, slices, volume.shape, dtype, voxel, meaning, origin=origin)

@@ -7,7 +7,7 @@ import logging
 import math
 import struct
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,17 @@ import tifffile
 
 from evenslice.errors import BadInputError
 from evenslice.options import JsonObject
-from evenslice.volume.array import MEANINGS, Volume, Voxels, VoxelSize, read_planes, sizes, spans
+from evenslice.volume.array import (
+    MEANINGS,
+    ORIGIN,
+    Place,
+    Volume,
+    Voxels,
+    VoxelSize,
+    read_planes,
+    sizes,
+    spans,
+)
 from evenslice.volume.atomic import written_beside
 from evenslice.volume.cache import LastUsed
 from evenslice.volume.voxel_size import UNIT_NM, checked
@@ -24,6 +34,7 @@ from evenslice.volume.voxel_size import UNIT_NM, checked
 LARGE_PAGE_BYTES = 64 * 2**20
 BIG = 2**32 - 2**25
 IMAGEJ_CHANNELS = 7
+WIDEST = 65535
 WRITABLE = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 
 
@@ -36,11 +47,13 @@ def open_tiff(path: Path) -> Volume:
         If the file is not TIFF, is cut off, or does not hold one greyscale stack.
     """
     with _opened(path) as (file, series):
-        note = _notes(file).get("evenslice")
+        notes = _notes(file)
+        note = notes.get("evenslice")
         _check_stack(file, series, path, flat=note is not None)
         meaning = note if note in MEANINGS else "intensity"
         pixels = _TiffPixels(file, series, path)
-        return Volume(pixels, _voxel_size(file), str(path), meaning, _facts(file))
+        origin = noted_origin(notes)
+        return Volume(pixels, _voxel_size(file), str(path), meaning, _facts(file), origin)
 
 
 def read_image(path: Path) -> Voxels:
@@ -298,6 +311,14 @@ def _notes(file: tifffile.TiffFile) -> dict[str, str]:
     return {}
 
 
+def noted_origin(notes: Mapping[str, str]) -> Place:
+    """Return the place of the first voxel that ``write_tiff`` noted; 0 where it noted none."""
+    with contextlib.suppress(ValueError):
+        z, y, x = map(float, notes.get("origin", "").split(","))
+        return z, y, x
+    return ORIGIN
+
+
 def noted_provenance(path: Path) -> JsonObject:
     """Return how a TIFF was made as ``write_tiff`` noted it; empty for a file that does not say."""
     try:
@@ -338,12 +359,14 @@ def write_tiff(
     voxel_nm: VoxelSize | None = None,
     meaning: str = "intensity",
     provenance: JsonObject | None = None,
+    origin: Place = ORIGIN,
 ) -> None:
     """Write slices (y, x) as a deflate-compressed TIFF stack that Fiji opens with its voxel size.
 
     The file appears under its name only when it is complete. ImageJ layout for uint8, uint16 and
     float32 below 4 GB, else OME-TIFF. How it was made is noted as a line of JSON in the
-    description.
+    description; the place of the first voxel (z, y, x), in voxels, as ImageJ's origin or OME's
+    positions of planes. Labels are shown from 0 to the largest.
 
     Raises
     ------
@@ -367,21 +390,58 @@ def write_tiff(
     elif voxel_nm:
         for name, value in zip("ZYX", voxel_nm, strict=True):
             metadata |= {f"PhysicalSize{name}": value, f"PhysicalSize{name}Unit": "nm"}
-    notes = {"evenslice": meaning} | (
-        {} if provenance is None else {"provenance": json.dumps(provenance)}
-    )
+    if any(origin):
+        metadata |= _imagej_origin(origin) if imagej else _ome_places(origin, voxel_nm, shape[0])
+    shown = imagej and meaning == "labels"
+    if shown:
+        metadata |= {"min": 0, "max": WIDEST}  # is replaced when the largest label is known
+    notes = {"evenslice": meaning}
+    if any(origin):
+        notes["origin"] = ",".join(map(repr, origin))
+    if provenance is not None:
+        notes["provenance"] = json.dumps(provenance)
     metadata |= (
         notes
         if imagej
         else {"Description": "\n".join(f"{key}={value}" for key, value in notes.items())}
     )
-    with written_beside(path) as part, tifffile.TiffWriter(part, **options) as writer:
-        writer.write(
-            (np.ascontiguousarray(s, dtype) for s in slices),
-            shape=shape,
-            dtype=dtype,
-            compression="zlib",
-            photometric="minisblack",
-            metadata=metadata,
-            **resolution,
-        )
+    largest = 1
+
+    def planes() -> Iterator[Voxels]:
+        nonlocal largest
+        for one in slices:
+            plane = np.ascontiguousarray(one, dtype)
+            largest = max(largest, int(plane.max())) if shown else largest
+            yield plane
+
+    with written_beside(path) as part:
+        with tifffile.TiffWriter(part, **options) as writer:
+            writer.write(
+                planes(),
+                shape=shape,
+                dtype=dtype,
+                compression="zlib",
+                photometric="minisblack",
+                metadata=metadata,
+                **resolution,
+            )
+        if shown:
+            with tifffile.TiffFile(part, mode="r+") as file:
+                description = file.pages.first.tags["ImageDescription"]
+                text = description.value.replace(f"max={WIDEST}", f"max={largest}", 1)
+                description.overwrite(text)
+
+
+def _imagej_origin(origin: Place) -> JsonObject:
+    """Return which pixel ImageJ is to give the coordinates 0."""
+    return {f"{axis}origin": -place for axis, place in zip("zyx", origin, strict=True)}
+
+
+def _ome_places(origin: Place, voxel_nm: VoxelSize | None, depth: int) -> JsonObject:
+    """Return the position of each plane for OME, in nm; empty where the voxel size is unknown."""
+    if voxel_nm is None:
+        return {}
+    z, y, x = (place * side for place, side in zip(origin, voxel_nm, strict=True))
+    places = {"X": [x] * depth, "Y": [y] * depth, "Z": [z + n * voxel_nm[0] for n in range(depth)]}
+    units = {f"Position{axis}Unit": ["nm"] * depth for axis in places}
+    return {"Plane": {f"Position{axis}": place for axis, place in places.items()} | units}

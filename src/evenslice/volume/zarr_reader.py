@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from yaozarrs import v04, v05
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, one_line
 from evenslice.options import JsonObject
-from evenslice.volume.array import MEANINGS, Place, Volume, VoxelSize, first_line, sizes
+from evenslice.volume.array import MEANINGS, ORIGIN, Place, Volume, VoxelSize, first_line, sizes
 from evenslice.volume.attributes import (
     agreed_axes,
     kept_axes,
@@ -110,7 +110,7 @@ def image_of(folder: Path) -> v04.Image | v05.Image | None:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise BadInputError(
-            f"{folder} has broken OME-Zarr metadata ({place}: {first_line(first['msg'])}), "
+            f"{folder} has broken OME-Zarr metadata ({place}: {one_line(first['msg'])}), "
             "expected version 0.4 or 0.5; correct it, or choose one of its arrays by its path"
         ) from error
 
@@ -126,14 +126,15 @@ def levels_of(folder: Path) -> list[Level]:
         for dataset in multiscale.datasets:
             own, place = _changes(dataset.coordinateTransformations, len(axes))
             sides = dict(zip(axes, own * scale, strict=True))
-            places = dict(zip(axes, (place * scale + shift) / (own * scale), strict=True))
+            places = dict(zip(axes, place * scale + shift, strict=True))
             nm = dict(zip(axes, own * scale * units, strict=True))
             voxel = checked(nm.get(axis, 0) for axis in "zyx")
-            origin = [places.get(axis, 0.0) if sides.get(axis, 0) > 0 else 0.0 for axis in "zyx"]
-            where = folder / dataset.path
-            levels.append(
-                Level(where, dataset.path, axes, voxel, (origin[0], origin[1], origin[2]))
+            z, y, x = (
+                float(places[axis] / sides[axis]) if sides.get(axis, 0) > 0 else 0.0
+                for axis in "zyx"
             )
+            where = folder / dataset.path
+            levels.append(Level(where, dataset.path, axes, voxel, (z, y, x)))
     return levels
 
 
@@ -246,7 +247,7 @@ def _open_array(folder: Path, level: Level | None, group: Path, source: Path) ->
         box_reader(array, kept, folder),
     )
     voxel = level.voxel_nm if level else stated_size(attributes, kept, folder)
-    origin = level.origin if level else (0.0, 0.0, 0.0)
+    origin = level.origin if level else ORIGIN
     facts = _facts(array, level, group)
     return Volume(pixels, voxel, str(source), _meaning(group), facts, origin)
 

@@ -1,5 +1,6 @@
 """Writing OME-Zarr 0.5 images and labels (https://ngff.openmicroscopy.org/0.5)."""
 
+import colorsys
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from yaozarrs import DimSpec, v05
 from zarr.codecs import BloscCodec
 
 from evenslice.options import JsonObject
-from evenslice.volume.array import Volume, Voxels, VoxelSize
+from evenslice.volume.array import ORIGIN, Place, Volume, Voxels, VoxelSize
 from evenslice.volume.atomic import store_written_beside
 
 CHUNK = (16, 256, 256)
@@ -22,6 +23,9 @@ STRIP_BYTES = 256 * 2**20
 SMALL = 256
 ANISOTROPY = 1.5
 THREADS = 2
+MOST_COLOURS = 4095
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+WIDEST_INTENSITY = 4  # bytes of a whole number: detectors count to 65,535
 Box = tuple[slice, ...]
 Attributes = JsonObject
 
@@ -42,6 +46,8 @@ def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = N
     first = multiscale.datasets[0]
     source: Any = made[first.path]
     voxel = first.scale_transform.scale
+    place = first.translation_transform
+    origin = [0.0] * len(axes) if place is None else place.translation
     datasets = [first]
     totals = [1] * len(axes)
     for number, factors in enumerate(plan(source.shape, voxel, axes), 1):
@@ -57,7 +63,7 @@ def build_pyramid(group: Path, labels: bool, step: Callable[[], None] | None = N
         )
         _fill(target, source, factors, labels, step)
         totals = [total * factor for total, factor in zip(totals, factors, strict=True)]
-        datasets.append(_dataset(str(number), voxel, totals, labels))
+        datasets.append(_dataset(str(number), voxel, origin, totals, labels))
         source = target
     multiscale = multiscale.model_copy(update={"datasets": datasets})
     made.attrs["ome"] = ome | {"multiscales": [_plain(multiscale)]}
@@ -98,13 +104,16 @@ def _halved(shape: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]
     return tuple(-(-size // factor) for size, factor in zip(shape, factors, strict=True))
 
 
-def _dataset(path: str, voxel: list[float], totals: list[int], labels: bool) -> v05.Dataset:
+def _dataset(
+    path: str, voxel: list[float], origin: list[float], totals: list[int], labels: bool
+) -> v05.Dataset:
     """Describe a level: a mean lies in the middle of its voxels, a label where it was taken."""
     scale = [v * f for v, f in zip(voxel, totals, strict=True)]
+    shift = [0.0 if labels else (f - 1) / 2 * v for v, f in zip(voxel, totals, strict=True)]
+    place = [start + by for start, by in zip(origin, shift, strict=True)]
     places: list[Any] = [v05.ScaleTransformation(scale=scale)]
-    if not labels:
-        shift = [(f - 1) / 2 * v for v, f in zip(voxel, totals, strict=True)]
-        places.append(v05.TranslationTransformation(translation=shift))
+    if any(place):
+        places.append(v05.TranslationTransformation(translation=place))
     return v05.Dataset(path=path, coordinateTransformations=places)
 
 
@@ -183,7 +192,7 @@ def create_image(
     channels: Sequence[str] = (),
     attributes: Attributes | None = None,
     chunks: Sequence[int] | None = None,
-    compressors: Any = None,
+    origin: Place = ORIGIN,
 ) -> Any:
     """Create an OME-Zarr image of one resolution in the folder ``group``; return its zarr array.
 
@@ -191,8 +200,9 @@ def create_image(
     as the scale with the unit; None as a scale of 1 without unit. Viewers show the names of the
     ``channels``. ``attributes`` are noted under ``evenslice``; of these, ``open_volume`` reads
     ``meaning`` again. Chunks are planes (of the last two axes) unless their sizes are given.
+    ``origin``, the place (z, y, x) of the first voxel in voxels, is written as the translation.
     """
-    image = v05.Image(multiscales=[_multiscale(axes, voxel_nm, name)])
+    image = v05.Image(multiscales=[_multiscale(axes, voxel_nm, name, origin)])
     if channels:
         window = v05.OmeroWindow(start=0.0, end=1.0, min=0.0, max=1.0)
         image.omero = v05.Omero(
@@ -202,7 +212,7 @@ def create_image(
             ]
         )
     planes = (1,) * (len(shape) - 2) + tuple(shape[-2:])
-    return _create(group, image, attributes, shape, dtype, axes, chunks or planes, compressors)
+    return _create(group, _plain(image), attributes, shape, dtype, axes, chunks or planes)
 
 
 def create_labels(
@@ -213,23 +223,34 @@ def create_labels(
     chunks: Sequence[int] = CHUNK,
     name: str = "segmentation",
     attributes: Attributes | None = None,
-    compressors: Any = None,
+    origin: Place = ORIGIN,
+    count: int = 0,
 ) -> Any:
     """Create the labels ``labels/NAME`` (z, y, x) inside an image; return their zarr array.
 
-    All is as of ``create_image``. Other labels of the image stay.
+    All is as of ``create_image``. Other labels of the image stay. Where the largest label,
+    ``count``, is at most 4095, labels have their colours in the metadata, as some readers want.
     """
-    source = v05.ImageLabel(source=v05.LabelSource(image="../../"))
-    image = v05.LabelImage.model_validate(
-        {"multiscales": [_multiscale("zyx", voxel_nm, name)], "image-label": source}
-    )
+    image = v05.Image(multiscales=[_multiscale("zyx", voxel_nm, name, origin)])
+    label = {
+        "colors": _colours(count if count <= MOST_COLOURS else 0),
+        "source": {"image": "../../"},
+    }
     folder = image_group / "labels"
     group = zarr.open_group(str(folder), mode="a", zarr_format=3)
     known: Any = group.attrs.get("ome", {})
     names = sorted({*known.get("labels", ()), name})
     group.attrs["ome"] = _plain(v05.LabelsGroup(labels=names))
     noted = {"meaning": "labels"} | (attributes or {})
-    return _create(folder / name, image, noted, shape, dtype, "zyx", chunks, compressors)
+    described = _plain(image) | {"image-label": label}
+    return _create(folder / name, described, noted, shape, dtype, "zyx", chunks)
+
+
+def _colours(count: int) -> list[Attributes]:
+    """Give each label its colour: a transparent background, then hues far from one to the next."""
+    rgb = [colorsys.hsv_to_rgb(n * GOLDEN_RATIO % 1, 0.7, 1) for n in range(1, count + 1)]
+    rgba = [[0, 0, 0, 0], *([round(255 * part) for part in colour] + [255] for colour in rgb)]
+    return [{"label-value": label, "rgba": colour} for label, colour in enumerate(rgba)]
 
 
 def default_compressor(dtype: Any) -> Any:
@@ -257,6 +278,7 @@ def write_image(path: Path, volume: Volume, dtype: np.dtype[Any]) -> None:
             path.stem,
             attributes=noted,
             chunks=CHUNK,
+            origin=volume.origin,
         )
         deep, high, _ = CHUNK
         depth, height, width = volume.shape
@@ -264,15 +286,26 @@ def write_image(path: Path, volume: Volume, dtype: np.dtype[Any]) -> None:
         for z, y in product(range(0, depth, deep), range(0, height, rows)):
             box = slice(z, min(z + deep, depth)), slice(y, min(y + rows, height)), slice(0, width)
             array[box] = volume.read(box).astype(dtype, copy=False)
-        build_pyramid(part, labels=volume.meaning == "labels")
+        build_pyramid(part, labels=volume.meaning == "labels" or _is_numbering(volume.dtype))
 
 
-def _multiscale(axes: str, voxel_nm: VoxelSize | None, name: str) -> v05.Multiscale:
+def _is_numbering(dtype: np.dtype[Any]) -> bool:
+    """Whether voxels of a type are a mask or numbers of objects, which have no mean."""
+    return dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize >= WIDEST_INTENSITY)
+
+
+def _multiscale(axes: str, voxel_nm: VoxelSize | None, name: str, origin: Place) -> v05.Multiscale:
     """Describe an image of one resolution."""
     sides = dict(zip("zyx", voxel_nm or (1.0, 1.0, 1.0), strict=True))
+    places = {a: round(place * sides[a], 9) for a, place in zip("zyx", origin, strict=True)}
     unit = None if voxel_nm is None else "nanometer"
     dims = [
-        DimSpec(name=axis, scale=sides.get(axis, 1.0), unit=unit if axis in sides else None)
+        DimSpec(
+            name=axis,
+            scale=sides.get(axis, 1.0),
+            unit=unit if axis in sides else None,
+            translation=places.get(axis, 0.0) if any(origin) else None,
+        )
         for axis in axes
     ]
     return v05.Multiscale.from_dims(dims, name)
@@ -280,21 +313,20 @@ def _multiscale(axes: str, voxel_nm: VoxelSize | None, name: str) -> v05.Multisc
 
 def _create(
     group: Path,
-    image: v05.Image,
+    ome: Attributes,
     attributes: Attributes | None,
     shape: Sequence[int],
     dtype: str,
     axes: str,
     chunks: Sequence[int],
-    compressors: Any,
 ) -> Any:
     made = zarr.open_group(str(group), mode="a", zarr_format=3)
-    made.attrs.update({"ome": _plain(image)} | ({"evenslice": attributes} if attributes else {}))
+    made.attrs.update({"ome": ome} | ({"evenslice": attributes} if attributes else {}))
     return made.create_array(
         "0",
         shape=tuple(shape),
         dtype=dtype,
         chunks=tuple(min(chunk, max(1, size)) for chunk, size in zip(chunks, shape, strict=True)),
-        compressors=default_compressor(dtype) if compressors is None else compressors,
+        compressors=default_compressor(dtype),
         dimension_names=list(axes),
     )
