@@ -92,8 +92,9 @@ def bands(shape: Shape, halo: int = 0, most: int = MOST_VOXELS) -> Iterator[Band
     Slices go together while they fit whole, else each is cut into bands of rows. ``halo`` more rows
     are to be read above and below each band; they do not count in ``most``.
     """
-    depth, height, _ = shape
-    thick, rows = _sides(shape, most)
+    depth, height, width = shape
+    rows = min(height, max(1, most // width))
+    thick = max(1, most // (height * width)) if rows == height else 1
     for z in range(0, depth, thick):
         for y in range(0, height, rows):
             yield Band(
@@ -105,11 +106,4 @@ def bands(shape: Shape, halo: int = 0, most: int = MOST_VOXELS) -> Iterator[Band
 
 def count_bands(shape: Shape, most: int = MOST_VOXELS) -> int:
     """Return how many boxes ``bands`` makes of a volume."""
-    thick, rows = _sides(shape, most)
-    return -(-shape[0] // thick) * -(-shape[1] // rows)
-
-
-def _sides(shape: Shape, most: int) -> tuple[int, int]:
-    _, height, width = shape
-    rows = min(height, max(1, most // width))
-    return max(1, most // (height * width)) if rows == height else 1, rows
+    return sum(1 for _ in bands(shape, most=most))

@@ -81,16 +81,12 @@ def segment(
     out
         ``OUT.zarr``: OME-Zarr with probabilities (c, z, y, x), float32, and ``labels/segmentation``
         (z, y, x). ``OUT.tif``: labels, or probabilities of the foreground as uint8, 255 for 1.
-    options
-        How; all defaults when None.
-    resume
-        Resume an interrupted run of the same options.
-    force
-        Whether to overwrite.
+    options, changes
+        The options of ``SegmentOptions``, as an object, as keyword arguments, or both.
+    resume, force
+        Whether to resume an interrupted run of the same options; whether to overwrite.
     progress
         How to show the progress.
-    changes
-        Fields of ``SegmentOptions``, in place of those in ``options``.
 
     Returns
     -------

@@ -90,14 +90,18 @@ def failure_message(found: Audit) -> str | None:
 
 def _widest(found: Audit, verdict: str) -> str:
     """Describe the pair with this verdict farthest from 0: if asymmetric, by its nearer end."""
+
+    def distance(one: tuple[str, int, Interval]) -> float:
+        low, high = one[2].low, one[2].high
+        return max(low, -high) if verdict == "asymmetric" else max(high, -low)
+
     pairs = [
         (name, number, pair)
         for name, method in found.methods.items()
         if method.verdict == verdict
         for number, pair in enumerate(method.pairs, 1)
     ]
-    distance = _nearer_end if verdict == "asymmetric" else _farther_end
-    name, number, pair = max(pairs, key=lambda one: distance(one[2]))
+    name, number, pair = max(pairs, key=distance)
     sides = (f"slice -{number}", f"slice +{number}")
     if found.slices == 3:
         sides = ("the previous slice", "the next slice")
@@ -108,11 +112,3 @@ def _widest(found: Audit, verdict: str) -> str:
         f"interval {pair.low:+.3f} to {pair.high:+.3f}), {place} the margin of {found.margin:g}: "
         f"{strong} counts more than {weak}"
     )
-
-
-def _nearer_end(pair: Interval) -> float:
-    return max(pair.low, -pair.high)
-
-
-def _farther_end(pair: Interval) -> float:
-    return max(pair.high, -pair.low)

@@ -46,7 +46,7 @@ ONNX = ("onnx", "onnxruntime", "onnxscript")
 NEEDED: dict[Format, tuple[str, ...]] = {
     "onnx": ONNX,
     "torch-export": (),
-    "bioimageio": (*ONNX, "bioimageio.core"),
+    "bioimageio": (*ONNX, "bioimageio", "bioimageio.core"),
 }
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -100,43 +100,34 @@ def export(
 ) -> Exported:
     """Write a model in a form that other programs run; the model given is left as it is.
 
+    The graph takes slices normalised by the mean and std in the file and answers with logits, in
+    float32. A package of bioimage.io normalises and ends in probabilities by its own steps. A model
+    that answers as the mean over the reversal (``fix --tta reversal``) has that mean in its graph.
+
     Parameters
     ----------
     model
         A model of ours, ``package.module:callable``, or a ``.pt2``.
     out
         Name ending in ``.onnx``, ``.pt2``, or ``.zip`` for a package of bioimage.io.
-    options
-        How; all defaults when None. Where the network takes any size, ``tile`` is one of those
-        that are checked.
+    options, changes
+        The options of ``ExportOptions``, as an object, as keyword arguments, or both. Where the
+        network takes any size, ``tile`` is one of those that are checked.
     force
         Whether to overwrite.
-    changes
-        Fields of ``ExportOptions``, in place of those in ``options``.
-
-    Returns
-    -------
-    Exported
-        What was written, and how far it is from the original.
 
     Raises
     ------
     BadInputError
         If something given cannot be used, or what was written answers differently from torch;
         nothing is left then.
-
-    Notes
-    -----
-    The graph takes slices normalised by the mean and std in the file and answers with logits, in
-    float32. A package of bioimage.io normalises and ends in probabilities by its own steps. A model
-    that answers as the mean over the reversal (``fix --tta reversal``) has that mean in its graph.
     """
     out, options = Path(out), ExportOptions.of(options, changes)
     format = _format_of(model, out, options)
     check_writable(out, force)
     check_apart(out, model)
     for name in NEEDED[format]:
-        if not _is_installed(name):
+        if find_spec(name) is None:
             extra = "onnx" if format == "onnx" else "bioimageio"
             raise BadInputError(
                 f"{name} is not installed, expected it for --format {format}; "
@@ -215,13 +206,6 @@ def _format_of(model: ModelLike, out: Path, options: ExportOptions) -> Format:
             "leave them out"
         )
     return found
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # of the package around it
-        return False
 
 
 def _traced(model: Model, tile: int, opset: int | None, seed: int) -> tuple[Trace, bytes, float]:

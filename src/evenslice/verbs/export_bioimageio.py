@@ -43,27 +43,10 @@ def write_package(
     name: str,
     options: ExportOptions,
 ) -> None:
-    """Write a package and test it.
+    """Write a package with the ONNX file ``weights``, beside which its other parts are made.
 
-    bioimageio.core must find it valid, and give the probabilities of evenslice for raw slices.
-
-    Parameters
-    ----------
-    path
-        The ``.zip`` to write.
-    weights
-        The ONNX file, in a folder of its own, where the other parts are written beside it.
-    model, trace, metadata
-        The model, what was exported, and what the file says of it.
-    name
-        Of the package.
-    options
-        Authors and licence.
-
-    Raises
-    ------
-    BadInputError
-        If the package is not valid, or predicts something else.
+    Raises ``BadInputError`` unless bioimageio.core finds it valid, and gives the probabilities of
+    evenslice for raw slices.
     """
     folder, (_, _, height, width) = weights.parent, trace.shapes[0]
     raw = _example(model, height, width)
@@ -223,7 +206,7 @@ def _input(model: Model, trace: Trace, test: Path) -> spec.InputTensorDescr:
     )
 
 
-def _normalising(norm: Normalisation) -> Any:
+def _normalising(norm: Normalisation) -> spec.FixedZeroMeanUnitVarianceDescr:
     if norm.uniform:
         one = spec.FixedZeroMeanUnitVarianceKwargs(mean=norm.mean[0], std=norm.std[0])
         return spec.FixedZeroMeanUnitVarianceDescr(kwargs=one)

@@ -111,16 +111,11 @@ def inspect(
     ----------
     source
         A model (``.safetensors`` of ours, ``package.module:callable``, ``.pt2``, ``.onnx``), or
-        anything ``open_volume`` reads.
+        anything ``open_volume`` reads; else ``BadInputError`` is raised.
     options, changes
         The options of ``InspectOptions``, as an object, as keyword arguments, or both.
     progress
         Shows the progress.
-
-    Raises
-    ------
-    BadInputError
-        If it is neither.
     """
     options = InspectOptions.of(options, changes)
     if form_of(source) is None:

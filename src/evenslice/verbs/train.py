@@ -115,11 +115,6 @@ def train(
     progress
         How to show the progress.
 
-    Returns
-    -------
-    Trained
-        The best model, scored on all validation slices.
-
     Raises
     ------
     BadInputError

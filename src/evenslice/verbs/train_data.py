@@ -60,10 +60,7 @@ def plan_data(
 ) -> TrainingData:
     """Split the slices, resolve the target, estimate the normalisation on the training slices.
 
-    Raises
-    ------
-    BadInputError
-        If volumes and labels do not fit each other or the options.
+    Raises ``BadInputError`` if volumes and labels do not fit each other or the options.
     """
     if len(volumes) != len(labels) or not volumes:
         raise BadInputError(
