@@ -110,6 +110,13 @@ CASES = [
         r"stack of volumes \(space group 401\): 14 sections, 7 per volume",
     ),
     read("space group 401 with one volume", "read", file(ispg=401)),
+    read(
+        "sections that are a multiple of those of the cell (mz), space group 1",
+        "one volume, and warned of",
+        file(BYTES[:6], mz=3),
+        BYTES[:6],
+        warns="has 6 sections but states a cell of 3: if these are several volumes",
+    ),
     read("a stack of images (space group 0, mz 1)", "a volume", file(ispg=0, mz=1)),
     refused(
         "axes in another order than 1, 2, 3",

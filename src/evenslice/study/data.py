@@ -86,7 +86,7 @@ def make_data(data: DatasetTable) -> None:
     made, folder = phantom(SHAPE), Path(data.raw).parent
     folder.mkdir(exist_ok=True)
     save_volume(data.raw, Volume(made.raw, made.voxel_nm))
-    save_volume(data.labels, Volume(made.membranes, made.voxel_nm))
+    save_volume(data.labels, Volume(made.membranes, made.voxel_nm, meaning="labels"))
 
 
 def advice(plan: Plan, name: str) -> str:

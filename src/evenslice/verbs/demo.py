@@ -82,7 +82,7 @@ def run_demo(
     seed, device = options.seed, options.device
     made = phantom(SHAPE, seed)
     raw = Volume(made.raw, made.voxel_nm, str(folder / "phantom.tif"))
-    membranes = Volume(made.membranes, made.voxel_nm, str(folder / "membranes.tif"))
+    membranes = Volume(made.membranes, made.voxel_nm, str(folder / "membranes.tif"), "labels")
     save_volume(folder / "phantom.tif", raw)
     save_volume(folder / "membranes.tif", membranes)
     request = AuditOptions(

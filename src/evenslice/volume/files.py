@@ -151,6 +151,8 @@ def save_volume(
     volume, path = as_volume(volume), Path(path)
     if voxel_nm is not None:
         volume = replace(volume, voxel_nm=voxel_nm)
+    if volume.dtype == np.bool_:
+        volume = replace(volume, meaning="labels")
     check_volume_name(path)
     dtype = np.dtype(np.uint8) if volume.dtype == np.bool_ else volume.dtype.newbyteorder("=")
     if path.suffix.lower() == ".zarr":

@@ -52,6 +52,11 @@ def open_mrc(path: Path) -> Volume:
             f"{path} is a stack of volumes (space group {header['ispg']}): {shape[0]} sections, "
             f"{header['mz']} per volume, expected one volume; save one of them"
         )
+    if 1 < int(header["mz"]) < shape[0] and shape[0] % int(header["mz"]) == 0:
+        _warn(
+            f"{path} has {shape[0]} sections but states a cell of {header['mz']}: if these are "
+            "several volumes, one after another, save one of them"
+        )
     dtype = _type(header, path)
     start = HEADER_DTYPE.itemsize + int(header["nsymbt"])
     _check_length(path, start, shape, dtype, old=not bytes(header["map"]).startswith(b"MAP"))

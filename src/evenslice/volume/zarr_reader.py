@@ -252,11 +252,18 @@ def _open_array(folder: Path, level: Level | None, group: Path, source: Path) ->
     return Volume(pixels, voxel, str(source), _meaning(group), facts, origin)
 
 
+def _described(group: Path) -> Attributes:
+    """Return what OME-Zarr says of a group: version 0.5 under ``ome``, older ones beside others."""
+    attributes = attributes_of(group)
+    found = attributes.get("ome", attributes)
+    return found if isinstance(found, dict) else {}
+
+
 def _meaning(group: Path) -> str:
-    attributes, around = attributes_of(group), attributes_of(group.parent)
-    listed = around.get("ome", around).get("labels")
-    if "image-label" in attributes.get("ome", attributes) or group.name in (listed or ()):
+    listed = _described(group.parent).get("labels")
+    if "image-label" in _described(group) or (isinstance(listed, list) and group.name in listed):
         return "labels"
+    attributes = attributes_of(group)
     meaning = attributes.get("evenslice", {}).get("meaning")
     return meaning if meaning in MEANINGS else "intensity"
 
@@ -302,9 +309,9 @@ def chunks_there(path: Path) -> str | None:
 
 def _names(array: Any, level: Level | None, folder: Path) -> tuple[str, ...] | None:
     """Return the names of the axes; those of an image that cannot be read count as well."""
-    around = attributes_of(folder.parent) if level is None else {}
-    images = around.get("ome", around).get("multiscales") or [{}]
-    axes = images[0].get("axes") if isinstance(images[0], dict) else None
+    around = None if level else _described(folder.parent).get("multiscales")
+    first = around[0] if isinstance(around, list) and around else None
+    axes = first.get("axes") if isinstance(first, dict) else None
     named = [axis.get("name", "") if isinstance(axis, dict) else str(axis) for axis in axes or ()]
     dimensions = getattr(array.metadata, "dimension_names", None)
     stated = {
