@@ -200,8 +200,13 @@ class OverBatch(nn.Module):
         return x - x.mean(0, keepdim=True)
 
 
+class OverExtremes(nn.Module):
+    def forward(self, x):
+        return (x - x.min()) / (x.max() - x.min())
+
+
 @pytest.mark.parametrize(
-    "between", [nn.BatchNorm2d(4, track_running_stats=False), OverBatch()], ids=["norm", "mean"]
+    "between", [nn.BatchNorm2d(4, track_running_stats=False), OverBatch(), OverExtremes()]
 )
 def test_a_network_that_looks_at_the_batch_gets_one_window_at_a_time(between):
     kind = type(between).__name__
@@ -229,6 +234,8 @@ class Volumes(nn.Module):
 def test_a_network_of_volumes_is_refused():
     with pytest.raises(BadInputError, match=r"3-D network \(body takes the slices for z\)"):
         taken(Volumes())
+    with pytest.raises(BadInputError, match="it has 3-D layers"):
+        taken(nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.BatchNorm3d(2)))
 
 
 def test_a_3d_layer_inside_is_run():

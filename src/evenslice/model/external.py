@@ -139,8 +139,10 @@ def _find_call(network: nn.Module, slices: int | None, source: str) -> Call:
                 "--slices out (fix --init makes a stem for another number)"
             )
         return call
-    tried = f"; tried {', '.join(map(str, SLICES))} slices; give --slices"
-    raise BadInputError(f"{source}: {reasons[0]}{'' if slices else tried}")
+    tried = "" if slices else f"; tried {', '.join(map(str, SLICES))} slices; give --slices"
+    if any(isinstance(part, nn.Conv3d) for part in network.modules()):
+        tried += "; it has 3-D layers: a network of volumes (B, 1, z, y, x) is no 2D+ network"
+    raise BadInputError(f"{source}: {reasons[0]}{tried}")
 
 
 def _check_two_dimensional(network: nn.Module, call: Call, source: str) -> None:
@@ -250,7 +252,7 @@ def _depends_on_batch(network: nn.Module, call: Call, picture: Picture | None) -
     """Name where a window's answer depends on the others in a batch; ``""`` if it does not."""
     one = _noise(call)[:1]
     pair = Call({0: torch.zeros(2, *call.shape[1:])}, 0)
-    both = torch.cat([one, _noise(call, 1)[:1]])
+    both = torch.cat([one, _noise(call, 1, 10.0)[:1]])  # with other extremes too
     alone, beside = call.run(network, one), pair.run(network, both)
     if not _differ(network, _taken(picture, alone), _taken(picture, beside)):
         return ""
