@@ -85,13 +85,13 @@ def of(verdict, value=0.0):
         (
             {"b": of("asymmetric", 0.3), "a": of("asymmetric", -0.1)},
             0.4,
-            False,
+            None,
             "a, b find asymmetry to different sides",
         ),
         (
             {"b": of("asymmetric", 0.3), "a": of("symmetric", 0.0)},
             0.3,
-            True,
+            None,
             "asymmetric by b, symmetric by a",
         ),
     ],

@@ -17,6 +17,7 @@ from evenslice.model.stem.slots import (
     norms_per_slot,
     slot_pattern,
     slot_weights,
+    stem_asymmetry,
 )
 
 RGB = torch.tensor([[[[1.0]], [[2.0]], [[4.0]]], [[[3.0]], [[-1.0]], [[0.5]]]])  # (2, 3, 1, 1)
@@ -198,3 +199,16 @@ def test_a_wider_layer_says_so_itself():
     network = uniform_stem(Tokens(last=True), 5)
     assert network.embed.in_features == 5 * 16
     assert "Conv2d(7, 2" in repr(uniform_stem(nn.Conv2d(3, 2, 1), 7))
+
+
+def test_the_asymmetry_of_a_stem_is_that_of_its_mirrored_kernels():
+    conv = nn.Conv2d(3, 2, 2, bias=False)
+    conv.weight.data.zero_()
+    conv.weight.data[0, 0] = torch.tensor([[1.0, -1.0], [1.0, -1.0]])  # no level, norm 2
+    conv.weight.data[0, 2] = torch.tensor([[1.0, 1.0], [1.0, 1.0]])  # level 4, norm 2
+    found = stem_asymmetry(find_stems(conv, 3)[0])
+    assert found["kernels"] == pytest.approx([8**0.5 / 4])
+    assert found["sums"] == pytest.approx([1.0])
+    assert found["norms"] == pytest.approx([0.0])
+    mirror_stem(conv, 3)
+    assert stem_asymmetry(find_stems(conv, 3)[0]) == {"kernels": [0], "sums": [0], "norms": [0]}

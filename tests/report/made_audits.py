@@ -19,6 +19,9 @@ CHECKS = {
 }
 
 
+APART = {"kernels": [0.6], "sums": [0.4], "norms": [-0.2]}
+
+
 def around(value, spread):
     return Interval(value, value - spread, value + spread)
 
@@ -51,7 +54,7 @@ def audit_of(methods, verdict="asymmetric", **changes):
         margin=0.05,
         confidence=0.95,
         tile=(256, 256),
-        stems=({"module": "encoder.conv1", "kind": "conv2d", "norms": norms},),
+        stems=({"module": "encoder.conv1", "kind": "conv2d", "norms": norms, "asymmetry": APART},),
         normalisation=Normalisation((127.25,), (41.5,)),
         methods=methods,
         probability_change=0.0312,

@@ -76,7 +76,7 @@ def test_models_share_their_scales_and_have_a_row_each():
 
 def test_the_title_says_the_verdict(leaning):
     title = audit_figure(leaning).get_suptitle().replace("\n", " ")
-    assert title.startswith("Asymmetric: this model uses the previous slice more")
+    assert title.startswith("Asymmetric by gradient (mirror index -0.165")
 
 
 def test_a_window_shows_every_slice_with_its_share_and_the_prediction(make_window):

@@ -128,7 +128,7 @@ def test_every_number_of_every_row_appears(page):
         assert part in text
     assert "Sanity checks failed (agreement): the result is unreliable" in text
     assert page.command in text and "arXiv 2505.14105" in text
-    for badge in ("← leans to previous", "= symmetric", "? inconclusive"):
+    for badge in ("← asymmetric", "= symmetric", "? inconclusive"):
         assert badge in text
     assert "0.0015 (0.0005 to 0.0025)" in text and "Lag, in slices not measured" in text
 

@@ -37,7 +37,7 @@ def shown(capsys, monkeypatch):
 def test_an_audit_is_shown_with_its_checks(shown, leaning):
     print_audit(leaning)
     out = shown()
-    assert out.startswith("Asymmetric: ")
+    assert out.startswith("Asymmetric by gradient ")
     for method in leaning.methods.values():
         assert estimate(method.index) in out
     assert "Sanity checks failed (agreement): the result is unreliable" in out

@@ -14,7 +14,9 @@ from evenslice.report.verdict import (
     cell_badge,
     comparison_badge,
     fixed,
+    headline,
     interval,
+    listed,
     p_value,
     pooled_badge,
     sanity_checks,
@@ -83,94 +85,90 @@ def test_slot_names():
 
 
 @pytest.mark.parametrize(
-    ("shares", "words", "symbol", "word"),
+    ("shares", "index", "direction", "symbol"),
     [
-        (
-            (0.263, 0.549, 0.189),
-            "the previous slice more than the next slice (mirror index -0.164",
-            "←",
-            "leans to previous",
-        ),
-        (
-            (0.189, 0.549, 0.263),
-            "the next slice more than the previous slice (mirror index 0.164",
-            "→",
-            "leans to next",
-        ),
+        ((0.263, 0.549, 0.189), "-0.164", "the previous slice counts more than the next", "←"),
+        ((0.189, 0.549, 0.263), "0.164", "the next slice counts more than the previous", "→"),
     ],
 )
-def test_a_positive_index_leans_to_the_next_slice(shares, words, symbol, word):
+def test_a_positive_index_is_asymmetry_towards_the_next_slice(shares, index, direction, symbol):
     audit = audit_of({"gradient": method_of(shares)})
-    assert sentence(audit).startswith(f"Asymmetric: this model uses {words}")
-    assert "95 % interval" in sentence(audit)
+    text = sentence(audit)
+    assert text.startswith(f"Asymmetric by gradient (mirror index {index}, 95 % interval ")
+    assert direction in text
     for one in (badge(audit), badge(audit, "gradient")):
-        assert (one.symbol, one.word, one.kind) == (symbol, word, "asymmetric")
+        assert (one.symbol, one.word, one.kind) == (symbol, "asymmetric", "asymmetric")
 
 
-def test_the_interval_is_the_one_measured(leaning):
-    index = leaning.methods["gradient"].index
-    ends = interval(index.low, index.high)
-    text = f"(mirror index -0.165, 95 % interval {ends}; 3 of 4 methods)."
-    assert sentence(leaning).endswith(text)
-
-
-def test_asymmetry_is_described_by_a_method_that_found_it():
+def test_methods_that_split_are_all_named():
     methods = {
         "gradient": method_of((0.25, 0.5, 0.25), 0.001, "symmetric"),
         "ablation": method_of((0.2, 0.5, 0.3)),
+        "shapley": method_of((0.21, 0.5, 0.29)),
+        "integrated-gradients": method_of((0.24, 0.5, 0.26), 0.06, "inconclusive"),
     }
-    text = sentence(audit_of(methods))
-    assert "the next slice more than the previous slice (mirror index 0.200" in text
-    assert "1 of 2 methods" in text
+    audit = audit_of(methods)
+    assert sentence(audit) == (
+        "Asymmetric by ablation (mirror index 0.200, 95 % interval 0.190 to 0.210: the next slice "
+        "counts more than the previous slice) and shapley; symmetric by gradient; inconclusive by "
+        "integrated-gradients."
+    )
+    assert headline(audit) == "ablation"  # the row shown first has the verdict shown first
+    assert [badge(audit, name).word for name in methods] == [
+        "symmetric",
+        "asymmetric",
+        "asymmetric",
+        "inconclusive",
+    ]
 
 
-def test_methods_that_lean_to_opposite_sides_are_both_named():
-    methods = {"gradient": method_of((0.3, 0.5, 0.2)), "ablation": method_of((0.2, 0.5, 0.3))}
+def test_methods_that_find_opposite_sides_both_have_figures():
+    methods = {"ablation": method_of((0.2, 0.5, 0.3)), "gradient": method_of((0.3, 0.5, 0.2))}
     audit = audit_of(methods)
     text = sentence(audit)
-    assert text.startswith("Asymmetric, but not to one side: by gradient this model uses the prev")
-    assert "by ablation the next slice more" in text
-    assert badge(audit).word == "asymmetric both ways"
-    assert badge(audit, "ablation").word == "leans to next"
+    assert text.startswith("Asymmetric by gradient (mirror index -0.200")
+    assert "and ablation (mirror index 0.200" in text
+    assert badge(audit).symbol == "↔"
+    assert badge(audit, "ablation").symbol == "→"
 
 
 def test_opposite_pairs_that_cancel_in_the_index_are_still_asymmetric():
     audit = audit_of({"gradient": method_of((0.2, 0.1, 0.4, 0.2, 0.1))})
     assert audit.methods["gradient"].index.value == pytest.approx(0)
-    text = sentence(audit)
-    assert "slice +1 more than slice -1 (mirror pair 1: 0.333" in text
-    assert "slice -2 more than slice +2 (mirror pair 2: -0.333" in text
+    assert "slice +1 counts more than slice -1" in sentence(audit)
+    assert badge(audit).symbol == "↔"
 
 
 def test_five_slices_name_the_strongest_pair():
     audit = audit_of({"gradient": method_of((0.1, 0.15, 0.4, 0.18, 0.2))})
-    assert "uses slice +2 more than slice -2 (mirror pair 2: 0.333" in sentence(audit)
-    assert badge(audit).word == "leans to later slices"
+    assert "(mirror pair 2: 0.333" in sentence(audit)
+    assert "slice +2 counts more than slice -2" in sentence(audit)
 
 
 def test_asymmetry_without_intervals_is_still_a_sentence():
     method = replace(method_of((0.3, 0.5, 0.2)), index=Interval(-0.2, math.nan, math.nan))
     audit = audit_of({"gradient": method})
-    assert sentence(audit) == (
-        "Asymmetric: the slices before and after the centre do not count the same."
-    )
-    assert badge(audit).word == "asymmetric"
+    assert sentence(audit) == "Asymmetric by gradient."
+    assert (badge(audit).symbol, badge(audit).word) == ("≠", "asymmetric")
 
 
 def test_symmetric(symmetric):
     text = sentence(symmetric)
-    assert text.startswith("Symmetric: the previous and the next slice count the same, within")
-    assert "a margin of 0.05 (mirror index 0.000" in text and "2 of 2 methods" in text
+    names = listed(list(symmetric.methods))
+    assert text.startswith(f"Symmetric by {names}: the previous and the next slice count the same")
+    assert "a margin of 0.05" in text
     assert badge(symmetric).word == "symmetric"
     five = audit_of({"g": method_of((0.102, 0.2, 0.4, 0.2, 0.098), 0.01, "symmetric")}, "symmetric")
     assert "mirror pair 2: -0.020" in sentence(five), "the widest pair"
 
 
-def test_methods_without_a_verdict_do_not_vote():
-    even = method_of((0.25, 0.5, 0.25), 0.001, "symmetric")
-    little = method_of((0.001, 0.998, 0.001), 0.0001, "abstained")
-    audit = audit_of({"gradient": even, "ablation": little, "shapley": even}, "symmetric")
-    assert "2 of 2 methods" in sentence(audit)
+def test_names_are_listed_as_people_do():
+    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
 
 
 def test_inconclusive_names_the_method_that_is():
@@ -180,9 +178,14 @@ def test_inconclusive_names_the_method_that_is():
     }
     audit = audit_of(methods, "inconclusive")
     text = sentence(audit)
-    assert text.startswith("Inconclusive: ")
-    assert "(mirror index 0.040, 95 % interval -0.020 to 0.100; by ablation)" in text
+    assert text.startswith("Inconclusive by ablation: ")
+    assert "(ablation: mirror index 0.040, 95 % interval -0.020 to 0.100); symmetric by gra" in text
     assert badge(audit).word == "inconclusive"
+
+
+def test_slots_that_are_normalised_differently_are_the_reason():
+    audit = audit_of({"gradient": method_of((0.25, 0.5, 0.25), 0.001, "symmetric")}, "inconclusive")
+    assert "symmetric by gradient, but the slots are normalised by diff" in sentence(audit)
 
 
 @pytest.mark.parametrize("overall", ["inconclusive", "inconclusive: too few blocks"])
@@ -195,13 +198,13 @@ def test_too_few_blocks(overall):
 
 def test_one_slice_has_no_verdict():
     audit = audit_of({"gradient": method_of((1.0,), 0, "abstained")}, "abstained")
-    assert sentence(audit).startswith("No verdict: this model sees a single slice")
+    assert sentence(audit).startswith("Abstained: this model sees a single slice")
 
 
 @pytest.mark.parametrize("overall", ["abstained", "inconclusive", "symmetric"])
 def test_neighbours_without_importance_have_no_verdict(overall):
     audit = audit_of({"gradient": method_of((0.004, 0.991, 0.005), 0.001, "abstained")}, overall)
-    assert sentence(audit).startswith("No verdict: the slices around the centre hold too little")
+    assert sentence(audit).startswith("Abstained: the slices around the centre hold under 2 %")
     assert "0.991" in sentence(audit)
 
 
@@ -223,19 +226,19 @@ def test_sanity_checks_say_what_failed_and_what_was_not_made():
 
 
 @pytest.mark.parametrize(
-    ("changes", "word"),
+    ("changes", "symbol", "word"),
     [
-        ({}, "leans to previous"),
-        ({"mirror_low": 0.1, "mirror_high": 0.2}, "leans to next"),
-        ({"slices": 5}, "leans to earlier slices"),
-        ({"mirror_high": 0.0}, "asymmetric"),
-        ({"verdict": "inconclusive: too few blocks"}, "inconclusive"),
-        ({"failure": "x"}, "failed"),
+        ({}, "←", "asymmetric"),
+        ({"mirror_low": 0.1, "mirror_high": 0.2}, "→", "asymmetric"),
+        ({"mirror_high": 0.0}, "≠", "asymmetric"),
+        ({"verdict": "inconclusive: too few blocks"}, "?", "inconclusive"),
+        ({"failure": "x"}, "✗", "failed"),
     ],
 )
-def test_badges_of_cells_name_the_side(changes, word):
+def test_badges_of_cells_name_the_side(changes, symbol, word):
     row = {"slices": 3, "verdict": "asymmetric", "mirror_low": -0.2, "mirror_high": -0.1}
-    assert cell_badge(CellResult.model_validate(row | changes), 0.05).word == word
+    badge = cell_badge(CellResult.model_validate(row | changes), 0.05)
+    assert (badge.symbol, badge.word) == (symbol, word)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,10 @@ def completeness_checks(incompleteness: Mapping[str, Sequence[float]]) -> dict[s
 
 
 def agreement_check(methods: Mapping[str, MethodResult]) -> Check:
-    """Check that no two methods find opposite asymmetry; its value is the range of the index."""
+    """Say whether the methods have one verdict and one direction; the value is the index's range.
+
+    It does not fail: methods that split answer different questions.
+    """
     found = {
         name: (method.index.value, method.verdict)
         for name, method in methods.items()
@@ -70,16 +73,19 @@ def agreement_check(methods: Mapping[str, MethodResult]) -> Check:
     values = [value for value, _ in found.values()]
     asymmetric = [name for name, (_, verdict) in found.items() if verdict == "asymmetric"]
     symmetric = [name for name, (_, verdict) in found.items() if verdict == "symmetric"]
-    opposed = len({found[name][0] > 0 for name in asymmetric}) > 1
     reason = "range of the mirror index over the attribution methods"
-    if opposed:
-        reason += f"; {', '.join(sorted(asymmetric))} find asymmetry to different sides"
-    elif asymmetric and symmetric:
-        reason += (
-            f"; asymmetric by {', '.join(asymmetric)}, symmetric by {', '.join(symmetric)}: they "
-            "answer different questions, read both"
+    if asymmetric and symmetric:
+        reason = (
+            f"methods split: asymmetric by {', '.join(asymmetric)}, symmetric by "
+            f"{', '.join(symmetric)}. Gradients ask for the detail of a slice, perturbations for "
+            "its level; only a tie removes both: evenslice fix MODEL OUT --tie mirror, or train "
+            "with --tie mirror"
         )
-    return Check(max(values) - min(values), None, not opposed, reason)
+    elif len({found[name][0] > 0 for name in asymmetric}) > 1:
+        reason += f"; {', '.join(sorted(asymmetric))} find asymmetry to different sides"
+    else:
+        return Check(max(values) - min(values), None, True, reason)
+    return Check(max(values) - min(values), None, None, reason)
 
 
 def _symmetric_copies(subject: ModelOnVolume, windows: Sequence[Raw]) -> dict[str, Check]:

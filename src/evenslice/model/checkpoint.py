@@ -18,7 +18,7 @@ from evenslice.model.external import wrap_external
 from evenslice.model.spec import ExternalSpec, Metadata, Model, Spec
 from evenslice.model.stem.adapt import uniform_stem
 from evenslice.model.stem.find import find_stems
-from evenslice.model.stem.slots import distances, norms_per_slot, slot_pattern
+from evenslice.model.stem.slots import distances, norms_per_slot, slot_pattern, stem_asymmetry
 from evenslice.model.weights import load_state_dict, under_prefix, without_wrapper_prefixes
 from evenslice.options import JsonObject
 from evenslice.volume.atomic import written_beside
@@ -63,6 +63,7 @@ def stem_record(model: Model) -> list[Metadata]:
                 "from_uniform": uniform,
                 "from_mirror": mirror,
                 "pattern": slot_pattern(stem),
+                "asymmetry": stem_asymmetry(stem),
             }
         )
     return records

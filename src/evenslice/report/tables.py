@@ -106,25 +106,28 @@ def _voxel(voxel_nm: tuple[float, float, float] | None, between: str = " x ") ->
 
 
 def method_row(name: str, method: "MethodResult") -> tuple[str, ...]:
-    """Return one method as a row: its name, shares, mirror index and verdict."""
+    """Return one method as a row: its name, shares, mirror index, windows and verdict."""
     shares = (score(share.value) for share in method.shares)
-    return (name, *shares, estimate(method.index), method.verdict)
+    return (name, *shares, estimate(method.index), str(method.windows), method.verdict)
 
 
 def print_demo(demo: "Demo") -> None:
     """Print the demo's rows."""
-    head = ("init", "Dice", *slot_names(demo.rows[0].audit.slices), "mirror index", "verdict")
-    rows = [
-        (row.init, score(row.scores.dice), *method_row("", row.audit.methods["gradient"])[1:])
-        for row in demo.rows
-    ]
-    show(head, rows, "Share of importance per slot, by gradient")
+    slots = slot_names(demo.rows[0].audit.slices)
+    rows = []
+    for row in demo.rows:
+        gradient, ablation = (row.audit.methods[name] for name in ("gradient", "ablation"))
+        shares = (score(share.value) for share in gradient.shares)
+        indices = (estimate(method.index) for method in (gradient, ablation))
+        rows.append((row.init, score(row.scores.dice), *shares, *indices, row.audit.verdict))
+    head = ("init", "Dice", *slots, "mirror index", "by ablation", "verdict")
+    show(head, rows, "Share of importance per slot and mirror index, by gradient")
 
 
 def print_audit(audit: "Audit") -> None:
     """Print an audit: verdict first, then methods and sanity checks."""
     say(sentence(audit))
-    head = ("method", *slot_names(audit.slices), "mirror index", "verdict")
+    head = ("method", *slot_names(audit.slices), "mirror index", "windows", "verdict")
     show(head, [method_row(name, method) for name, method in audit.methods.items()])
     say(
         f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks; "
@@ -134,6 +137,13 @@ def print_audit(audit: "Audit") -> None:
     if audit.sampling.rule == "sequential":
         end = "decided" if audit.sampling.decided else "not decided; give --windows N for more"
         say(f"sampled until decided, at most {audit.sampling.looks[-1]} windows: {end}")
+    if audit.sampling.skipped:
+        skipped = ", ".join(audit.sampling.skipped)
+        say(f"not measured, for asymmetry was found before: {skipped} (--methods names them)")
+    for stem in audit.stems if audit.slices > 1 else ():
+        apart = stem.get("asymmetry") or {}
+        parts = [f"{key} {', '.join(map(signed, apart[key]))}" for key in apart]
+        say(f"stem {stem['module'] or '(the network)'}, mirrored slots apart: {'; '.join(parts)}")
     for name, found in audit.latin.items():
         shares = "  ".join(score(share.value) for share in found.shares)
         say(f"latin, {name}: every slice in every slot gives shares {shares}: {found.verdict}")

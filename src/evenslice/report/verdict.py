@@ -28,7 +28,7 @@ UNDECIDED = Badge("?", "undecided", "inconclusive")
 BADGES = {
     "symmetric": SYMMETRIC,
     "inconclusive": Badge("?", "inconclusive", "inconclusive"),
-    "abstained": Badge(DASH, "too little importance", "abstained"),
+    "abstained": Badge(DASH, "abstained", "abstained"),
     "asymmetric": Badge("≠", "asymmetric", "asymmetric"),
 }
 NO_VERDICT = Badge(DASH, "no verdict", "none")
@@ -110,8 +110,9 @@ class Finding:
     """One measured difference between the two sides, ready to be put in words."""
 
     method: str
-    quantity: str
-    sides: tuple[str, str]
+    quantity: str  # mirror index, or mirror pair j:
+    before: str
+    after: str
     found: "Interval"
 
     @property
@@ -121,15 +122,14 @@ class Finding:
 
     def direction(self) -> str:
         """Say which side counts more."""
-        weak, strong = self.sides if self.later else self.sides[::-1]
-        return f"{strong} more than {weak}"
+        strong, weak = (self.after, self.before) if self.later else (self.before, self.after)
+        return f"{strong} counts more than {weak}"
 
-    def figures(self, audit: "Audit", extra: str = "") -> str:
-        """Give the value with its interval in brackets."""
-        spread = interval(self.found.low, self.found.high)
+    def figures(self, audit: "Audit") -> str:
+        """Give the value with its interval."""
         return (
-            f"({self.quantity} {fixed(self.found.value)}, "
-            f"{confidence(audit.confidence)} interval {spread}{extra})"
+            f"{self.quantity} {fixed(self.found.value)}, {confidence(audit.confidence)} interval "
+            f"{interval(self.found.low, self.found.high)}"
         )
 
 
@@ -141,35 +141,33 @@ def findings(audit: "Audit", method: str) -> list[Finding]:
     result = audit.methods[method]
     if audit.slices == 3 and result.index is not None:
         names = "the previous slice", "the next slice"
-        listed = [Finding(method, "mirror index", names, result.index)]
+        listed = [Finding(method, "mirror index", *names, result.index)]
     else:
         listed = [
-            Finding(method, f"mirror pair {j}:", (f"slice -{j}", f"slice +{j}"), pair)
+            Finding(method, f"mirror pair {j}:", f"slice -{j}", f"slice +{j}", pair)
             for j, pair in enumerate(result.pairs, start=1)
         ]
     return [one for one in listed if is_number(one.found.low) and is_number(one.found.high)]
 
 
 def headline(audit: "Audit") -> str:
-    """Choose the method to show first: gradient, else the first that was measured."""
-    return HEADLINE if HEADLINE in audit.methods else next(iter(audit.methods), "")
+    """Choose the method to show first: the first that has the verdict of the whole audit."""
+    names = sorted(audit.methods, key=lambda name: name != HEADLINE)
+    kind = audit.verdict.split(":")[0]
+    with_it = [name for name in names if audit.methods[name].verdict.split(":")[0] == kind]
+    return next(iter((*with_it, *names)), "")
 
 
-def _names(audit: "Audit") -> list[str]:
-    """List the methods, the headline first."""
-    first = headline(audit)
-    return sorted(audit.methods, key=lambda name: name != first)
-
-
-def _asymmetric(audit: "Audit", methods: Sequence[str]) -> list[Finding]:
-    """Collect the findings of asymmetric methods that lie entirely beyond the margin."""
-    return [
+def _beyond(audit: "Audit", method: str) -> list[Finding]:
+    """Return the findings of an asymmetric method that lie beyond the margin, strongest first."""
+    if audit.methods[method].verdict != "asymmetric":
+        return []
+    found = [
         one
-        for name in methods
-        if audit.methods[name].verdict == "asymmetric"
-        for one in findings(audit, name)
+        for one in findings(audit, method)
         if one.found.low > audit.margin or one.found.high < -audit.margin
     ]
+    return sorted(found, key=lambda one: -abs(one.found.value))
 
 
 def badge(audit: "Audit", method: str | None = None) -> Badge:
@@ -178,94 +176,98 @@ def badge(audit: "Audit", method: str | None = None) -> Badge:
     kind = verdict.split(":")[0]
     if kind != "asymmetric":
         return BADGES.get(kind, NO_VERDICT)
-    found = _asymmetric(audit, _names(audit) if method is None else [method])
-    later = {one.later for one in found}
-    if len(later) == 2:
-        return Badge("↔", "asymmetric both ways", kind)
-    return _leaning(audit.slices, later.pop()) if later else BADGES[kind]
+    names = audit.methods if method is None else [method]
+    return _towards({one.later for name in names for one in _beyond(audit, name)})
 
 
-def _leaning(slices: int, later: bool) -> Badge:
-    before, after = sides(slices)
-    return Badge("→" if later else "←", f"leans to {after if later else before}", "asymmetric")
+def _towards(later: set[bool]) -> Badge:
+    """Give the badge of asymmetry to the later side (True), the earlier, both or unknown sides."""
+    symbols = {(True,): "→", (False,): "←", (False, True): "↔"}
+    return Badge(symbols.get(tuple(sorted(later)), "≠"), "asymmetric", "asymmetric")
 
 
 def sentence(audit: "Audit") -> str:
-    """Say the verdict of an audit in one sentence of plain text, the verdict first."""
-    verdicts = [method.verdict for method in audit.methods.values()]
+    """Say the verdict of an audit in one sentence of plain text, with the methods that found it."""
     if audit.slices == 1:
-        return "No verdict: this model sees a single slice and has no neighbours to compare."
-    if audit.verdict == "abstained" or (verdicts and set(verdicts) == {"abstained"}):
+        return "Abstained: this model sees a single slice and has no neighbours to compare."
+    by = {
+        kind: [name for name, one in audit.methods.items() if one.verdict.split(":")[0] == kind]
+        for kind in BADGES
+    }
+    others = ("symmetric", "inconclusive", "abstained")
+    rest = "; ".join(f"{kind} by {listed(by[kind])}" for kind in others if by[kind])
+    if audit.verdict == "abstained" or (
+        by["abstained"] and len(by["abstained"]) == len(audit.methods)
+    ):
         name = headline(audit)
         shares = audit.methods[name].shares if name else ()
         centre = fixed(shares[len(shares) // 2].value if shares else None)
         return (
-            "No verdict: the slices around the centre hold too little of the importance "
-            f"(under 2 %; centre share {centre}) to compare the two sides."
+            "Abstained: the slices around the centre hold under 2 % of the importance (centre "
+            f"share {centre}), too little to compare the two sides."
         )
-    words = {"asymmetric": _asymmetric_sentence, "symmetric": _symmetric_sentence}
-    return words.get(audit.verdict, _inconclusive_sentence)(audit)
+    if audit.verdict == "asymmetric":
+        return _asymmetric_sentence(audit, by["asymmetric"], rest)
+    if audit.verdict == "symmetric":
+        return _symmetric_sentence(audit, by["symmetric"])
+    return _inconclusive_sentence(audit, by)
 
 
-def _agreeing(audit: "Audit", verdict: str) -> str:
-    """Say how many of the methods with a verdict agree; nothing when there is only one."""
-    found = [one.verdict for one in audit.methods.values() if one.verdict != "abstained"]
-    return f"; {found.count(verdict)} of {len(found)} methods" if len(found) > 1 else ""
+def listed(names: Sequence[str]) -> str:
+    """Write names as people do: a, b and c."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
-def _asymmetric_sentence(audit: "Audit") -> str:
-    found = _asymmetric(audit, _names(audit))
-    if not found:
-        return "Asymmetric: the slices before and after the centre do not count the same."
-    first = found[0]
-    against = next((other for other in found if other.later != first.later), None)
-    if against is None:
-        own = [one for one in found if one.method == first.method]
-        strongest = max(own, key=lambda one: abs(one.found.value))
-        figures = strongest.figures(audit, _agreeing(audit, "asymmetric"))
-        return f"Asymmetric: this model uses {strongest.direction()} {figures}."
-    one, two = (
-        f"by {found.method} " if against.method != first.method else ""
-        for found in (first, against)
-    )
-    return (
-        "Asymmetric, but not to one side: "
-        f"{one}this model uses {first.direction()} {first.figures(audit)}, "
-        f"and {two}{against.direction()} {against.figures(audit)}."
-    )
+def _asymmetric_sentence(audit: "Audit", names: Sequence[str], rest: str) -> str:
+    """Name every asymmetric method, and give the figures of the first to each side."""
+    parts, sides = [], set()
+    for name in sorted(names, key=lambda name: name != HEADLINE):
+        first = next(iter(_beyond(audit, name)), None)
+        if first is None or first.later in sides:
+            parts.append(name)
+            continue
+        sides.add(first.later)
+        parts.append(f"{name} ({first.figures(audit)}: {first.direction()})")
+    text = f"Asymmetric by {listed(parts)}" if parts else "Asymmetric"
+    return f"{text}; {rest}." if rest else f"{text}."
 
 
-def _symmetric_sentence(audit: "Audit") -> str:
-    name = headline(audit)
-    measured = findings(audit, name) if name else []
-    who = "slices equally far before and after"
-    if audit.slices == 3:
-        who = "the previous and the next slice"
-    text = f"Symmetric: {who} count the same, within a margin of {short(audit.margin)}"
-    if not measured:
-        return f"{text}."
-    widest = max(measured, key=lambda one: max(abs(one.found.low), abs(one.found.high)))
-    return f"{text} {widest.figures(audit, _agreeing(audit, 'symmetric'))}."
+def _widest(audit: "Audit", names: Sequence[str]) -> Finding | None:
+    """Return the finding whose interval reaches furthest from 0."""
+    measured = [one for name in names for one in findings(audit, name)]
+    far = max(measured, key=lambda one: max(abs(one.found.low), abs(one.found.high)), default=None)
+    return far
 
 
-def _inconclusive_sentence(audit: "Audit") -> str:
-    names = _names(audit)
-    verdicts = [audit.verdict, *(audit.methods[name].verdict for name in names)]
-    if any("too few" in verdict for verdict in verdicts):
+def _symmetric_sentence(audit: "Audit", names: Sequence[str]) -> str:
+    who = "the previous and the next slice" if audit.slices == 3 else "slices equally far away"
+    text = f"Symmetric by {listed(names)}: {who} count the same within a margin of "
+    widest = _widest(audit, names)
+    figures = "" if widest is None else f" ({widest.method}: {widest.figures(audit)})"
+    return f"{text}{short(audit.margin)}{figures}."
+
+
+def _inconclusive_sentence(audit: "Audit", by: dict[str, list[str]]) -> str:
+    names = by["inconclusive"]
+    if any(
+        "too few" in one for one in (audit.verdict, *(m.verdict for m in audit.methods.values()))
+    ):
         return (
             f"Inconclusive: too few blocks ({audit.clusters}) to tell how sure the measurement is; "
             "audit a larger part of the volume."
         )
-    undecided = [name for name in names if audit.methods[name].verdict == "inconclusive"]
-    measured = [one for name in undecided for one in findings(audit, name)]
-    if not measured:
+    if not names and by["symmetric"]:
+        return (
+            f"Inconclusive: symmetric by {listed(by['symmetric'])}, but the slots are normalised "
+            "by different numbers, which makes a symmetric stem asymmetric."
+        )
+    widest = _widest(audit, names)
+    if widest is None:
         return "Inconclusive: no method measured how the two sides compare."
-    own = [one for one in measured if one.method == measured[0].method]
-    widest = max(own, key=lambda one: one.found.high - one.found.low)
-    extra = f"; by {widest.method}" if len(names) > 1 else ""
+    also = f"; symmetric by {listed(by['symmetric'])}" if by["symmetric"] else ""
     return (
-        "Inconclusive: the measurement is not precise enough to call this model symmetric or "
-        f"asymmetric at a margin of {short(audit.margin)} {widest.figures(audit, extra)}."
+        f"Inconclusive by {listed(names)}: not precise enough for a margin of "
+        f"{short(audit.margin)} ({widest.method}: {widest.figures(audit)}){also}."
     )
 
 
@@ -326,7 +328,7 @@ def cell_badge(cell: "CellResult", margin: float | None) -> Badge:
     if kind == "asymmetric" and is_number(margin):
         low, high = cell.index.low, cell.index.high
         if (is_number(low) and low > margin) or (is_number(high) and high < -margin):
-            return _leaning(cell.slices, is_number(low) and low > margin)
+            return _towards({is_number(low) and low > margin})
     return BADGES.get(kind, NO_VERDICT)
 
 

@@ -57,7 +57,7 @@ class DatasetTable(Table):
 class AuditTable(Table):
     """How every network is audited, before and after training, on the same windows."""
 
-    methods: list[str] = Field(default_factory=lambda: ["gradient"])
+    methods: list[str] = Field(default_factory=lambda: ["gradient", "ablation"])
     windows: Positive = 40
     tile: Annotated[int, Field(ge=16)] = 256
     margin: Part = 0.05

@@ -219,8 +219,8 @@ def _result(
         probability_change=float(np.mean([one.change for one in facts])),
         flipped_fraction=float(np.mean([one.flipped for one in facts])),
         checks={
-            **completeness_checks(measured.incompleteness),
             "agreement": agreement_check(methods),
+            **completeness_checks(measured.incompleteness),
             **checks,
         },
         verdict=verdict,

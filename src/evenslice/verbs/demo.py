@@ -39,8 +39,14 @@ class DemoRow:
     def to_dict(self) -> JsonObject:
         """Return the row as ``demo.json`` has it."""
         method = self.audit.methods["gradient"].to_dict()
-        keys = ("shares", "mirror_index", "mirror_low", "mirror_high", "verdict")
-        return {"init": self.init, "dice": self.scores.dice, **{key: method[key] for key in keys}}
+        keys = ("shares", "mirror_index", "mirror_low", "mirror_high")
+        return {
+            "init": self.init,
+            "dice": self.scores.dice,
+            **{key: method[key] for key in keys},
+            "verdict": self.audit.verdict,
+            "verdicts": {name: found.verdict for name, found in self.audit.methods.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def run_demo(
     save_volume(folder / "phantom.tif", raw)
     save_volume(folder / "membranes.tif", membranes)
     request = AuditOptions(
-        methods=("gradient",), windows=WINDOWS, tile=TILE, seed=seed, device=device
+        methods=("gradient", "ablation"), windows=WINDOWS, tile=TILE, seed=seed, device=device
     )
     rows = []
     for init in INITS:

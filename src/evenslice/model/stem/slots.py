@@ -87,6 +87,32 @@ def distances(stem: Stem) -> tuple[float, float]:
     return float(uniform / size), float(mirror / size)
 
 
+def stem_asymmetry(stem: Stem) -> dict[str, list[float]] | None:
+    """Compare the kernels of mirrored slots, exactly and without any image.
+
+    For each mirror pair j, with a the weights of slot -j and b those of slot +j over all filters:
+    ``kernels`` ||b - a|| / (||b|| + ||a||), 0 to 1, of every entry; ``sums`` the same of the sums
+    over y and x, by which a filter answers to the level of a slice; ``norms``
+    (||b|| - ||a||) / (||b|| + ||a||), -1 to 1, by which it answers to detail. None where slots come
+    in through different numbers of channels.
+    """
+    slots = _slots(stem)
+    if slots is None:
+        return None
+    centre = stem.slots // 2
+    found: dict[str, list[float]] = {"kernels": [], "sums": [], "norms": []}
+    tiny = torch.finfo(slots.dtype).tiny
+    for j in range(1, centre + 1):
+        a, b = slots[centre - j], slots[centre + j]
+        level_a, level_b = a.flatten(2).sum(2), b.flatten(2).sum(2)
+        size = (a.norm() + b.norm()).clamp_min(tiny)
+        levels = (level_a.norm() + level_b.norm()).clamp_min(tiny)
+        found["kernels"].append(float((b - a).norm() / size))
+        found["sums"].append(float((level_b - level_a).norm() / levels))
+        found["norms"].append(float((b.norm() - a.norm()) / size))
+    return found
+
+
 def norms_per_slot(stem: Stem) -> list[float]:
     """Return the Frobenius norm of the weights of each slot; 0 for one that the stem lacks."""
     weight = stem.layer.weight.detach().double()
