@@ -1,12 +1,17 @@
 """Bad input is one line: what was found, what was expected, what to do."""
 
 import difflib
+import functools
 import re
-from typing import Any
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+Verb = TypeVar("Verb", bound=Callable[..., Any])
 OPTION = "--"  # prefix of an option in a message; a settings file has its path there
 
 # Controls but tab and newline, marks of direction, separators of lines, what has no width, halves
@@ -39,6 +44,32 @@ _ENDLESS = re.compile(r"[^\s/]{401,}")  # longer than any name in a path
 
 class InputWarning(UserWarning):
     """An input that may not be what its user takes it for; the command line prints it as a line."""
+
+
+def keeps_warnings(verb: Verb) -> Verb:
+    """Let a result have each ``InputWarning`` of the run in its ``warnings``; show each once."""
+
+    @functools.wraps(verb)
+    def run(*arguments: Any, **named: Any) -> Any:
+        found: list[str] = []
+        show = warnings.showwarning
+
+        def keep(message: Any, *place: Any, **more: Any) -> None:
+            if isinstance(message, InputWarning):
+                if str(message) in found:
+                    return
+                found.append(str(message))
+            show(message, *place, **more)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", InputWarning)
+            warnings.showwarning = keep
+            result = verb(*arguments, **named)
+            for text in result.warnings:
+                warnings.warn(text, InputWarning, stacklevel=2)
+        return replace(result, warnings=tuple(found))
+
+    return run  # type: ignore[return-value]
 
 
 class BadInputError(ValueError):

@@ -293,6 +293,11 @@ class EvaluateOptions(Options):
         "any other; N: N is left out of all scores.",
         metavar="N|none",
     )
+    components: bool = option(
+        False,
+        "Number the connected components of a mask (one foreground number) before objects are "
+        "compared.",
+    )
     tolerance: float = option(
         2.0,
         "How far an outline may lie from the true one, within the slice.",
@@ -301,6 +306,15 @@ class EvaluateOptions(Options):
         le=LARGEST_TOLERANCE,
     )
     roi: str | None = ROI
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.components and self.as_ != "instances":
+            raise ValueError(
+                "components was given for classes, expected --as instances with it; add it, or "
+                "leave it out"
+            )
+        return self
 
 
 class SegmentOptions(ModelOptions):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, InputWarning
 from evenslice.labels.targets import Target, boundaries, resolve_target, unique_values
 from evenslice.volume.array import Volume
 
@@ -188,6 +188,15 @@ def test_negative_labels_are_refused(dtype):
         unique_values(holding(0, 1, -2, dtype=dtype))
     with pytest.raises(BadInputError, match="negative label -2"):
         unique_values(holding(0, -1, -2, dtype=dtype), ignore=-1)
+
+
+def test_255_beside_0_and_1_may_mark_what_is_not_annotated():
+    with pytest.warns(InputWarning, match="holds 255 beside 0 and 1.*--ignore-label 255"):
+        resolve_target(holding(0, 1, 255), "foreground")
+    for kind in ("auto", "classes"):
+        with pytest.raises(BadInputError, match="255 with --ignore-label 255"):
+            resolve_target(holding(0, 1, 2, 255), kind)
+    resolve_target(holding(0, 255), "foreground")  # a mask: a warning would be an error
 
 
 def test_values_are_gathered_over_all_slices():

@@ -1,6 +1,7 @@
 """Segmenting volumes: what is written, along which axis, with which objects, what is refused."""
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -235,6 +236,34 @@ def test_another_voxel_size_than_in_training_is_said(tmp_path, grey):
     (said,) = warnings((50.0, 4.0, 8.0))
     assert "50 x 4 x 8 nm (z, y, x as sliced), the model was trained on 50 x 4 x 4 nm" in said
     assert warnings((4.0, 50.0, 4.0), axis="y") == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        (lambda v: v.astype(np.uint16) * 257, r"mean 3\d+, std .* \(uint16\), the model"),
+        (lambda v: (v / 255).astype(np.float32), r"mean 0.\d+, std 0.\d+ \(float32\), the model"),
+        (lambda v: (v.astype(int) - 128).astype(np.int8), r"mean -?\d+.*\(int8\), the model"),
+        (np.zeros_like, r"is constant \(every voxel read is 0\)"),
+        (lambda v: v, ""),
+    ],
+)
+def test_intensities_of_another_range_than_in_training_are_said(tmp_path, grey, change, facts):
+    known = {"dtype": "uint8", "mean": 128.0, "std": 40.0, "skew": 0.0}
+    model, volume = blurring(training={"intensities": known}), change(grey)
+    found = segment(model, volume, tmp_path / "s.tif").warnings
+    assert len(found) == bool(facts) and all(re.search(facts, said) for said in found)
+    if "uint16" in facts:
+        assert "the model was trained on mean 128, std 40 (uint8)" in found[0]
+        assert "--normalisation volume" in found[0]
+        own = segment(model, volume, tmp_path / "n.tif", normalisation="volume")
+        assert own.warnings == ()
+
+
+def test_numbers_given_that_do_not_fit_the_volume_are_said(tmp_path, grey):
+    model = blurring()
+    (said,) = segment(model, grey, tmp_path / "s.tif", mean=0.5, std=0.2).warnings
+    assert "the model is normalised by mean 0.5, std 0.2" in said
 
 
 def test_blank_sections_are_replaced_and_listed(tmp_path, grey):

@@ -1,6 +1,7 @@
 """The audit: laws that hold for any model, volume and attribution method."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -359,3 +360,54 @@ def test_the_cost_does_not_grow_with_the_volume():
         found = audit(model_of(network(first=4.0)), Volume(pixels), methods=["gradient"], tile=64)
         read.append((found.windows, pixels.read))
     assert read[0] == read[1]
+
+
+def test_windows_with_a_blank_slice_are_no_evidence_and_are_said(volume):
+    """As if the windows that hold the lost section had not been drawn."""
+    lost = volume.copy()
+    lost[4] = 0
+    options = {"windows": 64, "tile": 32, "methods": ["gradient", "ablation-copy"]}
+    found, whole = (audit(model_of(network()), v, **options) for v in (lost, volume))
+    assert whole.windows == found.windows + found.dropped == 64
+    assert found.dropped > 8
+    (said,) = found.warnings
+    assert f"{found.dropped} of 64 windows" in said and "(z 4: lost sections?)" in said
+    parts = [(0, 4), (5, 18)]  # the volume without the section
+    each = [audit(model_of(network()), volume[a:b], **options) for a, b in parts]
+    for name, method in found.methods.items():
+        mean = np.average(
+            [[s.value for s in one.methods[name].shares] for one in each],
+            axis=0,
+            weights=[one.windows for one in each],
+        )
+        assert [s.value for s in method.shares] == pytest.approx(mean, abs=0.03)
+
+
+def test_intensities_far_from_those_of_the_model_are_said(volume):
+    (said,) = audit(model_of(network()), volume.astype(np.uint16) * 257, **GRADIENT).warnings
+    assert "(uint16), the model is normalised by mean 128, std 40" in said
+    assert audit(model_of(network()), volume, **GRADIENT).warnings == ()
+
+
+def test_a_foreign_model_gets_the_numbers_of_the_sections_that_are_not_blank(volume):
+    lost = volume.copy()
+    lost[[4, 9]] = 255
+    found = audit(model_of(network(), norm=None), lost, **GRADIENT).normalisation
+    assert found.mean == estimate(Volume(np.delete(lost, [4, 9], 0))).mean
+
+
+def test_ignored_labels_are_not_the_true_class(volume):
+    """What is explained of the true class does not depend on the class of ignored voxels."""
+    labels = (volume > 128).astype(np.uint8)
+    labels[:, :20] = 9
+    known, taken = (
+        audit(
+            replace(model_of(network()), training={"target": "foreground", "recipe": recipe}),
+            volume,
+            labels=labels,
+            region="truth",
+            **GRADIENT,
+        )
+        for recipe in ({"ignore_label": 9}, {})
+    )
+    assert values(known) != values(taken)

@@ -1,6 +1,7 @@
 """Scores by hand: classes, probabilities, objects, boundaries, slices and boxes."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -239,7 +240,108 @@ def test_many_classes_are_doubted():
 
 def test_voxels_of_another_size_are_doubted():
     truth, near, other = (Volume(TRUTH, (30.0, side, side)) for side in (6.0, 6.05, 6.1))
-    assert evaluate(near, truth).warnings == evaluate(FOUND, truth).warnings == ()
+    assert evaluate(near, truth).warnings == evaluate(TRUTH, truth).warnings == ()
     for options in ({}, INSTANCES):
         [warning] = evaluate(other, truth, **options).warnings
         assert "30 x 6.1 x 6.1 nm" in warning and "30 x 6 x 6 nm (z, y, x)" in warning
+
+
+BLOBS = row(0, 1, 1, 0, 1, 0, 0, 1)
+PARTLY = row(1, 1, 2, 1, 2, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "options", "facts"),
+    [
+        (BLOBS, BLOBS * 128, {}, "foreground 1, array 128, expected the same numbers"),
+        (BLOBS * 255, BLOBS * 2, {}, "foreground 255, array 2, expected the same numbers"),
+        (BLOBS * 128, BLOBS * 255, {}, "foreground 128, array 255, expected"),
+        (BLOBS * [1, 1, 2, 1, 1, 1, 1, 1], BLOBS * 7, {}, "foreground 1, 2, array 7, expected"),
+        (BLOBS, 1 + BLOBS, {}, "array holds 1, 2 and no 0 .* array 0, 1, expected 0 for backgr"),
+        (BLOBS * 0, BLOBS, {}, "array holds no foreground in what is compared$"),
+        (BLOBS * 0.4, BLOBS, {}, "array holds no foreground above the threshold 0.5"),
+        (BLOBS, BLOBS * 0, {}, "array holds no foreground in what is compared, so there are no"),
+        (BLOBS, BLOBS * 0 + 9, {"ignore": 9}, "every voxel compared has the ignored label 9"),
+        (BLOBS, BLOBS + row(0, 0, 0, 0, 0, 255, 255, 0), {}, "holds 255, .* give --ignore 255"),
+        (BLOBS * 0, BLOBS * 5, INSTANCES, "array holds no objects"),
+        (BLOBS * 5, BLOBS * 0 + 9, INSTANCES | {"ignore": 9}, "every voxel .* the ignored label"),
+    ],
+)
+def test_scores_that_are_not_what_they_seem_are_said(prediction, truth, options, facts):
+    (said,) = evaluate(prediction, truth, **options).warnings
+    assert re.search(facts, said)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "options"),
+    [
+        (BLOBS, BLOBS * 255, {}),
+        (BLOBS * 65535, BLOBS, {}),
+        (BLOBS * 128, BLOBS * 128, {}),
+        (PARTLY, PARTLY, {}),
+        (BLOBS, PARTLY % 2 + 1, {"ignore": 2}),
+        (BLOBS, BLOBS + row(0, 0, 0, 0, 0, 255, 255, 0), {"ignore": 255}),
+        (BLOBS * 5, BLOBS * 7, INSTANCES),
+    ],
+)
+def test_scores_that_are_what_they_seem_are_not_doubted(prediction, truth, options):
+    assert evaluate(prediction, truth, **options).warnings == ()
+
+
+def test_probabilities_stored_as_whole_numbers_are_doubted():
+    found = np.arange(60).reshape(1, 6, 10)
+    truth = found % 3
+    (said,) = evaluate(found, truth).warnings
+    assert "57 numbers that array does not" in said and "float from 0 to 1" in said
+
+
+@pytest.mark.parametrize("mask", [1, 255])
+def test_a_mask_is_one_object_unless_its_components_are_asked_for(mask):
+    objects = row(0, 1, 1, 0, 2, 0, 0, 3)
+    one = evaluate(BLOBS * mask, objects, **INSTANCES)
+    (said,) = one.warnings
+    assert f"holds 0 and {mask} only" in said and "--components" in said
+    assert one.matching.predicted_objects == 1
+    for prediction, truth in ((BLOBS * mask, objects), (BLOBS, BLOBS * mask)):
+        found = evaluate(prediction, truth, components=True, **INSTANCES)
+        assert found.matching.matched[50] == 3
+        assert found.partition.adapted_rand_error == 0 and found.warnings == ()
+
+
+def test_components_of_a_ground_truth_keep_its_ignored_label():
+    truth = row(0, 1, 1, 0, 1, 0, 2, 2)  # the second component has the number of the ignored label
+    found = evaluate(BLOBS, truth, components=True, ignore=2, **INSTANCES)
+    assert (found.voxels, found.matching.truth_objects, found.matching.matched[50]) == (6, 2, 2)
+
+
+@pytest.mark.parametrize("most", [1, 12, 50])
+def test_components_do_not_depend_on_the_boxes(monkeypatch, most):
+    import evenslice.labels.components
+
+    rng = np.random.default_rng(0)
+    mask = (rng.random((5, 9, 8)) < 0.4).astype(np.uint8)
+    whole = evaluate(mask, mask, components=True, **INSTANCES)
+    monkeypatch.setattr(evenslice.labels.components, "bands", lambda shape: bands(shape, most=most))
+    assert evaluate(mask, mask, components=True, **INSTANCES) == whole
+    assert whole.matching.truth_objects == whole.matching.matched[50] > 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts"),
+    [
+        ({"components": True}, "--as instances"),
+        ({"components": True, "as_": "instances"}, "neither array nor array is a mask"),
+    ],
+)
+def test_components_need_a_mask_and_objects(changes, facts):
+    with pytest.raises(BadInputError, match=facts):
+        evaluate(TRUTH, TRUTH, **changes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((4, 6, 5), "y and x"), ((5, 4, 6), "z and y"), ((5, 6, 4), "z and y and x")],
+)
+def test_exchanged_axes_are_said(shape, axes):
+    with pytest.raises(BadInputError, match=f"the axes {axes} seem to be exchanged"):
+        evaluate(np.ones(shape, np.uint8), np.ones((4, 5, 6), np.uint8))

@@ -1,5 +1,7 @@
 """Training data: several volumes, rare classes, instances; how they are split and recorded."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,41 @@ def test_one_volume_is_recorded_alone(grey, labels):
     record = training_record(plan_data(volumes(grey), volumes(labels), options), options)
     assert "volumes" not in record
     assert record["fingerprint"] == fingerprint(Volume(grey))
+    seen = grey[:4].astype(float)
+    assert record["intensities"]["mean"] == pytest.approx(seen.mean(), rel=0.1)
+    assert record["intensities"]["dtype"] == "uint8"
+
+
+def test_blank_sections_do_not_count_in_the_normalisation_of_a_training(grey, labels, other):
+    lost = grey.copy()
+    lost[2] = 0
+    plan = plan_data(
+        volumes(lost, other), volumes(labels, (other > 64).astype(np.uint8)), TrainOptions(**QUICK)
+    )
+    pixels = np.concatenate([grey[[0, 1, 3]].ravel(), other[:3].ravel()]).astype(float)
+    assert plan.source.sources[0].normalisation.mean == pytest.approx((pixels.mean(),))
+    assert plan.source.sources[1].normalisation.std == pytest.approx((pixels.std(),))
+
+
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        (lambda v: v.astype(np.uint16) * 257, r"mean 3.*\(uint16\), 0.tif of mean 1.*\(uint8\)"),
+        (lambda v: (v / 255).astype(np.float32), r"mean 0.*\(float32\), 0.tif of mean 1"),
+        (lambda v: v, ""),
+    ],
+)
+def test_volumes_of_another_range_in_one_training_are_said(grey, labels, change, facts):
+    plan = plan_data(volumes(grey, change(grey)), volumes(labels, labels), TrainOptions(**QUICK))
+    assert len(plan.warnings) == bool(facts)
+    assert all(re.match(f"1.tif has intensities of .*{facts}", said) for said in plan.warnings)
+
+
+def test_voxels_that_are_no_numbers_are_refused_before_training(grey, labels):
+    volume = grey.astype(np.float32)
+    volume[1, :3] = np.nan
+    with pytest.raises(BadInputError, match=r"0.tif has 288 voxels that are NaN"):
+        plan_data(volumes(volume), volumes(labels), TrainOptions(**QUICK))
 
 
 def test_the_target_is_resolved_from_all_labels_together(grey, labels, other):

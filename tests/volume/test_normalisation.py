@@ -5,10 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, InputWarning
 from evenslice.volume import normalisation as module
 from evenslice.volume.array import Volume
-from evenslice.volume.normalisation import Normalisation, check_finite, estimate
+from evenslice.volume.normalisation import (
+    Normalisation,
+    check_finite,
+    estimate,
+    measure_intensities,
+)
 from evenslice.volume.windows import reverse
 from volume.voxels import noise
 
@@ -46,14 +51,94 @@ def test_a_constant_volume_is_refused(value):
         estimate(Volume(np.full((3, 11, 7), value)))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_voxels_that_are_no_numbers_are_refused_with_their_slice(bad):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -3.4e38])
+def test_voxels_that_are_no_numbers_do_not_count_and_are_refused_where_they_are_used(bad):
     pixels = noise("float32")
     pixels[2, 1, 1:3] = bad
-    with pytest.raises(BadInputError, match=r"here slice 2 has 2 voxels"):
-        estimate(Volume(pixels, source="here"))
+    pixels[3] = bad
+    found, good = measure_intensities(Volume(pixels)), np.delete(pixels, 3, 0)
+    good = good[np.isfinite(good) & (good > -1e30)].astype(np.float64)
+    assert (found.mean, found.std) == pytest.approx((good.mean(), good.std()), rel=1e-6)
+    assert found.bad == 2 + pixels[3].size
+    with pytest.raises(
+        BadInputError, match=r"here has 2 voxels that are NaN or infinite, or beyond"
+    ):
+        check_finite(pixels[2], "here")
     check_finite(pixels[0], "here")
     check_finite(np.array([1, 2]), "here")
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+@pytest.mark.parametrize("lost", [[0], [2], [1, 3, 4]])
+def test_blank_sections_do_not_count(value, lost):
+    pixels = np.random.default_rng(0).normal(128, 40, (6, 30, 30)).clip(1, 254).astype(np.uint8)
+    good = np.delete(pixels, lost, 0).astype(np.float64)
+    pixels[lost] = value
+    found = measure_intensities(Volume(pixels))
+    assert (found.mean, found.std) == pytest.approx((good.mean(), good.std()), rel=1e-9)
+    assert found.counted == pytest.approx(1 - len(lost) / 6)
+    assert estimate(Volume(pixels)) == estimate(Volume(np.delete(pixels, lost, 0)))
+
+
+def test_a_section_of_another_contrast_counts():
+    pixels = noise("uint8")
+    pixels[2] = 100 + pixels[2] % 2  # two values
+    found = measure_intensities(Volume(pixels))
+    assert found.mean == pytest.approx(pixels.mean()) and found.counted == 1
+
+
+def test_sections_of_one_value_each_count_where_there_are_no_others():
+    assert estimate(Volume(np.arange(4.0).repeat(30).reshape(4, 5, 6))).mean == (1.5,)
+
+
+def test_blank_blocks_of_large_volumes_do_not_count(small_blocks):
+    pixels = noise("float32", (40, 40, 50)) + 9
+    mean = float(pixels.mean())
+    pixels[::3] = 0
+    found = measure_intensities(Volume(pixels))
+    assert found.mean == pytest.approx(mean, abs=0.03 * float(pixels[1].std()))
+    assert 0.4 < found.counted < 0.9
+
+
+@pytest.mark.parametrize(
+    ("border", "value", "warned"), [(8, 0, True), (6, 255, True), (1, 0, False), (0, 0, False)]
+)
+def test_padding_that_counts_is_said(border, value, warned):
+    side = 64 - 2 * border
+    inner = np.random.default_rng(0).normal(128, 40, (3, side, side)).clip(1, 254).astype(np.uint8)
+    pixels = np.pad(inner, ((0, 0), (border, border), (border, border)), constant_values=value)
+    if not warned:
+        estimate(Volume(pixels))  # a warning would be an error
+        return
+    with pytest.warns(InputWarning, match=rf"\d+% of the voxels of array are {value} in long"):
+        estimate(Volume(pixels))
+
+
+def test_mean_std_and_skew_by_hand():
+    found = measure_intensities(Volume(np.array([[[0, 0, 0, 4]]], np.uint8)))
+    assert (found.mean, found.std, found.skew) == pytest.approx((1, 3**0.5, 2 / 3**0.5))
+    assert found.text == "mean 1, std 1.732 (uint8)"
+
+
+SKEWED = np.random.default_rng(0).gamma(2.0, 20.0, (3, 40, 40)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (lambda v: v, False),
+        (lambda v: v * np.float32(1.3) + 15, False),
+        (lambda v: v.astype(np.float32), False),  # another type alone does not matter
+        (lambda v: v.astype(np.uint16) * 257, True),
+        (lambda v: (v / 255).astype(np.float32), True),
+        (lambda v: (v.astype(int) - 128).astype(np.int8), True),
+        (lambda v: 255 - v, True),
+        (lambda v: 80 - v.astype(np.int16), True),  # mean and std fit: inverted
+    ],
+)
+def test_intensities_of_another_range_or_inverted_differ(change, differs):
+    one, other = (measure_intensities(Volume(v)) for v in (SKEWED, change(SKEWED)))
+    assert one.differs(other) == other.differs(one) == differs
 
 
 def test_only_the_slices_asked_for_are_read():

@@ -1,10 +1,11 @@
 """What the command line writes: one line per error or warning, and JSON."""
 
 import json
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,12 +65,15 @@ def warnings_as_lines() -> Iterator[None]:
             printed.add(str(message))
             warn(str(message))
 
+    quiet = logging.NullHandler()  # else Python prints what libraries log
+    logging.getLogger().addHandler(quiet)
     with warnings.catch_warnings():
         if not sys.warnoptions:  # else the user asks Python for them
             warnings.simplefilter("ignore")
         warnings.simplefilter("always", InputWarning)
         warnings.showwarning = show
         yield
+    logging.getLogger().removeHandler(quiet)
 
 
 def _print_line(line: str) -> None:
@@ -139,12 +143,8 @@ class Output:
         for path in paths:
             check_writable(path, self.force)
 
-    def write(
-        self, result: Any, show: Callable[[Any], None], notes: Iterable[str] | None = None
-    ) -> bool:
-        """Print the warnings of a result, write it as JSON, and show it unless that took stdout."""
-        for note in getattr(result, "warnings", ()) if notes is None else notes:
-            warn(note)
+    def write(self, result: Any, show: Callable[[Any], None]) -> bool:
+        """Write a result as JSON, and show it unless that took stdout."""
         values = result if isinstance(result, dict) else result.to_dict()
         text = json.dumps(values, indent=2) + "\n"
         if self.json == "-":

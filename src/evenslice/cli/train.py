@@ -97,4 +97,4 @@ def train(
             )
         print_scores(scores, f"{out} on the validation slices")
 
-    again.write(result.scores, show, result.warnings)
+    again.write(result.scores, show)

@@ -14,7 +14,7 @@ import numpy as np
 
 from evenslice.data.archive import MB, DamagedError, download, sha256_of, unpack, without_secrets
 from evenslice.data.registry import Archive, Conversion, Dataset, dataset, default_folder
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, keeps_warnings
 from evenslice.options import JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume, sizes
@@ -94,6 +94,7 @@ class FetchedDataset:
         }
 
 
+@keeps_warnings
 def fetch(
     name: str,
     to: Path | None = None,

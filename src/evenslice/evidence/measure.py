@@ -30,6 +30,7 @@ class WindowFacts:
     change: float  # see ``reversal_response``
     flipped: float
     lag: tuple[float, float] | None  # see ``lag_parts``; None without labels or foreground
+    blank: tuple[int, ...] = ()  # its slices of one value: such a window is not used
 
 
 class Measurement:
@@ -122,12 +123,14 @@ class Measurement:
             count, arranged.gradient = len(arranged.orders), None
             for place, window in enumerate(windows):
                 rows = slice(place * count, (place + 1) * count)
+                blank = blank_slices(window, arranged.raw[rows.start])
                 for name, slots in found.slots.items():
-                    self._importance.setdefault(name, []).append(slots[rows])
+                    used = slots[rows] * float(not blank)  # one of no importance is dropped
+                    self._importance.setdefault(name, []).append(used)
                 for name, errors in found.incompleteness.items():
                     self.incompleteness.setdefault(name, []).append(float(errors[rows].max()))
                 if first + place == len(self.facts):
-                    self.facts.append(facts_of(self._subject, arranged, place))
+                    self.facts.append(facts_of(self._subject, arranged, place, blank))
                 if write is not None or first + place < self._shown:
                     attribution = None if found.maps is None else found.maps[rows.start]
                     self._show(
@@ -214,13 +217,23 @@ def importance_by(
         sites, raws = zip(*windows[start : start + group], strict=True)
         arranged = arrange(subject, options, sites, raws, (method,))
         found.append(importance_of(subject, arranged, (method,), seed).slots[method])
-    return np.concatenate(found).reshape(len(windows), 2, -1)
+    used = np.array([not blank_slices(*window) for window in windows])
+    return np.asarray(np.concatenate(found).reshape(len(windows), 2, -1) * used[:, None, None])
 
 
-def facts_of(subject: ModelOnVolume, arranged: Arranged, place: int) -> WindowFacts:
+def blank_slices(window: SampledWindow, raw: Raw) -> tuple[int, ...]:
+    """Return which slices of a raw window (S, y, x) hold one value, as of a lost section."""
+    first = window.z - len(raw) // 2
+    return tuple(first + n for n, plane in enumerate(raw) if plane.min() == plane.max())
+
+
+def facts_of(
+    subject: ModelOnVolume, arranged: Arranged, place: int, blank: tuple[int, ...]
+) -> WindowFacts:
     """Compare the predictions for a window and its reversal, and with the ground truth."""
     both = arranged.logits[2 * place : 2 * place + 2]
-    return WindowFacts(*reversal_response(both), _lag(subject, both, arranged.labels[place]))
+    lag = None if blank else _lag(subject, both, arranged.labels[place])
+    return WindowFacts(*reversal_response(both), lag, blank)
 
 
 def reversal_response(logits: Tensor) -> tuple[float, float]:

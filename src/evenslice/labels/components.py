@@ -1,7 +1,8 @@
 """Connected components box by box: the same answer as on the whole volume, however it is cut."""
 
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cc3d
 import numpy as np
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from evenslice.labels.blocks import Box, Face, Labels, Shape
-from evenslice.volume.array import Pixels
+from evenslice.labels.blocks import Box, Face, Labels, Shape, bands, faces_of
+from evenslice.volume.array import Pixels, Volume
 
 WIDE_FROM = 2**32
 
@@ -164,3 +165,20 @@ def touching(
         both &= classes(face.plane) == classes(face.facing)
     met = np.unique(np.stack([here[both], there[both]], axis=1).astype(np.int64), axis=0)
     return np.insert(met, [0, 1], [face.box, face.other], axis=1)
+
+
+def number_components(volume: Volume, label: int) -> Volume:
+    """Give every connected component of a label a number 1..n, the rest 0; in a scratch file."""
+    shape = volume.shape
+    boxes: list[Box] = [(band.z, band.rows, slice(0, shape[2])) for band in bands(shape)]
+    with tempfile.TemporaryFile() as file:
+        labels = np.memmap(file, np.uint32, "w+", shape=shape)
+    locals_ = []
+    for box in boxes:
+        labels[box], local = label_box(volume.read(box) == label, box, shape)
+        locals_.append(local)
+    joints = [touching(labels, face) for face in faces_of(boxes)]
+    numbering = number(locals_, np.concatenate([np.zeros((0, 4), np.int64), *joints]))
+    for n, box in enumerate(boxes):
+        labels[box] = numbering.numbers_of(n)[labels[box]]
+    return replace(volume, pixels=labels)

@@ -1,5 +1,6 @@
 """What a network is trained to predict, made from a volume of labels."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, InputWarning
 from evenslice.labels.blocks import Labels, bands
 from evenslice.options import TargetKind
 from evenslice.volume.array import Volume
@@ -15,6 +16,7 @@ from evenslice.volume.array import Volume
 TARGETS: tuple[TargetKind, ...] = ("auto", "foreground", "boundary", "classes")
 FEWEST_CLASSES, MOST_CLASSES = 3, 8
 MOST_VALUES = 256
+IGNORED = 255  # what often marks voxels that are not annotated
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def resolve_target(
             f"{source} holds only the value {values[0] if values else ignore}, expected background "
             "and foreground; check the labels"
         )
-    contiguous = values == list(range(len(values)))
+    contiguous, hint = values == list(range(len(values))), ""
+    if IGNORED in values and 1 in values:
+        hint = f", and {IGNORED} with --ignore-label {IGNORED} if it marks what is not annotated"
     if kind == "auto":
         if values == [0, 1]:
             kind = "foreground"
@@ -96,7 +100,7 @@ def resolve_target(
             raise BadInputError(
                 f"{source} holds {len(values)} values ({values[0]} to {values[-1]}), expected 0/1 "
                 "or 3 to 8 contiguous classes; say what they mean with --target foreground, "
-                "boundary or classes"
+                f"boundary or classes{hint}"
             )
     if kind == "foreground" and values[0] != 0:
         raise BadInputError(
@@ -111,7 +115,13 @@ def resolve_target(
     if kind == "classes" and not contiguous:
         raise BadInputError(
             f"{source} holds the values {values[:8]}, expected classes 0, 1, 2, ... without gaps; "
-            "renumber them"
+            f"renumber them{hint}"
+        )
+    if kind == "foreground" and hint:
+        warnings.warn(
+            f"{source} holds {IGNORED} beside 0 and 1, which is taken as foreground{hint[5:]}",
+            InputWarning,
+            stacklevel=2,
         )
     return Target(kind, len(values) if kind == "classes" and len(values) > 2 else 1, ignore)
 
@@ -130,7 +140,7 @@ def unique_values(labels: Volume, ignore: int | None = None, most: int | None = 
         if any(v < 0 and v != ignore for v in values[:2]):
             raise BadInputError(
                 f"{labels.source} holds the negative label {values.min()} ({where}), expected 0 or "
-                "more; renumber it"
+                "more; renumber it, or name it as the label to ignore"
             )
         found.update(int(v) for v in values)
         if most is not None and len(found) > most:

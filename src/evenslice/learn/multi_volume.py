@@ -181,7 +181,7 @@ class Reopened:
         return self._pixels[key]
 
 
-def combined(parts: Sequence[Normalisation], voxels: Sequence[int]) -> Normalisation:
+def combined(parts: Sequence[Normalisation], voxels: Sequence[float]) -> Normalisation:
     """Return the mean and std of several volumes together, from those of each.
 
     The variance of the whole is the mean of the variances and of the squared distances of the

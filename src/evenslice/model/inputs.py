@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from evenslice.errors import BadInputError
 from evenslice.model.spec import Model
 from evenslice.volume.array import Roi, Volume, Voxels, as_volume
 from evenslice.volume.files import open_volume, split_container
+from evenslice.volume.normalisation import measure_intensities
 from evenslice.volume.zarr_reader import in_store
 
 VolumeLike = Volume | Voxels | str | Path
 HASHED_SIDE = 4096
+COMPARED_BLOCKS = 16
 SPAN = re.compile(r"\s*(\d{0,18})\s*:\s*(\d{0,18})\s*")
 
 
@@ -27,9 +30,15 @@ def volume_of(source: VolumeLike) -> Volume:
 def check_same_shape(volume: Volume, labels: Volume) -> None:
     """Raise ``BadInputError`` unless labels lie voxel for voxel on the volume."""
     if volume.shape != labels.shape:
+        todo = "give labels of the same volume"
+        if sorted(volume.shape) == sorted(labels.shape):
+            moved = [
+                name for name, a, b in zip("zyx", volume.shape, labels.shape, strict=True) if a != b
+            ]
+            todo = f"the axes {' and '.join(moved)} seem to be exchanged: transpose one of them"
         raise BadInputError(
             f"{labels.source} has shape {labels.shape}, expected {volume.shape} like "
-            f"{volume.source}; give labels of the same volume"
+            f"{volume.source}; {todo}"
         )
 
 
@@ -42,6 +51,33 @@ def voxel_warning(volume: Volume, other: Volume) -> tuple[str, ...]:
     return (
         f"{volume.source} has voxels of {sizes[0]} nm, {other.source} of {sizes[1]} nm (z, y, x), "
         "expected the same; check that both show the same volume",
+    )
+
+
+def intensity_warning(model: Model, volume: Volume, seed: int = 0) -> tuple[str, ...]:
+    """Warn if a volume's intensities are far from those that a model was trained on or expects."""
+    norm, training = model.normalisation, model.training
+    found = measure_intensities(volume, seed, blocks=COMPARED_BLOCKS)
+    if norm is None or np.isnan(found.mean):
+        return ()
+    if found.std == 0:
+        return (f"{volume.source} is constant (every voxel read is {found.mean:g}); check it",)
+    trained = bool(training) and norm.source == "file"
+    known = (training.get("intensities") or {}) if trained else {}
+    expected = replace(
+        found,
+        dtype=known.get("dtype", ""),
+        mean=float(np.mean(norm.mean)),
+        std=float(np.mean(norm.std)),
+        skew=known.get("skew", 0.0),
+    )
+    if not found.differs(expected):
+        return ()
+    how = "was trained on" if trained else "is normalised by"
+    return (
+        f"{volume.source} has intensities of {found.text}, the model {how} {expected.text}, "
+        "expected about the same and not inverted; scale the volume, or normalise it by its own "
+        "numbers (segment --normalisation volume, or --mean and --std)",
     )
 
 

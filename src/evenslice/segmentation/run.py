@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, keeps_warnings
 from evenslice.model.checkpoint import save_model
 from evenslice.model.inputs import (
     VolumeLike,
     check_apart,
     device_of,
+    intensity_warning,
     parse_roi,
     spans_of,
     trained_slices,
@@ -39,7 +40,7 @@ from evenslice.segmentation.cluster import cluster_run
 from evenslice.segmentation.objects import Run, do_pieces, make_objects
 from evenslice.segmentation.plan import Plan, make_plan
 from evenslice.segmentation.result import Segmented, read_result
-from evenslice.volume.array import Volume, reorder_axes, swap_axis
+from evenslice.volume.array import Volume, crop, reorder_axes, swap_axis
 from evenslice.volume.atomic import (
     DISK,
     check_store_writable,
@@ -59,6 +60,7 @@ VOXEL_TOLERANCE = 0.02
 WORTH_KEEPING_S = 60.0
 
 
+@keeps_warnings
 def segment(
     model: ModelLike,
     volume: VolumeLike,
@@ -356,4 +358,6 @@ def _warnings(model: Model, volume: Volume, options: SegmentOptions) -> tuple[st
             "the model has no normalisation, so the mean and std of the volume were used; "
             "give --mean and --std if you know them"
         )
+    if options.normalisation == "model":
+        found += intensity_warning(model, crop(volume, parse_roi(options.roi, volume.shape)))
     return tuple(found)

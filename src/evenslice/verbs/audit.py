@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, keeps_warnings
 from evenslice.evidence.attribution import EXPENSIVE, STAGES, check_methods, default_methods
 from evenslice.evidence.checks import agreement_check, completeness_checks, run_checks
-from evenslice.evidence.measure import Measurement
+from evenslice.evidence.measure import Measurement, WindowFacts
 from evenslice.evidence.model_on_volume import ModelOnVolume, explaining, model_on_volume, target_of
 from evenslice.evidence.result import Audit, Check, Latin, Sampling
 from evenslice.evidence.sampling import SampledWindow, draw_windows, read_windows
@@ -31,6 +31,7 @@ from evenslice.model.inputs import (
     VolumeLike,
     check_same_shape,
     device_of,
+    intensity_warning,
     parse_roi,
     trained_slices,
     volume_of,
@@ -41,11 +42,13 @@ from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
 from evenslice.options import AuditOptions, JsonObject
 from evenslice.progress import Progress, silent
-from evenslice.volume.array import Volume
+from evenslice.volume.array import Volume, crop
 
 CHECK_WINDOWS = 4
+NAMED = 8  # slices in a message
 
 
+@keeps_warnings
 def audit(
     model: ModelLike | nn.Module,
     volume: VolumeLike,
@@ -142,7 +145,23 @@ def audit(
     return replace(
         _result(opened, subject, options, measured, checks, looks, methods),
         provenance=provenance,
-        warnings=() if truth is None else voxel_warning(volume, truth),
+        warnings=(
+            *_blank_warning(volume, measured.facts),
+            *(() if truth is None else voxel_warning(volume, truth)),
+            *intensity_warning(given, crop(volume, parse_roi(options.roi, volume.shape))),
+        ),
+    )
+
+
+def _blank_warning(volume: Volume, facts: Sequence[WindowFacts]) -> tuple[str, ...]:
+    """Say so when windows hold blank slices."""
+    count, zs = sum(bool(one.blank) for one in facts), {z for one in facts for z in one.blank}
+    if not zs:
+        return ()
+    named = ", ".join(map(str, sorted(zs)[:NAMED])) + (", ..." if len(zs) > NAMED else "")
+    return (
+        f"{count} of {len(facts)} windows of {volume.source} hold a slice of one value (z "
+        f"{named}: lost sections?); they are not used",
     )
 
 
@@ -191,6 +210,7 @@ def _result(
             "no window has any importance, expected a picture in the windows and an output that "
             "depends on it; check the volume and the model"
         )
+    shown = [one for one in measured.facts if not one.blank]
     latin: dict[str, Latin] = {}
     if options.design == "latin" and model.slices > 1:
         latin = {
@@ -216,8 +236,8 @@ def _result(
         stems=_stems(model),
         normalisation=subject.normalisation,
         methods=methods,
-        probability_change=float(np.mean([one.change for one in facts])),
-        flipped_fraction=float(np.mean([one.flipped for one in facts])),
+        probability_change=float(np.mean([one.change for one in shown])),
+        flipped_fraction=float(np.mean([one.flipped for one in shown])),
         checks={
             "agreement": agreement_check(methods),
             **completeness_checks(measured.incompleteness),

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, keeps_warnings
 from evenslice.labels.blocks import Band, bands, count_bands
+from evenslice.labels.components import number_components
 from evenslice.labels.metrics import (
     MOST_CLASSES,
     BoundaryCounter,
@@ -18,8 +19,8 @@ from evenslice.labels.metrics import (
     confusion,
     scores_of,
 )
-from evenslice.labels.overlap import PairCounter, match_objects, partition_scores
-from evenslice.labels.targets import unique_values
+from evenslice.labels.overlap import PairCounter, Pairs, match_objects, partition_scores
+from evenslice.labels.targets import IGNORED, unique_values
 from evenslice.model.inputs import VolumeLike, check_same_shape, parse_roi, volume_of, voxel_warning
 from evenslice.model.provenance import provenance_of
 from evenslice.options import EvaluateOptions
@@ -34,6 +35,7 @@ MANY_CLASSES = 32
 MOST_VOXELS = 2**22  # of a box: counting takes some ten times their bytes
 
 
+@keeps_warnings
 def evaluate(
     prediction: VolumeLike,
     truth: VolumeLike,
@@ -96,7 +98,8 @@ def evaluate(
     first, last = box[0].start, box[0].stop
     if options.as_ == "instances":
         ignore = 0 if options.ignore == "auto" else options.ignore
-        found = _object_scores(crop(guess, box), crop(real, box), ignore, progress)
+        inside = crop(guess, box), crop(real, box)
+        found = _object_scores(*inside, ignore, options.components, progress)
     else:
         found = _class_scores(guess, real, box, options, progress)
     seen = tuple((max(a, first), min(b, last)) for a, b in spans if max(a, first) < min(b, last))
@@ -153,19 +156,60 @@ def _class_scores(
             step()
     scores = scores_of(total)
     outlines = {number: boundary.score(number) for number in scores.per_class}
-    many = len(scores.per_class)
-    hint = (
-        f"{truth.source} holds {many} classes; if these are objects, compare them with --as "
-        "instances"
-    )
     return replace(
         scores,
         boundary=BoundaryScores(boundary.tolerance, outlines),
         per_slice=tuple(per_slice),
-        warnings=(hint,) if many > MANY_CLASSES else (),
+        warnings=_class_warnings(total, read),
         ignore=read.ignore,
         threshold=options.threshold if _is_probability(prediction) else None,
     )
+
+
+def _class_warnings(table: NDArray[np.int64], read: "_Reader") -> tuple[str, ...]:
+    """Say what makes the scores of a table (ground truth, prediction) other than they seem."""
+    real, guess = ({int(n) for n in np.flatnonzero(table.any(axis))} for axis in (1, 0))
+    truth, prediction = read.truth.source, read.prediction.source
+    if not real:
+        return (f"every voxel compared has the ignored label {read.ignore} in {truth}",)
+    if not real - {0}:
+        return (f"{truth} holds no foreground in what is compared, so there are no scores",)
+    if not guess - {0}:
+        how = f" above the threshold {read.threshold:g}" if _is_probability(read.prediction) else ""
+        return (f"{prediction} holds no foreground{how} in what is compared",)
+    found = []
+    if not (real & guess) - {0}:
+        found.append(
+            f"{prediction} holds the foreground {_listed(guess - {0}, read.masks[1])}, {truth} "
+            f"{_listed(real - {0}, read.masks[0])}, expected the same numbers; renumber one of them"
+        )
+    elif 0 in guess and 0 not in real and len(real) > 1:
+        found.append(
+            f"{truth} holds {_listed(real)} and no 0 in what is compared, {prediction} "
+            f"{_listed(guess)}, expected 0 for background in both; renumber one of them"
+        )
+    elif IGNORED in real - guess and len(real - {0}) > 1:
+        found.append(
+            f"{truth} holds {IGNORED}, which is never predicted and counts as a class; if it marks "
+            f"what is not annotated, give --ignore {IGNORED}"
+        )
+    if len(guess - real) > MANY_CLASSES:
+        found.append(
+            f"{prediction} holds {len(guess - real)} numbers that {truth} does not; if these are "
+            "probabilities, give them as float from 0 to 1"
+        )
+    if len(real - {0}) > MANY_CLASSES:
+        found.append(
+            f"{truth} holds {len(real - {0})} classes; if these are objects, compare them with "
+            "--as instances"
+        )
+    return tuple(found)
+
+
+def _listed(numbers: set[int], mask: int | None = None) -> str:
+    """Write numbers, or the one that a mask has for foreground."""
+    some = sorted(numbers)[:8] if mask is None else [mask]
+    return ", ".join(map(str, some)) + (", ..." if len(numbers) > 8 else "")
 
 
 class _Reader:
@@ -176,16 +220,16 @@ class _Reader:
     ) -> None:
         self.prediction, self.truth = crop(prediction, box), crop(truth, box)
         self.ignore = None if options.ignore == "auto" else options.ignore
-        self._threshold, self._first = options.threshold, box[0].start
+        self.threshold, self._first = options.threshold, box[0].start
         # searched in the whole volume, so that a box is read like the volume it lies in
         whole = math.prod(truth.shape) <= MOST_SEARCHED
         searched = (prediction, truth) if whole else (self.prediction, self.truth)
-        self._masks = _mask_values(*searched, self.ignore)
+        self.masks = _mask_values(*searched, self.ignore)
 
     def __call__(self, band: Band) -> tuple[Voxels, Voxels, NDArray[np.bool_] | None]:
         """Return prediction and ground truth as classes (z, y, x), and the voxels to compare."""
         span = f"slices {self._first + band.z.start}:{self._first + band.z.stop}"
-        real, foreground = self.truth.read(band.box), self._masks[0]
+        real, foreground = self.truth.read(band.box), self.masks[0]
         keep = None if self.ignore is None else real != self.ignore
         if foreground is not None:
             real = (real == foreground).astype(np.uint8)
@@ -196,7 +240,7 @@ class _Reader:
 
     def _guessed(self, band: Band, span: str) -> Voxels:
         values, where = self.prediction.read(band.box), f"{self.prediction.source} {span}"
-        foreground = self._masks[1]
+        foreground = self.masks[1]
         if values.dtype.kind == "f":
             low, high = values.min(), values.max()
             if not 0 <= low <= high <= 1:  # false for NaN, too
@@ -204,9 +248,9 @@ class _Reader:
                     f"{where} holds {low:g} to {high:g}, expected probabilities from 0 to 1; "
                     "give labels as whole numbers"
                 )
-            return (values > self._threshold).astype(np.uint8)
+            return (values > self.threshold).astype(np.uint8)
         if self.prediction.meaning == "probabilities":
-            return (values > self._threshold * 255).astype(np.uint8)
+            return (values > self.threshold * 255).astype(np.uint8)
         if foreground is not None:
             values = (values == foreground).astype(np.uint8)
         check_classes(values, where)
@@ -240,7 +284,7 @@ def _is_probability(prediction: Volume) -> bool:
 
 
 def _object_scores(
-    prediction: Volume, truth: Volume, ignore: int | None, progress: Progress
+    prediction: Volume, truth: Volume, ignore: int | None, components: bool, progress: Progress
 ) -> Scores:
     """Compare objects; ``ignore`` 0 is left out of the partition scores alone, another of all."""
     for volume in (prediction, truth):
@@ -250,11 +294,18 @@ def _object_scores(
                 "as whole numbers; give labels, for example of segment --instances components, or "
                 "use --as semantic"
             )
-    counter = PairCounter(ignore or None)
+    guesses, reals, left_out = prediction, truth, ignore or None
+    if components:
+        guesses, reals = _components(prediction, truth, left_out)
+    known = reals is truth
+    counter = PairCounter(left_out if known or left_out is None else -1)
     with progress("evaluating", count_bands(truth.shape)) as step:
         for band in bands(truth.shape):
             where = f"{prediction.source} and {truth.source}, slices {band.z.start}:{band.z.stop}"
-            counter.add(prediction.read(band.box), truth.read(band.box), where)
+            real = reals.read(band.box)
+            if not known and left_out is not None:  # a component may have its number
+                real = np.where(truth.read(band.box) == left_out, -1, real.astype(np.int64))
+            counter.add(guesses.read(band.box), real, where)
             step()
     pairs = counter.table()
     cell = 2 * (pairs.truth != 0) + (pairs.prediction != 0)
@@ -267,4 +318,39 @@ def _object_scores(
         ignore=ignore,
         partition=partition_scores(pairs.without(0) if ignore == 0 else pairs),
         matching=match_objects(pairs),
+        warnings=_object_warnings(pairs, prediction.source, truth.source, components),
     )
+
+
+def _components(prediction: Volume, truth: Volume, ignore: int | None) -> tuple[Volume, Volume]:
+    """Give the components of those that are masks, of one foreground number, numbers."""
+    found = []
+    for volume in (prediction, truth):
+        left_out = ignore if volume is truth else None
+        values = sorted(set(unique_values(volume, left_out, most=3)) - {0, left_out})
+        found.append(number_components(volume, values[0]) if len(values) == 1 else volume)
+    if found[0] is prediction and found[1] is truth:
+        raise BadInputError(
+            f"--components was given, but neither {prediction.source} nor {truth.source} is a mask "
+            "of one foreground number; leave it out"
+        )
+    return found[0], found[1]
+
+
+def _object_warnings(
+    pairs: Pairs, prediction: str, truth: str, components: bool
+) -> tuple[str, ...]:
+    """Say so where one side holds no object, or a mask takes the place of objects."""
+    if not pairs.voxels:
+        return ("every voxel compared has the ignored label",)
+    found = []
+    for source, numbers in ((prediction, pairs.prediction), (truth, pairs.truth)):
+        objects = set(numbers.tolist()) - {0}
+        if not objects:
+            found.append(f"{source} holds no objects in what is compared")
+        elif not components and len(objects) == 1 and objects <= MASKS:
+            found.append(
+                f"{source} holds 0 and {min(objects)} only, so its whole foreground counts as one "
+                "object; --components numbers its connected components"
+            )
+    return tuple(found)

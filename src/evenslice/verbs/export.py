@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, keeps_warnings
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import model_metadata, normalisation_record, stem_record
 from evenslice.model.export import (
@@ -90,6 +90,7 @@ class Exported:
         }
 
 
+@keeps_warnings
 def export(
     model: ModelLike,
     out: str | Path,

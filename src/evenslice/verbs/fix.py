@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, keeps_warnings
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.evidence.model_on_volume import target_of
 from evenslice.evidence.result import Audit
@@ -139,6 +139,7 @@ class Fixed:
         }
 
 
+@keeps_warnings
 def fix(
     model: ModelLike,
     out: str | Path,

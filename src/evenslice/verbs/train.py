@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, keeps_warnings
 from evenslice.evidence.certificate import certify
 from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores
@@ -76,6 +76,7 @@ class Trained:
         return int(self.log.read_text().splitlines()[-1].split(",")[0])
 
 
+@keeps_warnings
 def train(
     volume: VolumeLike | Sequence[VolumeLike],
     labels: VolumeLike | Sequence[VolumeLike],

@@ -29,7 +29,7 @@ from evenslice.model.streaming import predict_slices
 from evenslice.model.weights import BUNDLED
 from evenslice.options import JsonObject, TrainOptions
 from evenslice.volume.array import Volume, Voxels
-from evenslice.volume.normalisation import estimate
+from evenslice.volume.normalisation import Statistics, measure_intensities, normalisation_from
 from evenslice.volume.windows import read_window
 
 VIEW_SIDE = 320  # pixels
@@ -42,6 +42,7 @@ class TrainingData:
 
     source: MultiVolume  # the volumes with their training slices
     validation: tuple[tuple[int, ...], ...]  # slices of each volume, in the same order
+    intensities: tuple[Statistics, ...]  # of the training slices of each
 
     @property
     def target(self) -> Target:
@@ -52,7 +53,16 @@ class TrainingData:
     def warnings(self) -> tuple[str, ...]:
         """What the user should know of the volumes and labels."""
         pairs = [(source.volume, source.labels) for source in self.source.sources]
-        return tuple(text for pair in pairs for text in voxel_warning(*pair))
+        volumes, first = [volume.source for volume, _ in pairs], self.intensities[0]
+        return (
+            *(text for pair in pairs for text in voxel_warning(*pair)),
+            *(
+                f"{name} has intensities of {found.text}, {volumes[0]} of {first.text}, expected "
+                "about the same and not inverted; scale one of them first"
+                for name, found in zip(volumes[1:], self.intensities[1:], strict=True)
+                if found.differs(first)
+            ),
+        )
 
 
 def plan_data(
@@ -74,8 +84,16 @@ def plan_data(
     target = resolve_target(labels, options.target, options.ignore_label)
     check_loss(options, target.classes)
     height, width = (min(options.crop, *(v.shape[axis] for v in volumes)) for axis in (1, 2))
-    parts = [estimate(v, options.seed, zs) for v, (zs, _) in zip(volumes, splits, strict=True)]
-    voxels = [len(zs) * v.shape[1] * v.shape[2] for v, (zs, _) in zip(volumes, splits, strict=True)]
+    found, parts, voxels = [], [], []
+    for volume, (zs, _) in zip(volumes, splits, strict=True):
+        found.append(measure_intensities(volume, options.seed, zs))
+        if found[-1].bad:
+            raise BadInputError(
+                f"{volume.source} has {found[-1].bad} voxels that are NaN or infinite among those "
+                "read, expected numbers; fill them first"
+            )
+        parts.append(normalisation_from(found[-1], volume.source))
+        voxels.append(found[-1].counted * len(zs) * volume.shape[1] * volume.shape[2])
     normalisation = combined(parts, voxels)
     sources = tuple(
         PatchSource(
@@ -94,7 +112,7 @@ def plan_data(
     )
     locations = find_class_locations(sources, options.seed) if options.balance else None
     source = MultiVolume(sources, locations, options.balance)
-    return TrainingData(source, tuple(tuple(zs) for _, zs in splits))
+    return TrainingData(source, tuple(tuple(zs) for _, zs in splits), tuple(found))
 
 
 def _validation_spans(options: TrainOptions, count: int) -> list[str | None]:
@@ -119,8 +137,8 @@ def _split(volume: Volume, text: str | None, slices: int) -> tuple[list[int], li
 
 def training_record(data: TrainingData, options: TrainOptions) -> JsonObject:
     """Return what a model file says of its training; ``volumes`` lists several, the first first."""
-    pairs = zip(data.source.sources, data.validation, strict=True)
-    records = [_volume_record(source, zs) for source, zs in pairs]
+    each = zip(data.source.sources, data.validation, data.intensities, strict=True)
+    records = [_volume_record(source, zs, found) for source, zs, found in each]
     return {
         **records[0],
         "target": data.target.kind,
@@ -130,7 +148,7 @@ def training_record(data: TrainingData, options: TrainOptions) -> JsonObject:
     }
 
 
-def _volume_record(source: PatchSource, validation: Slices) -> JsonObject:
+def _volume_record(source: PatchSource, validation: Slices, found: Statistics) -> JsonObject:
     """Describe one volume; its slices are those that training windows see."""
     volume, side = source.volume, source.slices // 2
     near = {n for z in source.centres for n in range(z - side, z + side + 1)}
@@ -139,6 +157,7 @@ def _volume_record(source: PatchSource, validation: Slices) -> JsonObject:
         "fingerprint": fingerprint(volume),
         "labels": fingerprint(source.labels),
         "voxel_nm": volume.voxel_nm,
+        "intensities": {key: getattr(found, key) for key in ("dtype", "mean", "std", "skew")},
         "slices": spans_of(sorted(near & set(range(volume.shape[0])))),
         "validation": spans_of(list(validation)),
     }
