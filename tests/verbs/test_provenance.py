@@ -161,7 +161,7 @@ def test_stores_and_stacks_of_segment_say_what_they_were_made_of(place):
 
 
 def test_a_large_type_of_labels_keeps_it_in_ome_metadata(tmp_path, grey):
-    from evenslice.volume.tiff import write_tiff
+    from evenslice.volume.tiff_writer import write_tiff
 
     labels = grey.astype(np.uint32)
     write_tiff(

@@ -1,6 +1,8 @@
 """Folders of images: natural order, the voxels of every kind, and each image decoded once."""
 
 import gc
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 
 from evenslice.errors import BadInputError
 from evenslice.volume.files import open_volume
-from evenslice.volume.images import natural_key
+from evenslice.volume.images import in_order
 from volume.voxels import ALL, assert_reads, assert_refused, noise
 
 
@@ -51,64 +53,6 @@ def test_lossy_images_are_read_grey(tmp_path, suffix):
     np.testing.assert_allclose(volume.slice_at(1).astype(float), smooth, atol=6)
 
 
-def test_numbers_are_compared_as_numbers_wherever_they_stand():
-    names = ["1²3", "9", "10", "a", "A1b8", "a1b9", "a1b10", "a02", "b1", "x²"]
-    assert sorted(set(names), key=natural_key) == names
-
-
-@settings(derandomize=True, deadline=None, max_examples=30)
-@given(st.lists(st.text(max_size=6), max_size=4))
-def test_any_names_can_be_sorted(names):
-    keys = sorted(natural_key(name) for name in names)
-    assert [natural_key(name) for name in sorted(names, key=natural_key)] == keys
-
-
-@settings(derandomize=True, deadline=None, max_examples=40)
-@given(st.lists(st.integers(0, 10**6), unique=True, max_size=8), st.text("ab_-", max_size=3))
-def test_numbered_names_are_sorted_by_their_numbers(numbers, prefix):
-    names = sorted((f"{prefix}{n}.png" for n in numbers), key=natural_key)
-    assert names == [f"{prefix}{n}.png" for n in sorted(numbers)]
-
-
-def test_names_that_differ_only_in_zeros_have_one_order(tmp_path, monkeypatch):
-    for name, plane in zip(("s01", "s1", "s001"), noise(), strict=False):
-        save(tmp_path / f"{name}.png", plane)
-    files = list(tmp_path.iterdir())
-    for order in (sorted(files), sorted(files, reverse=True)):
-        monkeypatch.setattr(Path, "iterdir", lambda self, order=order: iter(order))
-        np.testing.assert_array_equal(open_volume(tmp_path).read(ALL), noise()[[2, 0, 1]])
-
-
-def test_hidden_files_sub_folders_and_other_files_are_left_out(tmp_path):
-    for name in ("._slice0.png", "notes.txt", "Thumbs.db"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "more.png").mkdir()
-    assert_refused(tmp_path, "holds no images")
-    assert_reads(open_volume(fill(tmp_path, noise())), noise())
-
-
-def test_opening_reads_only_the_first_image(tmp_path):
-    fill(tmp_path, noise())
-    (tmp_path / "slice2.png").write_bytes(b"broken")
-    volume = open_volume(tmp_path)
-    np.testing.assert_array_equal(volume.read((slice(0, 2), *ALL[1:])), noise()[:2])
-    with pytest.raises(BadInputError, match=r"slice2.png cannot be read as an image"):
-        volume.slice_at(2)
-
-
-def test_mixed_kinds_are_refused(tmp_path):
-    fill(tmp_path, noise())
-    save(tmp_path / "slice9.tif", noise()[0])
-    assert_refused(tmp_path, r"several kinds \(\.png, \.tif\)")
-
-
-@pytest.mark.parametrize("other", [noise()[0][:, :-1], noise()[0][:-1], noise("uint16")[0]])
-def test_an_image_unlike_the_first_is_named(tmp_path, other):
-    fill(tmp_path, noise())
-    save(tmp_path / "slice1.png", other)
-    assert_refused(tmp_path, r"slice1.png is .* like slice0.png")
-
-
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_colour_is_grey_where_the_channels_are_equal_and_refused_elsewhere(
@@ -121,10 +65,66 @@ def test_colour_is_grey_where_the_channels_are_equal_and_refused_elsewhere(
     assert_refused(fill(tmp_path, pixels, suffix), r"is a colour image .*convert it to 8-bit grey")
 
 
-def test_transparency_of_a_grey_image_is_dropped(tmp_path):
-    both = np.stack([noise()[0], 255 - noise()[0]], -1)
-    Image.fromarray(both, "LA").save(tmp_path / "slice0.png")
-    np.testing.assert_array_equal(open_volume(tmp_path).slice_at(0), noise()[0])
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 50),
+    st.integers(1, 12),
+    st.integers(0, 3),
+    st.sampled_from(["", "a_", "w2-", "r0-c1_", "z"]),
+    st.randoms(use_true_random=False),
+)
+def test_numbers_give_the_order_whatever_stands_around_them(
+    start, step, count, width, prefix, random
+):
+    numbers = range(start, start + step * count, step)
+    names = [f"{prefix}{n:0{width}}{random.choice(['', '_raw'])}.png" for n in numbers]
+    shuffled = random.sample(names, count)
+    assert in_order(shuffled, Path("folder")) == (names, {})
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.sets(st.integers(0, 14), min_size=3))
+def test_what_is_missing_is_listed_and_nothing_else(numbers):
+    low, high = min(numbers), max(numbers)
+    step = math.gcd(*(n - low for n in numbers))
+    missing = set(range(low, high + 1, step)) - numbers
+    _, remarks = in_order([f"{n}.png" for n in numbers], Path("folder"))
+    found = set()
+    for first, last in re.findall(r"(\d+)(?: to (\d+))?", " ".join(remarks)):
+        found |= set(range(int(first), int(last or first) + 1, step))
+    assert found == missing
+    assert bool(remarks) == bool(missing)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.lists(st.text("a1-0._ ", min_size=1, max_size=6), min_size=1, max_size=5, unique=True))
+def test_any_names_have_one_order_or_are_refused(stems):
+    names = [f"{stem}.png" for stem in stems]
+    found = []
+    for order in (names, names[::-1]):
+        try:
+            found.append(in_order(order, Path("folder")))
+        except BadInputError as error:
+            found.append(str(error))
+    assert found[0] == found[1]
+    assert isinstance(found[0], str) or sorted(found[0][0]) == sorted(names)
+
+
+def test_opening_reads_the_header_of_each_image_and_decodes_the_first(tmp_path):
+    fill(tmp_path, noise())
+    path = tmp_path / "slice2.png"
+    path.write_bytes(path.read_bytes()[:60])
+    volume = open_volume(tmp_path)
+    np.testing.assert_array_equal(volume.read((slice(0, 2), *ALL[1:])), noise()[:2])
+    with pytest.raises(BadInputError, match=r"slice2.png cannot be read as an image"):
+        volume.slice_at(2)
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_bytes(b"")
+    (tmp_path / "more.png").mkdir()
+    assert_refused(tmp_path, "holds no images")
 
 
 def test_a_stack_in_a_folder_is_refused(tmp_path):
@@ -157,5 +157,5 @@ def test_each_image_is_decoded_once_for_all_windows(tmp_path, monkeypatch):
     for z in range(4):
         box = (slice(z, z + 3), *ALL[1:])
         np.testing.assert_array_equal(volume.read(box), noise()[box])
-    assert decoded == list(range(6))
+    assert decoded == list(range(1, 6))  # the first was decoded to see whether it is grey
     assert volume.facts == {"format": "folder of PNG images", "files": "6"}

@@ -13,7 +13,7 @@ from evenslice.model.inputs import VolumeLike, parse_roi, volume_of
 from evenslice.options import JsonObject, ScoresAs, SegmentOptions
 from evenslice.segmentation.plan import Plan
 from evenslice.volume.array import Volume, reorder_axes, swap_axis
-from evenslice.volume.tiff import noted_provenance
+from evenslice.volume.tiff_metadata import noted_provenance
 from evenslice.volume.windows import read_window
 
 SEGMENTATION = Path("labels", "segmentation")

@@ -52,7 +52,7 @@ from evenslice.volume.atomic import (
 from evenslice.volume.files import check_volume_name
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.run_state import RunState, open_run_state
-from evenslice.volume.tiff import write_tiff
+from evenslice.volume.tiff_writer import write_tiff
 from evenslice.volume.zarr_writer import build_pyramid, count_chunks
 
 WRITTEN = "written"

@@ -161,7 +161,7 @@ def save_volume(
         check_store_writable(path, force=True)
         write_image(path, volume, dtype)
         return
-    from evenslice.volume.tiff import write_tiff
+    from evenslice.volume.tiff_writer import write_tiff
 
     check_writable(path, force=True)
     slices = (volume.slice_at(z) for z in range(volume.shape[0]))

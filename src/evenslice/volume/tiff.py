@@ -1,13 +1,12 @@
-"""TIFF stacks: plain, BigTIFF, tiled or compressed, read lazily, written with voxel size."""
+"""TIFF stacks: plain, BigTIFF, tiled or compressed, read lazily and checked to be whole."""
 
 import contextlib
 import itertools
-import json
 import logging
 import math
 import struct
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,28 @@ import numpy as np
 import tifffile
 
 from evenslice.errors import BadInputError
-from evenslice.options import JsonObject
-from evenslice.volume.array import (
-    MEANINGS,
-    ORIGIN,
-    Place,
-    Volume,
-    Voxels,
-    VoxelSize,
-    read_planes,
-    sizes,
-    spans,
-)
-from evenslice.volume.atomic import written_beside
+from evenslice.volume.array import MEANINGS, Volume, Voxels, read_planes, sizes, spans
 from evenslice.volume.cache import LastUsed
-from evenslice.volume.voxel_size import UNIT_NM, checked
+from evenslice.volume.tiff_metadata import (
+    WHITE_IS_ZERO,
+    check_ome,
+    facts_of,
+    images_beside,
+    noted_origin,
+    notes,
+    remarks_on_file,
+    remarks_on_page,
+    voxel_size,
+    warn_of,
+)
 
 LARGE_PAGE_BYTES = 64 * 2**20
-BIG = 2**32 - 2**25
 IMAGEJ_CHANNELS = 7
-WIDEST = 65535
-WRITABLE = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
+RGB, OTHER_COLOURS = 2, (5, 8, 9, 10)  # PhotometricInterpretation: also CMYK and Lab
+# Width, length, bits, compression, photometric, fill order, samples, planes, predictor, format; and
+# what each is when it is left out.
+CODING_TAGS = {256: 0, 257: 0, 258: 1, 259: 1, 262: 1, 266: 1, 277: 1, 284: 1, 317: 1, 339: 1}
+INTEGERS = {1: "B", 3: "H", 4: "I"}
 
 
 def open_tiff(path: Path) -> Volume:
@@ -47,42 +47,93 @@ def open_tiff(path: Path) -> Volume:
         If the file is not TIFF, is cut off, or does not hold one greyscale stack.
     """
     with _opened(path) as (file, series):
-        notes = _notes(file)
-        note = notes.get("evenslice")
-        _check_stack(file, series, path, flat=note is not None)
-        meaning = note if note in MEANINGS else "intensity"
+        stated = notes(file)
+        _check_stack(file, series, path, flat="evenslice" in stated)
+        voxel_nm = voxel_size(file, series)
+        remarks = remarks_on_page(series.keyframe) | remarks_on_file(file, series, voxel_nm)
         pixels = _TiffPixels(file, series, path)
-        origin = noted_origin(notes)
-        return Volume(pixels, _voxel_size(file), str(path), meaning, _facts(file), origin)
+        meaning = stated.get("evenslice", "")
+        volume = Volume(
+            pixels,
+            voxel_nm,
+            str(path),
+            meaning if meaning in MEANINGS else "intensity",
+            facts_of(file),
+            noted_origin(stated),
+        )
+    warn_of(path, remarks)
+    return volume
 
 
 def read_image(path: Path) -> Voxels:
     """Read a whole TIFF file, an image of a folder; raise ``BadInputError`` if it is none."""
-    with _opened(path) as (file, series):
+    with _opened(path, is_ome=False) as (file, series):  # not the other files of an OME-TIFF
         image = np.asarray(series.asarray())
         file.close()
-        return image
+        return _as_shown(image, series.keyframe)
+
+
+def image_header(path: Path) -> tuple[tuple[int, int], np.dtype[Any], dict[str, str]]:
+    """Return shape (y, x), type and remarks of the image in a TIFF file, without its pixels.
+
+    Raises
+    ------
+    BadInputError
+        If it is none, or of colours that cannot be compared with grey.
+    """
+    with _readable(path), tifffile.TiffFile(path, is_ome=False) as file:
+        page = file.pages.first
+        if page.photometric in OTHER_COLOURS or page.dtype is None:
+            colours = tifffile.PHOTOMETRIC(page.photometric).name
+            kind = f"{colours}, {page.bitspersample} bits of format {page.sampleformat}"
+            raise BadInputError(
+                f"{path} is of a kind that is not read ({kind}), expected greyscale; convert it to "
+                "8-bit grey"
+            )
+        return (page.imagelength, page.imagewidth), np.dtype(page.dtype), remarks_on_page(page)
+
+
+def _as_shown(image: Voxels, page: tifffile.TiffPage) -> Voxels:
+    """Invert 1-bit images whose zeros are white; stored numbers of more bits stay as they are."""
+    return ~image if page.photometric == WHITE_IS_ZERO and page.bitspersample == 1 else image
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
-    """Give a whole TIFF file and its one series; it is closed on any error."""
+def _readable(path: Path) -> Iterator[None]:
+    """Turn any error of the library into one line."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it only logs is checked here
+    try:
+        yield
+    except BadInputError:
+        raise
+    except Exception as error:  # a broken file may raise anything
+        raise BadInputError(
+            f"{path} cannot be read as TIFF ({error}), expected a whole TIFF stack; copy or "
+            "export it again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _opened(
+    path: Path, is_ome: bool | None = None
+) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
+    """Give a whole TIFF file and its one series; it is closed on any error."""
     with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(tifffile.TiffFile(path))
-            _check_chain(file, path)
-            series = file.series[0]
-            _check_whole(file, series, path)
-            yield file, series
-        except BadInputError:
-            raise
-        except Exception as error:  # a broken file may raise anything
-            raise BadInputError(
-                f"{path} cannot be read as TIFF ({error}), expected a whole TIFF stack; copy or "
-                "export it again"
-            ) from error
+        stack.enter_context(_readable(path))
+        file = stack.enter_context(tifffile.TiffFile(path, is_ome=is_ome))
+        _check_chain(file, path)
+        if file.is_ome:
+            check_ome(file, path)
+        series = max(file.series, key=_planes)
+        _check_whole(file, series, path)
+        _check_alike(file, series, path)
+        yield file, series
         stack.pop_all()
+
+
+def _planes(series: tifffile.TiffPageSeries) -> int:
+    """Return how many slices a series has; a page may hold several."""
+    return series.size // series.keyframe.size
 
 
 def _check_stack(
@@ -92,7 +143,7 @@ def _check_stack(
     axes, shape = series.axes, series.shape
     sizes = dict(zip(axes, shape, strict=True))
     # tifffile saves 3 or 4 slices of which nothing is said as samples of one page.
-    stacked = axes == "SYX" and file.is_shaped
+    stacked = axes == "SYX" and file.is_shaped and series.keyframe.photometric == RGB
     if sizes.get("S", 1) > 1 and not stacked:
         raise BadInputError(
             f"{path} is a colour image (axes {axes}, shape {shape}), expected greyscale; convert "
@@ -125,8 +176,8 @@ def _check_chain(file: tifffile.TiffFile, path: Path) -> None:
         raise BadInputError(
             f"{path} is a TIFF of no images, expected a stack of slices; copy or export it again"
         )
-    tags, _ = _directory(file, file.pages.first.offset)
-    _, after = _directory(file, file.pages[-1].offset)
+    tags, _, _ = _directory(file, file.pages.first.offset)
+    _, _, after = _directory(file, file.pages[-1].offset)
     if after or tags > len(file.pages.first.tags):
         raise BadInputError(
             f"{path} is cut off or damaged: page {len(file.pages) if after else 1} is not whole, "
@@ -134,14 +185,36 @@ def _check_chain(file: tifffile.TiffFile, path: Path) -> None:
         )
 
 
-def _directory(file: tifffile.TiffFile, offset: int) -> tuple[int, int]:
-    """Return how many tags the page at an offset has, and where the next one is."""
+def _check_alike(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
+    """Raise unless all pages of a stack are coded alike: tifffile compares only a few of them."""
+    _, first, _ = _directory(file, series.keyframe.offset)
+    for number, page in enumerate(series.pages):
+        if page is None or page.parent is not file:
+            continue
+        _, coded, _ = _directory(file, page.offset)
+        for tag, value in coded.items():
+            if value != first[tag]:
+                name = tifffile.TIFF.TAGS[tag]
+                raise BadInputError(
+                    f"{path} holds pages of several kinds (the first has {name} {first[tag]}, page "
+                    f"{number + 1} has {value}), expected one stack of pages that are alike; save "
+                    "it again as one"
+                )
+
+
+def _directory(file: tifffile.TiffFile, offset: int) -> tuple[int, dict[int, int], int]:
+    """Return how many tags the page at an offset has, how it is coded, and where the next is."""
     tiff, handle = file.tiff, file.filehandle
     handle.seek(offset)
     (tags,) = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
-    handle.seek(tags * tiff.tagsize, 1)
+    data = handle.read(tags * tiff.tagsize)
     (after,) = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
-    return int(tags), int(after)
+    coded = dict(CODING_TAGS)
+    entry = file.byteorder + ("HHQ8s" if file.is_bigtiff else "HHI4s")
+    for tag, kind, count, value in struct.iter_unpack(entry, data):
+        if tag in coded and kind in INTEGERS and count == 1:
+            (coded[tag],) = struct.unpack_from(file.byteorder + INTEGERS[kind], value)
+    return int(tags), coded, int(after)
 
 
 def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
@@ -166,21 +239,39 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
             f"{path} is cut off: it has {size} bytes, expected at least {end}; copy or download it "
             "again"
         )
-    area = math.prod(pages[0].shape)
-    planes = math.prod(series.shape) // area
+    planes = _planes(series)
     there = planes if series.dataoffset is not None else len(pages)
-    stated = max(_stated_planes(file, area), planes)
+    stated = max(_stated_planes(file, math.prod(pages[0].shape)), planes)
     if there < stated:
         raise BadInputError(
             f"{path} is cut off: it holds {there} slices, expected {stated}; copy or download it "
             "again"
         )
-    others = [other for other in file.series[1:] if not other.keyframe.is_reduced]
-    if others:
+    known = sum(max(_planes(level), len(level)) for one in file.series for level in one.levels)
+    described = series.kind in ("imagej", "ome", "shaped")
+    if described and (there > planes or len(file.pages) > known):
         raise BadInputError(
-            f"{path} holds {len(others) + 1} separate images ({series.shape} {series.dtype}, "
-            f"{others[0].shape} {others[0].dtype}), expected one stack; save it alone"
+            f"{path} says that it holds {planes} slices and holds {len(file.pages)} pages, "
+            "expected one stack; save each stack as a file of its own, or all as one"
         )
+    others = [
+        other
+        for other in images_beside(file, series)
+        if _planes(other) > 1 or _area(other) >= _area(series)  # not a preview
+    ]
+    if others:
+        both = "; ".join(
+            f"{sizes(one.shape)} {one.dtype} {tifffile.PHOTOMETRIC(one.keyframe.photometric).name}"
+            for one in (series, others[0])
+        )
+        raise BadInputError(
+            f"{path} holds {len(others) + 1} separate images ({both}), expected one stack; save it "
+            "alone"
+        )
+
+
+def _area(series: tifffile.TiffPageSeries) -> int:
+    return series.keyframe.imagelength * series.keyframe.imagewidth
 
 
 def _stated_planes(file: tifffile.TiffFile, area: int) -> int:
@@ -207,6 +298,7 @@ class _TiffPixels:
         self.dtype = np.dtype(series.dtype)
         self._path = path
         self._pages = [page for page in series.pages if page is not None]
+        self._keyframe = series.keyframe
         self._per_page = self.shape[0] // len(self._pages)
         self._cache = LastUsed(self._decoded)
         # A file is mapped rather than decoded when its voxels lie in it as they are.
@@ -231,13 +323,13 @@ class _TiffPixels:
 
     def _in_parts(self) -> bool:
         """Whether pages are so large that only the strips or tiles that touch a box are decoded."""
-        page: Any = self._pages[0].keyframe
+        page = self._keyframe
         grey = page.samplesperpixel == 1 and page.imagedepth == 1 and self._per_page == 1
         return bool(grey and math.prod(page.shape) * self.dtype.itemsize > LARGE_PAGE_BYTES)
 
     def _read_parts(self, z: slice, y: slice, x: slice) -> Voxels:
         """Read a box from the strips or tiles that touch it."""
-        page: Any = self._pages[0].keyframe
+        page = self._keyframe
         high, wide = page.chunks[-2:]
         across = -(-self.shape[2] // wide)
         box = np.empty((z.stop - z.start, y.stop - y.start, x.stop - x.start), self.dtype)
@@ -262,15 +354,24 @@ class _TiffPixels:
         """Decode a page (slices, y, x), or one strip or tile (y, x) of it."""
         number, segment = key
         page = self._pages[number]
+        handle = page.parent.filehandle
+        closed = handle.closed  # one of the other files of an OME-TIFF
         try:
+            if closed:
+                handle.open()
             if segment is None:
-                return np.asarray(page.asarray().reshape(self._per_page, *self.shape[1:]))
-            return self._decoded_part(page, segment)
+                image = page.asarray().reshape(self._per_page, *self.shape[1:])
+            else:
+                image = self._decoded_part(page, segment)
+            return _as_shown(np.asarray(image), self._keyframe)
         except Exception as error:  # codecs raise types of their own
             raise BadInputError(
                 f"slice {number * self._per_page} of {self._path} cannot be decoded ({error}), "
                 "expected a whole file; copy or export it again"
             ) from error
+        finally:
+            if closed:
+                handle.close()
 
     def _decoded_part(self, page: Any, segment: int) -> Voxels:
         keyframe = page.keyframe
@@ -286,162 +387,3 @@ class _TiffPixels:
         if part is None:
             return np.full(shape[1:3], keyframe.nodata, self.dtype)
         return np.ascontiguousarray(part.reshape(part.shape[-3:-1]), self.dtype)
-
-
-def _facts(file: tifffile.TiffFile) -> dict[str, str]:
-    """Say in words what kind of TIFF it is."""
-    page: Any = file.pages.first
-    kind = "OME-TIFF" if file.is_ome else "ImageJ TIFF" if file.is_imagej else "TIFF"
-    facts = {
-        "format": f"{kind}, BigTIFF" if file.is_bigtiff else kind,
-        "compression": page.compression.name.lower() if page.compression != 1 else "none",
-    }
-    if page.is_tiled:
-        facts["chunks"] = f"tiles of {sizes(page.chunks[-2:])}"
-    return facts
-
-
-def _notes(file: tifffile.TiffFile) -> dict[str, str]:
-    """Return what ``write_tiff`` noted, meaning and provenance; empty for files not ours."""
-    if file.imagej_metadata:
-        return {key: str(value) for key, value in file.imagej_metadata.items()}
-    with contextlib.suppress(KeyError, TypeError, SyntaxError):
-        lines = str(_ome_image(file.ome_metadata or "")["Description"]).splitlines()
-        return {key: value for key, _, value in (line.partition("=") for line in lines)}
-    return {}
-
-
-def noted_origin(notes: Mapping[str, str]) -> Place:
-    """Return the place of the first voxel that ``write_tiff`` noted; 0 where it noted none."""
-    with contextlib.suppress(ValueError):
-        z, y, x = map(float, notes.get("origin", "").split(","))
-        return z, y, x
-    return ORIGIN
-
-
-def noted_provenance(path: Path) -> JsonObject:
-    """Return how a TIFF was made as ``write_tiff`` noted it; empty for a file that does not say."""
-    try:
-        with tifffile.TiffFile(path) as file:
-            found = json.loads(_notes(file).get("provenance", "{}"))
-    except (tifffile.TiffFileError, OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _voxel_size(file: tifffile.TiffFile) -> VoxelSize | None:
-    """Return the voxel size in nm from ImageJ or OME metadata, None where it is not all stated."""
-    with contextlib.suppress(KeyError, TypeError, ValueError, ZeroDivisionError, SyntaxError):
-        if file.ome_metadata:
-            pixels = _ome_image(file.ome_metadata)["Pixels"]
-            sides = [float(pixels[f"PhysicalSize{axis}"]) for axis in "ZYX"]
-            units = [str(pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "ZYX"]
-            return checked(n * UNIT_NM[unit.lower()] for n, unit in zip(sides, units, strict=True))
-        if file.imagej_metadata:
-            unit = UNIT_NM[str(file.imagej_metadata["unit"]).lower()]
-            tags = file.pages.first.tags
-            y, x = (tags[name].value for name in ("YResolution", "XResolution"))
-            depth = float(file.imagej_metadata["spacing"])
-            return checked((depth * unit, unit * y[1] / y[0], unit * x[1] / x[0]))
-    return None
-
-
-def _ome_image(xml: str) -> JsonObject:
-    image = tifffile.xml2dict(xml)["OME"]["Image"]
-    return dict(image[0] if isinstance(image, list) else image)
-
-
-def write_tiff(
-    path: Path,
-    slices: Iterable[Voxels],
-    shape: tuple[int, int, int],
-    dtype: np.dtype[Any],
-    voxel_nm: VoxelSize | None = None,
-    meaning: str = "intensity",
-    provenance: JsonObject | None = None,
-    origin: Place = ORIGIN,
-) -> None:
-    """Write slices (y, x) as a deflate-compressed TIFF stack that Fiji opens with its voxel size.
-
-    The file appears under its name only when it is complete. ImageJ layout for uint8, uint16 and
-    float32 below 4 GB, else OME-TIFF. How it was made is noted as a line of JSON in the
-    description; the place of the first voxel (z, y, x), in voxels, as ImageJ's origin or OME's
-    positions of planes. Labels are shown from 0 to the largest.
-
-    Raises
-    ------
-    BadInputError
-        If neither layout can hold voxels of this type.
-    """
-    dtype = dtype.newbyteorder("=")
-    if dtype.name not in WRITABLE:
-        raise BadInputError(
-            f"{path} cannot hold voxels of type {dtype}, expected one of {', '.join(WRITABLE)}; "
-            "convert them, labels for example to uint32"
-        )
-    size = math.prod(shape) * dtype.itemsize
-    imagej = dtype in (np.uint8, np.uint16, np.float32) and size < BIG
-    options: JsonObject = {"imagej": True} if imagej else {"ome": True, "bigtiff": size >= BIG}
-    metadata: JsonObject = {"axes": "ZYX"}
-    resolution: JsonObject = {}
-    if imagej and voxel_nm:
-        metadata |= {"spacing": voxel_nm[0] / 1e3, "unit": "um"}
-        resolution = {"resolution": (1e3 / voxel_nm[2], 1e3 / voxel_nm[1])}
-    elif voxel_nm:
-        for name, value in zip("ZYX", voxel_nm, strict=True):
-            metadata |= {f"PhysicalSize{name}": value, f"PhysicalSize{name}Unit": "nm"}
-    if any(origin):
-        metadata |= _imagej_origin(origin) if imagej else _ome_places(origin, voxel_nm, shape[0])
-    shown = imagej and meaning == "labels"
-    if shown:
-        metadata |= {"min": 0, "max": WIDEST}  # is replaced when the largest label is known
-    notes = {"evenslice": meaning}
-    if any(origin):
-        notes["origin"] = ",".join(map(repr, origin))
-    if provenance is not None:
-        notes["provenance"] = json.dumps(provenance)
-    metadata |= (
-        notes
-        if imagej
-        else {"Description": "\n".join(f"{key}={value}" for key, value in notes.items())}
-    )
-    largest = 1
-
-    def planes() -> Iterator[Voxels]:
-        nonlocal largest
-        for one in slices:
-            plane = np.ascontiguousarray(one, dtype)
-            largest = max(largest, int(plane.max())) if shown else largest
-            yield plane
-
-    with written_beside(path) as part:
-        with tifffile.TiffWriter(part, **options) as writer:
-            writer.write(
-                planes(),
-                shape=shape,
-                dtype=dtype,
-                compression="zlib",
-                photometric="minisblack",
-                metadata=metadata,
-                **resolution,
-            )
-        if shown:
-            with tifffile.TiffFile(part, mode="r+") as file:
-                description = file.pages.first.tags["ImageDescription"]
-                text = description.value.replace(f"max={WIDEST}", f"max={largest}", 1)
-                description.overwrite(text)
-
-
-def _imagej_origin(origin: Place) -> JsonObject:
-    """Return which pixel ImageJ is to give the coordinates 0."""
-    return {f"{axis}origin": -place for axis, place in zip("zyx", origin, strict=True)}
-
-
-def _ome_places(origin: Place, voxel_nm: VoxelSize | None, depth: int) -> JsonObject:
-    """Return the position of each plane for OME, in nm; empty where the voxel size is unknown."""
-    if voxel_nm is None:
-        return {}
-    z, y, x = (place * side for place, side in zip(origin, voxel_nm, strict=True))
-    places = {"X": [x] * depth, "Y": [y] * depth, "Z": [z + n * voxel_nm[0] for n in range(depth)]}
-    units = {f"Position{axis}Unit": ["nm"] * depth for axis in places}
-    return {"Plane": {f"Position{axis}": place for axis, place in places.items()} | units}
