@@ -82,6 +82,11 @@ CASES = [
     read("mode 6", "uint16", file(SHORTS.view(np.uint16)), SHORTS.view(np.uint16)),
     read("mode 12 (float16)", "float32", file(BYTES.astype(np.float16)), BYTES.astype(np.float32)),
     refused("mode 101 (4 bits)", file(mode=101), "MRC mode 101, expected 0, 1, 2, 6 or 12"),
+    refused(
+        "mode 0, flags of IMOD: two values of 4 bits in a byte",
+        file(extra2=imod(16)),
+        "two values of 4 bits in each byte",
+    ),
     refused("modes 3, 4 (complex)", file(BYTES.astype("c8")), "MRC mode 4, expected 0, 1, 2"),
     refused("mode 16 (colour)", file(mode=16), "MRC mode 16, expected"),
     read("big-endian numbers", "the same numbers", file(SHORTS.astype(">i2")), SHORTS),

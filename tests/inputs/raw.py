@@ -82,7 +82,7 @@ CASES = [
     refused(
         "a size that is 0 or no whole number",
         file(sizes="NUM_X = 24\nNUM_Y = ?\nNUM_Z = 7\n"),
-        "NUMY",
+        "whole number for NUM_Y",
     ),
     refused(
         "a line twice with two values", file(lines="NUM_X = 12"), "states NUM_X twice, 24 and 12"

@@ -135,6 +135,8 @@ def test_voxel_sizes_and_places_of_real_layers():
     layers = pytest.importorskip("napari.layers")
     micrometres = layers.Image(NUMBERS, scale=(0.05, 0.004, 0.004), units=("um",) * 3)
     assert volume_of_layer(micrometres).voxel_nm == pytest.approx((50, 4, 4))
+    moved = layers.Image(NUMBERS, scale=(50, 4, 4), translate=(100, 12, 2))
+    assert volume_of_layer(moved).origin == (2.0, 3.0, 0.5)
     assert (
         volume_of_layer(layers.Image(NUMBERS, scale=(2, 1, 1))).voxel_nm is None
     )  # pixels are no length

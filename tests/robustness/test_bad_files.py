@@ -55,8 +55,8 @@ def test_a_file_that_is_not_what_it_says(refused, place, name):
 @pytest.mark.parametrize(
     ("info", "fact"),
     [
-        ("NUM_X = 64\nNUM_Y = 48\n", "whole numbers"),
-        ("NUM_X = many\nNUM_Y = 48\nNUM_Z = 6\n", "whole numbers"),
+        ("NUM_X = 64\nNUM_Y = 48\n", "NUM_Z"),
+        ("NUM_X = many\nNUM_Y = 48\nNUM_Z = 6\n", "NUM_X"),
         ("NUM_X = 1000\nNUM_Y = 48\nNUM_Z = 6\n", "18432 bytes"),
         ("NUM_X = 64\nNUM_Y = 48\nNUM_Z = 6\nDATA_TYPE = complex\n", "'complex'"),
     ],

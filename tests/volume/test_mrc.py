@@ -34,7 +34,7 @@ def test_every_ending(tmp_path, ending):
 @pytest.mark.parametrize("sizes", [(2_000_000,) * 3, (13, 17, 7), (13, 17, -6), (0, 17, 6)])
 def test_a_header_that_does_not_fit_is_refused(tmp_path, sizes):
     path = patch(write(tmp_path / "a.mrc", noise("int8")), 0, *sizes)
-    assert_refused(path, "cut off or damaged|no sizes and mode")
+    assert_refused(path, "cut off or damaged|sizes that cannot be")
 
 
 def test_what_is_no_whole_mrc_is_refused(tmp_path):

@@ -109,7 +109,9 @@ def volume_of_layer(layer: "Layer | None") -> Volume:
     voxel = voxel_of(layer)
     if isinstance(data, LazyArray):
         return replace(data.volume, voxel_nm=voxel or data.volume.voxel_nm)
-    return Volume(data, voxel, name)
+    sides, place = np.asarray(layer.scale[-3:]), np.asarray(layer.translate[-3:])
+    z, y, x = map(float, place / sides)
+    return Volume(data, voxel, name, origin=(z, y, x))
 
 
 def file_of(layer: "Layer") -> str | None:

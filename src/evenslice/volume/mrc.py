@@ -14,6 +14,7 @@ from evenslice.volume.cache import ChunkedPixels
 from evenslice.volume.voxel_size import checked
 
 IMOD_STAMP = 1146047817
+SIGNED, PACKED = 1, 16  # bits of IMOD's flags
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 STAMPS = {0x44: "<", 0x11: ">"}
 LONGEST_SIDE = 2**24
@@ -84,10 +85,10 @@ def _header(path: Path) -> Any:
     fitting = [mark for mark, header in orders.items() if _makes_sense(header)]
     stamp = int(orders["<"]["machst"][0])
     stated = STAMPS.get(stamp)
-    if not fitting:
+    if not fitting or bytes(orders["<"]["map"]).strip() not in (b"MAP", b""):
         raise BadInputError(
-            f"{path} cannot be read as MRC: its header states no sizes and mode that can be, "
-            "expected a whole MRC2014 file; copy or export it again"
+            f"{path} cannot be read as MRC: its header is of another format, or states sizes that "
+            "cannot be, expected a whole MRC2014 file; copy or export it again"
         )
     if stated is not None and stated not in fitting:
         words = {"<": "little", ">": "big"}
@@ -132,9 +133,15 @@ def _type(header: Any, path: Path) -> np.dtype[Any]:
     dtype = np.dtype(MODES[mode]).newbyteorder(order)
     if dtype.kind == "f":
         return dtype
-    stamp, flags = header["extra2"].tobytes()[40:44], header["extra2"].tobytes()[44:48]
-    by_imod = mode == 0 and np.frombuffer(stamp, np.dtype("i4").newbyteorder(order)) == IMOD_STAMP
-    if by_imod and not np.frombuffer(flags, np.dtype("i4").newbyteorder(order))[0] & 1:
+    words = np.dtype("i4").newbyteorder(order)
+    stamp, flags = np.frombuffer(header["extra2"].tobytes()[40:48], words)
+    by_imod = mode == 0 and stamp == IMOD_STAMP
+    if by_imod and flags & PACKED:
+        raise BadInputError(
+            f"{path} holds two values of 4 bits in each byte (flags of IMOD), expected one value "
+            "each; convert it, for example with newstack"
+        )
+    if by_imod and not flags & SIGNED:
         dtype = np.dtype(np.uint8)
     low, high = float(header["dmin"]), float(header["dmax"])
     other = np.dtype(dtype.str.translate(str.maketrans("iu", "ui")))

@@ -104,8 +104,9 @@ def _whole(values: dict[str, str], info: Path, *keys: str, default: str = "") ->
     try:
         return int(_first(values, keys, default))
     except ValueError as error:
+        name = keys[0].upper().replace("NUM", "NUM_")
         raise BadInputError(
-            f"{info} does not state a whole number for {keys[0].upper()}, expected NUM_X, NUM_Y "
+            f"{info} does not state a whole number for {name}, expected NUM_X, NUM_Y "
             "and NUM_Z, a line each such as NUM_X = 1300; correct it"
         ) from error
 
