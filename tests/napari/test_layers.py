@@ -99,7 +99,8 @@ def test_contrast_comes_from_the_middle_and_never_vanishes():
 
 def stand_in(data, **changes):
     """The attributes of a layer that are read."""
-    facts = {"name": "it", "rgb": False, "multiscale": False, "units": None, "scale": (1, 1, 1)}
+    facts = {"name": "it", "rgb": False, "multiscale": False, "units": None}
+    facts |= {"scale": (1, 1, 1), "translate": (0, 0, 0)}
     return SimpleNamespace(data=data, **(facts | changes))
 
 
