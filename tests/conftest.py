@@ -1,8 +1,10 @@
 """What many tests share: small volumes, a small model, and the real data where it is at hand."""
 
+import copy
 import os
 import signal
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the cores
@@ -47,22 +49,19 @@ def grey() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def make_model():
-    """Build a small untrained model: U-Net on three stages of ResNet-18, with a normalisation."""
+    """Return a small untrained model: U-Net on three stages of ResNet-18, with a normalisation."""
+
+    @cache
+    def build(**given: object) -> Model:
+        model = build_model(weights="none", encoder_depth=3, **given)
+        model.module.eval()
+        return replace(model, normalisation=Normalisation((128.0,), (40.0,), "file"))
 
     def make(
         init: str = "rgb", slices: int = 3, tie: str = "none", classes: int = 1, seed: int = 0
     ) -> Model:
-        model = build_model(
-            weights="none",
-            encoder_depth=3,
-            init=init,
-            slices=slices,
-            tie=tie,
-            classes=classes,
-            seed=seed,
-        )
-        model.module.eval()
-        return replace(model, normalisation=Normalisation((128.0,), (40.0,), "file"))
+        model = build(init=init, slices=slices, tie=tie, classes=classes, seed=seed)
+        return replace(model, module=copy.deepcopy(model.module))
 
     return make
 

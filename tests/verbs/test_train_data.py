@@ -12,7 +12,8 @@ from evenslice.options import TrainOptions
 from evenslice.verbs.train_data import plan_data, training_record
 from evenslice.volume.array import Volume
 
-QUICK = {"weights": "none", "encoder_depth": 3, "steps": 2, "batch": 2, "crop": 32}
+QUICK = {"weights": "none", "encoder": "test_resnet.r160_in1k", "encoder_depth": 2}
+QUICK |= {"steps": 2, "batch": 2, "crop": 32}
 
 
 @pytest.fixture
