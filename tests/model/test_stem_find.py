@@ -110,7 +110,7 @@ def test_a_probe_may_be_a_tuple_or_a_dict():
 @pytest.mark.parametrize("change", [uniform_stem, mirror_stem])
 def test_a_probe_serves_networks_of_a_fixed_size(change):
     network = nn.Sequential(conv(3, 4), nn.Flatten(), nn.Linear(4 * 28 * 38, 2))
-    with pytest.raises(BadInputError, match="give an example input as probe"):
+    with pytest.raises(BadInputError, match="an example input as probe"):
         change(network)
     change(network, probe=torch.zeros(2, 3, 30, 40))
     assert torch.equal(network[0].weight, network[0].weight.flip(1))

@@ -125,7 +125,9 @@ def build_model(
 def rebuild(spec: Spec) -> nn.Module:
     """Build the network of a spec with S channels and untrained weights, to be filled."""
     network = build_network(spec, pretrained=False)
-    return _lay_out(uniform_stem(network, spec.slices, "random"))
+    if spec.slices != 3:
+        uniform_stem(network, spec.slices, "random")
+    return _lay_out(network)
 
 
 def _lay_out(network: nn.Module) -> nn.Module:

@@ -294,7 +294,7 @@ def load_state(network: nn.Module, path: Path) -> None:
         )
         raise BadInputError(
             f"{path} does not fit the network ({what}), expected all its tensors and no others; "
-            "name the function that made the network of these weights"
+            "copy it again, or name the function that made its network"
         )
     network.load_state_dict(state)
 

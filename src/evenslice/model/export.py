@@ -33,41 +33,20 @@ IMAGE, ANSWER = "slices", "logits"
 
 @dataclass(frozen=True)
 class Trace:
-    """A network as torch.export traced it.
+    """A network as torch.export traced it."""
 
-    Attributes
-    ----------
-    program
-        From normalised slices (B, S, y, x) to logits (B, classes, y, x), both float32.
-    dynamic
-        The axes whose length may differ: of ``batch``, ``y``, ``x``, or none.
-    shapes
-        Shapes (B, S, y, x) it has to run on: the tile, and the smallest window where sizes may
-        differ.
-    step
-        Height and width are multiples of it where they may differ.
-    """
-
-    program: ExportedProgram
-    dynamic: tuple[str, ...]
-    shapes: tuple[tuple[int, int, int, int], ...]
-    step: int
+    program: ExportedProgram  # normalised slices (B, S, y, x) to logits (B, classes, y, x), float32
+    dynamic: tuple[str, ...]  # axes whose length may differ: of batch, y, x, or none
+    shapes: tuple[tuple[int, int, int, int], ...]  # to run on: the tile, the smallest window
+    step: int  # height and width are multiples of it where they may differ
 
 
 def traces(model: Model, tile: int) -> Iterator[Trace]:
     """Yield traces of a network, from the one with the most free axes to the one with none.
 
-    Parameters
-    ----------
-    model
-        The model; what it answers with, the mean over the reversal included, is what is traced.
-    tile
-        Height and width where they are fixed, rounded up to what the network takes.
-
-    Raises
-    ------
-    BadInputError
-        If it cannot be traced even with all sizes fixed.
+    What it answers with, the mean over the reversal included, is what is traced. ``tile`` is height
+    and width where they are fixed, rounded up to what it takes. ``BadInputError`` if it cannot be
+    traced even with all sizes fixed.
     """
     module = duplicate(model.module).float().cpu().eval()
     stated = image_shape(model.network)
@@ -123,10 +102,7 @@ def _traced(
 def graph_of(trace: Trace, opset: int) -> bytes:
     """Return an ONNX model of a trace, its axes named, without what names files of this machine.
 
-    Raises
-    ------
-    BadInputError
-        If torch cannot write it, not in this opset, or it is larger than such a file can be.
+    ``BadInputError`` if torch cannot write it, not in this opset, or it is larger than 2 GiB.
     """
     try:
         with quiet_torch():
@@ -182,18 +158,9 @@ def example(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def read_exported(path: Path, trust: bool) -> tuple[nn.Module, JsonObject]:
-    """Read a ``.pt2`` file.
+    """Read a ``.pt2`` file: a graph of operations, and evenslice's metadata, if there is any.
 
-    Returns
-    -------
-    tuple
-        The network, a graph of operations whose weights can be changed in place; and evenslice's
-        metadata in the file, empty if there is none.
-
-    Raises
-    ------
-    BadInputError
-        Without ``trust``, before the file is opened; or if torch cannot load it.
+    ``BadInputError`` without ``trust``, before the file is opened; or if torch cannot load it.
     """
     if not trust:
         raise BadInputError(

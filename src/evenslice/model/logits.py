@@ -57,24 +57,12 @@ def plain(module: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Picture:
-    """Which of the tensors that a network returns is its prediction, and how that lies.
+    """Which of the tensors that a network returns is its prediction, and how that lies."""
 
-    Attributes
-    ----------
-    name
-        Of the tensor, see ``named_tensors``.
-    layout
-        Its axes: ``bcyx``, ``byx``, ``byxc`` (channels last) or ``bc1yx``.
-    factor
-        How many pixels of the input one of its pixels covers, along y and x alike.
-    channel
-        The one that is taken, or None for all.
-    """
-
-    name: str
-    layout: str
-    factor: int
-    channel: int | None = None
+    name: str  # see ``named_tensors``
+    layout: str  # its axes: bcyx, byx, byxc (channels last) or bc1yx
+    factor: int  # how many pixels of the input one of its pixels covers along y and x
+    channel: int | None = None  # the one that is taken; None: all
 
     @property
     def answer(self) -> str:
@@ -97,19 +85,9 @@ class Picture:
 class LogitsAdapter(Wrapper):
     """Turn what an external network returns into logits (B, C, y, x) of the input's size.
 
-    Parameters
-    ----------
-    network
-        Returns a tensor, or a nest of them.
-    picture
-        Which of them is its prediction.
-    probabilities
-        Whether that holds probabilities, which become log-odds (log-probabilities for several
-        classes).
-    batch
-        The one batch size it takes, or None for any.
-    changes_input
-        Whether it changes its input in place, so that it must get one of its own.
+    ``picture`` says which tensor is its prediction. If that holds ``probabilities``, they become
+    log-odds (log-probabilities for several classes). ``batch`` is the one batch size that the
+    network takes, None for any; one that ``changes_input`` in place gets one of its own.
     """
 
     def __init__(
@@ -145,14 +123,8 @@ class LogitsAdapter(Wrapper):
 class AllOutputs(Wrapper):
     """Answer with all that a network without a prediction returns, as a list of tensors (B, ...).
 
-    Parameters
-    ----------
-    network
-        Returns a tensor or any nest of tensors.
-    batch
-        The one batch size it takes, or None for any.
-    reason
-        Why none of it is taken for a prediction.
+    ``batch`` is the one batch size that it takes, None for any; ``reason`` says why none of it is
+    taken for a prediction.
     """
 
     def __init__(self, network: nn.Module, batch: int | None = None, reason: str = "") -> None:
@@ -179,13 +151,8 @@ def _batches(x: Tensor, batch: int | None) -> Iterator[tuple[Tensor, int]]:
 class Ensemble(Wrapper):
     """Average the probabilities for a window and its reversal, so that both get the same answer.
 
-    Parameters
-    ----------
-    network
-        Returns logits (B, C, y, x).
-    normalisation
-        That of its input: the reversal is one of raw slices, also where slots are normalised
-        differently.
+    The network returns logits (B, C, y, x). The reversal is one of raw slices, also where
+    ``normalisation`` treats slots differently.
     """
 
     scale: Tensor

@@ -51,16 +51,9 @@ class OnnxNetwork(nn.Module):
     The weights of the operations through which the image enters are parameters, in float32 and in
     the layout of torch. They are handed over on every run, so what changes them in place changes
     the network. There are no gradients.
-
-    Attributes
-    ----------
-    precisions
-        The types it can be run in.
-    computes_in
-        The floating-point type in the file.
     """
 
-    precisions: tuple[str, ...] = ("float32",)
+    precisions: tuple[str, ...] = ("float32",)  # that it can be run in
     differentiable = False
 
     def __init__(self, model: "ModelProto") -> None:
@@ -99,14 +92,7 @@ class OnnxNetwork(nn.Module):
         return self.stated
 
     def forward(self, x: Tensor) -> Any:
-        """Run the network on an image (B, S, y, x).
-
-        Returns
-        -------
-        Tensor or dict of Tensor
-            The output, or by name all of them where there are several, in float32, where the image
-            lies.
-        """
+        """Run on an image (B, S, y, x): the output in float32, or several of them by name."""
         outputs = [torch.from_numpy(out).to(x.device) for out in self.run("network", x)]
         outputs = [out.float() if out.is_floating_point() else out for out in outputs]
         return outputs[0] if len(outputs) == 1 else dict(zip(self.outputs, outputs, strict=True))
@@ -114,10 +100,7 @@ class OnnxNetwork(nn.Module):
     def watch(self, call: "Call", probes: Tensor) -> list[LayerInput]:
         """Run once for each row of ``probes`` (runs, S); return what the first operations receive.
 
-        Raises
-        ------
-        BadInputError
-            If one of these operations is quantised.
+        ``BadInputError`` if one of these operations is quantised.
         """
         for name, entry in zip(self.names, self.entries, strict=True):
             if entry.refused.startswith("quantised"):
@@ -242,17 +225,10 @@ def _layer(node: "NodeProto", entry: Entry, tensor: "TensorProto | None") -> nn.
 
 
 def read_onnx(path: Path) -> tuple[OnnxNetwork, JsonObject]:
-    """Read an ``.onnx`` file, with what it keeps in files in its folder.
+    """Read an ``.onnx`` file, with what lies in its folder, and evenslice's metadata, if any.
 
-    Returns
-    -------
-    tuple
-        The network, and evenslice's metadata in the file, empty if there is none.
-
-    Raises
-    ------
-    BadInputError
-        If onnx is not installed, or the file is no ONNX model of one image that onnxruntime runs.
+    ``BadInputError`` if onnx is not installed, or it is no ONNX model of one image that onnxruntime
+    runs.
     """
     onnx, _ = libraries()
     try:
@@ -274,10 +250,7 @@ def read_onnx(path: Path) -> tuple[OnnxNetwork, JsonObject]:
 def write_onnx(path: Path, network: OnnxNetwork, metadata: JsonObject, force: bool = True) -> None:
     """Write a network with the weights it has now, all in one file, and evenslice's metadata.
 
-    Raises
-    ------
-    BadInputError
-        If the result is no valid ONNX model, or larger than a file of that kind can be.
+    ``BadInputError`` if the result is no valid ONNX model, or larger than 2 GiB.
     """
     onnx, _ = libraries()
     model = onnx.load_model_from_string(network.data)

@@ -21,28 +21,14 @@ FLOATS = (1, 10, 11)  # float32, float16 and float64 in the numbers of ONNX
 
 @dataclass(frozen=True)
 class Entry:
-    """An operation with a weight that receives the image through operations without one.
+    """An operation with a weight that receives the image through operations without one."""
 
-    Attributes
-    ----------
-    node
-        Its place among the nodes of the graph.
-    data, weight
-        Which of its inputs are the data and the weight.
-    root
-        Name of the initialiser that holds the weight, "" if it is computed from others.
-    transposed
-        Whether the operation takes the weight as (in, out).
-    refused
-        Why it cannot be changed: the operation in words, or "".
-    """
-
-    node: int
-    data: int
-    weight: int
-    root: str
-    transposed: bool
-    refused: str
+    node: int  # its place among the nodes of the graph
+    data: int  # which of its inputs are the data
+    weight: int  # and the weight
+    root: str  # the initialiser that holds the weight, "" if it is computed from others
+    transposed: bool  # whether the operation takes the weight as (in, out)
+    refused: str  # why it cannot be changed: the operation in words, or ""
 
     def name_in(self, graph: "GraphProto") -> str:
         """Return a dotted name: of the weight, of the module that torch notes, or of the node."""

@@ -20,23 +20,10 @@ from evenslice.model.spec import ExternalSpec, Model
 def logits_of(
     module: nn.Module, x: Tensor, stride: int, size: tuple[int, int] | None = None
 ) -> Tensor:
-    """Run the network on windows of any size.
+    """Run a network on normalised windows (B, S, y, x) of any size: logits (B, classes, y, x).
 
-    Parameters
-    ----------
-    module
-        The network.
-    x
-        Normalised windows (B, S, y, x).
-    stride
-        The network takes multiples of it; the rest is padded by repeating the edge, and cut off.
-    size
-        The only (y, x) that it takes, or None; smaller windows are padded in the same way.
-
-    Returns
-    -------
-    Tensor
-        Logits (B, classes, y, x).
+    What lacks to a multiple of ``stride``, or to ``size``, the only (y, x) that the network takes,
+    is padded by repeating the edge, and cut off.
     """
     height, width = x.shape[-2:]
     if size is None:
@@ -100,23 +87,13 @@ def resolve_precision(
 class Settings:
     """How a network is run; equal settings on one kind of processor give equal bits.
 
-    Attributes
-    ----------
-    device
-        ``cpu`` or ``cuda``.
-    precision
-        ``fp32``, or ``bf16``: matrix products in bfloat16 with float32 sums; weights and
-        normalisation layers stay in float32.
-    threads
-        Of the CPU.
-    batch
-        Windows at a time.
+    ``bf16``: matrix products in bfloat16, float32 sums, weights and normalisation layers.
     """
 
-    device: str = "cpu"
+    device: str = "cpu"  # or "cuda"
     precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int = 1
-    batch: int = 1
+    threads: int = 1  # of the CPU
+    batch: int = 1  # windows at a time
 
 
 class Runner:

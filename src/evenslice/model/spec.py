@@ -21,34 +21,16 @@ FORBIDDEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cac
 
 @dataclass(frozen=True)
 class Spec:
-    """How to build a network.
+    """How to build a network."""
 
-    Attributes
-    ----------
-    arch
-        Architecture of segmentation-models-pytorch in lower case, such as ``unet``, ``dpt``.
-    encoder
-        A timm name, or ``smp:NAME`` for one of segmentation-models-pytorch's own.
-    encoder_depth
-        Stages of the encoder, or None for the architecture's default.
-    slices
-        S, what the network sees at once.
-    classes
-        Output channels: 1 for foreground, else the number of classes with background.
-    init, tie
-        How the stem got its slots, and the constraint kept in training.
-    options
-        Facts about the encoder, such as ``{"pad_type": "same"}``.
-    """
-
-    arch: str = "unet"
-    encoder: str = "resnet18"
-    encoder_depth: int | None = None
+    arch: str = "unet"  # of segmentation-models-pytorch, in lower case
+    encoder: str = "resnet18"  # a timm name, or smp:NAME
+    encoder_depth: int | None = None  # stages; None: the architecture's default
     slices: int = 3
-    classes: int = 1
+    classes: int = 1  # output channels: 1 for foreground, else with background
     init: Init = "green"
     tie: Tie = "none"
-    options: Metadata = field(default_factory=dict)
+    options: Metadata = field(default_factory=dict)  # of the encoder, as {"pad_type": "same"}
 
     def __post_init__(self) -> None:
         """Raise ``BadInputError`` for what cannot be built."""
@@ -79,40 +61,18 @@ class Spec:
 
 @dataclass(frozen=True)
 class ExternalSpec:
-    """Where a network came from that was not built here.
-
-    Attributes
-    ----------
-    form
-        ``callable``: made by a function of the user's. ``torch-export``, ``onnx``: a file.
-    source
-        ``package.module:callable``, or the path of the file.
-    slices
-        S, what the network sees at once.
-    classes
-        Output channels; 0 if the output cannot be laid over the input.
-    built
-        Input channels of what the callable makes, before any widening.
-    answers
-        ``logits``, ``probabilities`` or ``no prediction``, as found by running it.
-    init, tie
-        What ``fix`` did to its stem, ``unknown`` before.
-    answer
-        Which of several outputs is its prediction: a name or number, behind a colon the channel.
-    probe
-        The size (y, x) that it was tried on, where that was given.
-    """
+    """Where a network came from that was not built here, as a function of the user's or a file."""
 
     form: Form
-    source: str
+    source: str  # package.module:callable, or the path of the file
     slices: int
-    classes: int
-    built: int
-    answers: str = "logits"
-    init: Init | Literal["unknown"] = "unknown"
+    classes: int  # output channels; 0 without one prediction that lies on the input
+    built: int  # input channels of what the callable makes, before any widening
+    answers: str = "logits"  # or "probabilities", "no prediction": found by running it
+    init: Init | Literal["unknown"] = "unknown"  # what fix did to its stem
     tie: Tie = "none"
-    answer: str | None = None
-    probe: tuple[int, int] | None = None
+    answer: str | None = None  # which of several outputs is its prediction, as --answer has it
+    probe: tuple[int, int] | None = None  # the size (y, x) that it was tried on, if given
 
     def __post_init__(self) -> None:
         """Raise ``TypeError`` for metadata of another kind."""
@@ -130,45 +90,19 @@ class ExternalSpec:
 
 @dataclass(frozen=True)
 class Model:
-    """A network that sees slices, with all that belongs to it.
+    """A network that sees slices, with all that belongs to it."""
 
-    Attributes
-    ----------
-    module
-        The network: float32 (B, S, y, x), normalised, to logits (B, classes, y, x).
-    spec
-        How to build it again, or where it came from.
-    normalisation
-        Raw intensities to what the network expects, or None before training.
-    stride
-        Height and width that the network takes are multiples of this.
-    training
-        Provenance: volume, slices trained on, seed, steps, versions.
-    scores
-        What was measured when it was trained.
-    certificate
-        The largest response to the reversal that was measured when it was written, or None.
-    tta
-        ``reversal`` if the answer is the mean over each window and its reversal, else ``none``.
-    size
-        The only (y, x) that the network takes, or None for any.
-    file
-        The file it was read from, or None.
-    provenance
-        What its file says of how that was made: command, seed, versions, hashes of what was read.
-    """
-
-    module: nn.Module
-    spec: Spec | ExternalSpec
-    normalisation: Normalisation | None = None
-    stride: int = 32
-    training: Metadata = field(default_factory=dict)
-    scores: Metadata = field(default_factory=dict)
-    certificate: Metadata | None = None
-    tta: str = "none"
-    size: tuple[int, int] | None = None
-    file: Path | None = None
-    provenance: Metadata = field(default_factory=dict)
+    module: nn.Module  # float32 (B, S, y, x), normalised, to logits (B, classes, y, x)
+    spec: Spec | ExternalSpec  # how to build it again, or where it came from
+    normalisation: Normalisation | None = None  # of raw intensities; None before training
+    stride: int = 32  # height and width that it takes are multiples of it
+    training: Metadata = field(default_factory=dict)  # volume, slices trained on, seed, versions
+    scores: Metadata = field(default_factory=dict)  # measured when it was trained
+    certificate: Metadata | None = None  # largest response to the reversal, when it was written
+    tta: str = "none"  # reversal: it answers as the mean over each window and its reversal
+    size: tuple[int, int] | None = None  # the only (y, x) that it takes; None: any
+    file: Path | None = None  # that it was read from
+    provenance: Metadata = field(default_factory=dict)  # command, seed, versions, hashes
 
     @property
     def network(self) -> nn.Module:

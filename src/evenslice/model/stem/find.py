@@ -133,31 +133,14 @@ RUNS = 4
 
 @dataclass(frozen=True)
 class Stem:
-    """A layer that receives slices.
+    """A layer that receives slices."""
 
-    Attributes
-    ----------
-    name
-        Dotted name of the module, ``""`` for the network itself.
-    layer
-        The module.
-    kind
-        ``"conv"`` or ``"linear"``.
-    slot_of
-        For each input channel of the layer the slot it carries, -1 for anything else.
-    slots
-        S, how many slots the network has.
-    maps
-        For each input channel the scale and the shift by which the network itself normalises it;
-        (0, 0) for -1.
-    """
-
-    name: str
+    name: str  # dotted, "" for the network itself
     layer: nn.Conv2d | nn.Linear
-    kind: str
-    slot_of: tuple[int, ...]
-    slots: int
-    maps: tuple[tuple[float, float], ...]
+    kind: str  # "conv" or "linear"
+    slot_of: tuple[int, ...]  # for each input channel the slot it carries, -1 for anything else
+    slots: int  # S
+    maps: tuple[tuple[float, float], ...]  # scale and shift before each channel; (0, 0) for -1
 
     def channels_of(self, slot: int) -> list[int]:
         """Input channels that carry this slot."""

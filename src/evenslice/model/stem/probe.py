@@ -18,18 +18,10 @@ LARGE, SAMPLE = 4096, 1023  # entries of which a median is taken in full, and of
 
 @dataclass(frozen=True)
 class Call:
-    """How a network is called: positional and named inputs, and which of them is the image.
+    """How a network is called: positional and named inputs, and which of them is the image."""
 
-    Attributes
-    ----------
-    inputs
-        Positional inputs under 0, 1, ..., named ones under their names.
-    image
-        The key of the image (B, S, y, x) among them.
-    """
-
-    inputs: Mapping[int | str, Any]
-    image: int | str
+    inputs: Mapping[int | str, Any]  # positional ones under 0, 1, ..., named ones by name
+    image: int | str  # the key of the image (B, S, y, x)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -255,25 +247,12 @@ def _largest(values: Tensor) -> float:
 
 @dataclass(frozen=True)
 class LayerInput:
-    """One tensor that met parameters.
+    """One tensor that met parameters."""
 
-    Attributes
-    ----------
-    name
-        Dotted name of the layer, or of the parameter met outside of any layer.
-    layer
-        The layer, or the module that owns the parameter.
-    operation
-        The function that met a parameter outside of any layer, or "".
-    values
-        For each axis of the tensor, the median of every entry along it, in each run:
-        (runs, entries).
-    """
-
-    name: str
-    layer: nn.Module
-    operation: str
-    values: tuple[Tensor, ...]
+    name: str  # of the layer, or of the parameter met outside of any layer
+    layer: nn.Module  # or the module that owns the parameter
+    operation: str  # the function that met a parameter outside of any layer, or ""
+    values: tuple[Tensor, ...]  # per axis the medians along it, (runs, entries)
 
 
 def shows_slots(x: object) -> bool:
