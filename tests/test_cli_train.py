@@ -18,12 +18,12 @@ from evenslice.report import run_pages
 from evenslice.verbs import train as verb
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "training.md"
-TINY = ["--weights", "none", "--encoder-depth", 3, "--steps", 2, "--batch", 2, "--crop", 32]
+TINY = "--weights none --encoder-depth 3 --steps 2 --batch 2 --crop 32"
 
 
 def run(*words):
     with pytest.raises(SystemExit) as stop:
-        cli.main([str(word) for word in words])
+        cli.main(" ".join(map(str, words)).split())
     return stop.value.code
 
 
@@ -51,7 +51,7 @@ def calls(monkeypatch):
 
 
 def test_without_options_all_are_defaults(place, calls):
-    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors") == 2
+    assert run("train raw.tif raw_labels.tif m.safetensors") == 2
     assert calls == [(["raw.tif"], ["raw_labels.tif"], TrainOptions(), calls[0][3])]
 
 
@@ -61,41 +61,14 @@ def test_options_win_over_the_file_and_the_file_over_the_defaults(place, calls):
         "weights = 'w.safetensors'\n"
         "em.noise = {size = 1}\n[[more]]\nvolume = 'second.tif'\nlabels = 'second_labels.tif'\n"
     )
-    words = [
-        "--steps",
-        1000,
-        "--init",
-        "green",
-        "--loss",
-        "ce",
-        "--class-weights",
-        "1,2.5",
-        "--clip",
-        1,
-        "--patience",
-        3,
-    ]
-    more = ["--more", "b.tif", "b_labels.tif", "--more", "c.tif", "c_labels.tif"]
-    run(
-        "train",
-        "raw.tif",
-        "raw_labels.tif",
-        "m.safetensors",
-        "--config",
-        "em/a.toml",
-        *words,
-        *more,
-    )
+    words = "--steps 1000 --init green --loss ce --class-weights 1,2.5 --clip 1 --patience 3"
+    more = "--more b.tif b_labels.tif --more c.tif c_labels.tif"
+    run("train raw.tif raw_labels.tif m.safetensors --config em/a.toml", words, more)
     volumes, labels, options, _ = calls[0]
     assert volumes == ["raw.tif", "em/second.tif", "b.tif", "c.tif"]
     assert labels == ["raw_labels.tif", "em/second_labels.tif", "b_labels.tif", "c_labels.tif"]
-    file = {
-        "lr": 1,
-        "reverse_z": True,
-        "augment": "em",
-        "weights": "em/w.safetensors",
-        "em": {"noise": {"size": 1}},
-    }
+    file = {"lr": 1, "reverse_z": True, "weights": "em/w.safetensors"}
+    file |= {"augment": "em", "em": {"noise": {"size": 1}}}
     assert options == TrainOptions(**file, loss="ce", class_weights=[1, 2.5], clip=1, patience=3)
 
 
@@ -121,7 +94,7 @@ BAD = [
 def test_what_is_wrong_is_one_line_and_nothing_is_left(place, capfd, line, message):
     Path("bad.toml").write_text("stesp = 3")
     before = sorted(place.rglob("*"))
-    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", *line.split()) == 2
+    assert run("train raw.tif raw_labels.tif m.safetensors", *line.split()) == 2
     out, err = capfd.readouterr()
     assert out == ""
     assert err.startswith("evenslice: error: ")
@@ -145,8 +118,8 @@ def test_scripts_may_use_the_old_name_of_the_validation_runs(words, capsys):
 def test_the_example_of_the_docs_trains(place, capfd):
     (example,) = re.findall(r"```toml\n(.*?)```", DOC.read_text(), re.DOTALL)
     Path("em/train.toml").write_text(example)
-    words = ["--config", "em/train.toml", *TINY, "--device", "cpu", "--json", "scores.json"]
-    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", *words) == 0
+    words = f"--config em/train.toml {TINY} --device cpu --json scores.json"
+    assert run("train raw.tif raw_labels.tif m.safetensors", words) == 0
     recipe = load_model("m.safetensors").training["recipe"]
     assert (recipe["steps"], recipe["augment"], recipe["schedule"]) == (2, "em", "cosine")
     assert len(load_model("m.safetensors").training["volumes"]) == 2
@@ -155,7 +128,7 @@ def test_the_example_of_the_docs_trains(place, capfd):
     page, scores = Path("m.report.html"), Path("scores.json").read_text()
     shown = page.read_text()
     page.unlink()  # as if killed before it was written
-    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", *words, "--resume") == 0
+    assert run("train raw.tif raw_labels.tif m.safetensors", words, "--resume") == 0
     assert Path("scores.json").read_text() == scores
     assert page.read_text() == shown
 
@@ -175,12 +148,9 @@ def test_an_early_end_is_reported(place, capfd, monkeypatch):
 
     monkeypatch.setattr(verb, "train", ended)
     monkeypatch.setattr(run_pages, "write_training_page", lambda *_: None)
-    assert (
-        run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 5, "--patience", 1)
-        == 0
-    )
+    assert run("train raw.tif raw_labels.tif m.safetensors --steps 5 --patience 1") == 0
     assert (
         "stopped after 2 of 5 steps: no better Dice in 1 validation runs" in capfd.readouterr().out
     )
-    assert run("train", "raw.tif", "raw_labels.tif", "m.safetensors", "--steps", 2) == 0
+    assert run("train raw.tif raw_labels.tif m.safetensors --steps 2") == 0
     assert "stopped" not in capfd.readouterr().out

@@ -10,17 +10,10 @@ from torch import nn
 
 import evenslice
 
-DOORS = [
-    "audit",
-    "build_model",
-    "evaluate",
-    "mirror_stem",
-    "open_volume",
-    "save_model",
-    "save_volume",
-    "segment",
-    "uniform_stem",
-]
+NAMES = (
+    "audit build_model evaluate mirror_stem open_volume save_model save_volume segment uniform_stem"
+)
+DOORS = NAMES.split()
 
 
 @pytest.mark.parametrize("name", DOORS)

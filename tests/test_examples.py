@@ -14,14 +14,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 def run(name, *words):
     """Run an example in a process of its own and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return subprocess.check_output([sys.executable, EXAMPLES / name, *map(str, words)], text=True)
 
 
 def test_an_example_is_short():
@@ -37,20 +30,9 @@ def test_a_network_of_timm_is_patched():
 
 @pytest.mark.slow
 def test_a_model_is_audited_in_continuous_integration():
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-n",
-        "0",
-        EXAMPLES / "audit_in_ci.py",
-    ]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0"]
+    done = subprocess.check_output([sys.executable, *words, EXAMPLES / "audit_in_ci.py"], text=True)
+    assert "2 passed" in done
 
 
 @pytest.mark.slow
@@ -78,18 +60,9 @@ def test_from_membranes_to_neurons(tmp_path):
     made = phantom((30, 96, 96))
     for name in ("raw", "membranes", "neurons"):
         save_volume(tmp_path / f"{name}.tif", getattr(made, name))
-    words = [
-        sys.executable,
-        EXAMPLES / "isbi_neurons.py",
-        tmp_path,
-        "--weights",
-        "none",
-        "--encoder-depth",
-        "3",
-    ]
-    done = subprocess.run([*words, "--steps", "3"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    words = "--weights none --encoder-depth 3 --steps 3"
+    out = run("isbi_neurons.py", tmp_path, *words.split())
+    rows = [line for line in out.splitlines() if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["all", "held out, 24:30"]
     assert all(0 <= float(row.split("|")[2]) <= 1 for row in rows[2:])
 
@@ -99,15 +72,7 @@ def test_the_maps_of_an_audit_become_layers(tmp_path, make_model):
     pytest.importorskip("napari.layers", reason="the extra napari is not installed")
     save_volume(tmp_path / "raw.tif", phantom((9, 96, 96)).raw)
     save_model(tmp_path / "model.safetensors", make_model())
-    words = [
-        tmp_path / "model.safetensors",
-        tmp_path / "raw.tif",
-        "--tile",
-        48,
-        "--windows",
-        4,
-        "--headless",
-    ]
-    out = run("napari_audit.py", *words)
+    words = ["--tile", "48", "--windows", "4", "--headless"]
+    out = run("napari_audit.py", tmp_path / "model.safetensors", tmp_path / "raw.tif", *words)
     for name in ("previous", "centre", "next"):
         assert f"importance of {name}" in out

@@ -9,25 +9,10 @@ import pytest
 
 import evenslice
 
-ORDER = [
-    "volume",
-    "labels",
-    "data",
-    "model",
-    "evidence",
-    "learn",
-    "segmentation",
-    "verbs",
-    "study",
-    "report",
-    "cli",
-    "napari",
-]
+ROOMS = "volume labels data model evidence learn segmentation verbs study report cli napari"
+ORDER = ROOMS.split()
 GROUND = {"errors", "options", "progress", "__version__"}  # below everything
-SHOWN = {
-    "evidence/result.py",
-    "labels/metrics.py",
-}  # may import what a notebook shows, when it is shown
+SHOWN = {"evidence/result.py", "labels/metrics.py"}  # they import what a notebook shows, then
 TORCH_FREE = [
     "volume",
     "labels",
@@ -80,9 +65,8 @@ def test_a_file_imports_only_what_comes_before_it(file):
 def test_numpy_parts_do_not_import_torch(place):
     target = SOURCE / place
     for file in [target] if target.is_file() else sorted(target.rglob("*.py")):
-        assert not any(
-            name.split(".")[0] in ("torch", "pytorch_lightning") for name in imported(file)
-        ), file
+        heavy = {"torch", "pytorch_lightning"}
+        assert not heavy & {name.split(".")[0] for name in imported(file)}, file
 
 
 def test_importing_loads_no_torch():
@@ -90,21 +74,14 @@ def test_importing_loads_no_torch():
         "import sys, evenslice; assert not {'torch', 'numpy'} & set(sys.modules); "
         "print(evenslice.__version__)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == evenslice.__version__
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert printed.strip() == evenslice.__version__
 
 
 def test_importing_is_quick():
     code = "import time; t = time.perf_counter(); import evenslice; print(time.perf_counter() - t)"
-    took = min(
-        float(
-            subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True, check=True
-            ).stdout
-        )
-        for _ in range(3)
-    )
-    assert took < 0.3
+    words = [sys.executable, "-c", code]
+    assert min(float(subprocess.check_output(words, text=True)) for _ in range(3)) < 0.3
 
 
 def test_the_front_page_is_complete():

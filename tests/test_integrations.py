@@ -29,33 +29,20 @@ def _torchvision():
 
 def _segformer():
     transformers = pytest.importorskip("transformers")
-    sizes = {
-        "depths": [1, 1, 1, 1],
-        "hidden_sizes": [8, 16, 24, 32],
-        "num_attention_heads": [1, 2, 3, 4],
-    }
-    return transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(**sizes))
+    sizes = {"hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4]}
+    config = transformers.SegformerConfig(depths=[1, 1, 1, 1], **sizes)
+    return transformers.SegformerForSemanticSegmentation(config)
 
 
 def _vit():
     transformers = pytest.importorskip("transformers")
-    sizes = {
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
-    return transformers.ViTModel(transformers.ViTConfig(image_size=SIDE, **sizes))
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.ViTConfig(image_size=SIDE, intermediate_size=32, **sizes)
+    return transformers.ViTModel(config)
 
 
-MAKERS = {
-    "smp": _smp,
-    "timm": _timm,
-    "torchvision": _torchvision,
-    "segformer": _segformer,
-    "vit": _vit,
-}
-QUICK = {"segformer", "vit"}  # test_families.py proves one of each library in the default run
+MAKERS = {made.__name__[1:]: made for made in (_smp, _timm, _torchvision, _segformer, _vit)}
+QUICK = {"vit"}  # test_families.py proves one of each library in the default run
 EACH = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=() if name in QUICK else (pytest.mark.slow,)) for name in MAKERS],
@@ -76,6 +63,10 @@ def raw(slices, batch=2):
 def answers(network, x):
     with torch.no_grad():
         return list(tensors_in(network(x)))
+
+
+def same(one, other, x):
+    return all(torch.equal(*pair) for pair in zip(answers(one, x), answers(other, x), strict=True))
 
 
 @EACH
@@ -115,19 +106,14 @@ def test_its_state_loads_into_another_one_made_even_alike(name, tmp_path):
     x = (raw(5) - 128) / 40
     assert not torch.equal(answers(other, x)[-1], answers(network, x)[-1])
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert all(
-        torch.equal(a, b) for a, b in zip(answers(network, x), answers(other, x), strict=True)
-    )
+    assert same(network, other, x)
 
 
-@pytest.mark.parametrize("name", ["segformer", "vit"])
+@pytest.mark.parametrize("name", [pytest.param("segformer", marks=pytest.mark.slow), "vit"])
 def test_transformers_save_and_load_it_with_its_number_of_slices(name, tmp_path):
     network = even(name, 5).eval()
     network.save_pretrained(tmp_path)
     again = type(network).from_pretrained(tmp_path, local_files_only=True).eval()
     assert again.config.num_channels == network.config.num_channels == 5
-    x = (raw(5) - 128) / 40
-    assert all(
-        torch.equal(a, b) for a, b in zip(answers(network, x), answers(again, x), strict=True)
-    )
+    assert same(network, again, (raw(5) - 128) / 40)
     assert uniform_stem(MAKERS[name](), 3).config.num_channels == 3

@@ -49,13 +49,10 @@ def test_a_download_that_keeps_failing_leaves_nothing(shelf, tmp_path, how):
     assert files_in(tmp_path) == {}
 
 
-def test_what_is_not_there_is_asked_for_once(shelf, tmp_path):
+def test_what_is_not_there_is_asked_for_once_and_no_server_is_said(shelf, tmp_path):
     with pytest.raises(BadInputError, match=r"none.zip cannot be fetched \(404 Not Found\)"):
         download(f"{shelf.address}/none.zip?token=secret", tmp_path)
     assert shelf.asked == []
-
-
-def test_no_server(tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         with pytest.raises(BadInputError, match="no connection to the server"):
@@ -152,10 +149,6 @@ def test_a_folder_around_everything_is_left_out(put, top):
     assert put(zipped({f"{top}/{name}": body for name, body in FILES.items()})) == FILES
 
 
-def test_a_folder_that_is_wanted_stays(put):
-    assert put(zipped({"stack/00.tif": b"x"}), wanted=("stack",)) == {"stack/00.tif": b"x"}
-
-
 def test_a_file_in_another_folder_is_put_where_it_is_wanted(put):
     """The record on Zenodo has SNEMI3D in the folders image and seg."""
     files = snemi3d()
@@ -163,7 +156,7 @@ def test_a_file_in_another_folder_is_put_where_it_is_wanted(put):
     assert put(zipped(body), wanted=tuple(files)) == files
 
 
-def test_folders_of_images_come_out_of_their_wrapper(put):
+def test_folders_that_are_wanted_come_out_of_their_wrapper_and_stay(put):
     found = put(zipped(vnc()), wanted=("stack1/raw", "stack1/membranes"))
     assert found.keys() >= {"stack1/raw/00.tif", "README.md"}
 
@@ -220,10 +213,13 @@ def test_what_is_no_whole_archive_is_refused(put, tmp_path, body):
     refuse(put, tmp_path, body, "is damaged or neither zip nor tar", DamagedError)
 
 
-def test_what_is_lacking_is_named_and_what_there_is(put, tmp_path):
-    words = r"lacks a.tif \(it holds x.tif, y.tif\), expected a.tif"
-    refuse(put, tmp_path, zipped({"x.tif": b"", "y.tif": b""}), words)
-
-
-def test_two_of_one_name_are_not_guessed_between(put, tmp_path):
-    refuse(put, tmp_path, zipped({"x/a.tif": b"1", "y/a.tif": b"2"}), "lacks a.tif")
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("x.tif", "y.tif"), r"lacks a.tif \(it holds x.tif, y.tif\), expected a.tif"),
+        (("x/a.tif", "y/a.tif"), "lacks a.tif"),
+    ],
+    ids=["lacking", "two of one name"],
+)
+def test_what_is_lacking_is_named_and_what_there_is(put, tmp_path, names, words):
+    refuse(put, tmp_path, zipped(dict.fromkeys(names, b"1")), words)

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from filelock import FileLock
 
 import archives
 from archives import SHAPE, gf_pa66, isbi, lucchi, membranes, snemi3d, vnc, zipped
-from evenslice import open_volume, save_volume
+from evenslice import open_volume
 from evenslice.data import fetch as fetching
 from evenslice.data.fetch import RECORD, SourceRecord, fetch
 from evenslice.data.registry import DATASETS, dataset
@@ -206,12 +205,6 @@ def test_two_processes_do_not_fetch_into_one_folder(shelf, tmp_path):
     fetch("lucchi", tmp_path / "there", url)
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "there").write_text("mine")
-    refuse("there is a file, expected a folder", "lucchi", tmp_path / "there")
-    assert listed(tmp_path) == {"there"}
-
-
 def test_the_address_of_the_data_set_is_the_one_that_is_asked(monkeypatch, tmp_path):
     asked = []
 
@@ -227,8 +220,7 @@ def test_the_address_of_the_data_set_is_the_one_that_is_asked(monkeypatch, tmp_p
     assert asked == [dataset("vnc").archives[0].url]
     assert fetched.folder == tmp_path / "data" / "vnc"
     assert fetched.record.compared[0] == "md5 stated by the server: agrees"
-    assert "sha256 stated by torch-em" in fetched.warnings[-1]
-    assert "differs" in fetched.warnings[-1]
+    assert all(part in fetched.warnings[-1] for part in ("sha256 stated by torch-em", "differs"))
     assert SourceRecord.read(fetched.folder) == fetched.record
 
 
@@ -247,10 +239,9 @@ def test_real_volumes_in_their_folders_are_data_sets(shared):
 def test_real_isbi_goes_through_its_public_layout(shared, tmp_path):
     source = shared / "data" / "isbi2012"
     ground_truth = tifffile.imread(source / "membranes.tif")
-    shutil.copy(source / "raw.tif", tmp_path / "train-volume.tif")
-    save_volume(tmp_path / "train-labels.tif", np.uint8(255 * (1 - ground_truth)))
-    names = ("train-volume.tif", "train-labels.tif")
-    files = {f"ISBI-2012-challenge/{name}": (tmp_path / name).read_bytes() for name in names}
+    labels = archives.tiff(np.uint8(255 * (1 - ground_truth)))
+    files = {"train-volume.tif": (source / "raw.tif").read_bytes(), "train-labels.tif": labels}
+    files = {f"ISBI-2012-challenge/{name}": body for name, body in files.items()}
     (tmp_path / "x.zip").write_bytes(zipped(files))
     assert fetch("isbi", tmp_path / "there", str(tmp_path / "x.zip")).warnings == ()
     made = tifffile.imread(tmp_path / "there" / "membranes.tif")

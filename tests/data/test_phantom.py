@@ -16,7 +16,7 @@ def default() -> Phantom:
 
 @pytest.fixture(scope="module")
 def several() -> list[Phantom]:
-    return [phantom((12, 64, 64), seed) for seed in range(16)]
+    return [phantom((12, 48, 64), seed) for seed in range(12)]
 
 
 def same(one: Phantom, two: Phantom) -> list[bool]:
@@ -69,16 +69,10 @@ def zero_within(values: list[float], limit: float) -> bool:
     return bool(abs(np.mean(values)) < min(4 * error, limit))
 
 
-def test_same_seed_same_bytes():
-    assert all(same(phantom(SMALL, seed=3), phantom(SMALL, seed=3)))
-
-
-def test_different_seeds_differ():
-    assert not any(same(phantom(SMALL, seed=3), phantom(SMALL, seed=4))[:3])
-
-
-def test_first_sections_of_a_view_are_not_copies_of_each_other():
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_or_section_another_view():
     made = phantom(SMALL, seed=3)
+    assert all(same(made, phantom(SMALL, seed=3)))
+    assert not any(same(made, phantom(SMALL, seed=4))[:3])
     assert correlation(made.raw[0], made.raw[1]) < 0.9
 
 
@@ -86,12 +80,8 @@ def test_first_sections_of_a_view_are_not_copies_of_each_other():
 def test_shapes_and_types(shape):
     made = phantom(shape, seed=1)
     assert [getattr(made, name).shape for name in ARRAYS] == [shape] * 4
-    assert [getattr(made, name).dtype for name in ARRAYS] == [
-        np.uint8,
-        np.uint8,
-        np.uint16,
-        np.uint8,
-    ]
+    kinds = [np.uint8, np.uint8, np.uint16, np.uint8]
+    assert [getattr(made, name).dtype for name in ARRAYS] == kinds
     assert made.voxel_nm == (50.0, 4.0, 4.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.raw = made.membranes
@@ -158,10 +148,8 @@ def test_sections_differ_in_brightness_and_grey_values_are_not_clipped(default):
 
 
 def test_structures_keep_their_size_in_nm():
-    fine, coarse = (
-        phantom((2, 192, 192), 5, (50.0, 4.0, 4.0)),
-        phantom((2, 96, 96), 5, (50.0, 8.0, 8.0)),
-    )
+    fine = phantom((2, 192, 192), 5, (50.0, 4.0, 4.0))
+    coarse = phantom((2, 96, 96), 5, (50.0, 8.0, 8.0))
     assert coarse.voxel_nm == (50.0, 8.0, 8.0)
     assert abs(fine.membranes.mean() - coarse.membranes.mean()) < 0.03
 
@@ -202,17 +190,16 @@ def test_too_small_or_malformed_shape_is_named(shape):
     assert "(1, 32, 32)" in str(caught.value)
 
 
-@pytest.mark.parametrize("voxel", [(50.0, 0.0, 4.0), (50.0, 4.0), (float("nan"), 4.0, 4.0)])
-def test_bad_voxel_size_is_named(voxel):
-    with pytest.raises(ValueError, match=r"voxel_nm is .* expected three positive numbers"):
-        phantom(SMALL, 0, voxel)
-
-
-def test_negative_seed_is_named():
-    with pytest.raises(ValueError, match="seed is -1, expected"):
-        phantom(SMALL, -1)
-
-
-def test_more_cells_than_numbers_is_refused():
-    with pytest.raises(ValueError, match="at most 65535"):
-        phantom((1, 400, 400), 0, (50.0, 100.0, 100.0))
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ((SMALL, 0, (50.0, 0.0, 4.0)), "voxel_nm is .* expected three positive numbers"),
+        ((SMALL, 0, (50.0, 4.0)), "voxel_nm is .* expected three positive numbers"),
+        ((SMALL, 0, (float("nan"), 4.0, 4.0)), "voxel_nm is .* expected three positive numbers"),
+        ((SMALL, -1), "seed is -1, expected"),
+        (((1, 400, 400), 0, (50.0, 100.0, 100.0)), "at most 65535"),
+    ],
+)
+def test_what_cannot_be_made_is_named(asked, words):
+    with pytest.raises(ValueError, match=words):
+        phantom(*asked)

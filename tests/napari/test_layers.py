@@ -35,17 +35,8 @@ class Counted:
 @pytest.mark.parametrize(
     "key",
     [
-        np.s_[2],
-        np.s_[-1],
-        np.s_[:],
-        np.s_[1, :, :],
-        np.s_[1, 2, 3],
-        np.s_[:, 2],
-        np.s_[..., 0:2],
-        np.s_[0:3, 1:4, ::2],
-        np.s_[::-1, ::3, 4],
-        np.s_[1, ::2, ::-2],
-        np.s_[2:2],
+        *(np.s_[2], np.s_[-1], np.s_[:], np.s_[1, 2, 3], np.s_[:, 2], np.s_[..., 0:2], np.s_[2:2]),
+        *(np.s_[0:3, 1:4, ::2], np.s_[::-1, ::3, 4], np.s_[1, ::2, ::-2]),
         np.s_[(slice(None), slice(0, 99), np.int64(3))],
     ],
 )
@@ -61,12 +52,9 @@ def test_one_plane_reads_one_plane():
     assert pixels.boxes == [((2, 3), (0, 5), (0, 6))]
 
 
-def test_what_lies_outside_is_refused_as_numpy_refuses():
+def test_a_lazy_array_is_an_array():
     with pytest.raises(IndexError):
         LazyArray(Volume(NUMBERS))[4]
-
-
-def test_a_lazy_array_is_an_array():
     lazy = LazyArray(Volume(NUMBERS > 3))
     assert (lazy.ndim, lazy.size, len(lazy), lazy.dtype) == (3, 120, 4, np.dtype(np.uint8))
     assert (np.asarray(lazy) == (NUMBERS > 3)).all()

@@ -28,11 +28,7 @@ def test_pictures_lie_where_they_are_pinned():
 
 def view_at(origin, weights, numbered=False):
     """A window of 2 x 2 pixels with one importance per slot."""
-    maps = (
-        None
-        if weights is None
-        else np.ones((len(weights), 2, 2), np.float32) * np.array(weights)[:, None, None]
-    )
+    maps = None if weights is None else np.ones((2, 2)) * np.array(weights)[:, None, None]
     prediction = np.full((2, 2), 2.0 if numbered else 0.25, np.float32)
     return WindowView("it", origin, np.zeros((3, 2, 2), np.uint8), maps, prediction, None, None)
 
@@ -82,9 +78,8 @@ def test_maps_are_laid_together_and_apart_again():
     assert [value(one.data, 2) for one in layers[:3]] == [1, 5, 2]
     assert [one.colormap.name for one in layers[:3]] == ["magenta", "gray", "green"]
     assert [one.visible for one in layers[:3]] == [True, False, True]
-    assert [one.contrast_limits for one in (layers[0], layers[2])] == [
-        [0, 2]
-    ] * 2  # of the outer slots
+    limits = [layers[n].contrast_limits for n in (0, 2)]
+    assert limits == [[0, 2]] * 2, "of the outer slots"
     assert [one.blending for one in (layers[0], layers[2])] == ["translucent", "additive"]
     show_together([layer, *layers], False)
     assert [value(one.data, 1) for one in layers[:3]] == [1, None, None]
@@ -109,9 +104,8 @@ def test_the_table_and_the_small_print_of_a_real_audit(grey):
     cells = [f"{value}\n{value} to {value}" for value in ("0.000", "0.250", "0.500", "0.250")]
     assert rows == [["gradient", *cells, "symmetric"]]
     words = small_print(found)
-    assert words.startswith(
-        f"{found.windows} windows in {found.clusters} blocks, 95 % intervals. Sanity checks passed"
-    )
+    windows = f"{found.windows} windows in {found.clusters} blocks"
+    assert words.startswith(f"{windows}, 95 % intervals. Sanity checks passed")
     checks = {"agreement": Check(0.9, 0.1, False, "")}
     failed = small_print(dataclasses.replace(found, checks=checks, trained_on=3))
     assert "Sanity checks failed (agreement): the result is unreliable. 3 of the win" in failed

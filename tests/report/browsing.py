@@ -18,18 +18,9 @@ NEEDS_CHROMIUM = [
     pytest.mark.ui,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--remote-debugging-pipe",
-]
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
+--disable-background-networking --disable-component-update --hide-scrollbars
+--remote-debugging-pipe"""
 START = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "
     "os.execv(sys.argv[3], sys.argv[3:])"
@@ -50,7 +41,7 @@ class Browser:
     def __init__(self, profile):
         read, self._out = os.pipe()
         self._in, write = os.pipe()
-        chromium = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        chromium = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, str(read), str(write), *chromium],
             pass_fds=(read, write),
@@ -86,13 +77,8 @@ class Browser:
     def open(self, path, width=1240, height=900, scripts=True):
         """Open a page of the disk and wait until it is there."""
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
         self.seen.clear()
         self.call("Page.navigate", url=path.as_uri())
         if not any(one.get("method") == "Page.loadEventFired" for one in self.seen):

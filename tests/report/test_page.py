@@ -230,13 +230,8 @@ def test_numbers_have_a_colour_each_and_probabilities_one(make_window):
 
 def test_many_large_noisy_windows_stay_under_eight_megabytes(page, make_window):
     noise = np.random.default_rng(0).random((9, 300, 300), dtype=np.float32)
-    window = dataclasses.replace(
-        make_window("a", (1, 1, 1), (16, 16)),
-        slices=noise,
-        attribution=noise,
-        prediction=noise[0],
-        truth=noise[1],
-    )
+    noisy = {"slices": noise, "attribution": noise, "prediction": noise[0], "truth": noise[1]}
+    window = dataclasses.replace(make_window("a", (1, 1, 1), (16, 16)), **noisy)
     assert len(render(dataclasses.replace(page, windows=[window] * 3)).encode()) < 8e6
 
 

@@ -19,35 +19,23 @@ def opened(source):
 def test_grey_levels_span_the_limits_in_every_type(dtype):
     image = np.linspace(0, 200, 60).reshape(6, 10).astype(dtype)
     grey = opened(pictures.grey_png(image, (0.0, 200.0)))
-    assert grey.shape == (6, 10)
-    assert grey.min() == 0
-    assert grey.max() == 255
+    assert (grey.shape, grey.min(), grey.max()) == ((6, 10), 0, 255)
     assert np.all(np.diff(grey.ravel().astype(int)) >= 0)
 
 
-def test_negative_intensities_keep_their_order():
-    image = np.array([[-300, 0, 300]], dtype=np.int16)
-    assert pictures.grey_levels(image, pictures.grey_limits([image])).tolist() == [[0, 128, 255]]
-
-
-@pytest.mark.parametrize("value", [0, 7, 255])
-def test_a_constant_slice_is_mid_grey(value):
-    image = np.full((4, 5), value, dtype=np.uint8)
-    assert np.all(pictures.grey_levels(image, pictures.grey_limits([image])) == 128)
-
-
-def test_missing_values_are_black_and_do_not_set_the_scale():
-    image = np.array([[np.nan, 1.0, 2.0, np.inf]], dtype=np.float32)
-    limits = pictures.grey_limits([image])
-    assert 1 <= limits[0] < limits[1] <= 2
-    assert pictures.grey_levels(image, limits).tolist() == [[0, 0, 255, 255]]
-    assert pictures.grey_limits([np.full((2, 2), np.nan)]) == (0.0, 0.0)
-
-
-def test_a_nearly_constant_slice_keeps_its_single_bright_pixel():
-    image = np.zeros((100, 100))
-    image[3, 4] = 1
-    assert pictures.grey_levels(image, pictures.grey_limits([image]))[3, 4] == 255
+@pytest.mark.parametrize(
+    ("image", "grey"),
+    [
+        (np.array([-300, 0, 300], np.int16), [0, 128, 255]),
+        (np.full(3, 7, np.uint8), [128] * 3),
+        (np.array([np.nan, 1.0, 2.0, np.inf], np.float32), [0, 0, 255, 255]),
+        (np.array([np.nan, np.nan]), [128] * 2),
+        (np.array([1] + [0] * 9999), [255] + [0] * 9999),
+    ],
+    ids=["negative", "constant", "missing", "nothing", "one bright pixel"],
+)
+def test_grey_levels_keep_their_order_and_what_is_missing_is_black(image, grey):
+    assert pictures.grey_levels(image, pictures.grey_limits([image])).tolist() == grey
 
 
 def test_no_importance_covers_nothing_and_more_of_it_covers_more_and_is_brighter():
@@ -58,13 +46,8 @@ def test_no_importance_covers_nothing_and_more_of_it_covers_more_and_is_brighter
 
 
 def test_strength_has_one_scale_for_all_slots():
-    attribution = (
-        np.ones((3, 8, 8), dtype=np.float32) * np.array([1, 4, 2], dtype=np.float32)[:, None, None]
-    )
-    assert pictures.strength(attribution)[:, 0, 0].tolist() == [0.25, 1.0, 0.5]
-
-
-def test_strength_of_nothing_and_of_one_pixel():
+    slots = np.ones((3, 8, 8), np.float32) * np.array([1, 4, 2], np.float32)[:, None, None]
+    assert pictures.strength(slots)[:, 0, 0].tolist() == [0.25, 1.0, 0.5]
     attribution = np.zeros((3, 40, 40), dtype=np.float32)
     assert not pictures.strength(attribution).any()
     attribution[0, 0, 0], attribution[1, 1, 1] = 2.0, np.nan

@@ -165,14 +165,10 @@ def test_missing_numbers_leave_gaps_not_errors():
         assert 0 < fewer < many
 
 
-@pytest.mark.parametrize(
-    ("kind", "what"),
-    [
-        (finding_figure, "finished cell"),
-        (steps_figure, "cell with a mirror index during training"),
-        (effects_figure, "comparison with the control"),
-    ],
-)
+NOTHING = ("finished cell", "cell with a mirror index during training", "comparison with the")
+
+
+@pytest.mark.parametrize(("kind", "what"), list(zip(KINDS, NOTHING, strict=True)))
 def test_nothing_to_draw_is_said(kind, what):
     for found in ({}, {"curves": [{"points": [{"steps": 0}]}]}):
         with pytest.raises(BadInputError, match=f"the study has no {what}"):

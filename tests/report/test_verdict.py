@@ -67,12 +67,7 @@ def test_short(value, text):
 def test_other_numbers():
     assert interval(-0.17, 0.02) == "-0.170 to 0.020"
     assert interval(-0.17, None) == interval(math.nan, 0.1) == "–"
-    assert [signed(v) for v in (0.1234, -0.1234, 0.0001, None)] == [
-        "+0.123",
-        "-0.123",
-        "0.000",
-        "–",
-    ]
+    assert [signed(v) for v in (0.1234, -0.1234, 0.0001)] == ["+0.123", "-0.123", "0.000"]
     assert [p_value(v) for v in (0.0004, 0.04, None)] == ["<\u00a00.001", "0.040", "–"]
     assert score_range([0.7, None, 0.8]) == "0.700 to 0.800"
     assert (score_range([0.7]), score_range([])) == ("0.700", "–")
@@ -196,25 +191,14 @@ def test_too_few_blocks(overall):
     assert badge(audit).kind == badge(audit, "gradient").kind == "inconclusive"
 
 
-def test_one_slice_has_no_verdict():
-    audit = audit_of({"gradient": method_of((1.0,), 0, "abstained")}, "abstained")
-    assert sentence(audit).startswith("Abstained: this model sees a single slice")
-
-
 @pytest.mark.parametrize("overall", ["abstained", "inconclusive", "symmetric"])
-def test_neighbours_without_importance_have_no_verdict(overall):
+def test_one_slice_or_neighbours_without_importance_have_no_verdict(overall):
+    audit = audit_of({"gradient": method_of((1.0,), 0, "abstained")}, overall)
+    assert sentence(audit).startswith("Abstained: this model sees a single slice")
     audit = audit_of({"gradient": method_of((0.004, 0.991, 0.005), 0.001, "abstained")}, overall)
     assert sentence(audit).startswith("Abstained: the slices around the centre hold under 2 %")
     assert "0.991" in sentence(audit)
-
-
-def test_nothing_measured():
     assert sentence(audit_of({}, "inconclusive")).startswith("Inconclusive: no method measured")
-
-
-def test_no_sentence_promises_accuracy(leaning, symmetric):
-    for audit in (leaning, symmetric):
-        assert not {"accura", "better", "dice"} & set(sentence(audit).lower().split())
 
 
 def test_sanity_checks_say_what_failed_and_what_was_not_made():
@@ -257,15 +241,15 @@ def test_badges_of_comparisons_know_what_is_good(outcome, verdict, kind):
 
 
 @pytest.mark.parametrize(
-    ("verdict", "symbol", "word"),
+    ("verdict", "shown"),
     [
-        ("leans", "→", "asymmetric"),
-        ("asymmetric", "→", "asymmetric"),
-        ("even", "=", "symmetric"),
-        ("undecided", "?", "undecided"),
-        ("", "–", "no cells"),
+        ("leans", "→ asymmetric"),
+        ("asymmetric", "→ asymmetric"),
+        ("even", "= symmetric"),
+        ("undecided", "? undecided"),
+        ("", "– no cells"),
     ],
 )
-def test_badges_of_pooled_indices_read_the_words_of_every_version(verdict, symbol, word):
+def test_badges_of_pooled_indices_read_the_words_of_every_version(verdict, shown):
     found = pooled_badge(PooledIndex(verdict=verdict, value=0.1))
-    assert (found.symbol, found.word) == (symbol, word)
+    assert f"{found.symbol} {found.word}" == shown

@@ -86,11 +86,6 @@ def test_a_row_a_cell_and_what_they_say_together(place):
     assert before["green"] == pytest.approx(0, abs=1e-6)
     assert abs(before["rgb"]) > 0.05  # the bundled encoder leans to blue
     assert {one["treatment"] for one in found["comparisons"]} == {"green"}
-    assert [claim["name"] for claim in found["claims"]] == [
-        "persists",
-        "restores",
-        "keeps accuracy",
-    ]
     curve = found["curves"][0]["points"]
     assert [point["steps"] for point in curve] == [0, 2]
     assert curve[0]["mirror_index"] == float(rows[0]["mirror_index_before"])
@@ -114,12 +109,8 @@ def test_a_public_data_set_is_found_in_its_folder_and_scored_on_its_own_test_vol
     )
     folder = place / "data" / "snemi3d"
     folder.mkdir(parents=True)
-    neurons = (
-        np.kron(np.arange(1, 13, dtype=np.uint32).reshape(3, 4), np.ones((9, 24, 24), np.uint32))[
-            :9, :64, :96
-        ]
-        + 70000
-    )
+    numbers = np.arange(1, 13, dtype=np.uint32).reshape(3, 4) + 70000
+    neurons = np.kron(numbers, np.ones((9, 24, 24), np.uint32))[:9, :64, :96]
     for name in ("train", "test"):
         save_volume(folder / f"{name}-input.tif", grey)
     save_volume(folder / "train-labels.tif", neurons)
@@ -169,13 +160,13 @@ def test_a_folder_of_something_else_is_refused(place):
     (place / "s.toml").write_text(study_text.replace('"raw.tif"', '"none.tif"'))
     with pytest.raises(BadInputError, match=r"grey is not complete \(.*none.tif does not exist"):
         study("s.toml", "out")
-    assert sorted(p.name for p in place.iterdir()) == [
+    assert {p.name for p in place.iterdir()} == {
         "labels.tif",
         "other",
         "raw.tif",
         "s.toml",
         "taken",
-    ]
+    }
 
 
 RUN = """
@@ -229,20 +220,9 @@ def test_workers_of_a_cluster_share_the_cells(place):
 
 
 def row(treatment, seed, index, dice, dataset="a", network="unet"):
-    facts = {
-        "treatment": treatment,
-        "network": network,
-        "dataset": dataset,
-        "seed": seed,
-        "failure": "",
-    }
-    return facts | {
-        "context": f"{network}{dataset}{seed}",
-        "mirror_index": index,
-        "mirror_index_before": 2 * index,
-        "dice": dice,
-        "iou": dice / 2,
-    }
+    facts = {"treatment": treatment, "network": network, "dataset": dataset, "seed": seed}
+    scores = {"dice": dice, "iou": dice / 2, "failure": "", "context": f"{network}{dataset}{seed}"}
+    return facts | scores | {"mirror_index": index, "mirror_index_before": 2 * index}
 
 
 def found(rows, **changes):
@@ -251,34 +231,25 @@ def found(rows, **changes):
 
 
 def test_findings_by_hand():
-    rows = [
-        row("rgb", s, i, d) for s, (i, d) in enumerate([(-0.2, 0.8), (-0.22, 0.81), (-0.18, 0.79)])
-    ]
-    rows += [
-        row("green", s, i, d)
-        for s, (i, d) in enumerate([(0.01, 0.802), (-0.01, 0.808), (0.0, 0.791)])
-    ]
+    measured = {
+        "rgb": [(-0.2, 0.8), (-0.22, 0.81), (-0.18, 0.79)],
+        "green": [(0.01, 0.802), (-0.01, 0.808), (0.0, 0.791)],
+    }
+    rows = [row(t, s, *pair) for t, pairs in measured.items() for s, pair in enumerate(pairs)]
     result = found(rows)
     lean = {(one.treatment, one.when): one for one in result.lean if one.network == "all"}
     assert lean["rgb", "after"].value == pytest.approx(-0.2)
     assert lean["rgb", "before"].value == pytest.approx(-0.4)
-    assert (lean["rgb", "after"].verdict, lean["green", "after"].verdict) == (
-        "asymmetric",
-        "symmetric",
-    )
+    verdicts = [lean[name, "after"].verdict for name in ("rgb", "green")]
+    assert verdicts == ["asymmetric", "symmetric"]
     change = {one.outcome: one for one in result.comparisons}
     assert change["lean"].value == pytest.approx(np.mean([0.01 - 0.2, 0.01 - 0.22, 0 - 0.18]))
     assert change["lean"].verdict == "lower"
     assert change["dice"].value == pytest.approx(np.mean([0.002, -0.002, 0.001]))
     assert change["dice"].verdict == "equivalent"
-    assert (
-        change["dice"].p_signflip == 1.0
-    )  # no other signs bring the sum of 2, -2 and 1 nearer to 0
-    assert {claim.name: claim.verdict for claim in result.claims} == {
-        "persists": "yes",
-        "restores": "yes",
-        "keeps accuracy": "yes",
-    }
+    assert change["dice"].p_signflip == 1.0, "no signs bring the sum of 2, -2, 1 nearer to 0"
+    assert [claim.name for claim in result.claims] == ["persists", "restores", "keeps accuracy"]
+    assert [claim.verdict for claim in result.claims] == ["yes", "yes", "yes"]
 
 
 def test_findings_against_the_claims_are_said():
@@ -296,17 +267,9 @@ def test_few_or_no_cells_decide_nothing():
 
 
 def test_pairs_are_of_what_shares_the_rest_and_data_sets_are_blocks():
-    rows = [
-        row("rgb", 0, -0.2, 0.8, "a"),
-        row("rgb", 1, -0.2, 0.8, "a"),
-        row("rgb", 0, -0.1, 0.5, "b"),
-    ]
-    rows += [
-        row("green", 0, 0.0, 0.81, "a"),
-        row("green", 1, 0.0, 0.83, "a"),
-        row("green", 0, 0.0, 0.6, "b"),
-    ]
-    rows += [row("green", 7, 0.0, 0.1, "b")]
+    rgb = [(0, -0.2, 0.8, "a"), (1, -0.2, 0.8, "a"), (0, -0.1, 0.5, "b")]
+    green = [(0, 0.0, 0.81, "a"), (1, 0.0, 0.83, "a"), (0, 0.0, 0.6, "b"), (7, 0.0, 0.1, "b")]
+    rows = [*(row("rgb", *one) for one in rgb), *(row("green", *one) for one in green)]
     dice = next(one for one in found(rows).comparisons if one.outcome == "dice")
     assert (dice.cells, dice.datasets, dice.value) == (3, 2, pytest.approx((0.02 + 0.1) / 2))
 

@@ -1,7 +1,7 @@
 """Charts of audits and of scores: shares, mirror pairs, windows, Dice and IoU."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,10 +124,8 @@ def _label_audits(rows: Voxels, audits: Sequence["Audit"]) -> None:
     """Give all models one scale of shares and one of mirror pairs, and name them below."""
     methods = [result for audit in audits for result in audit.methods.values()]
     shares = charts.numbers(end for one in methods for s in one.shares for end in (s.value, s.high))
-    pairs = charts.numbers(
-        abs(end) for one in methods for p in one.pairs for end in (p.value, p.low, p.high)
-    )
-    reach = 1.08 * max([*pairs, *(LEAST_REACH * audit.margin for audit in audits)])
+    pairs = _largest([pair for one in methods for pair in one.pairs])
+    reach = 1.08 * max(pairs, *(LEAST_REACH * audit.margin for audit in audits))
     for axes in rows:
         axes[0].set_xlim(0, 1.12 * max([*shares, 0.1]))
         axes[1].set_xlim(-reach, reach)
@@ -138,14 +136,17 @@ def _label_audits(rows: Voxels, audits: Sequence["Audit"]) -> None:
     )
 
 
+def _largest(found: "Iterable[Interval]") -> float:
+    """Return how far from 0 the values and intervals reach."""
+    ends = (abs(end) for one in found for end in (one.value, one.low, one.high))
+    return max(charts.numbers(ends), default=0.0)
+
+
 def _draw_lags(axis: "Axes", lags: Mapping[str, "Interval"]) -> None:
     """Draw by how many slices each prediction fits a neighbour better."""
     for row, (name, lag) in enumerate(lags.items()):
         _draw_estimate(axis, lag, row, f"{name} lag".strip())
-    ends = charts.numbers(
-        abs(end) for lag in lags.values() for end in (lag.value, lag.low, lag.high)
-    )
-    reach = 1.3 * max([*ends, 1e-3])
+    reach = 1.3 * max(_largest(lags.values()), 1e-3)
     axis.axvline(0, color=QUIET, lw=0.7, zorder=0.5)
     charts.set_rows(axis, [f"{name} lag".strip() for name in lags])
     axis.set(xlim=(-reach, reach), xlabel="lag of the prediction, slices")

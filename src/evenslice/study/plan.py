@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,6 @@ from evenslice.options import (
 DATASET = "dataset"
 # What a study or its datasets decide.
 OWN = ("validation", "target", "ignore_label", "keep", "patience")
-MOST_CELLS = 10_000
 MOST_NAMED = 8
 Positive = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(gt=0, lt=1)]
@@ -171,7 +169,6 @@ def read_study(path: str | Path) -> Plan:
     """
     path = Path(path)
     table = validated(StudyTable, read_toml(path), str(path))
-    _check_count(table.grid, path)
     cells: dict[str, Cell] = {}
     for number, grid in enumerate(table.grid):
         for values in _combinations(grid, f"{path}: grid.{number}"):
@@ -186,40 +183,22 @@ def read_study(path: str | Path) -> Plan:
     return Plan(table, path.resolve().parent, _with_varied(tuple(cells.values())))
 
 
-def _check_count(grids: Sequence[JsonObject], path: Path) -> None:
-    """Raise if the grids make more cells than anybody could train; they are counted, not made."""
-    count = sum(
-        math.prod(len(value) for value in grid.values() if isinstance(value, list))
-        for grid in grids
-    )
-    if count > MOST_CELLS:
-        raise BadInputError(
-            f"{path}: the grids make {count} cells, expected at most {MOST_CELLS} trainings; make "
-            "the lists shorter"
-        )
-
-
 def _combinations(grid: JsonObject, where: str) -> list[JsonObject]:
     """Return every combination of the lists of a grid; what is no list is the same in all."""
     for key, value in grid.items():
         if value == []:
             raise BadInputError(
-                f"{where}.{key} is an empty list, expected at least one value; add one or take it "
-                "out"
+                f"{where}.{key} is an empty list, expected at least one value; add one"
             )
-    axes = [
-        [(key, one) for one in (value if isinstance(value, list) else [value])]
-        for key, value in grid.items()
-    ]
-    return [dict(values) for values in itertools.product(*axes)]
+    axes = [value if isinstance(value, list) else [value] for value in grid.values()]
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*axes)]
 
 
 def _cell(table: StudyTable, values: JsonObject, path: Path, number: int) -> Cell:
     where = f"{path}: grid.{number}"
     if not isinstance(values.get(DATASET), str):
         raise BadInputError(
-            f"{where}.dataset is {values.get(DATASET)!r}, expected a name or a list of names; add "
-            "it"
+            f"{where}.dataset is {values.get(DATASET)!r}, expected a name or a list of names"
         )
     dataset = values.pop(DATASET)
     tile = values.pop("tile", table.audit.tile)

@@ -39,14 +39,19 @@ class Estimate(_Model):
     high: Number = None
 
 
-class CellResult(_Model):
-    """One training: what identifies it, and what was measured before and after."""
+class _Training(_Model):
+    """What identifies a training."""
 
     network: Text = ""
     treatment: Text = ""
     dataset: Text = ""
     target: Text = ""
     seed: Count = None
+
+
+class CellResult(_Training):
+    """One training: what identifies it, and what was measured before and after."""
+
     slices: int = 3
     steps: Count = None
     seconds: Number = None
@@ -145,14 +150,9 @@ class Point(_Model):
     mirror_high: Number = None
 
 
-class Curve(_Model):
+class Curve(_Training):
     """The validations of one cell during training."""
 
-    network: Text = ""
-    treatment: Text = ""
-    dataset: Text = ""
-    target: Text = ""
-    seed: Count = None
     points: tuple[Point, ...] = ()
 
 

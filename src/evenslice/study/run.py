@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -71,7 +72,7 @@ class StudyFolder:
     def row(self, cell: Cell) -> Row | None:
         """Return the row of a cell, None while it is pending."""
         try:
-            return stored_table(self.of(cell) / "row.json", "failure")
+            return stored_table(self.of(cell) / "row.json", "failure", *COMPARED)
         except OSError:
             return None
 
@@ -106,10 +107,8 @@ class StudyFolder:
         for cell in self._plan.cells:
             file, row = self.of(cell) / "curve.json", self.row(cell)
             if row is not None and not row["failure"] and file.exists():
-                stored_table(self.of(cell) / "row.json", *COMPARED)
-                found.append(
-                    {key: row[key] for key in COMPARED} | {"points": stored_rows(file, "steps")}
-                )
+                points = stored_rows(file, "steps")
+                found.append({key: row[key] for key in COMPARED} | {"points": points})
         return found
 
     @contextmanager
@@ -118,11 +117,6 @@ class StudyFolder:
         with wait_lock(self.path / "tables.lock"):
             yield
 
-    def write_rows(self, rows: Sequence[Row]) -> None:
-        """Write rows.csv: one line per cell, the columns of all cells."""
-        with written_beside(self.path / "rows.csv") as part:
-            part.write_text(as_csv(rows))
-
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Return rows as CSV: identity, scores and shares first; missing values are empty."""
@@ -130,17 +124,11 @@ def as_csv(rows: Sequence[Row]) -> str:
     shares = [f"share_{slot}" for slot in range(slots)]
     first = [*FIRST, *shares, *MEASURED, "seconds", "failure"]
     before = [f"{name}_before" for name in (*shares, *MEASURED)]
-    rest = [
-        key
-        for key in dict.fromkeys(key for row in rows for key in row)
-        if key not in (*first, *before)
-    ]
+    columns = dict.fromkeys([*first, *before, *(key for row in rows for key in row)])
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*first, *before, *rest], restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {key: "" if value is None else value for key, value in row.items()} for row in rows
-    )
+    writer.writerows(rows)  # None is written as nothing
     return text.getvalue()
 
 
@@ -182,15 +170,14 @@ def study(
             if is_made(plan, name):
                 make_data(data[name])
     pending = folder.pending(asked.retry)
+    notes: Iterator[str]
+    if asked.scheduler is None:
+        notes = (run_pending(folder, plan, one, data[one.dataset], asked) for one in pending)
+    else:
+        notes = _on_cluster(Path(file), folder.path, pending, asked)
     with progress(f"study {plan.table.name}", len(plan.cells)) as step:
-        for _ in range(len(plan.cells) - len(pending)):
-            step()
-        if asked.scheduler is None:
-            for cell in pending:
-                step(run_pending(folder, plan, cell, data[cell.dataset], asked))
-        else:
-            for note in _on_cluster(Path(file), folder.path, pending, asked):
-                step(note)
+        for note in itertools.chain([""] * (len(plan.cells) - len(pending)), notes):
+            step(note)
     _remove_models(folder, plan)
     return gathered(folder, plan)
 
@@ -260,7 +247,8 @@ def gathered(folder: StudyFolder, plan: Plan) -> Study:
             curves=tuple(folder.curves()),
             **findings_of(rows, table)._asdict(),
         )
-        folder.write_rows(rows)
+        with written_beside(folder.path / "rows.csv") as part:
+            part.write_text(as_csv(rows))
         with written_beside(folder.path / "study.json") as part:
             part.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
     return result
