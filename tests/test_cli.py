@@ -79,7 +79,7 @@ def run(*words):
 
 BAD = """
 audit model.safetensors none.tif | none.tif does not exist, expected a TIFF stack, a folder of
-audit none.safetensors raw.tif | none.safetensors does not exist, expected a model file
+audit none.safetensors raw.tif | none.safetensors does not exist, expected a .safetensors
 audit foreign.safetensors raw.tif | foreign.safetensors holds weights but no evenslice metadata
 audit raw.tif raw.tif | raw.tif is not a model file
 audit model.safetensors flat.tif | flat.tif is a 2-D image of shape (64, 96), expected a volume

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import evenslice
+from evenslice import save_volume
 
 ROOMS = "volume labels data model evidence learn segmentation verbs study report cli napari"
 ORDER = ROOMS.split()
@@ -76,6 +78,44 @@ def test_importing_loads_no_torch():
     )
     printed = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert printed.strip() == evenslice.__version__
+
+
+def test_volumes_and_refusals_load_no_torch(tmp_path):
+    """In one process: whatever one command imports, the next ones would find."""
+    save_volume(tmp_path / "raw.tif", np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8))
+    (tmp_path / "bad.tif").write_text("no image")
+    (tmp_path / "m.onnx").write_text("")
+    code = (
+        "import sys\nfrom evenslice.cli.app import main\n"
+        "for line in sys.argv[1:]:\n"
+        "    try: main(line.split())\n"
+        "    except SystemExit as end: print(end.code)\n"
+        "    assert not {'torch', 'timm', 'matplotlib'} & set(sys.modules), line\n"
+    )
+    lines = {
+        "--version": 0,
+        "inspect raw.tif --json inspected.json": 0,
+        "evaluate raw.tif raw.tif --as instances --json scores.json": 0,
+        "data list": 0,
+        "inspect none.tif": 2,
+        "audit none.safetensors raw.tif": 2,
+        "audit m.onnx bad.tif": 2,
+        "audit m.onnx raw.tif --windows many": 2,
+        "segment none.onnx raw.tif out.zarr": 2,
+        "train raw.tif none.tif out.safetensors": 2,
+        "fix none.safetensors out.safetensors": 2,
+        "export m.pth out.onnx --format onnx": 2,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code, *lines],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    codes = [int(line) for line in done.stdout.splitlines() if line in ("0", "2")]
+    assert codes == list(lines.values())
 
 
 def test_importing_is_quick():

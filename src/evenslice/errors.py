@@ -191,3 +191,11 @@ def _fields(kind: Any, place: list[Any]) -> set[str]:
 def _inside(annotation: Any) -> list[Any]:
     parts = getattr(annotation, "__args__", ())
     return [annotation] if not parts else [one for part in parts for one in _inside(part)]
+
+
+def corrupt_metadata(source: object, reason: object) -> BadInputError:
+    """Return the error for metadata of ours that is not as we write it."""
+    return BadInputError(
+        f"{source} holds damaged metadata of evenslice ({str(reason)[:200]}), "
+        "expected it as evenslice writes it; write the file again"
+    )

@@ -7,7 +7,8 @@ import torch
 
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import save_model
-from evenslice.model.opening import form_of, model_of
+from evenslice.model.opening import model_of
+from evenslice.model.source import form_of
 from evenslice.options import ModelOptions
 
 MODULE = """

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from evenslice import evaluate, open_volume, segment
-from evenslice.model.inputs import fingerprint
 from evenslice.options import SegmentOptions
 from evenslice.segmentation.result import open_prediction, segmentation_views, trained_spans
 from evenslice.volume.array import Volume
+from evenslice.volume.inputs import fingerprint
 from verbs.scenes import arrays_of, blurring, identity
 
 WHOLE = (slice(None),) * 3

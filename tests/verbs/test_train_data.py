@@ -7,10 +7,11 @@ import pytest
 
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
-from evenslice.model.inputs import fingerprint, trained_slices
+from evenslice.model.inputs import trained_slices
 from evenslice.options import TrainOptions
 from evenslice.verbs.train_data import plan_data, training_record
 from evenslice.volume.array import Volume
+from evenslice.volume.inputs import fingerprint
 
 QUICK = {"weights": "none", "encoder": "test_resnet.r160_in1k", "encoder_depth": 2}
 QUICK |= {"steps": 2, "batch": 2, "crop": 32}

@@ -8,6 +8,7 @@ import typer
 from evenslice.cli.options import FAILED_CHECK, ModelName, VolumePath, takes
 from evenslice.cli.output import (
     Output,
+    check_inputs,
     files_of,
     running_code_of,
     stdout_to_stderr,
@@ -43,6 +44,7 @@ def audit(
     ] = None,
 ) -> int:
     """Measure how much each slice counts, whether previous equals next, and how sure that is."""
+    check_inputs(model, volume, labels)
     from evenslice.evidence.attribution import MOST_FOR_SHAPLEY, runs_needed
     from evenslice.model.opening import model_of, name_of
     from evenslice.model.provenance import command_line
@@ -103,8 +105,8 @@ def audit(
 def _check_maps(
     maps: Path, out: Path | None, model: str, volume: Path, labels: Path | None, force: bool
 ) -> None:
-    from evenslice.model.inputs import check_apart
     from evenslice.volume.atomic import check_store_writable
+    from evenslice.volume.inputs import check_apart
 
     check_apart(maps, model, volume, labels)
     if out is not None and maps.resolve() == out.resolve():

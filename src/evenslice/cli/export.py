@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from evenslice.cli.options import ModelName, takes
-from evenslice.cli.output import Output, files_of, running_code_of
+from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
 from evenslice.options import ExportOptions
 
 
@@ -23,6 +23,7 @@ def export(
     output: Output,
 ) -> None:
     """Write a model as ONNX, torch.export or bioimage.io package, checked against torch."""
+    check_inputs(model)
     from evenslice.report.tables import print_exported
     from evenslice.verbs.export import export as run
 

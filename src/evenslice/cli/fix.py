@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from evenslice.cli.options import ModelName, takes
-from evenslice.cli.output import Output, files_of, running_code_of
+from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
 from evenslice.options import FixOptions
 
 
@@ -27,6 +27,7 @@ def fix(
     labels: Annotated[Path | None, typer.Option(help="Ground truth of that volume.")] = None,
 ) -> None:
     """Make the stem of a trained model symmetric, without retraining, and report what changed."""
+    check_inputs(model, audit, labels)
     from evenslice.progress import bar
     from evenslice.report.tables import print_fixed
     from evenslice.verbs.fix import fix as run

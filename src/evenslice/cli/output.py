@@ -85,12 +85,23 @@ def _print_line(line: str) -> None:
 @contextmanager
 def running_code_of(source: str) -> Iterator[None]:
     """Run code of the user's, ``package.module:callable``, with a warning; it prints to stderr."""
-    from evenslice.model.opening import form_of
+    from evenslice.model.source import form_of
 
     if form_of(source) == "callable":
         warn(f"{source} is code, which is imported and run now")
     with stdout_to_stderr():
         yield
+
+
+def check_inputs(model: str | None, *volumes: Path | None) -> None:
+    """Refuse what is not there or cannot be opened, before anything large is imported."""
+    from evenslice.model.source import checked_form
+    from evenslice.volume.files import open_volume
+
+    if model is not None:
+        checked_form(model)
+    for volume in filter(None, volumes):
+        open_volume(volume)
 
 
 def files_of(source: str) -> list[Path]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from evenslice.cli.options import ModelName, Resume, VolumePath, takes
-from evenslice.cli.output import Output, files_of, running_code_of
+from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
 from evenslice.options import SegmentOptions
 
 
@@ -22,6 +22,7 @@ def segment(
     resume: Resume = False,
 ) -> None:
     """Segment a volume of any size, on one machine or several."""
+    check_inputs(model, volume)
     from evenslice.model.provenance import command_line
     from evenslice.progress import bar
     from evenslice.report.page import page_beside

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from evenslice.cli.options import Resume, VolumePath, takes
-from evenslice.cli.output import Output
+from evenslice.cli.output import Output, check_inputs
 from evenslice.errors import BadInputError
 from evenslice.options import DATA, Device, TrainFile, TrainOptions, read_config
 
@@ -67,6 +67,11 @@ def train(
     ] = "auto",
 ) -> None:
     """Train a 2D+ segmentation model from an RGB-pretrained encoder."""
+    file = TrainFile() if config is None else read_config(config)
+    pairs = [(str(volume), str(labels)), *((one.volume, one.labels) for one in file.more)]
+    pairs += [(first, second) for first, second in (text.split(BETWEEN) for text in more or [])]
+    volumes, truths = ([pair[place] for pair in pairs] for place in (0, 1))
+    check_inputs(None, *map(Path, (*volumes, *truths)))
     from evenslice.labels.metrics import Scores
     from evenslice.model.provenance import command_line
     from evenslice.progress import bar
@@ -76,10 +81,6 @@ def train(
     from evenslice.verbs.train import train as run
 
     page = page_beside(out)
-    file = TrainFile() if config is None else read_config(config)
-    pairs = [(str(volume), str(labels)), *((one.volume, one.labels) for one in file.more)]
-    pairs += [(first, second) for first, second in (text.split(BETWEEN) for text in more or [])]
-    volumes, truths = ([pair[place] for pair in pairs] for place in (0, 1))
     again = output.overwriting(output.force or resume)
     again.check(config, out, page, *map(Path, (*volumes, *truths)))
     if page.exists():

@@ -19,11 +19,11 @@ from evenslice.evidence.result import MethodResult
 from evenslice.evidence.sampling import Raw, SampledWindow, draw_windows, read_windows
 from evenslice.evidence.summary import method_result
 from evenslice.model.external import wrap_external
-from evenslice.model.inputs import VolumeLike, volume_of
 from evenslice.model.logits import Wrapper
 from evenslice.model.opening import given_normalisation
 from evenslice.model.predict import device_of
 from evenslice.options import JsonObject
+from evenslice.volume.inputs import VolumeLike, volume_of
 from evenslice.volume.normalisation import estimate
 
 Numbers = float | Sequence[float] | None

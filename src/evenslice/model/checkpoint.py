@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, corrupt_metadata
 from evenslice.model.build import rebuild
 from evenslice.model.encoders import size_of, stride_of
 from evenslice.model.external import wrap_external
@@ -22,12 +22,12 @@ from evenslice.model.stem.slots import distances, norms_per_slot, slot_pattern, 
 from evenslice.model.weights import load_state_dict, under_prefix, without_wrapper_prefixes
 from evenslice.options import JsonObject
 from evenslice.volume.atomic import written_beside
+from evenslice.volume.inputs import spans_in
 from evenslice.volume.normalisation import Normalisation
 
 KEY = "evenslice"
 SCHEMA = "evenslice.model/1"
 LARGEST = 4 * 2**20  # bytes of JSON
-MOST_SLICES = 10_000_000  # of a volume that was trained on
 
 
 def baked_state(module: nn.Module) -> dict[str, Tensor]:
@@ -299,14 +299,6 @@ def load_state(network: nn.Module, path: Path) -> None:
     network.load_state_dict(state)
 
 
-def corrupt_metadata(source: object, reason: object) -> BadInputError:
-    """Return the error for metadata of ours that is not as we write it."""
-    return BadInputError(
-        f"{source} holds damaged metadata of evenslice ({str(reason)[:200]}), "
-        "expected it as evenslice writes it; write the file again"
-    )
-
-
 def dump_metadata(metadata: JsonObject) -> str:
     """Write metadata as JSON; numbers that are not finite become null."""
     return json.dumps(_finite(metadata), allow_nan=False)
@@ -332,15 +324,6 @@ def parse_metadata(text: str | bytes, source: object) -> JsonObject:
 
 def _refuse_constant(text: str) -> float:
     raise ValueError(f"the number {text}")
-
-
-def spans_in(found: Any) -> list[tuple[int, int]]:
-    """Read spans [z0, z1) of slices; raise ``TypeError`` or ``ValueError`` for anything else."""
-    spans = [(int(start), int(stop)) for start, stop in found]
-    for start, stop in spans:
-        if not 0 <= start <= stop <= MOST_SLICES:
-            raise ValueError(f"the slices {start}:{stop}")
-    return spans
 
 
 def training_in(found: Any) -> JsonObject:

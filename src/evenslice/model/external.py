@@ -16,7 +16,8 @@ from evenslice.model.logits import (
     find_picture,
     window_tensors,
 )
-from evenslice.model.spec import ExternalSpec, Form, Model
+from evenslice.model.source import Form
+from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.stem.probe import Call, call_of, image_shape, tensors_in
 from evenslice.volume.windows import check_slices
 

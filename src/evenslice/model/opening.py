@@ -1,19 +1,17 @@
 """Opening a model of any form, and saving it in the form it came in."""
 
 import importlib
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, corrupt_metadata
 from evenslice.model.checkpoint import (
-    corrupt_metadata,
     has_metadata,
     load_model,
     load_state,
@@ -25,7 +23,8 @@ from evenslice.model.export import read_exported, write_exported
 from evenslice.model.external import wrap_external
 from evenslice.model.logits import AllOutputs, LogitsAdapter, duplicate
 from evenslice.model.onnx_file import OnnxNetwork, read_onnx, write_onnx
-from evenslice.model.spec import ExternalSpec, Form, Model
+from evenslice.model.source import CALLABLE, ENDINGS, checked_form, form_of
+from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.stem.find import check_kind
 from evenslice.model.stem.probe import is_exported
 from evenslice.options import ModelOptions
@@ -34,14 +33,6 @@ from evenslice.volume.normalisation import Normalisation, estimate
 from evenslice.volume.windows import check_slices
 
 ModelLike = Model | str | Path
-ModelForm = Literal["evenslice"] | Form
-ENDINGS: dict[str, ModelForm] = {
-    ".safetensors": "evenslice",
-    ".pt2": "torch-export",
-    ".onnx": "onnx",
-}
-STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-CALLABLE = re.compile(r"^(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)(?:@(?P<file>.+))?\Z")
 
 
 def model_of(
@@ -82,17 +73,11 @@ def model_of(
 
 
 def _load(source: str, options: ModelOptions) -> Model:
-    form, path = form_of(source), Path(source)
+    form, path = checked_form(source), Path(source)
     if form == "evenslice":
         return load_model(path)
     if form == "callable":
         return _load_callable(source, options)
-    if form is None or not path.is_file():
-        found = "is not a file" if path.exists() else "does not exist"
-        raise BadInputError(
-            f"{source} {'is not a model file' if form is None else found}, expected a .safetensors "
-            "of evenslice, package.module:callable, .pt2 or .onnx; check the path"
-        )
     opened = read_onnx(path) if form == "onnx" else read_exported(path, options.trust)
     network, metadata = opened
     spec = metadata.get("spec") or {}
@@ -113,28 +98,6 @@ def _load(source: str, options: ModelOptions) -> Model:
         model.module.probabilities = False
         own = replace(own, answers="logits")
     return with_metadata(replace(model, spec=own, file=path), metadata, source)
-
-
-def form_of(source: str | Path) -> ModelForm | None:
-    """Say which form a MODEL has by its name, or None if it is none of them; nothing is opened.
-
-    Raises
-    ------
-    BadInputError
-        For files of weights without a network.
-    """
-    text = str(source)
-    named, ending = CALLABLE.match(text), Path(text).suffix.lower()
-    if ending in ENDINGS and not named:
-        return ENDINGS[ending]
-    if named and not Path(text).exists() and not Path(text.partition(":")[0]).is_file():
-        return "callable"
-    if ending in STATE_DICTS:
-        raise BadInputError(
-            f"{text} holds weights without a network, expected .safetensors of evenslice, .pt2, "
-            f".onnx or package.module:callable; give package.module:callable@{text}"
-        )
-    return None
 
 
 def _load_callable(source: str, options: ModelOptions) -> Model:

@@ -48,6 +48,19 @@ def classes_of(probabilities: Tensor, threshold: float = 0.5) -> Tensor:
     return probabilities.argmax(1).to(torch.uint8)
 
 
+def device_named(name: str) -> torch.device:
+    """Return the device ``auto``, ``cpu`` or ``cuda``; ``auto`` is a GPU where there is one."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise BadInputError(
+            f"the device {name!r} is unknown, expected auto, cpu or cuda; choose one"
+        )
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInputError(
+            "no CUDA device was found, expected one for --device cuda; use --device cpu or auto"
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Return where a network is; the CPU if it has no parameters."""
     return next((p.device for p in module.parameters()), torch.device("cpu"))

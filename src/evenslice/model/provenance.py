@@ -7,15 +7,18 @@ import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
-from evenslice.model.inputs import fingerprint
-from evenslice.model.opening import form_of
-from evenslice.model.spec import Metadata, Model
+from evenslice.model.source import form_of
+from evenslice.options import JsonObject
 from evenslice.volume.array import Volume, as_volume
 from evenslice.volume.files import split_container
+from evenslice.volume.inputs import fingerprint
+
+if TYPE_CHECKING:
+    from evenslice.model.spec import Model
 
 PACKAGES = ("evenslice", "torch", "timm", "segmentation-models-pytorch", "numpy", "scipy", "zarr")
 WHOLE_BYTES = 256 * 2**20
@@ -24,10 +27,10 @@ SPAN_BYTES = 2**20
 MOST_FILES = 4096
 SIDE = 512  # of what is hashed of a slice: cheap in any chunks
 UNSAID = {"--resume", "--force"}  # which change how a result came about, not what it is
-Source: TypeAlias = Model | Volume | np.ndarray | str | Path
+Source: TypeAlias = Union["Model", Volume, np.ndarray, str, Path]
 
 
-def provenance_of(seed: int | None, **inputs: Source | None) -> Metadata:
+def provenance_of(seed: int | None, **inputs: Source | None) -> JsonObject:
     """Record what a result is made with, so that it can be made again.
 
     Parameters
@@ -73,25 +76,25 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _record(source: Source) -> Metadata:
-    if isinstance(source, Model):
-        made_by = str(source.spec.to_dict().get("source", "a model in memory"))
-        return _code_record(made_by) if source.file is None else file_record(source.file)
+def _record(source: Source) -> JsonObject:
     if isinstance(source, str | Path):
         is_code = form_of(source) == "callable"
         return _code_record(str(source)) if is_code else file_record(source)
-    volume = as_volume(source)
-    return file_record(volume.source) | {"voxels": fingerprint(volume, SIDE)}
+    if isinstance(source, Volume | np.ndarray):
+        volume = as_volume(source)
+        return file_record(volume.source) | {"voxels": fingerprint(volume, SIDE)}
+    made_by = str(source.spec.to_dict().get("source", "a model in memory"))
+    return _code_record(made_by) if source.file is None else file_record(source.file)
 
 
-def _code_record(name: str) -> Metadata:
+def _code_record(name: str) -> JsonObject:
     """Describe a network from code: the weights behind ``@`` are hashed, the code is not."""
     weights = name.partition("@")[2]
     record = file_record(weights) if weights else {"bytes": None, "sha256": None, "hashed": "none"}
     return record | {"name": name}
 
 
-def file_record(path: str | Path) -> Metadata:
+def file_record(path: str | Path) -> JsonObject:
     """Describe a file or folder that was read: its name as given, size in bytes and SHA-256.
 
     Parameters
@@ -110,7 +113,7 @@ def file_record(path: str | Path) -> Metadata:
         size and hash are None then.
     """
     file, _ = split_container(path)
-    record: Metadata = {"name": str(path), "bytes": None, "sha256": None, "hashed": "none"}
+    record: JsonObject = {"name": str(path), "bytes": None, "sha256": None, "hashed": "none"}
     try:
         if file.is_dir():
             return record | _hash_tree(file)
@@ -136,7 +139,7 @@ def _hash_samples(file: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def _hash_tree(folder: Path) -> Metadata:
+def _hash_tree(folder: Path) -> JsonObject:
     files: list[Path] = []
     total = 0
     for item in folder.rglob("*"):

@@ -8,13 +8,13 @@ from torch import nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.logits import Ensemble, plain
+from evenslice.model.source import Form
 from evenslice.model.stem.adapt import INITS, TIES
 from evenslice.options import Init, JsonObject, Tie
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices
 
 Metadata: TypeAlias = JsonObject  # a JSON object, as a model file holds it
-Form = Literal["callable", "torch-export", "onnx"]
 TTAS = ("none", "reversal")
 FORBIDDEN = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 

@@ -209,7 +209,7 @@ class Panel(QWidget):
 
         ``BadInputError`` if there is no model, or mean or std are no numbers.
         """
-        from evenslice.model.opening import form_of
+        from evenslice.model.source import form_of
 
         source = self.model.line_edit.value.strip()
         if not source:

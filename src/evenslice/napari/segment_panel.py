@@ -71,8 +71,8 @@ class SegmentPanel(Panel):
         }
 
         def task(control: Control) -> tuple["Segmented", list[LayerData]]:
-            from evenslice.model.inputs import check_apart
             from evenslice.segmentation.run import segment
+            from evenslice.volume.inputs import check_apart
 
             check_apart(out, model["source"], source)
             done = segment(model["source"], volume, out, progress=control.progress, **options)

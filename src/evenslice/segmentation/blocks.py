@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evenslice.model.inputs import VolumeLike, fingerprint, parse_roi, volume_of
 from evenslice.model.opening import ModelLike, check_segments, model_of
 from evenslice.model.predict import Runner, classes_of, fused
 from evenslice.model.spec import Model
@@ -22,6 +21,7 @@ from evenslice.progress import Step
 from evenslice.segmentation.plan import Plan
 from evenslice.volume.array import Roi, Volume, Voxels, reorder_axes, shifted, swap_axis
 from evenslice.volume.atomic import fsync_box, fsync_tree, named
+from evenslice.volume.inputs import VolumeLike, fingerprint, parse_roi, volume_of
 from evenslice.volume.run_state import RunState, corrupt_metadata
 from evenslice.volume.sections import SectionReader, Sections
 from evenslice.volume.tiles import Block

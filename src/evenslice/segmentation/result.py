@@ -4,17 +4,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evenslice.errors import corrupt_metadata
 from evenslice.evidence.window_view import WindowView
-from evenslice.model.checkpoint import corrupt_metadata, spans_in
-from evenslice.model.inputs import VolumeLike, parse_roi, volume_of
 from evenslice.options import JsonObject, ScoresAs, SegmentOptions
-from evenslice.segmentation.plan import Plan
 from evenslice.volume.array import Volume, reorder_axes, swap_axis
+from evenslice.volume.inputs import VolumeLike, parse_roi, spans_in, volume_of
 from evenslice.volume.tiff_metadata import noted_provenance
 from evenslice.volume.windows import read_window
+
+if TYPE_CHECKING:
+    from evenslice.segmentation.plan import Plan
 
 SEGMENTATION = Path("labels", "segmentation")
 OF_THE_RUN = {"path", "complete", "blocks_left"}  # not in what the file says of itself
@@ -28,7 +31,7 @@ class Segmented:
     complete: bool  # False for a shard that left work to others: nothing is under ``path`` yet
     blocks: int
     blocks_left: int = 0  # that others have still to do
-    plan: Plan | None = None  # how it was done
+    plan: "Plan | None" = None  # how it was done
     objects: int | None = None  # how many there are; None if none were asked for
     blank: dict[str, list[int]] = field(default_factory=dict)  # {section: [those shown instead]}
     trained_slices: list[list[int]] = field(default_factory=list)  # spans of what was written
@@ -68,6 +71,8 @@ def read_result(out: Path, request: JsonObject) -> Segmented | None:
             return None
         names = {one.name for one in fields(Segmented)} - OF_THE_RUN
         kept = {name: found[name] for name in names}
+        from evenslice.segmentation.plan import Plan
+
         typed = {"plan": Plan.from_dict(found["plan"]), "warnings": tuple(found["warnings"])}
         return Segmented(out, True, **kept | typed)
     except (KeyError, TypeError, ValueError):

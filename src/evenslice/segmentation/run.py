@@ -12,16 +12,9 @@ import numpy as np
 
 from evenslice.errors import BadInputError, keeps_warnings
 from evenslice.model.checkpoint import save_model
-from evenslice.model.inputs import (
-    VolumeLike,
-    check_apart,
-    device_of,
-    intensity_warning,
-    parse_roi,
-    spans_of,
-    trained_slices,
-)
+from evenslice.model.inputs import intensity_warning, trained_slices
 from evenslice.model.opening import ModelLike, normalised_by
+from evenslice.model.predict import device_named
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.streaming import normalisation_of
@@ -50,6 +43,7 @@ from evenslice.volume.atomic import (
     rename_into_place,
 )
 from evenslice.volume.files import check_volume_name
+from evenslice.volume.inputs import VolumeLike, check_apart, parse_roi, spans_of
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.run_state import RunState, open_run_state
 from evenslice.volume.tiff_writer import write_tiff
@@ -205,7 +199,7 @@ def _plan(model: Model, volume: Volume, options: SegmentOptions) -> Plan:
         reorder_axes(parse_roi(options.roi, volume.shape), options.axis),
         normalisation_of(model),
         options,
-        device_of(options.device),
+        device_named(options.device),
     )
 
 

@@ -12,7 +12,7 @@ from evenslice.errors import BadInputError
 from evenslice.evidence.result import Audit
 from evenslice.labels.targets import resolve_target
 from evenslice.model.checkpoint import load_model
-from evenslice.model.inputs import check_same_shape, device_of
+from evenslice.model.predict import device_named
 from evenslice.model.spec import Model
 from evenslice.options import JsonObject
 from evenslice.study.plan import Cell, DatasetTable
@@ -22,6 +22,7 @@ from evenslice.verbs.train_data import score_slices
 from evenslice.volume.array import Volume
 from evenslice.volume.atomic import DISK, written_beside
 from evenslice.volume.files import open_volume
+from evenslice.volume.inputs import check_same_shape
 from evenslice.volume.run_state import stored_rows, stored_table
 
 HEADLINE = "gradient"
@@ -167,7 +168,7 @@ def _scored(model: Model, data: DatasetTable, device: str) -> JsonObject:
     volume, labels = open_volume(data.test_raw), open_volume(data.test_labels)
     check_same_shape(volume, labels)
     target = resolve_target(labels, model.training["target"], data.ignore_label)
-    where = device_of(device)
+    where = device_named(device)
     model.module.to(where)
     return score_slices(model, volume, labels, target, range(volume.shape[0]), where).to_dict()
 

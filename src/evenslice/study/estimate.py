@@ -11,8 +11,7 @@ from evenslice.data.registry import dataset
 from evenslice.errors import BadInputError
 from evenslice.learn.losses import segmentation_loss
 from evenslice.model.build import build_model
-from evenslice.model.inputs import device_of
-from evenslice.model.predict import logits_of
+from evenslice.model.predict import device_named, logits_of
 from evenslice.options import JsonObject, TrainOptions
 from evenslice.progress import Progress, silent
 from evenslice.study.data import SHAPE as PHANTOM_SHAPE
@@ -82,7 +81,7 @@ def estimate_study(
         If the file cannot be used, or a cell cannot be resolved; missing data are no error here.
     """
     plan = read_study(file)
-    where = device_of(device)
+    where = device_named(device)
     data = {name: data_of(plan, name, Path(out)) for name in plan.datasets}
     groups: dict[str, list[Cell]] = {}
     for cell in plan.cells:

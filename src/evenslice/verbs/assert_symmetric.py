@@ -6,10 +6,10 @@ from torch import nn
 
 from evenslice.evidence.result import Audit
 from evenslice.evidence.stats import TOO_FEW, Interval
-from evenslice.model.inputs import VolumeLike
 from evenslice.model.opening import ModelLike
 from evenslice.options import AuditOptions
 from evenslice.verbs.audit import audit
+from evenslice.volume.inputs import VolumeLike
 
 HOW_TO_FIX = (
     "make the stem symmetric with uniform_stem before training, train with tie='mirror', or repair "

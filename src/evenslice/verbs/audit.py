@@ -27,22 +27,21 @@ from evenslice.evidence.summary import apply_abstention, lag_result, latin_resul
 from evenslice.evidence.window_view import writing_maps
 from evenslice.labels.targets import whole
 from evenslice.model.checkpoint import stem_record
-from evenslice.model.inputs import (
-    VolumeLike,
-    check_same_shape,
-    device_of,
-    intensity_warning,
-    parse_roi,
-    trained_slices,
-    volume_of,
-    voxel_warning,
-)
+from evenslice.model.inputs import intensity_warning, trained_slices
 from evenslice.model.opening import ModelLike, check_segments, model_of, normalised_by
+from evenslice.model.predict import device_named
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
 from evenslice.options import AuditOptions, JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume, crop
+from evenslice.volume.inputs import (
+    VolumeLike,
+    check_same_shape,
+    parse_roi,
+    volume_of,
+    voxel_warning,
+)
 
 CHECK_WINDOWS = 4
 NAMED = 8  # slices in a message
@@ -114,7 +113,7 @@ def audit(
         )
     opened = normalised_by(given, volume, options.seed)
     windows = _windows(opened, volume, truth, options)
-    device = device_of(options.device)
+    device = device_named(options.device)
     subject = model_on_volume(opened, volume, windows[0], device, options.seed, truth, label)
     methods = options.methods
     if methods is None:

@@ -21,12 +21,18 @@ from evenslice.labels.metrics import (
 )
 from evenslice.labels.overlap import PairCounter, Pairs, match_objects, partition_scores
 from evenslice.labels.targets import IGNORED, unique_values
-from evenslice.model.inputs import VolumeLike, check_same_shape, parse_roi, volume_of, voxel_warning
 from evenslice.model.provenance import provenance_of
 from evenslice.options import EvaluateOptions
 from evenslice.progress import Progress, silent
 from evenslice.segmentation.result import open_prediction, trained_spans, training_warning
 from evenslice.volume.array import Roi, Volume, Voxels, crop
+from evenslice.volume.inputs import (
+    VolumeLike,
+    check_same_shape,
+    parse_roi,
+    volume_of,
+    voxel_warning,
+)
 
 MOST_SEARCHED = 2**32  # voxels, to learn whether a volume is a mask
 MASKS = {1, 255, 65535}

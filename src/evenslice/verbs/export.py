@@ -33,12 +33,13 @@ from evenslice.model.export import (
     graph_of,
     traces,
 )
-from evenslice.model.inputs import check_apart
-from evenslice.model.opening import ModelLike, check_segments, form_of, model_of
+from evenslice.model.opening import ModelLike, check_segments, model_of
 from evenslice.model.provenance import provenance_of
+from evenslice.model.source import form_of
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.options import ExportOptions, Format, JsonObject
 from evenslice.volume.atomic import check_writable, written_beside
+from evenslice.volume.inputs import check_apart
 
 TOLERANCE = 1e-4
 ENDINGS: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch-export", ".zip": "bioimageio"}

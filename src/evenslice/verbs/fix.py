@@ -17,7 +17,6 @@ from evenslice.evidence.sampling import Raw, draw_windows, read_windows
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import Target, whole
 from evenslice.model.checkpoint import normalisation_record, stem_record
-from evenslice.model.inputs import VolumeLike, check_apart, check_same_shape, volume_of
 from evenslice.model.logits import duplicate, plain
 from evenslice.model.opening import (
     ModelLike,
@@ -36,6 +35,7 @@ from evenslice.options import AuditOptions, FixOptions, JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.verbs.audit import audit
 from evenslice.volume.atomic import check_writable
+from evenslice.volume.inputs import VolumeLike, check_apart, check_same_shape, volume_of
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices, reverse
 

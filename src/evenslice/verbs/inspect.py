@@ -3,22 +3,24 @@
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from evenslice.errors import BadInputError
-from evenslice.evidence.certificate import Certificate, certify
-from evenslice.model.checkpoint import stem_record
-from evenslice.model.opening import form_of, model_of
 from evenslice.model.provenance import provenance_of
-from evenslice.model.spec import ExternalSpec, Model, Spec
+from evenslice.model.source import form_of
 from evenslice.options import InspectOptions, JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
 from evenslice.volume.zarr_reader import chunks_there, in_store
+
+if TYPE_CHECKING:  # what needs torch is imported where a model is opened
+    from torch import nn
+
+    from evenslice.evidence.certificate import Certificate
+    from evenslice.model.spec import Model
 
 RANGE_SIDE = 2048  # pixels
 
@@ -27,10 +29,10 @@ RANGE_SIDE = 2048  # pixels
 class Inspected:
     """What was found: a model with its stems, or a volume."""
 
-    model: Model | None
+    model: "Model | None"
     stems: tuple[JsonObject, ...]  # of the model: module, kind and norm per slot
     volume: Volume | None
-    certificate: Certificate | None  # response to the reversal as measured now; None: not asked for
+    certificate: "Certificate | None"  # measured now; None: not asked for
     values: tuple[float, float] | None = None  # lowest and highest finite one of the middle slice
     provenance: JsonObject = field(default_factory=dict)
 
@@ -49,6 +51,8 @@ class Inspected:
                 "size_bytes": math.prod(volume.shape) * volume.dtype.itemsize,
                 "facts": dict(volume.facts),
             }
+        from evenslice.model.spec import ExternalSpec
+
         assert self.model is not None
         model, norm = self.model, self.model.normalisation
         return schema | {
@@ -68,8 +72,10 @@ class Inspected:
         }
 
 
-def guess_library_call(model: Model) -> str | None:
+def guess_library_call(model: "Model") -> str | None:
     """Return the library call that makes a network like this one, or None if nothing says it."""
+    from evenslice.model.spec import Spec
+
     spec = model.spec
     if isinstance(spec, Spec):
         depth = "" if spec.encoder_depth is None else f", encoder_depth={spec.encoder_depth}"
@@ -83,7 +89,7 @@ def guess_library_call(model: Model) -> str | None:
     return next((call for call in calls if call is not None), None)
 
 
-def _library_call(module: nn.Module) -> str | None:
+def _library_call(module: "nn.Module") -> str | None:
     library, kind = type(module).__module__.partition(".")[0], type(module).__name__
     cfg = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
     if isinstance(cfg, dict) and cfg.get("architecture"):
@@ -131,6 +137,10 @@ def inspect(
             volume = replace(volume, facts={**volume.facts, "missing": missing})
         provenance = provenance_of(None, volume=volume)
         return Inspected(None, (), volume, None, _middle_range(volume), provenance)
+    from evenslice.evidence.certificate import certify
+    from evenslice.model.checkpoint import stem_record
+    from evenslice.model.opening import model_of
+
     model = model_of(source, options)
     certificate = None
     if options.verify:

@@ -29,7 +29,7 @@ from evenslice.learn.multi_volume import Reopened
 from evenslice.learn.patches import PatchSource
 from evenslice.model.build import build_model
 from evenslice.model.checkpoint import check_model_name, load_model, read_metadata, save_model
-from evenslice.model.inputs import VolumeLike, check_apart, device_of, volume_of
+from evenslice.model.predict import device_named
 from evenslice.model.spec import Model
 from evenslice.options import JsonObject, TrainOptions
 from evenslice.progress import Progress, silent
@@ -44,6 +44,7 @@ from evenslice.verbs.train_data import (
 )
 from evenslice.volume.array import Volume
 from evenslice.volume.atomic import check_writable, remove_stale, written_beside
+from evenslice.volume.inputs import VolumeLike, check_apart, volume_of
 from evenslice.volume.run_state import RunState, open_run_state, stored_rows
 
 VALIDATED = 8  # slices of a validation run
@@ -126,7 +127,7 @@ def train(
     paths = (out, out.with_suffix(".last.safetensors"), out.with_suffix(".log.csv"))
     for path in paths:
         check_writable(path, force or resume)
-    where = device_of(device)
+    where = device_named(device)
     check_devices(options.devices, where, device)
     volumes, marks = _listed(volume), _listed(labels)
     check_apart(out, *volumes, *marks, options.weights)

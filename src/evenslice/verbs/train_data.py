@@ -15,13 +15,6 @@ from evenslice.labels.targets import Target, resolve_target
 from evenslice.learn.losses import check_loss
 from evenslice.learn.multi_volume import MultiVolume, combined, find_class_locations
 from evenslice.learn.patches import PatchSource, split_slices
-from evenslice.model.inputs import (
-    check_same_shape,
-    fingerprint,
-    parse_span,
-    spans_of,
-    voxel_warning,
-)
 from evenslice.model.predict import classes_of
 from evenslice.model.provenance import provenance_of, versions
 from evenslice.model.spec import Model
@@ -29,6 +22,13 @@ from evenslice.model.streaming import predict_slices
 from evenslice.model.weights import BUNDLED
 from evenslice.options import JsonObject, TrainOptions
 from evenslice.volume.array import Volume, Voxels
+from evenslice.volume.inputs import (
+    check_same_shape,
+    fingerprint,
+    parse_span,
+    spans_of,
+    voxel_warning,
+)
 from evenslice.volume.normalisation import Statistics, measure_intensities, normalisation_from
 from evenslice.volume.windows import read_window
 
