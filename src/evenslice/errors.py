@@ -4,7 +4,7 @@ import difflib
 import functools
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -46,6 +46,12 @@ class InputWarning(UserWarning):
     """An input that may not be what its user takes it for; the command line prints it as a line."""
 
 
+def give_warnings(texts: Iterable[str]) -> None:
+    """Give an ``InputWarning`` of each text."""
+    for text in texts:
+        warnings.warn(text, InputWarning, stacklevel=3)
+
+
 def keeps_warnings(verb: Verb) -> Verb:
     """Let a result have each ``InputWarning`` of the run in its ``warnings``; show each once."""
 
@@ -65,8 +71,7 @@ def keeps_warnings(verb: Verb) -> Verb:
             warnings.simplefilter("always", InputWarning)
             warnings.showwarning = keep
             result = verb(*arguments, **named)
-            for text in result.warnings:
-                warnings.warn(text, InputWarning, stacklevel=2)
+            give_warnings(result.warnings)
         return replace(result, warnings=tuple(found))
 
     return run  # type: ignore[return-value]

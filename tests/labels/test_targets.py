@@ -108,17 +108,18 @@ def test_foreground_is_what_is_above_0():
     ("values", "target"),
     [
         ((0, 1), Target("foreground", 1)),
+        ((0, 255), Target("foreground", 1)),
         ((0, 1, 2), Target("classes", 3)),
         (range(8), Target("classes", 8)),
     ],
 )
-def test_auto_understands_0_1_and_3_to_8_classes(values, target):
+def test_auto_understands_masks_and_3_to_8_classes(values, target):
     assert resolve_target(holding(*values), "auto") == target
     assert resolve_target(holding(*values, dtype="float32"), "auto") == target
 
 
 @pytest.mark.parametrize(
-    "values", [(0, 255), (1, 2), (1, 2, 3), (0, 2, 3), range(9), (0, 1, 2, 7), (0, 5000)]
+    "values", [(0, 128), (1, 2), (1, 2, 3), (0, 2, 3), range(9), (0, 1, 2, 7), (0, 5000)]
 )
 def test_auto_asks_about_anything_else(values):
     with pytest.raises(BadInputError, match=r"labels.tif holds .*say what they mean with --target"):

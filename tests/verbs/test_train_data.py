@@ -89,6 +89,29 @@ def test_volumes_of_another_range_in_one_training_are_said(grey, labels, change,
     assert all(re.match(f"1.tif has intensities of .*{facts}", said) for said in plan.warnings)
 
 
+@pytest.mark.parametrize(
+    ("rows", "ignore", "facts"),
+    [
+        (slice(7, 9), None, ["training slices of 0.tif hold only the label 0"]),
+        (slice(0, 4), None, ["validation slices of 0.tif hold only the label 0"]),
+        (slice(0, 7), 3, ["validation slices of 0.tif hold only the label 0"]),
+        (slice(0, 9), None, []),
+    ],
+)
+def test_slices_without_foreground_are_said(grey, labels, rows, ignore, facts):
+    marks = np.zeros_like(labels)
+    marks[rows] = labels[rows]
+    if ignore is not None:
+        marks[:, :8] = ignore
+    options = TrainOptions(**QUICK, ignore_label=ignore)
+    found = plan_data(volumes(grey), volumes(marks), options).warnings
+    assert len(found) == len(facts)
+    assert all(fact in said for fact, said in zip(facts, found, strict=True))
+    # another volume makes up for it
+    options = TrainOptions(**QUICK, target="foreground")
+    assert plan_data(volumes(grey, grey), volumes(marks, labels), options).warnings == ()
+
+
 def test_voxels_that_are_no_numbers_are_refused_before_training(grey, labels):
     volume = grey.astype(np.float32)
     volume[1, :3] = np.nan

@@ -1,6 +1,5 @@
 """What a network is trained to predict, made from a volume of labels."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -8,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evenslice.errors import BadInputError, InputWarning
+from evenslice.errors import BadInputError, give_warnings
 from evenslice.labels.blocks import Labels, bands
 from evenslice.options import TargetKind
 from evenslice.volume.array import Volume
@@ -16,6 +15,7 @@ from evenslice.volume.array import Volume
 TARGETS: tuple[TargetKind, ...] = ("auto", "foreground", "boundary", "classes")
 FEWEST_CLASSES, MOST_CLASSES = 3, 8
 MOST_VALUES = 256
+MASKS = [0, 1], [0, 255]
 IGNORED = 255  # what often marks voxels that are not annotated
 
 
@@ -77,8 +77,8 @@ def resolve_target(
 ) -> Target:
     """Decide what the labels of one or several volumes mean, apart from the label to ignore.
 
-    ``auto``: 0/1 is foreground, 3 to 8 contiguous values from 0 are classes; else an error asks.
-    Raises ``BadInputError`` if the labels are not whole numbers or hold nothing to learn, too.
+    ``auto``: 0/1 or 0/255 is foreground, 3 to 8 contiguous values from 0 are classes. Raises
+    ``BadInputError`` of others, and if the labels are not whole numbers or hold nothing to learn.
     """
     volumes = [labels] if isinstance(labels, Volume) else list(labels)
     values = sorted({v for one in volumes for v in unique_values(one, ignore)} - {ignore})
@@ -92,14 +92,14 @@ def resolve_target(
     if IGNORED in values and 1 in values:
         hint = f", and {IGNORED} with --ignore-label {IGNORED} if it marks what is not annotated"
     if kind == "auto":
-        if values == [0, 1]:
+        if values in MASKS:
             kind = "foreground"
         elif contiguous and FEWEST_CLASSES <= len(values) <= MOST_CLASSES:
             kind = "classes"
         else:
             raise BadInputError(
-                f"{source} holds {len(values)} values ({values[0]} to {values[-1]}), expected 0/1 "
-                "or 3 to 8 contiguous classes; say what they mean with --target foreground, "
+                f"{source} holds {len(values)} values ({values[0]} to {values[-1]}), expected 0/1, "
+                "0/255 or 3 to 8 contiguous classes; say what they mean with --target foreground, "
                 f"boundary or classes{hint}"
             )
     if kind == "foreground" and values[0] != 0:
@@ -118,11 +118,8 @@ def resolve_target(
             f"renumber them{hint}"
         )
     if kind == "foreground" and hint:
-        warnings.warn(
-            f"{source} holds {IGNORED} beside 0 and 1, which is taken as foreground{hint[5:]}",
-            InputWarning,
-            stacklevel=2,
-        )
+        taken = f"{source} holds {IGNORED} beside 0 and 1, which is taken as foreground"
+        give_warnings([f"{taken}; ignore it {hint[10:]}"])
     return Target(kind, len(values) if kind == "classes" and len(values) > 2 else 1, ignore)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evenslice.errors import BadInputError, keeps_warnings
+from evenslice.errors import BadInputError, give_warnings, keeps_warnings
 from evenslice.model.checkpoint import save_model
 from evenslice.model.inputs import intensity_warning, trained_slices
 from evenslice.model.opening import ModelLike, normalised_by
@@ -137,13 +137,15 @@ def segment(
 
     run_state = open_run_state(folder, request, choose, join, force)
     work = Work(run_state, network, source, options)
+    notes = _warnings(network, source, options)
+    give_warnings(notes)
     result = Segmented(
         out,
         True,
         len(work.blocks),
         plan=work.plan,
         trained_slices=_trained(work),
-        warnings=_warnings(network, source, options),
+        warnings=notes,
         slices=network.slices,
         provenance=provenance_of(options.seed, model=network, volume=source),
     )

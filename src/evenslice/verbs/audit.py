@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from evenslice.errors import BadInputError, keeps_warnings
+from evenslice.errors import BadInputError, give_warnings, keeps_warnings
 from evenslice.evidence.attribution import EXPENSIVE, STAGES, check_methods, default_methods
 from evenslice.evidence.checks import agreement_check, completeness_checks, run_checks
 from evenslice.evidence.measure import Measurement, WindowFacts
@@ -112,6 +112,9 @@ def audit(
             "the region is truth but there are no labels, expected both; give --labels"
         )
     opened = normalised_by(given, volume, options.seed)
+    if truth is not None:
+        give_warnings(voxel_warning(volume, truth))
+    give_warnings(intensity_warning(given, crop(volume, parse_roi(options.roi, volume.shape))))
     windows = _windows(opened, volume, truth, options)
     device = device_named(options.device)
     subject = model_on_volume(opened, volume, windows[0], device, options.seed, truth, label)
@@ -144,11 +147,7 @@ def audit(
     return replace(
         _result(opened, subject, options, measured, checks, looks, methods),
         provenance=provenance,
-        warnings=(
-            *_blank_warning(volume, measured.facts),
-            *(() if truth is None else voxel_warning(volume, truth)),
-            *intensity_warning(given, crop(volume, parse_roi(options.roi, volume.shape))),
-        ),
+        warnings=_blank_warning(volume, measured.facts),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from evenslice.errors import BadInputError, keeps_warnings
+from evenslice.errors import BadInputError, give_warnings, keeps_warnings
 from evenslice.evidence.certificate import certify
 from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores
@@ -136,6 +136,7 @@ def train(
         [_opened(one, options.devices) for one in marks],
         options,
     )
+    give_warnings(data.warnings)
     record = training_record(data, options)
     folder = out.with_name(out.name + ".run")
     for path in (*paths, folder):
@@ -238,7 +239,7 @@ def _scored(
     scores = replace(scores, provenance=model.provenance)
     shown = spread(data.validation[0], VIEWS)
     views = views_of(model, sources[0], shown, device, paths[0].stem)
-    return Trained(model, scores, *paths, views=views, warnings=data.warnings)
+    return Trained(model, scores, *paths, views=views)
 
 
 @dataclass(frozen=True)

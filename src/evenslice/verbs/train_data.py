@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evenslice.errors import BadInputError
 from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores, confusion, scores_of
-from evenslice.labels.targets import Target, resolve_target
+from evenslice.labels.targets import Target, resolve_target, unique_values
 from evenslice.learn.losses import check_loss
 from evenslice.learn.multi_volume import MultiVolume, combined, find_class_locations
 from evenslice.learn.patches import PatchSource, split_slices
@@ -21,7 +21,7 @@ from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_slices
 from evenslice.model.weights import BUNDLED
 from evenslice.options import JsonObject, TrainOptions
-from evenslice.volume.array import Volume, Voxels
+from evenslice.volume.array import Volume, Voxels, crop
 from evenslice.volume.inputs import (
     check_same_shape,
     fingerprint,
@@ -62,6 +62,23 @@ class TrainingData:
                 for name, found in zip(volumes[1:], self.intensities[1:], strict=True)
                 if found.differs(first)
             ),
+            *self._one_label("training", [one.centres for one in self.source.sources]),
+            *self._one_label("validation", self.validation),
+        )
+
+    def _one_label(self, what: str, slices: Sequence[Slices]) -> tuple[str, ...]:
+        """Say so where all slices of a kind hold one label together."""
+        ignore, found, sources = self.target.ignore, set[int | None](), self.source.sources
+        for one, zs in zip(sources, slices, strict=True):
+            for first, last in spans_of(list(zs)):
+                part = crop(one.labels, (slice(first, last), slice(None), slice(None)))
+                found.update(unique_values(part, ignore, most=1 + (ignore is not None)))
+                if len(found - {ignore}) > 1:
+                    return ()
+        only = ", ".join(map(str, found - {ignore})) or ignore
+        return (
+            f"the {what} slices of {sources[0].labels.source} hold only the label {only}, expected "
+            "background and foreground; choose other --validation slices",
         )
 
 

@@ -4,14 +4,13 @@ It is part of symmetry: one scalar mean and one scalar std for all slots keep a 
 uniform; one pair per slot breaks it again. So windows are arranged first and normalised afterwards.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evenslice.errors import BadInputError, InputWarning
+from evenslice.errors import BadInputError, give_warnings
 from evenslice.volume.array import Volume, Voxels
 
 BLOCKS = 64
@@ -212,13 +211,12 @@ def normalisation_from(found: Statistics, source: str) -> Normalisation:
             f"{source} is constant (every voxel read is {what}), expected an image; check the file"
         )
     if found.flat > MUCH_FLAT:
-        warnings.warn(
+        padding = (
             f"{found.flat:.0%} of the voxels of {source} are {found.flat_value:g} in long "
             "stretches (padding?), and count in its mean and std; cut them off, or give --mean and "
-            "--std where there are such options",
-            InputWarning,
-            stacklevel=2,
+            "--std where there are such options"
         )
+        give_warnings([padding])
     return Normalisation((found.mean,), (found.std,), "volume")
 
 
