@@ -68,6 +68,11 @@ WRITTEN = (
         "the translation in OME-Zarr, added to one that the volume states",
     ),
     (
+        "segmentation/test_segment.py::test_a_scale_without_unit_is_kept",
+        "the result of an OME-Zarr whose scale has no unit",
+        "the same scale, without unit",
+    ),
+    (
         "volume/test_tiff.py::test_a_part_says_where_it_lies_in_the_whole",
         "a box (`--roi`) in a TIFF",
         "ImageJ's origin, or the positions of OME's planes",

@@ -210,10 +210,20 @@ def prepare(
         attributes={"meaning": "probabilities"},
         chunks=(1, *chunks),
         origin=origin,
+        sides=volume.sides,
     )
     if labels and options.instances == "none":
         most = max(1, model.spec.classes - 1)
-        create_labels(store, shape, "uint8", volume.voxel_nm, chunks, origin=origin, count=most)
+        create_labels(
+            store,
+            shape,
+            "uint8",
+            volume.voxel_nm,
+            chunks,
+            origin=origin,
+            sides=volume.sides,
+            count=most,
+        )
     fsync_tree(store)
 
 

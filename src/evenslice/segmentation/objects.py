@@ -108,6 +108,7 @@ class Objects:
                 self._voxel,
                 self._chunks,
                 origin=self._work.origin,
+                sides=self._work.volume.sides,
                 count=numbering.count,
             )
             fsync_tree(store / "labels")

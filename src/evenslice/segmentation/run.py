@@ -278,7 +278,7 @@ def _write_tiff(work: Work, out: Path, metadata: JsonObject, progress: Progress)
 def _write_store(work: Work, out: Path, metadata: JsonObject, progress: Progress) -> None:
     import zarr
 
-    voxel = list(work.volume.voxel_nm or (1.0, 1.0, 1.0))
+    voxel = list(work.volume.voxel_nm or work.volume.sides)
     kinds = ((work.probabilities, [1.0, *voxel], "czyx"), (work.labels, voxel, "zyx"))
     total = sum(count_chunks(array.shape, array.chunks, size, axes) for array, size, axes in kinds)
     with progress("pyramid", total) as step:

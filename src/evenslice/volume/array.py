@@ -18,6 +18,7 @@ Roi = tuple[slice, slice, slice]
 VoxelSize = tuple[float, float, float]
 Place = tuple[float, float, float]
 ORIGIN: Place = (0.0, 0.0, 0.0)
+UNITLESS: Place = (1.0, 1.0, 1.0)
 Voxels = NDArray[Any]  # of any whole or real numbers
 T = TypeVar("T")
 
@@ -57,6 +58,8 @@ class Volume:
         ``chunks``, ``compression``.
     origin
         Place (z, y, x) of the first voxel, in voxels: where a part lies in the whole.
+    sides
+        Scale (z, y, x) that the file states without a unit; what is written keeps it.
 
     Raises
     ------
@@ -71,6 +74,7 @@ class Volume:
     meaning: str = "intensity"
     facts: Mapping[str, str] = field(default_factory=dict, compare=False)
     origin: Place = ORIGIN
+    sides: Place = UNITLESS
 
     def __post_init__(self) -> None:
         """Refuse what is not a greyscale volume."""
@@ -214,7 +218,8 @@ def swap_axis(volume: Volume, axis: str) -> Volume:
     voxel = volume.voxel_nm and reorder_axes(volume.voxel_nm, axis)
     pixels = _Reordered(volume.pixels, ORDERS[axis])
     origin = reorder_axes(volume.origin, axis)
-    return Volume(pixels, voxel, volume.source, volume.meaning, origin=origin)
+    sides = reorder_axes(volume.sides, axis)
+    return Volume(pixels, voxel, volume.source, volume.meaning, origin=origin, sides=sides)
 
 
 def reorder_axes(values: tuple[T, T, T], axis: str) -> tuple[T, T, T]:

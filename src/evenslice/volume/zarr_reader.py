@@ -18,7 +18,16 @@ from yaozarrs import v04, v05
 
 from evenslice.errors import BadInputError, one_line
 from evenslice.options import JsonObject
-from evenslice.volume.array import MEANINGS, ORIGIN, Place, Volume, VoxelSize, first_line, sizes
+from evenslice.volume.array import (
+    MEANINGS,
+    ORIGIN,
+    UNITLESS,
+    Place,
+    Volume,
+    VoxelSize,
+    first_line,
+    sizes,
+)
 from evenslice.volume.attributes import (
     agreed_axes,
     kept_axes,
@@ -49,6 +58,8 @@ class Level:
         (z, y, x), or None when the units are not stated.
     origin
         Place (z, y, x) of its first voxel, in voxels.
+    sides
+        Its scale (z, y, x) as it is stated, whatever the unit.
     """
 
     path: Path
@@ -56,6 +67,7 @@ class Level:
     axes: tuple[str, ...]
     voxel_nm: VoxelSize | None
     origin: Place
+    sides: Place
 
 
 def is_node(folder: Path) -> bool:
@@ -129,12 +141,13 @@ def levels_of(folder: Path) -> list[Level]:
             places = dict(zip(axes, place * scale + shift, strict=True))
             nm = dict(zip(axes, own * scale * units, strict=True))
             voxel = checked(nm.get(axis, 0) for axis in "zyx")
-            z, y, x = (
-                float(places[axis] / sides[axis]) if sides.get(axis, 0) > 0 else 0.0
-                for axis in "zyx"
-            )
+            stated = checked(sides.get(axis, 0) for axis in "zyx")
+            origin = ORIGIN
+            if stated is not None:
+                z, y, x = (float(places[axis] / sides[axis]) for axis in "zyx")
+                origin = z, y, x
             where = folder / dataset.path
-            levels.append(Level(where, dataset.path, axes, voxel, (z, y, x)))
+            levels.append(Level(where, dataset.path, axes, voxel, origin, stated or UNITLESS))
     return levels
 
 
@@ -247,9 +260,9 @@ def _open_array(folder: Path, level: Level | None, group: Path, source: Path) ->
         box_reader(array, kept, folder),
     )
     voxel = level.voxel_nm if level else stated_size(attributes, kept, folder)
-    origin = level.origin if level else ORIGIN
+    origin, sides = (level.origin, level.sides) if level else (ORIGIN, UNITLESS)
     facts = _facts(array, level, group)
-    return Volume(pixels, voxel, str(source), _meaning(group), facts, origin)
+    return Volume(pixels, voxel, str(source), _meaning(group), facts, origin, sides)
 
 
 def _described(group: Path) -> Attributes:

@@ -15,7 +15,7 @@ from yaozarrs import DimSpec, v05
 from zarr.codecs import BloscCodec
 
 from evenslice.options import JsonObject
-from evenslice.volume.array import ORIGIN, Place, Volume, Voxels, VoxelSize
+from evenslice.volume.array import ORIGIN, UNITLESS, Place, Volume, Voxels, VoxelSize
 from evenslice.volume.atomic import store_written_beside
 
 CHUNK = (16, 256, 256)
@@ -193,16 +193,17 @@ def create_image(
     attributes: Attributes | None = None,
     chunks: Sequence[int] | None = None,
     origin: Place = ORIGIN,
+    sides: Place = UNITLESS,
 ) -> Any:
     """Create an OME-Zarr image of one resolution in the folder ``group``; return its zarr array.
 
     ``axes`` is one letter per axis, of ``tczyx`` in this order. ``voxel_nm`` (z, y, x) is written
-    as the scale with the unit; None as a scale of 1 without unit. Viewers show the names of the
+    as the scale with the unit; None as ``sides`` without unit. Viewers show the names of the
     ``channels``. ``attributes`` are noted under ``evenslice``; of these, ``open_volume`` reads
     ``meaning`` again. Chunks are planes (of the last two axes) unless their sizes are given.
     ``origin``, the place (z, y, x) of the first voxel in voxels, is written as the translation.
     """
-    image = v05.Image(multiscales=[_multiscale(axes, voxel_nm, name, origin)])
+    image = v05.Image(multiscales=[_multiscale(axes, voxel_nm, name, origin, sides)])
     if channels:
         window = v05.OmeroWindow(start=0.0, end=1.0, min=0.0, max=1.0)
         image.omero = v05.Omero(
@@ -224,6 +225,7 @@ def create_labels(
     name: str = "segmentation",
     attributes: Attributes | None = None,
     origin: Place = ORIGIN,
+    sides: Place = UNITLESS,
     count: int = 0,
 ) -> Any:
     """Create the labels ``labels/NAME`` (z, y, x) inside an image; return their zarr array.
@@ -231,7 +233,7 @@ def create_labels(
     All is as of ``create_image``. Other labels of the image stay. Where the largest label,
     ``count``, is at most 4095, labels have their colours in the metadata, as some readers want.
     """
-    image = v05.Image(multiscales=[_multiscale("zyx", voxel_nm, name, origin)])
+    image = v05.Image(multiscales=[_multiscale("zyx", voxel_nm, name, origin, sides)])
     label = {
         "colors": _colours(count if count <= MOST_COLOURS else 0),
         "source": {"image": "../../"},
@@ -279,6 +281,7 @@ def write_image(path: Path, volume: Volume, dtype: np.dtype[Any]) -> None:
             attributes=noted,
             chunks=CHUNK,
             origin=volume.origin,
+            sides=volume.sides,
         )
         deep, high, _ = CHUNK
         depth, height, width = volume.shape
@@ -294,9 +297,11 @@ def _is_numbering(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize >= WIDEST_INTENSITY)
 
 
-def _multiscale(axes: str, voxel_nm: VoxelSize | None, name: str, origin: Place) -> v05.Multiscale:
+def _multiscale(
+    axes: str, voxel_nm: VoxelSize | None, name: str, origin: Place, unitless: Place
+) -> v05.Multiscale:
     """Describe an image of one resolution."""
-    sides = dict(zip("zyx", voxel_nm or (1.0, 1.0, 1.0), strict=True))
+    sides = dict(zip("zyx", voxel_nm or unitless, strict=True))
     places = {a: round(place * sides[a], 9) for a, place in zip("zyx", origin, strict=True)}
     unit = None if voxel_nm is None else "nanometer"
     dims = [
