@@ -24,6 +24,7 @@ def stored(found, answer, planes=STACK, pixels=None, pages=False, section=TIFF, 
         with tifffile.TiffWriter(folder / "a.tif") as writer:
             for plane in planes if pages else [planes]:
                 writer.write(np.asarray(plane), **kinds)
+                kinds.pop("description", None)  # is that of the first page
         return folder / "a.tif"
 
     if checks["refused"] is None:
@@ -148,6 +149,19 @@ def mixed(folder):
     return folder / "a.tif"
 
 
+def patched(found, answer, planes, tag, value, **more):
+    """Return the case of a file in which a number of the header was changed."""
+
+    def make(folder):
+        tifffile.imwrite(folder / "a.tif", planes, photometric="minisblack", metadata=None)
+        with tifffile.TiffFile(folder / "a.tif", mode="r+") as file:
+            for page in file.pages:
+                page.tags[tag].overwrite(value)
+        return folder / "a.tif"
+
+    return Case(TIFF, found, answer, make, **more)
+
+
 def without(name):
     return lambda folder: (folder / name).unlink()
 
@@ -262,6 +276,29 @@ CASES = [
         first=True,
         warns=r"smaller image \(5 x 7 x 3\)",
     ),
+    patched(
+        "8 bits that are said to be floating point",
+        "refused",
+        STACK.astype(np.int8),
+        "SampleFormat",
+        3,
+        refused="of 8 bits as IEEEFP",
+    ),
+    stored(
+        "int16, largest number 65535 (unsigned numbers that are said to be signed)",
+        "int16; warning",
+        DEEP.view(np.int16),
+        extratags=[(281, 3, 1, 65535, True)],
+        warns="largest number is 65535, and that they are int16",
+    ),
+    stored(
+        "fewer pages than tifffile's header counts",
+        "refused",
+        pages=True,
+        contiguous=False,
+        description='{"shape": [7, 9, 14]}',
+        refused="holds 6 slices, expected 7",
+    ),
     Case(TIFF, "a pyramid (SubIFDs)", "the full resolution", pyramid, STACK),
     with_image("a second stack of another size", "refused", (6, 8, 7), refused="2 separate images"),
     Case(TIFF, "a second stack of the same size", "refused", of_two_stacks, refused="2 separate"),
@@ -321,6 +358,20 @@ CASES = [
         unit(f"`spacing={word}`", f"unit=nm\nspacing={word}\n", None)
         for word in ("0", "nan", "0,05", "inf")
     ],
+    unit(
+        "`unit=nm`, pixels of 1/1 (writers that are given no size), no `spacing`",
+        "unit=nm\n",
+        None,
+        size=(1, 1),
+    ),
+    unit(
+        "`unit=nm`, pixels of 1/1, `spacing=50`",
+        "unit=nm\nspacing=50\n",
+        (50, 1, 1),
+        answer="50 x 1 x 1 nm; warning",
+        size=(1, 1),
+        warns="pixels of 1 nm, as files do that do not state",
+    ),
     Case(IMAGEJ, "`unit=nm`, no pixel size", NOT_STATED, by_pillow, STACK),
     unit("`unit=um`, pixel size in cm", "unit=um\nspacing=50\n", None, resolutionunit="centimeter"),
     imagej(
@@ -334,7 +385,7 @@ CASES = [
             f"two stacks joined {how}: more pages than it says",
             "refused",
             "images=3\nslices=3\nunit=nm\nspacing=50\n",
-            refused="says that it holds 3 slices and holds 6 pages",
+            refused="says that it holds 3 slices and holds 6",
             **options,
         )
         for how, options in (("page by page", {"joined": True}), ("side by side", {}))
@@ -410,7 +461,7 @@ CASES = [
         "more pages than it says (cropped or joined)",
         "refused",
         ome_xml(sizes=(3, 1, 1), data='<TiffData IFD="0" PlaneCount="3"/>'),
-        refused="says that it holds 3 slices and holds 6 pages",
+        refused="says that it holds 3 slices and holds 6",
     ),
     ome(
         "fewer pages than it says",

@@ -83,14 +83,19 @@ def image_header(path: Path) -> tuple[tuple[int, int], np.dtype[Any], dict[str, 
     """
     with _readable(path), tifffile.TiffFile(path, is_ome=False) as file:
         page = file.pages.first
-        if page.photometric in OTHER_COLOURS or page.dtype is None:
-            colours = tifffile.PHOTOMETRIC(page.photometric).name
-            kind = f"{colours}, {page.bitspersample} bits of format {page.sampleformat}"
-            raise BadInputError(
-                f"{path} is of a kind that is not read ({kind}), expected greyscale; convert it to "
-                "8-bit grey"
-            )
+        _check_kind(page, path)
         return (page.imagelength, page.imagewidth), np.dtype(page.dtype), remarks_on_page(page)
+
+
+def _check_kind(page: tifffile.TiffPage, path: Path) -> None:
+    """Raise unless there is a type for what the header says of the samples."""
+    if page.photometric in OTHER_COLOURS or page.dtype is None:
+        colours = tifffile.PHOTOMETRIC(page.photometric).name
+        form = tifffile.SAMPLEFORMAT(page.sampleformat).name
+        raise BadInputError(
+            f"{path} says that it holds {colours} of {page.bitspersample} bits as {form}, expected "
+            "greyscale in whole or real numbers; convert it to 8-bit grey"
+        )
 
 
 def _as_shown(image: Voxels, page: tifffile.TiffPage) -> Voxels:
@@ -122,6 +127,7 @@ def _opened(
         stack.enter_context(_readable(path))
         file = stack.enter_context(tifffile.TiffFile(path, is_ome=is_ome))
         _check_chain(file, path)
+        _check_kind(file.pages.first, path)
         if file.is_ome:
             check_ome(file, path)
         series = max(file.series, key=_planes)
@@ -240,18 +246,19 @@ def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path:
             "again"
         )
     planes = _planes(series)
-    there = planes if series.dataoffset is not None else len(pages)
-    stated = max(_stated_planes(file, math.prod(pages[0].shape)), planes)
-    if there < stated:
+    there = len(pages)
+    if series.dataoffset is not None:  # side by side, described by one page or by one each
+        there = planes if len(file.pages) == 1 else min(planes, len(file.pages))
+    stated = _stated_planes(file, math.prod(pages[0].shape))
+    if there < max(stated, planes):
         raise BadInputError(
-            f"{path} is cut off: it holds {there} slices, expected {stated}; copy or download it "
-            "again"
+            f"{path} is cut off: it holds {there} slices, expected {max(stated, planes)}; copy or "
+            "download it again"
         )
     known = sum(max(_planes(level), len(level)) for one in file.series for level in one.levels)
-    described = series.kind in ("imagej", "ome", "shaped")
-    if described and (there > planes or len(file.pages) > known):
+    if series.kind in ("imagej", "ome") and (there > planes or len(file.pages) > known):
         raise BadInputError(
-            f"{path} says that it holds {planes} slices and holds {len(file.pages)} pages, "
+            f"{path} says that it holds {planes} slices and holds {len(file.pages)}, "
             "expected one stack; save each stack as a file of its own, or all as one"
         )
     others = [

@@ -18,6 +18,7 @@ NO_SLICES = {"T": "frames (time)", "C": "channels"}
 OME_TYPES = {"float": "float32", "double": "float64", "bit": "bool"}
 WHITE_IS_ZERO, PALETTE = 0, 3  # PhotometricInterpretation
 CENTIMETRE = 3  # ResolutionUnit
+SIGNED = 2  # SampleFormat
 
 
 def warn_of(source: object, remarks: dict[str, str]) -> None:
@@ -37,6 +38,12 @@ def remarks_on_page(page: tifffile.TiffPage) -> dict[str, str]:
         remarks[fact] = "the stored numbers are read, not inverted"
     elif page.photometric == PALETTE:
         remarks["has a colour table"] = "the stored numbers are read, not the colours"
+    largest = page.tags.valueof("MaxSampleValue", 0)
+    if page.sampleformat == SIGNED and largest >= 2 ** (page.bitspersample - 1):
+        fact = (
+            f"says that its largest number is {largest}, and that they are int{page.bitspersample}"
+        )
+        remarks[fact] = "they are read so, large ones as negative numbers"
     return remarks | turned(page.tags.valueof("Orientation", 1))
 
 
@@ -67,11 +74,14 @@ def remarks_on_file(
     line = (meta.get("c0", 0), meta.get("c1", 1))
     if line != (0, 1):
         remarks[f"calibrates its values (c0={line[0]}, c1={line[1]})"] = stored
-    if voxel_nm and meta and "spacing" not in meta:
-        z, _, x = voxel_nm
-        if not x <= z <= MOST_ANISOTROPIC * x:
+    if voxel_nm and meta and "evenslice" not in meta:
+        z, y, x = voxel_nm
+        if "spacing" not in meta and not x <= z <= MOST_ANISOTROPIC * x:
             fact = f"leaves the distance of its slices out, with pixels of {x:g} nm"
             remarks[fact] = f"it is taken for 1 {meta['unit']}, as ImageJ does"
+        elif _has_default_pixels(file.pages.first) and not z == y == x:
+            fact = f"has pixels of 1 {meta['unit']}, as files do that do not state their size"
+            remarks[fact] = "they are taken for it, as ImageJ does"
     if file.is_ome:
         kind = str(_ome_pixels(file).get("Type", series.dtype))
         if OME_TYPES.get(kind, kind) != series.dtype.name:
@@ -139,9 +149,16 @@ def _imagej_size(meta: JsonObject, page: tifffile.TiffPage) -> VoxelSize | None:
     units = [nm_of(meta.get(name, meta["unit"])) for name in ("zunit", "yunit", "unit")]
     if page.resolutionunit == CENTIMETRE and units[2] != nm_of("cm"):
         return None  # two units for one number
+    if "spacing" not in meta and _has_default_pixels(page):
+        return None  # nothing but the unit is stated
     depth = meta["spacing"] if meta.get("slices", 1) == 1 else meta.get("spacing", 1.0)
     sides = (abs(float(depth)), y[1] / y[0], x[1] / x[0])
     return checked(side * unit for side, unit in zip(sides, units, strict=True))
+
+
+def _has_default_pixels(page: tifffile.TiffPage) -> bool:
+    """Whether the size of pixels is that of writers that are given none, not ImageJ's 10^6/10^6."""
+    return all(page.tags.valueof(name) == (1, 1) for name in ("YResolution", "XResolution"))
 
 
 def _ome_pixels(file: tifffile.TiffFile) -> JsonObject:
