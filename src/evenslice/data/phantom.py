@@ -44,21 +44,12 @@ class _Section:
 def smooth(rng: np.random.Generator, shape: tuple[int, ...], sigmas: tuple[float, ...]) -> Floats:
     """Return stationary Gaussian noise of mean 0 and variance 1, smooth along each axis.
 
-    Its law is the same when any axis is reversed, at the ends as in the middle.
-
-    Parameters
-    ----------
-    rng
-        Where the white noise comes from.
-    shape
-        Shape of the result, any axes.
-    sigmas
-        Standard deviation of the Gaussian along each axis, in samples; 0 leaves an axis white.
+    Its law is the same when any axis is reversed, at the ends as in the middle. ``sigmas`` are
+    the deviations of the Gaussian along each axis, in samples; 0 leaves an axis white.
     """
     pads = [int(4 * sigma + 0.5) for sigma in sigmas]
-    noise: Floats = rng.standard_normal(
-        [size + 2 * pad for size, pad in zip(shape, pads, strict=True)]
-    )
+    padded = [size + 2 * pad for size, pad in zip(shape, pads, strict=True)]
+    noise: Floats = rng.standard_normal(padded)
     for axis, (sigma, pad) in enumerate(zip(sigmas, pads, strict=True)):
         if sigma > 0:
             impulse = np.zeros(2 * pad + 1)
@@ -168,19 +159,9 @@ def phantom(
     Membranes fill about 0.22 of the volume: 0.16 to 0.30 of a field of view of 0.77 x 0.77 um. A
     view smaller than a neurite may hold no membrane at all. Sections jitter by about 4 nm.
 
-    Parameters
-    ----------
-    shape
-        Number of voxels along z, y, x: at least 1, 32, 32.
-    seed
-        Non-negative integer; the same seed, shape and voxel size give the same bytes.
-    voxel_nm
-        Size of a voxel along z, y, x in nm. Structures keep their size in nm.
-
-    Raises
-    ------
-    ValueError
-        If one of them is not so, or there would be more neurons than uint16 can number.
+    ``shape`` and ``voxel_nm`` run along z, y, x; structures keep their size in nm. The same seed,
+    shape and voxel size give the same bytes. ``ValueError`` if the shape is smaller than (1, 32,
+    32), a size or the seed is below 0, or there would be more neurons than uint16 can number.
     """
     _check(shape, seed, voxel_nm)
     tissue = _Tissue(np.random.default_rng([seed, 0]), shape, voxel_nm)
@@ -189,11 +170,8 @@ def phantom(
     for z in range(shape[0]):
         section, cells[z] = tissue.cut(z)
         raw[z] = _render(section, np.random.default_rng([seed, 1, z]))
-        width = (
-            HALF_WIDTH * (0.6 + 0.4 * section.strength)
-            + 0.4 * np.minimum(section.smear, 20.0)
-            + 4 * section.density
-        )
+        width = HALF_WIDTH * (0.6 + 0.4 * section.strength)
+        width = width + 0.4 * np.minimum(section.smear, 20.0) + 4 * section.density
         membranes[z] = section.gap < width
         mitochondria[z] = (section.mito > 0) & (membranes[z] == 0)
     kept, numbers = np.unique(np.where(membranes == 1, -1, cells), return_inverse=True)
@@ -222,19 +200,16 @@ def _pack(rng: np.random.Generator, extent: tuple[float, float]) -> tuple[Floats
     for size, chance in SIZES:
         step = 1.75 * size
         counts = [int((length + 2 * MARGIN) / step) + 2 for length in extent]
-        grid = np.stack(
-            np.meshgrid(*(np.arange(n) for n in counts), indexing="ij"), axis=-1
-        ).reshape(-1, 2)
+        axes = np.meshgrid(*map(np.arange, counts), indexing="ij")
+        grid = np.stack(axes, axis=-1).reshape(-1, 2)
         points = (grid + rng.uniform(-0.3, 0.3, grid.shape) + rng.random(2) - 1.0) * step - MARGIN
         sizes = size * rng.uniform(0.75, 1.25, len(points))
         keep = rng.random(len(points)) < chance
         if len(radii):
             distance, nearest = KDTree(centres).query(points)
             keep &= distance > 0.85 * (radii[nearest] + 0.8 * sizes)
-        centres, radii = (
-            np.concatenate([centres, points[keep]]),
-            np.concatenate([radii, sizes[keep]]),
-        )
+        centres = np.concatenate([centres, points[keep]])
+        radii = np.concatenate([radii, sizes[keep]])
     return centres, radii
 
 
@@ -267,10 +242,8 @@ class _Tissue:
     ) -> tuple[Floats, float]:
         """Return noise smooth over both lengths, on a coarse grid, and the step of the grid."""
         step = size_nm / 2.0
-        counts = [int(length / step) + 6 for length in self.extent]
-        return smooth(
-            rng, (self.steps, counts[0], counts[1]), (depth_nm * self.per_nm, 2.0, 2.0)
-        ), step
+        shape = (self.steps, *(int(length / step) + 6 for length in self.extent))
+        return smooth(rng, shape, (depth_nm * self.per_nm, 2.0, 2.0)), step
 
     def _neurites(self, rng: np.random.Generator) -> None:
         """Place the cells; some are lobes of their neighbour's neuron."""
@@ -304,13 +277,11 @@ class _Tissue:
     def _sample(self, field: tuple[Floats, float], half: int, jitter: Floats) -> Floats:
         """Read a field at the pixels of a section, shape (y, x)."""
         grid, step = field
-        offset = 2.5 + jitter / step
-        return np.asarray(
-            ndimage.affine_transform(
-                grid[half], self.voxel / step, offset, self.shape, order=3, mode="nearest"
-            ),
-            np.float64,
+        scale, offset = self.voxel / step, 2.5 + jitter / step
+        found = ndimage.affine_transform(
+            grid[half], scale, offset, self.shape, order=3, mode="nearest"
         )
+        return np.asarray(found, np.float64)
 
     def _places(self, half: int, jitter: Floats) -> Floats:
         """Where in the unfolded tissue each pixel lies, shape (y, x, 2)."""
@@ -346,13 +317,11 @@ class _Tissue:
         near = KDTree(lifted).query(ahead, k=NEIGHBOURS)[1]
         cell, others = near[..., 0], near[..., 1:]
         same = self.owner[others] == self.owner[cell][..., None]
-        lobe = np.take_along_axis(
-            near, np.where(same.any(-1), same.argmax(-1) + 1, 0)[..., None], -1
-        )
+        first = np.where(same.any(-1), same.argmax(-1) + 1, 0)[..., None]
+        lobe = np.take_along_axis(near, first, -1)
         here = places[..., None, :]
-        gaps = np.maximum(
-            self._gap(half, here, cell[..., None], others), self._gap(half, here, lobe, others)
-        )
+        gaps = self._gap(half, here, cell[..., None], others)
+        gaps = np.maximum(gaps, self._gap(half, here, lobe, others))
         gaps[same] = np.inf
         best = np.argmin(gaps, axis=-1)[..., None]
         gap = np.minimum(np.take_along_axis(gaps, best, -1)[..., 0], 1e3)
@@ -369,11 +338,10 @@ class _Tissue:
         mito, stripe = self._inside(half, places, cell, gap)
         strength = 1.0 + 0.22 * self._sample(self.strength, half, jitter)
         density = np.clip(1.2 * self._sample(self.density, half, jitter) - 1.9, 0.0, 1.0)
+        shift = np.minimum(0.5 * np.abs(above - below), 60.0)
         section = _Section(
             gap=gap,
-            smear=ndimage.gaussian_filter(
-                np.minimum(0.5 * np.abs(above - below), 60.0), 9.0 / self.voxel, mode="nearest"
-            ),
+            smear=ndimage.gaussian_filter(shift, 9.0 / self.voxel, mode="nearest"),
             strength=np.clip(strength, 0.4, 1.5),
             density=density,
             tone=self.tone[cell],

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -29,8 +29,7 @@ VIEWER = ("viewer.css",), ("viewer.js",)
 HASHES = {"sampled": " of samples", "tree": " of all its files"}
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A line at the top of a page: a badge, whom or what it is about, the answer, and figures."""
 
     badge: Badge
@@ -39,8 +38,7 @@ class Answer:
     figures: str = ""
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """What every page shows: its sections (identifier and name), settings, and the lines on top.
 
     ``command`` makes the page again; ``label`` is what a screen reader calls the ``answers``;
@@ -57,8 +55,7 @@ class Head:
     partial: str = ""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One audited model, as a line of the table."""
 
     label: str

@@ -1,8 +1,7 @@
 """The viewer of windows: the slices of each window side by side, with the layers over them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evenslice.report import pictures
 from evenslice.report.verdict import slot_names
@@ -20,8 +19,7 @@ KEYS: dict[str, Keys] = {
 }
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One picture of a panel: what it shows (one of ``ORDER``), and a description."""
 
     kind: str
@@ -29,8 +27,7 @@ class Layer:
     text: str
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """One slice: its caption, layers, and scale bar (per cent of the width, label) or None."""
 
     caption: str
@@ -38,8 +35,7 @@ class Panel:
     bar: tuple[float, str] | None
 
 
-@dataclass(frozen=True)
-class Strip:
+class Strip(NamedTuple):
     """One window as one model saw it."""
 
     label: str
@@ -48,16 +44,14 @@ class Strip:
     small: bool
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """All strips of one window."""
 
     title: str
     strips: tuple[Strip, ...]
 
 
-@dataclass(frozen=True)
-class Viewer:
+class Viewer(NamedTuple):
     """What the viewer shows: windows, the layers that there are, and those shown at first.
 
     ``legend`` and ``heat``: what the colours mean, and the colour scale of importance, or None.
@@ -86,13 +80,8 @@ def viewer_of(windows: "Sequence[WindowView]") -> Viewer | None:
         Place(_where(group[0]), tuple(_strip(window, limits, max(most, 1)) for window in group))
         for group in groups.values()
     )
-    kinds = {
-        layer.kind
-        for place in places
-        for strip in place.strips
-        for panel in strip.panels
-        for layer in panel.layers
-    }
+    panels = [panel for place in places for strip in place.strips for panel in strip.panels]
+    kinds = {layer.kind for panel in panels for layer in panel.layers}
     layers = tuple(kind for kind in ORDER if kind in kinds)
     first = "attribution" if "attribution" in kinds else "prediction"
     heat = pictures.colour_key() if "attribution" in kinds else None
