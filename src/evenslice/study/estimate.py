@@ -28,8 +28,8 @@ KNOWN = ("imagenet", "none", "bundled")
 class NetworkEstimate:
     """A network of a study: its size, and how long a training step takes on this machine.
 
-    ``weights`` says where they come from; ``problem`` is the reason why it cannot be built, or
-    empty.
+    ``weights`` says where they come from; ``problem`` is empty: one that cannot be built is an
+    error.
     """
 
     network: str
@@ -89,13 +89,8 @@ def estimate_study(
     networks = []
     with progress(f"study {plan.table.name}", len(groups)) as step:
         for name, cells in groups.items():
-            networks.append(_network(name, cells, where))
+            networks.append(_network(f"{name} of {file}", cells, where))
             step(name)
-    problem = next((one for one in networks if one.problem), None)
-    if problem is not None:
-        raise BadInputError(
-            f"the network {problem.network} of {file} does not resolve: {problem.problem}"
-        )
     known = tuple(_data(plan, name, found) for name, found in data.items())
     pixels = {one.name: _scored_pixels(data[one.name], one) for one in known}
     per_step = {one.network: one.step_seconds for one in networks}
@@ -103,7 +98,7 @@ def estimate_study(
     return Estimate(plan.table.name, len(plan.cells), where.type, seconds, tuple(networks), known)
 
 
-def _network(name: str, cells: Sequence[Cell], where: torch.device) -> NetworkEstimate:
+def _network(where: str, cells: Sequence[Cell], device: torch.device) -> NetworkEstimate:
     """Build a network for all slices and inits that the cells ask for, and time it once."""
     options = cells[0].options
     weights = sorted({cell.options.weights for cell in cells})
@@ -116,13 +111,13 @@ def _network(name: str, cells: Sequence[Cell], where: torch.device) -> NetworkEs
                 include={"arch", "encoder", "slices", "init", "tie", "encoder_depth"}
             )
             model = build_model(**built, weights="none")
-        seconds = _timed(model.module.to(where), model.stride, options, where)
+        seconds = _timed(model.module.to(device), model.stride, options, device)
     except Exception as error:  # networks raise kinds of their own
         prefix = "" if isinstance(error, BadInputError) else f"{type(error).__name__}: "
-        return NetworkEstimate(name, len(cells), 0, 0.0, ", ".join(weights), f"{prefix}{error}")
+        raise BadInputError(f"the network {where} does not resolve: {prefix}{error}") from error
     parameters = sum(p.numel() for p in model.module.parameters())
     named = ", ".join(Path(w).name for w in weights)
-    return NetworkEstimate(name, len(cells), parameters, seconds, named)
+    return NetworkEstimate(cells[0].network, len(cells), parameters, seconds, named)
 
 
 def _check_weights(encoder: str, weights: str) -> None:
