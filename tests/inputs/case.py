@@ -36,6 +36,8 @@ class Case:
         A regular expression for the warning, or for the refusal; None if there is none.
     meaning
         ``intensity``, ``labels`` or ``probabilities``.
+    origin
+        The place of the first voxel (z, y, x), in voxels.
     """
 
     format: str
@@ -47,6 +49,7 @@ class Case:
     warns: str | None = None
     refused: str | None = None
     meaning: str = "intensity"
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def check(self, folder: Path) -> None:
         """Assert that it is so."""
@@ -66,6 +69,7 @@ class Case:
         np.testing.assert_array_equal(found, self.pixels)
         assert found.dtype == volume.dtype == self.pixels.dtype
         assert volume.meaning == self.meaning
+        assert volume.origin == pytest.approx(self.origin)
         if self.voxel_nm is None:
             assert volume.voxel_nm is None
         else:

@@ -61,8 +61,8 @@ def several(**arrays):
     return make
 
 
-def read(found, answer, make, pixels=STACK, voxel_nm=None, warns=None):
-    return Case(HDF5, found, answer, make, pixels, voxel_nm, warns)
+def read(found, answer, make, pixels=STACK, voxel_nm=None, warns=None, **more):
+    return Case(HDF5, found, answer, make, pixels, voxel_nm, warns, **more)
 
 
 def refused(found, make, words, answer="refused"):
@@ -133,8 +133,21 @@ CASES = [
     read(
         "`resolution` (CREMI) or `voxel_size` (funlib)",
         "z, y, x in nm",
-        dataset(resolution=[40.0, 4.0, 5.0], offset=[0.0, 8.0, 8.0]),
+        dataset(resolution=[40.0, 4.0, 5.0]),
         voxel_nm=(40, 4, 5),
+    ),
+    read(
+        "`offset` beside it",
+        "the place of the first voxel, in the same unit",
+        dataset(resolution=[0.04, 0.004, 0.005], offset=[0.4, 0.008, 0.0], units="um"),
+        voxel_nm=(40, 4, 5),
+        origin=(10, 2, 0),
+    ),
+    read(
+        "`resolution` in the order x, y, z: x more than 1.5 times y",
+        "voxel size not stated, and warned of",
+        dataset(resolution=[4.0, 4.0, 40.0]),
+        warns="voxels of 4 x 4 x 40 nm, expected z, y, x",
     ),
     read(
         "`voxel_size` with `units`, one for each axis",

@@ -170,7 +170,7 @@ CASES = [
     read(
         "mz 1 and a cell as deep as one section",
         "the depth of a section",
-        file(ispg=0, mz=1, cella=(960.0, 800.0, 100.0)),
-        voxel_nm=(10, 4, 4),
+        file(ispg=0, mz=1, cella=(960.0, 800.0, 500.0)),
+        voxel_nm=(50, 4, 4),
     ),
 ]

@@ -88,8 +88,8 @@ def chosen(make, name="0"):
     return lambda folder: make(folder) / name
 
 
-def read(kind, found, answer, make, pixels=STACK, voxel_nm=None, warns=None, meaning="intensity"):
-    return Case(kind, found, answer, make, pixels, voxel_nm, warns, meaning=meaning)
+def read(kind, found, answer, make, pixels=STACK, voxel_nm=None, warns=None, **more):
+    return Case(kind, found, answer, make, pixels, voxel_nm, warns, **more)
 
 
 def refused(kind, found, make, words, answer="refused"):
@@ -238,6 +238,14 @@ CASES = [
         "both, multiplied",
         image(whole=[scale(1, 2, 3)]),
         voxel_nm=(40, 8, 15),
+    ),
+    read(
+        OME,
+        "a translation of a level and of the whole image",
+        "the place of the first voxel, both added",
+        image(changes=[scale(40, 4, 5), move(400, 8, 0)], whole=[scale(1, 2, 1), move(0, 4, 5)]),
+        voxel_nm=(40, 8, 5),
+        origin=(10, 2.5, 1),
     ),
     read(OME, "a scale of 0 or below", "voxel size not stated", image(changes=[scale(40, 4, -5)])),
     read(

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from evenslice.errors import BadInputError, InputWarning
-from evenslice.volume.array import VoxelSize, sizes
+from evenslice.volume.array import ORIGIN, Place, VoxelSize, sizes
 from evenslice.volume.voxel_size import agreed, checked, nm_of
 
-_SIZES_NM = {"resolution": 1.0, "voxel_size": 1.0, "element_size_um": 1e3}
+_SIZES = ("resolution", "voxel_size", "element_size_um")
+_UNITS = {"unit", "units"}
 _NAMES = ("_ARRAY_DIMENSIONS", "axis_names", "axes")
 _SAME = {"depth": "z", "height": "y", "width": "x", "channel": "c", "channels": "c", "time": "t"}
 _KNOWN = set("tczyx")
 MOST_COLOURS = 4
+MOST_UNEQUAL = 1.5
 SMALLEST_NM = 0.1
 
 
@@ -115,18 +117,42 @@ def stated_size(
     or they would be smaller than an atom; ``element_size_um`` is in micrometres. ``axes`` are those
     that are z, y and x, ``others`` the sizes that other places state.
     """
-    found = {name: _size(attributes, name, axes) for name in _SIZES_NM if name in attributes}
-    return agreed({**found, **(others or {})}, source)
+    found = {name: _size(attributes, name, axes) for name in _SIZES if name in attributes}
+    size = agreed({**found, **(others or {})}, source)
+    if size is not None and max(size[1:]) > MOST_UNEQUAL * min(size[1:]):
+        warnings.warn(
+            f"{source} states voxels of {' x '.join(f'{side:g}' for side in size)} nm, expected z, "
+            "y, x: if these are x, y, z, give them with --voxel-size; they count as not stated",
+            InputWarning,
+            stacklevel=4,
+        )
+        return None
+    return size
+
+
+def stated_origin(
+    attributes: Mapping[str, Any], axes: Sequence[int], size: VoxelSize | None
+) -> Place:
+    """Return the place of the first voxel, in voxels: ``offset`` (CREMI, funlib) is in nm."""
+    places = _times(_of_axes(attributes.get("offset", ()), axes), _units(attributes, axes))
+    if size is None or len(places) != 3 or not np.isfinite(places).all():
+        return ORIGIN
+    z, y, x = (place / side for place, side in zip(places, size, strict=True))
+    return z, y, x
 
 
 def _size(attributes: Mapping[str, Any], name: str, axes: Sequence[int]) -> VoxelSize | None:
-    sides = _of_axes(attributes[name], axes)
-    units = attributes.get("units", attributes.get("unit"))
-    if name == "element_size_um" or units is None:
-        size = checked(_times(sides, [_SIZES_NM[name]] * 3))
-        return None if size is None or min(size) < SMALLEST_NM else size
-    words = _of_axes([units] * 3 if np.ndim(units) == 0 else units, axes)
-    return checked(_times(sides, [nm_of(word) for word in words]))
+    micrometres = name == "element_size_um"
+    factors = [1e3] * 3 if micrometres else _units(attributes, axes)
+    size = checked(_times(_of_axes(attributes[name], axes), factors))
+    stated = not micrometres and _UNITS & set(attributes)
+    return size if size is None or stated or min(size) >= SMALLEST_NM else None
+
+
+def _units(attributes: Mapping[str, Any], axes: Sequence[int]) -> list[float]:
+    """Return how many nm the units of z, y and x are; 1 where none is stated."""
+    units = attributes.get("units", attributes.get("unit", "nm"))
+    return [nm_of(word) for word in _of_axes([units] * 3 if np.ndim(units) == 0 else units, axes)]
 
 
 def _of_axes(values: Any, axes: Sequence[int]) -> list[Any]:

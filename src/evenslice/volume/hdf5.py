@@ -17,6 +17,7 @@ from evenslice.volume.attributes import (
     agreed_axes,
     kept_axes,
     named_axes,
+    stated_origin,
     stated_size,
     text_of,
     warn_of_scaling,
@@ -157,7 +158,10 @@ def _volume_of(item: Any, path: Path) -> Volume:
         return stored(*box).view(dtype)
 
     voxel = stated_size(item.attrs, axes, source, {"axistags": _tagged_size(item, axes)})
-    return Volume(ChunkedPixels(shape, dtype, cells, read), voxel, source, facts=facts)
+    origin = stated_origin(item.attrs, axes, voxel)
+    return Volume(
+        ChunkedPixels(shape, dtype, cells, read), voxel, source, facts=facts, origin=origin
+    )
 
 
 def _stored_type(item: Any, source: str) -> np.dtype[Any]:

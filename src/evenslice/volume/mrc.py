@@ -19,6 +19,7 @@ MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 STAMPS = {0x44: "<", 0x11: ">"}
 LONGEST_SIDE = 2**24
 VOLUME_STACKS = range(401, 631)
+DEEPEST = 30  # times as deep as wide: no section is
 UNSET_NM = 0.1  # 1 Angstrom: what programs write that do not know it
 
 
@@ -178,8 +179,9 @@ def _voxel_size(header: Any, path: Path) -> VoxelSize | None:
             "it, so it counts as not stated; give it with --voxel-size"
         )
         return None
-    depth = int(header["nz"])
-    if samples[0] == 1 < depth and size[0] >= 0.99 * depth * min(size[1:]):
+    depth, width = int(header["nz"]), min(size[1:])
+    whole = int(header["ispg"]) != 0 or size[0] > DEEPEST * width
+    if samples[0] == 1 < depth and (whole or math.isclose(size[0], depth * width, rel_tol=0.02)):
         _warn(
             f"{path} states a cell {cell[0]:g} Angstrom deep for 1 section but has {depth}, so its "
             "voxel size counts as not stated; give it with --voxel-size"

@@ -32,6 +32,7 @@ from evenslice.volume.attributes import (
     agreed_axes,
     kept_axes,
     named_axes,
+    stated_origin,
     stated_size,
     warn_of_scaling,
 )
@@ -260,7 +261,9 @@ def _open_array(folder: Path, level: Level | None, group: Path, source: Path) ->
         box_reader(array, kept, folder),
     )
     voxel = level.voxel_nm if level else stated_size(attributes, kept, folder)
-    origin, sides = (level.origin, level.sides) if level else (ORIGIN, UNITLESS)
+    origin, sides = stated_origin(attributes, kept, voxel), UNITLESS
+    if level:
+        origin, sides = level.origin, level.sides
     facts = _facts(array, level, group)
     return Volume(pixels, voxel, str(source), _meaning(group), facts, origin, sides)
 
