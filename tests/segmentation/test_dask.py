@@ -39,15 +39,8 @@ def python(*words):
 
 
 def worker(file):
-    return python(
-        "-m",
-        "distributed.cli.dask_worker",
-        "--scheduler-file",
-        file,
-        "--nthreads",
-        1,
-        "--no-dashboard",
-    )
+    words = "-m distributed.cli.dask_worker --nthreads 1 --no-dashboard --scheduler-file"
+    return python(*words.split(), file)
 
 
 @pytest.fixture

@@ -72,12 +72,8 @@ def test_a_store_holds_probabilities_and_labels(tmp_path, grey):
     result = segment(
         model, Volume(grey, (50.0, 4.0, 4.0)), tmp_path / "s.zarr", threshold=0.4, tile=40
     )
-    assert (result.path, result.complete, result.objects, result.blank) == (
-        tmp_path / "s.zarr",
-        True,
-        None,
-        {},
-    )
+    found = (result.path, result.complete, result.objects, result.blank)
+    assert found == (tmp_path / "s.zarr", True, None, {})
     assert [f.name for f in tmp_path.iterdir()] == ["s.zarr"]
     validate_zarr_store(str(result.path))
     found = arrays_of(result)
@@ -369,20 +365,9 @@ def test_the_command_line_says_what_was_done(tmp_path, monkeypatch, grey, make_m
     grey[4] = 7
     save_volume("raw.tif", grey, (50.0, 4.0, 4.0))
     save_model("m.safetensors", make_model())
-    words = [
-        "segment",
-        "m.safetensors",
-        "raw.tif",
-        "s.zarr",
-        "--instances",
-        "components",
-        "--json",
-        "-",
-    ]
-    assert (
-        run(*words, "--tile", 48, "--precision", "fp32", "--voxel-size", "40,4,4", "--min-size", 3)
-        == 0
-    )
+    words = "segment m.safetensors raw.tif s.zarr --instances components --json - --tile 48"
+    more = "--precision fp32 --voxel-size 40,4,4 --min-size 3"
+    assert run(*words.split(), *more.split()) == 0
     out, err = capfd.readouterr()
     found = json.loads(out)
     assert err == ""

@@ -124,21 +124,11 @@ def test_the_command_can_be_run_again(monkeypatch):
 
 
 def test_audits_scores_and_fixed_models_say_what_they_read(place):
-    found = audit(
-        "model.safetensors",
-        "raw.tif",
-        labels="labels.tif",
-        windows=2,
-        tile=32,
-        methods=["gradient"],
-        seed=7,
-        maps="maps.zarr",
-    )
-    check(
-        zarr.open_group("maps.zarr").attrs["evenslice"]["provenance"],
-        place,
-        model="model.safetensors",
-    )
+    options = {"windows": 2, "tile": 32, "methods": ["gradient"], "seed": 7}
+    given = {"labels": "labels.tif", "maps": "maps.zarr"}
+    found = audit("model.safetensors", "raw.tif", **given, **options)
+    noted = zarr.open_group("maps.zarr").attrs["evenslice"]["provenance"]
+    check(noted, place, model="model.safetensors")
     made = json.loads(found.to_json())["provenance"]
     check(made, place, model="model.safetensors", volume="raw.tif", labels="labels.tif")
     assert made["seed"] == 7 and len(made["inputs"]["volume"]["voxels"]) == 16
@@ -164,15 +154,9 @@ def test_a_large_type_of_labels_keeps_it_in_ome_metadata(tmp_path, grey):
     from evenslice.volume.tiff_writer import write_tiff
 
     labels = grey.astype(np.uint32)
-    write_tiff(
-        tmp_path / "l.tif",
-        iter(labels),
-        labels.shape,
-        labels.dtype,
-        (30, 6, 6),
-        "labels",
-        {"command": "a <b>"},
-    )
+    shape, dtype, voxel = labels.shape, labels.dtype, (30, 6, 6)
+    made = {"command": "a <b>"}
+    write_tiff(tmp_path / "l.tif", iter(labels), shape, dtype, voxel, "labels", made)
     with tifffile.TiffFile(tmp_path / "l.tif") as file:
         assert "provenance={" in tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Description"]
     found = open_volume(tmp_path / "l.tif")
@@ -180,24 +164,9 @@ def test_a_large_type_of_labels_keeps_it_in_ome_metadata(tmp_path, grey):
 
 
 def test_the_pages_show_the_hashes(place, capsys):
+    words = "audit model.safetensors raw.tif --windows 2 --tile 32 --methods gradient"
     with pytest.raises(SystemExit) as stop:
-        cli.main(
-            [
-                "audit",
-                "model.safetensors",
-                "raw.tif",
-                "--out",
-                "found",
-                "--windows",
-                "2",
-                "--tile",
-                "32",
-                "--methods",
-                "gradient",
-                "--json",
-                "a.json",
-            ]
-        )
+        cli.main([*words.split(), "--out", "found", "--json", "a.json"])
     assert stop.value.code == 0
     page = (place / "found" / "report.html").read_text()
     assert sha256(place / "model.safetensors") in page and sha256(place / "raw.tif") in page

@@ -52,14 +52,8 @@ def test_an_audit_is_the_same_on_another_number_of_threads(place, threads):
     found = []
     for count in (1, 2, 1):
         threads(count)
-        result = audit(
-            "model.safetensors",
-            "raw.tif",
-            windows=4,
-            tile=32,
-            methods=("gradient", "ablation"),
-            seed=1,
-        )
+        options = {"windows": 4, "tile": 32, "methods": ("gradient", "ablation"), "seed": 1}
+        result = audit("model.safetensors", "raw.tif", **options)
         found.append({name: method.to_dict() for name, method in result.methods.items()})
     assert found[0] == found[2]
     assert differ(found[0], found[1]) < SHARES
@@ -86,18 +80,8 @@ def run(place, count, *words):
 
 @pytest.mark.slow
 def test_every_process_audits_alike(place):
-    words = [
-        "audit",
-        "model.safetensors",
-        "raw.tif",
-        "--windows",
-        "8",
-        "--tile",
-        "32",
-        "--json",
-        "-",
-    ]
-    one, again, two = (json.loads(run(place, count, *words)) for count in (1, 1, 2))
+    words = "audit model.safetensors raw.tif --windows 8 --tile 32 --json -"
+    one, again, two = (json.loads(run(place, count, *words.split())) for count in (1, 1, 2))
     assert one == again
     assert differ(one["methods"], two["methods"]) < SHARES
 
