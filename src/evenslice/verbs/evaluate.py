@@ -183,21 +183,28 @@ def _class_warnings(table: NDArray[np.int64], read: "_Reader") -> tuple[str, ...
     if not guess - {0}:
         how = f" above the threshold {read.threshold:g}" if _is_probability(read.prediction) else ""
         return (f"{prediction} holds no foreground{how} in what is compared",)
+    masks = read.masks[0], read.masks[1] or _is_probability(read.prediction)
     found = []
     if not (real & guess) - {0}:
         found.append(
             f"{prediction} holds the foreground {_listed(guess - {0}, read.masks[1])}, {truth} "
             f"{_listed(real - {0}, read.masks[0])}, expected the same numbers; renumber one of them"
         )
-    elif 0 in guess and 0 not in real and len(real) > 1:
+    elif (0 in real) != (0 in guess) and min(len(real), len(guess)) > 1:
         found.append(
-            f"{truth} holds {_listed(real)} and no 0 in what is compared, {prediction} "
-            f"{_listed(guess)}, expected 0 for background in both; renumber one of them"
+            f"{prediction} holds {_listed(guess)}, {truth} {_listed(real)} in what is compared, "
+            "expected 0 for background in both; renumber one of them"
         )
     elif IGNORED in real - guess and len(real - {0}) > 1:
         found.append(
             f"{truth} holds {IGNORED}, which is never predicted and counts as a class; if it marks "
             f"what is not annotated, give --ignore {IGNORED}"
+        )
+    elif (masks[0] and len(guess - {0}) > 1) or (masks[1] and len(real - {0}) > 1):
+        found.append(
+            f"{prediction} holds the foreground {_listed(guess - {0})}, {truth} "
+            f"{_listed(real - {0})}, of which the scores compare equal numbers only; if these are "
+            "objects, use --as instances (--components for a mask)"
         )
     if len(guess - real) > MANY_CLASSES:
         found.append(
