@@ -200,12 +200,12 @@ def test_what_is_no_model_is_refused(tmp_path):
 
 
 def test_without_onnx_it_says_what_to_install(scaled, monkeypatch):
-    path = scaled
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "evenslice.model.onnx_file")
     with pytest.raises(
         BadInputError, match=r"onnxruntime is not installed, .* install evenslice\[onnx\]"
     ):
-        read_onnx(path)
+        model_of(scaled)
 
 
 class ChannelsLast(nn.Module):

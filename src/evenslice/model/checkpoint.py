@@ -115,12 +115,12 @@ def save_model(path: str | Path, model: Model, force: bool = True) -> None:
         part.write_bytes(content)
 
 
-def check_model_name(path: Path) -> None:
+def check_model_name(path: Path, ending: str = ".safetensors") -> None:
     """Raise ``BadInputError`` unless a model can be saved under this name."""
-    if path.suffix != ".safetensors":
+    if path.suffix != ending:
         raise BadInputError(
-            f"{path} has the ending {path.suffix or '(none)'!r}, expected .safetensors for a "
-            "model; rename it"
+            f"{path} has the ending {path.suffix or '(none)'!r}, expected {ending} for this model; "
+            "rename it"
         )
 
 
@@ -136,10 +136,7 @@ def has_metadata(path: Path) -> bool:
 def read_metadata(path: Path) -> Metadata:
     """Read what a model file says about itself.
 
-    Raises
-    ------
-    BadInputError
-        If the file is missing, damaged, or not one of ours.
+    ``BadInputError`` if the file is missing, damaged, or not one of ours.
     """
     if not path.is_file():
         found = "is not a file" if path.exists() else "does not exist"
@@ -171,10 +168,7 @@ def read_metadata(path: Path) -> Metadata:
 def with_metadata(model: Model, metadata: Metadata, source: object) -> Model:
     """Return a model with all that metadata say of it beside its network and spec.
 
-    Raises
-    ------
-    BadInputError
-        If they are not as we write them.
+    ``BadInputError`` if they are not as we write them.
     """
     try:
         norm = metadata["normalisation"]
@@ -267,10 +261,8 @@ def _load_external(
 def load_state(network: nn.Module, path: Path) -> None:
     """Fill a network with the tensors of a file of weights, all of them and no others.
 
-    Raises
-    ------
-    BadInputError
-        If the file cannot be read or does not fit; the network is then as it was, or partly filled.
+    ``BadInputError`` if the file cannot be read or does not fit; the network is then as it was,
+    or partly filled.
     """
     wanted = network.state_dict()
     names = {plain: name for name, plain in without_wrapper_prefixes(wanted).items()}

@@ -43,10 +43,7 @@ def architecture_of(spec: Spec) -> str:
 def library_name(encoder: str) -> str:
     """Return what segmentation-models-pytorch calls an encoder: ``tu-NAME`` for timm's.
 
-    Raises
-    ------
-    BadInputError
-        If the name or its tag is unknown.
+    ``BadInputError`` if the name or its tag is unknown.
     """
     import timm
     from segmentation_models_pytorch.encoders import get_encoder_names
@@ -77,10 +74,7 @@ def library_name(encoder: str) -> str:
 def with_tag(encoder: str) -> str:
     """Return a timm name with the tag of the weights that timm fetches for it; others unchanged.
 
-    Raises
-    ------
-    BadInputError
-        If the encoder is unknown, or timm has no weights for it.
+    ``BadInputError`` if the encoder is unknown, or timm has no weights for it.
     """
     import timm
 
@@ -114,10 +108,7 @@ def _is_transformer(encoder: str) -> bool:
 def arch_options(spec: Spec) -> Metadata:
     """Return what an architecture is built with for a spec, beside the spec's own options.
 
-    Raises
-    ------
-    BadInputError
-        If the architecture is unknown, or cannot stand on such an encoder.
+    ``BadInputError`` if the architecture is unknown, or cannot stand on such an encoder.
     """
     if spec.arch not in DEPTHS:
         raise BadInputError(

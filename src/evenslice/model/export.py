@@ -1,4 +1,4 @@
-"""Networks for other programs, by torch.export: traced, as ``.pt2`` or ONNX; ``.pt2`` read."""
+"""Networks for other programs, traced by torch.export, and ``.pt2`` files of them."""
 
 import io
 import logging
@@ -17,8 +17,6 @@ from torch.export import Dim, ExportedProgram
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import dump_metadata, parse_metadata
 from evenslice.model.logits import LogitsAdapter, duplicate
-from evenslice.model.onnx_file import serialised
-from evenslice.model.onnx_graph import KEY, SCOPES
 from evenslice.model.spec import Model
 from evenslice.model.stem.probe import image_shape
 from evenslice.options import JsonObject
@@ -71,7 +69,7 @@ def traces(model: Model, tile: int) -> Iterator[Trace]:
         try:
             program = _traced(module, dynamic, shapes[0], step)
         except Exception as error:  # networks refuse to be traced in ways of their own
-            reason = _first_line(error)
+            reason = first_line(error)
             continue
         yield Trace(program, dynamic, tuple(shapes), step)
     if reason:
@@ -99,57 +97,9 @@ def _traced(
     return program
 
 
-def graph_of(trace: Trace, opset: int) -> bytes:
-    """Return an ONNX model of a trace, its axes named, without what names files of this machine.
-
-    ``BadInputError`` if torch cannot write it, not in this opset, or it is larger than 2 GiB.
-    """
-    try:
-        with quiet_torch():
-            model = torch.onnx.export(  # type: ignore[union-attr]
-                trace.program,
-                dynamo=True,
-                verbose=False,
-                external_data=False,
-                opset_version=opset,
-                input_names=[IMAGE],
-                output_names=[ANSWER],
-            ).model_proto
-    except Exception as error:  # the exporter fails in ways of its own
-        raise BadInputError(
-            f"torch cannot write the network as ONNX ({_first_line(error)}), expected operations "
-            "that ONNX has; use --format torch-export"
-        ) from error
-    written = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if written != opset:
-        raise BadInputError(
-            f"torch wrote the network in opset {written}, expected {opset} as asked for; "
-            f"leave --opset out, or give {OPSET} or more"
-        )
-    for value in (*model.graph.input, *model.graph.output):
-        for axis, side in zip(AXES, value.type.tensor_type.shape.dim, strict=True):
-            if axis in trace.dynamic:
-                side.dim_param = axis
-    del model.graph.value_info[:]
-    for graph in (model.graph, *model.functions):
-        for node in graph.node:
-            for entry in [entry for entry in node.metadata_props if entry.key != SCOPES]:
-                node.metadata_props.remove(entry)
-            node.doc_string = ""
-    return serialised(model)
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error of torch."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def add_metadata(data: bytes, metadata: JsonObject) -> bytes:
-    """Return an ONNX model with evenslice's metadata in it."""
-    import onnx
-
-    model = onnx.load_model_from_string(data)
-    model.metadata_props.add(key=KEY, value=dump_metadata(metadata))
-    return serialised(model)
 
 
 def example(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -191,10 +191,7 @@ def find_picture(found: Any, image: Tensor, answer: str | None = None) -> Pictur
         something else (``features``, ``aux``, ...); of several with as many channels (deep
         supervision) the largest.
 
-    Raises
-    ------
-    BadInputError
-        If there is none, or several could be it; the candidates are named.
+    ``BadInputError`` if there is none, or several could be it; the candidates are named.
     """
     tensors = [(name, t) for name, t in named_tensors(found) if t.ndim and not _equal(t, image)]
     shapes = ", ".join(f"{name} {tuple(t.shape)}".strip() for name, t in tensors)

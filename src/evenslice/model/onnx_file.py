@@ -1,48 +1,37 @@
-"""ONNX models: networks that run in onnxruntime, with their first weights as torch parameters."""
+"""ONNX models: networks that run in onnxruntime, with their first weights as torch parameters.
+
+Importing this takes onnx and onnxruntime.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import torch
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import dump_metadata, parse_metadata
+from evenslice.model.export import ANSWER, AXES, IMAGE, OPSET, Trace, first_line, quiet_torch
 from evenslice.model.onnx_graph import (
     KEY,
     PRODUCTS,
+    SCOPES,
     Entry,
     attribute,
     find_entries,
     with_entries_as_outputs,
     with_weights_as_inputs,
 )
-from evenslice.model.stem.probe import LayerInput, medians, shows_slots
+from evenslice.model.stem.probe import Call, LayerInput, medians, shows_slots
 from evenslice.options import JsonObject
 from evenslice.volume.array import Voxels
 from evenslice.volume.atomic import written_beside
 
-if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
-
-    from evenslice.model.stem.probe import Call
-
-
 SLICES = (1, 3, 5, 7, 9)
-
-
-def libraries() -> tuple[Any, Any]:
-    """Return onnx and onnxruntime, or raise ``BadInputError`` if one of them is not installed."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise BadInputError(
-            f"the file is an ONNX model and {error.name or 'onnx'} is not installed, expected "
-            "onnx and onnxruntime; install evenslice[onnx]"
-        ) from error
-    return onnx, onnxruntime
 
 
 class OnnxNetwork(nn.Module):
@@ -56,9 +45,8 @@ class OnnxNetwork(nn.Module):
     precisions: tuple[str, ...] = ("float32",)  # that it can be run in
     differentiable = False
 
-    def __init__(self, model: "ModelProto") -> None:
+    def __init__(self, model: ModelProto) -> None:
         super().__init__()
-        onnx, _ = libraries()
         _drop_weight_inputs(model)
         image, self.stated, self.channels_last = _image(model)
         self.image, self.outputs = image.name, [output.name for output in model.graph.output]
@@ -97,7 +85,7 @@ class OnnxNetwork(nn.Module):
         outputs = [out.float() if out.is_floating_point() else out for out in outputs]
         return outputs[0] if len(outputs) == 1 else dict(zip(self.outputs, outputs, strict=True))
 
-    def watch(self, call: "Call", probes: Tensor) -> list[LayerInput]:
+    def watch(self, call: Call, probes: Tensor) -> list[LayerInput]:
         """Run once for each row of ``probes`` (runs, S); return what the first operations receive.
 
         ``BadInputError`` if one of these operations is quantised.
@@ -133,16 +121,15 @@ class OnnxNetwork(nn.Module):
         """Return the session of onnxruntime for a kind of ``run``."""
         key = (kind, cuda, torch.get_num_threads())
         if key not in self._sessions:
-            onnx, runtime = libraries()
             model = with_weights_as_inputs(onnx.load_model_from_string(self.data), list(self.roots))
             if kind == "entries":
                 model = with_entries_as_outputs(model, self.entries)
-            options = runtime.SessionOptions()
+            options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
             options.log_severity_level = 4
-            here = runtime.get_available_providers()
+            here = onnxruntime.get_available_providers()
             gpu = ["CUDAExecutionProvider"] if cuda and "CUDAExecutionProvider" in here else []
-            self._sessions[key] = runtime.InferenceSession(
+            self._sessions[key] = onnxruntime.InferenceSession(
                 serialised(model), options, providers=[*gpu, "CPUExecutionProvider"]
             )
         return self._sessions[key]
@@ -166,7 +153,7 @@ class _Watcher(nn.Module):
         self.seen = [torch.from_numpy(found) for found in self.network.run("entries", x)]
 
 
-def _drop_weight_inputs(model: "ModelProto") -> None:
+def _drop_weight_inputs(model: ModelProto) -> None:
     """Make initialisers constants that only we override; old files list them as inputs."""
     names = {tensor.name for tensor in model.graph.initializer}
     for given in [given for given in model.graph.input if given.name in names]:
@@ -174,9 +161,8 @@ def _drop_weight_inputs(model: "ModelProto") -> None:
     model.ir_version = max(model.ir_version, 4)
 
 
-def _image(model: "ModelProto") -> tuple["ValueInfoProto", tuple[int | None, ...], bool]:
+def _image(model: ModelProto) -> tuple[ValueInfoProto, tuple[int | None, ...], bool]:
     """Return the one input, its shape (B, S, y, x), and whether its channels come last (Keras)."""
-    onnx, _ = libraries()
     kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
     inputs = list(model.graph.input)
     if len(inputs) == 1 and inputs[0].type.tensor_type.elem_type in kinds:
@@ -192,9 +178,8 @@ def _image(model: "ModelProto") -> tuple["ValueInfoProto", tuple[int | None, ...
     )
 
 
-def _layer(node: "NodeProto", entry: Entry, tensor: "TensorProto | None") -> nn.Module:
+def _layer(node: NodeProto, entry: Entry, tensor: TensorProto | None) -> nn.Module:
     """Return a layer with the weight of an operation as parameter; None, a computed one, is not."""
-    onnx, _ = libraries()
     if entry.refused or node.op_type not in PRODUCTS:
         return nn.Module()
     conv = node.op_type == "Conv"
@@ -227,10 +212,8 @@ def _layer(node: "NodeProto", entry: Entry, tensor: "TensorProto | None") -> nn.
 def read_onnx(path: Path) -> tuple[OnnxNetwork, JsonObject]:
     """Read an ``.onnx`` file, with what lies in its folder, and evenslice's metadata, if any.
 
-    ``BadInputError`` if onnx is not installed, or it is no ONNX model of one image that onnxruntime
-    runs.
+    ``BadInputError`` if it is no ONNX model of one image that onnxruntime runs.
     """
-    onnx, _ = libraries()
     try:
         model = onnx.load_model(str(path))
         network = OnnxNetwork(model)
@@ -247,12 +230,12 @@ def read_onnx(path: Path) -> tuple[OnnxNetwork, JsonObject]:
     return network, parse_metadata(text, path.name)
 
 
-def write_onnx(path: Path, network: OnnxNetwork, metadata: JsonObject, force: bool = True) -> None:
+def write_onnx(path: Path, network: nn.Module, metadata: JsonObject, force: bool = True) -> None:
     """Write a network with the weights it has now, all in one file, and evenslice's metadata.
 
     ``BadInputError`` if the result is no valid ONNX model, or larger than 2 GiB.
     """
-    onnx, _ = libraries()
+    assert isinstance(network, OnnxNetwork)
     model = onnx.load_model_from_string(network.data)
     for tensor in model.graph.initializer:
         if tensor.name in network.roots:
@@ -272,7 +255,7 @@ def write_onnx(path: Path, network: OnnxNetwork, metadata: JsonObject, force: bo
         part.write_bytes(serialised(model))
 
 
-def serialised(model: "ModelProto") -> bytes:
+def serialised(model: ModelProto) -> bytes:
     """Return the bytes of a model; raise ``BadInputError`` if it is larger than 2 GiB."""
     try:
         data: bytes = model.SerializeToString()
@@ -281,3 +264,50 @@ def serialised(model: "ModelProto") -> bytes:
             "the ONNX model is larger than 2 GiB, expected less; give a smaller model"
         ) from error
     return data
+
+
+def graph_of(trace: Trace, opset: int) -> bytes:
+    """Return an ONNX model of a trace, its axes named, without what names files of this machine.
+
+    ``BadInputError`` if torch cannot write it, not in this opset, or it is larger than 2 GiB.
+    """
+    try:
+        with quiet_torch():
+            model = torch.onnx.export(  # type: ignore[union-attr]
+                trace.program,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                opset_version=opset,
+                input_names=[IMAGE],
+                output_names=[ANSWER],
+            ).model_proto
+    except Exception as error:  # the exporter fails in ways of its own
+        raise BadInputError(
+            f"torch cannot write the network as ONNX ({first_line(error)}), expected operations "
+            "that ONNX has; use --format torch-export"
+        ) from error
+    written = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if written != opset:
+        raise BadInputError(
+            f"torch wrote the network in opset {written}, expected {opset} as asked for; "
+            f"leave --opset out, or give {OPSET} or more"
+        )
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, side in zip(AXES, value.type.tensor_type.shape.dim, strict=True):
+            if axis in trace.dynamic:
+                side.dim_param = axis
+    del model.graph.value_info[:]
+    for graph in (model.graph, *model.functions):
+        for node in graph.node:
+            for entry in [entry for entry in node.metadata_props if entry.key != SCOPES]:
+                node.metadata_props.remove(entry)
+            node.doc_string = ""
+    return serialised(model)
+
+
+def add_metadata(data: bytes, metadata: JsonObject) -> bytes:
+    """Return an ONNX model with evenslice's metadata in it."""
+    model = onnx.load_model_from_string(data)
+    model.metadata_props.add(key=KEY, value=dump_metadata(metadata))
+    return serialised(model)

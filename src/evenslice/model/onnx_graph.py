@@ -2,14 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-    Tensors = dict[str, TensorProto]
-    Makers = dict[str, NodeProto]
-
+Tensors = dict[str, TensorProto]
+Makers = dict[str, NodeProto]
 KEY = "evenslice"
 PRODUCTS = {"Conv", "Gemm", "MatMul"}
 QUANTISED = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DequantizeLinear"}
@@ -30,7 +29,7 @@ class Entry:
     transposed: bool  # whether the operation takes the weight as (in, out)
     refused: str  # why it cannot be changed: the operation in words, or ""
 
-    def name_in(self, graph: "GraphProto") -> str:
+    def name_in(self, graph: GraphProto) -> str:
         """Return a dotted name: of the weight, of the module that torch notes, or of the node."""
         node, root = graph.node[self.node], self.root.removesuffix(f".{KEY}")
         if root.endswith(".weight"):
@@ -44,15 +43,13 @@ class Entry:
         return root or node.name or node.output[0]
 
 
-def attribute(node: "NodeProto", name: str, default: Any = None) -> Any:
+def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     """Return an attribute of a node."""
-    import onnx
-
     values = [onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name]
     return values[0] if values else default
 
 
-def find_entries(graph: "GraphProto", image: str) -> list[Entry]:
+def find_entries(graph: GraphProto, image: str) -> list[Entry]:
     """Find the operations through which an image enters, and those that share a weight with them.
 
     Weights that lie in constants, behind transposes or in tensors that other operations use too
@@ -63,7 +60,7 @@ def find_entries(graph: "GraphProto", image: str) -> list[Entry]:
     return _entries(graph, image)
 
 
-def _entries(graph: "GraphProto", image: str) -> list[Entry]:
+def _entries(graph: GraphProto, image: str) -> list[Entry]:
     tensors, made = _tensors(graph), _makers(graph)
     constant, data, found = set(tensors), {image}, []
     for place, node in enumerate(graph.node):
@@ -88,7 +85,7 @@ def _entries(graph: "GraphProto", image: str) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.node)
 
 
-def _tensors(graph: "GraphProto") -> "Tensors":
+def _tensors(graph: GraphProto) -> Tensors:
     """Return the tensors that a graph holds, by name: initialisers and constants."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
@@ -97,11 +94,11 @@ def _tensors(graph: "GraphProto") -> "Tensors":
     return tensors
 
 
-def _makers(graph: "GraphProto") -> "Makers":
+def _makers(graph: GraphProto) -> Makers:
     return {output: node for node in graph.node for output in node.output}
 
 
-def _source(name: str, made: "Makers", tensors: "Tensors") -> tuple[str, bool]:
+def _source(name: str, made: Makers, tensors: Tensors) -> tuple[str, bool]:
     """Follow a weight through transposes; return where it comes from, and whether it is turned."""
     turned = False
     while name not in tensors and name in made and made[name].op_type in ("Identity", "Transpose"):
@@ -111,7 +108,7 @@ def _source(name: str, made: "Makers", tensors: "Tensors") -> tuple[str, bool]:
 
 
 def _entry(
-    place: int, node: "NodeProto", data: int, weight: int, made: "Makers", tensors: "Tensors"
+    place: int, node: NodeProto, data: int, weight: int, made: Makers, tensors: Tensors
 ) -> Entry:
     name, turned = _source(node.input[weight], made, tensors)
     maker = made[name].op_type if name in made else ""
@@ -136,9 +133,7 @@ def _entry(
     return Entry(place, data, weight, name if name in tensors else "", transposed, refused)
 
 
-def _separate_weights(graph: "GraphProto", entries: list[Entry]) -> None:
-    import onnx
-
+def _separate_weights(graph: GraphProto, entries: list[Entry]) -> None:
     tensors, made = _tensors(graph), _makers(graph)
     initialisers = {tensor.name for tensor in graph.initializer}
     takes = {(entry.node, entry.weight) for entry in entries}
@@ -163,10 +158,8 @@ def _separate_weights(graph: "GraphProto", entries: list[Entry]) -> None:
         initialisers.add(own)
 
 
-def with_weights_as_inputs(model: "ModelProto", roots: list[str]) -> "ModelProto":
+def with_weights_as_inputs(model: ModelProto, roots: list[str]) -> ModelProto:
     """Return a copy of a model in which some initialisers may be overridden when it is run."""
-    import onnx
-
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     tensors = _tensors(copy.graph)
@@ -176,13 +169,11 @@ def with_weights_as_inputs(model: "ModelProto", roots: list[str]) -> "ModelProto
     return copy
 
 
-def with_entries_as_outputs(model: "ModelProto", entries: list[Entry]) -> "ModelProto":
+def with_entries_as_outputs(model: ModelProto, entries: list[Entry]) -> ModelProto:
     """Return a copy of a model whose outputs are what its first operations receive.
 
     These operations answer zeros, so that only what no weight has touched follows the image.
     """
-    import onnx
-
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     at = {entry.node: entry for entry in entries}

@@ -22,12 +22,10 @@ from evenslice.model.checkpoint import (
 from evenslice.model.export import read_exported, write_exported
 from evenslice.model.external import wrap_external
 from evenslice.model.logits import AllOutputs, LogitsAdapter, duplicate
-from evenslice.model.onnx_file import OnnxNetwork, read_onnx, write_onnx
 from evenslice.model.source import CALLABLE, ENDINGS, checked_form, form_of
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.model.stem.find import check_kind
-from evenslice.model.stem.probe import is_exported
-from evenslice.options import ModelOptions
+from evenslice.options import JsonObject, ModelOptions
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, estimate
 from evenslice.volume.windows import check_slices
@@ -78,8 +76,7 @@ def _load(source: str, options: ModelOptions) -> Model:
         return load_model(path)
     if form == "callable":
         return _load_callable(source, options)
-    opened = read_onnx(path) if form == "onnx" else read_exported(path, options.trust)
-    network, metadata = opened
+    network, metadata = _read_onnx(path) if form == "onnx" else read_exported(path, options.trust)
     spec = metadata.get("spec") or {}
     try:
         answer, probe = options.answer or spec.get("answer"), options.probe or spec.get("probe")
@@ -98,6 +95,17 @@ def _load(source: str, options: ModelOptions) -> Model:
         model.module.probabilities = False
         own = replace(own, answers="logits")
     return with_metadata(replace(model, spec=own, file=path), metadata, source)
+
+
+def _read_onnx(path: Path) -> tuple[nn.Module, JsonObject]:
+    try:
+        from evenslice.model.onnx_file import read_onnx
+    except ImportError as error:
+        raise BadInputError(
+            f"{path} is an ONNX model and {error.name or 'onnx'} is not installed, expected onnx "
+            "and onnxruntime; install evenslice[onnx]"
+        ) from error
+    return read_onnx(path)
 
 
 def _load_callable(source: str, options: ModelOptions) -> Model:
@@ -171,24 +179,22 @@ def _call(make: Any, source: str) -> nn.Module:
 
 def save(out: Path, model: Model, force: bool) -> None:
     """Write a model in the form it came in; ``force``: replace a file of that name."""
-    if isinstance(model.network, OnnxNetwork):
+    ending = ending_of(model)
+    if ending == ".onnx":
+        from evenslice.model.onnx_file import write_onnx
+
         write_onnx(out, model.network, model_metadata(model), force)
-    elif isinstance(model.spec, ExternalSpec) and is_exported(model.network):
+    elif ending == ".pt2":
+        assert isinstance(model.spec, ExternalSpec)
         write_exported(out, model.network, Path(model.spec.source), model_metadata(model), force)
     else:
         save_model(out, model, force)
 
 
-def check_name(model: Model, out: Path) -> None:
-    """Raise ``BadInputError`` unless a model of this form can be saved under this name."""
+def ending_of(model: Model) -> str:
+    """Return the ending of a file that a model can be saved as."""
     form = model.spec.form if isinstance(model.spec, ExternalSpec) else "evenslice"
-    endings = {form: ending for ending, form in ENDINGS.items()}
-    ending = endings.get(form, ".safetensors")
-    if out.suffix != ending:
-        raise BadInputError(
-            f"{out} has the ending {out.suffix or '(none)'!r}, expected {ending} for this model; "
-            "rename it"
-        )
+    return next((end for end, known in ENDINGS.items() if known == form), ".safetensors")
 
 
 def name_of(source: ModelLike) -> str:

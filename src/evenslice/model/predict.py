@@ -76,10 +76,7 @@ def resolve_precision(
 ) -> Literal["fp32", "bf16"]:
     """Choose fp32 or bf16: ``auto`` is bfloat16 where the processor multiplies matrices of it.
 
-    Raises
-    ------
-    BadInputError
-        If bf16 is requested of an exported network.
+    ``BadInputError`` if bf16 is requested of an exported network.
     """
     free = runs_layer_by_layer(model)
     if requested == "bf16" and not free:

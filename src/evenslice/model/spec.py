@@ -9,7 +9,7 @@ from torch import nn
 from evenslice.errors import BadInputError
 from evenslice.model.logits import Ensemble, plain
 from evenslice.model.source import Form
-from evenslice.model.stem.adapt import INITS, TIES
+from evenslice.model.stem.adapt import INITS, TIES, check_choice
 from evenslice.options import Init, JsonObject, Tie
 from evenslice.volume.normalisation import Normalisation
 from evenslice.volume.windows import check_slices
@@ -35,14 +35,8 @@ class Spec:
     def __post_init__(self) -> None:
         """Raise ``BadInputError`` for what cannot be built."""
         check_slices(self.slices)
-        if self.init not in INITS:
-            raise BadInputError(
-                f"the init {self.init!r} is unknown, expected one of {', '.join(INITS)}; choose one"
-            )
-        if self.tie not in TIES:
-            raise BadInputError(
-                f"the tie {self.tie!r} is unknown, expected one of {', '.join(TIES)}; choose one"
-            )
+        check_choice("init", self.init, INITS)
+        check_choice("tie", self.tie, TIES)
         if self.classes < 1:
             raise BadInputError(
                 f"the number of classes is {self.classes}, expected 1 (foreground) or more; use 1"
@@ -119,11 +113,7 @@ class Model:
 
         ``reversal``: it answers as the mean over each window and its reversal. ``none``: as it is.
         """
-        if tta not in TTAS:
-            raise BadInputError(
-                f"the test-time augmentation {tta!r} is unknown, expected one of "
-                f"{', '.join(TTAS)}; choose one"
-            )
+        check_choice("test-time augmentation", tta, TTAS)
         module = self.module.network if isinstance(self.module, Ensemble) else self.module
         if tta == "reversal":
             module = Ensemble(module, self.normalisation).train(module.training)

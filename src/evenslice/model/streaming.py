@@ -30,10 +30,7 @@ def predict_blocks(
 ) -> Iterator[tuple[Block, NDArray[np.float32]]]:
     """Predict blocks, one after the other, with windows from ``reader``.
 
-    Yields
-    ------
-    Block, array
-        Probabilities (C, z, y, x) of its core.
+    Yield each with the probabilities (C, z, y, x) of its core.
     """
     most = IN_FLIGHT[runner.settings.device]
     windows_by_block = (

@@ -36,16 +36,9 @@ def find_halo(
 ) -> int | None:
     """Return the pixels around a tile that make its answer that of the whole slice, or None.
 
-    Parameters
-    ----------
-    run
-        Normalised windows (1, S, y, x) of any size to logits (1, C, y, x), in float32.
-    slices, stride
-        S, and what the network downsamples by; the halo is a multiple of it.
-    seed
-        Random seed of the noise.
-    largest
-        Side of the largest image to try, pixels.
+    ``run`` takes normalised windows (1, S, y, x) of any size to logits (1, C, y, x), in float32.
+    The halo is a multiple of ``stride``, by which the network downsamples; ``largest`` is the side
+    of the largest image to try, in pixels.
     """
     rng = np.random.default_rng(seed)
     for side in SIDES:

@@ -46,17 +46,11 @@ FAMILIES = {
 def load_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file of safetensors or ``torch.save``; no code in it is run.
 
-    Returns
-    -------
-    dict
-        Tensors by name, half precision widened to float32. What wraps a state dict in a training
-        checkpoint (``state_dict``, ``model``, ``teacher``) is opened; the prefixes of
-        ``DataParallel`` (``module.``) and ``torch.compile`` (``_orig_mod.``) are removed.
+    Half precision is widened to float32. What wraps a state dict in a training checkpoint
+    (``state_dict``, ``model``, ``teacher``) is opened; the prefixes of ``DataParallel``
+    (``module.``) and ``torch.compile`` (``_orig_mod.``) are removed.
 
-    Raises
-    ------
-    BadInputError
-        If the file is missing, damaged, or holds anything but tensors.
+    ``BadInputError`` if the file is missing, damaged, or holds anything but tensors.
     """
     if not path.is_file():
         raise BadInputError(
@@ -143,23 +137,11 @@ def load_encoder(
     resamples position embeddings and knows the names that the authors of a network used. What the
     encoder does not have, such as a classifier, is left out.
 
-    Parameters
-    ----------
-    encoder
-        timm's network, or an encoder of segmentation-models-pytorch.
-    state
-        Tensors by name.
-    source
-        The weights' name in messages.
-    whole
-        Makes the timm network that the encoder is a part of; None if it is not timm's.
-    metadata
-        What the file says about itself.
+    ``source`` is the weights' name in messages, ``metadata`` what their file says of itself;
+    ``whole`` makes the timm network that the encoder is a part of, None if it is not timm's.
 
-    Raises
-    ------
-    BadInputError
-        If a tensor is missing or has another shape; the encoder is then unchanged.
+    ``BadInputError`` if a tensor is missing or has another shape; the encoder is then
+    unchanged.
     """
     wanted, heads = encoder.state_dict(), _classifiers(encoder)
     state = _under_prefix(state, wanted)

@@ -21,18 +21,7 @@ from torch import nn
 from evenslice.errors import BadInputError, keeps_warnings
 from evenslice.evidence.certificate import Certificate, certify
 from evenslice.model.checkpoint import model_metadata, normalisation_record, stem_record
-from evenslice.model.export import (
-    ANSWER,
-    AXES,
-    IMAGE,
-    OPSET,
-    Trace,
-    add_metadata,
-    archive_of,
-    example,
-    graph_of,
-    traces,
-)
+from evenslice.model.export import ANSWER, AXES, IMAGE, OPSET, Trace, archive_of, example, traces
 from evenslice.model.opening import ModelLike, check_segments, model_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.source import form_of
@@ -148,10 +137,12 @@ def export(
     metadata["provenance"] = provenance_of(options.seed, model=given)
 
     def write(file: Path) -> Model:
-        graph = opset is not None
-        file.write_bytes(
-            add_metadata(data, metadata) if graph else archive_of(trace.program, metadata)
-        )
+        if opset is None:
+            file.write_bytes(archive_of(trace.program, metadata))
+        else:
+            from evenslice.model.onnx_file import add_metadata
+
+            file.write_bytes(add_metadata(data, metadata))
         return model_of(file, trust=True)
 
     with tempfile.TemporaryDirectory() as folder, written_beside(out, force) as part:
@@ -218,6 +209,8 @@ def _traced(model: Model, tile: int, opset: int | None, seed: int) -> tuple[Trac
             data = archive_of(trace.program)
             run = _run_archive(data)
         else:
+            from evenslice.model.onnx_file import graph_of
+
             data = graph_of(trace, opset)
             run = _run_graph(data)
         found = _difference(model.module, run, trace.shapes, seed)

@@ -16,12 +16,12 @@ from evenslice.evidence.result import Audit
 from evenslice.evidence.sampling import Raw, draw_windows, read_windows
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import Target, whole
-from evenslice.model.checkpoint import normalisation_record, stem_record
+from evenslice.model.checkpoint import check_model_name, normalisation_record, stem_record
 from evenslice.model.logits import duplicate, plain
 from evenslice.model.opening import (
     ModelLike,
-    check_name,
     check_segments,
+    ending_of,
     model_of,
     normalised_by,
     save,
@@ -183,7 +183,7 @@ def fix(
     _check_request(options, out, force, model, volume, labels)
     as_it_is = options if options.init is None else options.model_copy(update={"slices": None})
     given = model_of(model, as_it_is)
-    check_name(given, out)
+    check_model_name(out, ending_of(given))
     source = None if volume is None else volume_of(volume)
     truth = None if labels is None else whole(volume_of(labels))
     if source is not None and truth is not None:

@@ -73,7 +73,7 @@ def uniform_stem(
     torch.Size([8, 5, 3, 3])
     """
     check_slices(slices)
-    _check_name("init", init, INITS)
+    check_choice("init", init, INITS)
     check_kind(module)
     _check_fixed(module, slices, "none", 3)
     call = call_of(module, 3, probe)
@@ -140,7 +140,7 @@ def mirror_stem(
     >>> torch.equal(network[0].weight[:, 0], network[0].weight[:, 2])
     True
     """
-    _check_name("tie", tie, TIES)
+    check_choice("tie", tie, TIES)
     check_kind(module)
     _check_fixed(module, slices, tie, slices)
     call = call_of(module, slices, probe)
@@ -234,7 +234,8 @@ def _tie_all(stems: list[Stem], ties: Sequence[Tie]) -> None:
             parametrize.register_parametrization(stem.layer, "weight", SymmetricWeight(stem, tie))
 
 
-def _check_name(kind: str, name: str, known: Sequence[str]) -> None:
+def check_choice(kind: str, name: str, known: Sequence[str]) -> None:
+    """Raise ``BadInputError`` unless a name is a known one."""
     if name not in known:
         raise BadInputError(
             f"the {kind} {name!r} is unknown, expected one of {', '.join(known)}; choose one"

@@ -431,11 +431,8 @@ def _owners(
 ) -> tuple[tuple[int, ...], tuple[tuple[float, float], ...]]:
     """Match what each channel saw (runs, channels) with the constants of each slot (runs, S).
 
-    Returns
-    -------
-    tuple
-        For each channel the slot, or -1; and the scale and shift from the slot's constants to what
-        was seen.
+    For each channel the slot, or -1; and the scale and shift from the slot's constants to what was
+    seen.
     """
     seen, sent = values - values.mean(0), probes - probes.mean(0)
     scale = (seen.T @ sent) / sent.square().sum(0)

@@ -71,10 +71,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def call_of(module: nn.Module, slices: int, probe: Probe | None = None) -> Call:
     """Find a way to call a network: the probe, or a square image of a size that it accepts.
 
-    Raises
-    ------
-    BadInputError
-        If the probe holds no image of S channels, or the network does not run.
+    ``BadInputError`` if the probe holds no image of S channels, or the network does not run.
     """
     if probe is not None:
         calls = [_call_on(probe, slices)]

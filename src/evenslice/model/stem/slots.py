@@ -122,12 +122,9 @@ def norms_per_slot(stem: Stem) -> list[float]:
 def slot_pattern(stem: Stem) -> str:
     """Say what the weights of the slots look like.
 
-    Returns
-    -------
-    str
-        ``uniform``: all equal; ``cyclic``: slot s equals slot s - 3, as timm and
-        segmentation-models-pytorch make them of RGB for more than three channels; ``mirror``:
-        slot s equals slot S - 1 - s; ``none`` otherwise; ``one`` for S = 1.
+    ``uniform``: all equal; ``cyclic``: slot s equals slot s - 3, as timm and
+    segmentation-models-pytorch make them of RGB for more than three channels; ``mirror``: slot s
+    equals slot S - 1 - s; ``none`` otherwise; ``one`` for S = 1.
     """
     if stem.slots == 1:
         return "one"
