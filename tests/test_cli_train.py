@@ -62,11 +62,12 @@ def test_options_win_over_the_file_and_the_file_over_the_defaults(place, calls):
         "em.noise = {size = 1}\n[[more]]\nvolume = 'second.tif'\nlabels = 'second_labels.tif'\n"
     )
     words = "--steps 1000 --init green --loss ce --class-weights 1,2.5 --clip 1 --patience 3"
-    more = "--more b.tif b_labels.tif --more c.tif c_labels.tif"
+    more = "--more em/second.tif raw_labels.tif --more raw.tif em/second_labels.tif"
     run("train raw.tif raw_labels.tif m.safetensors --config em/a.toml", words, more)
     volumes, labels, options, _ = calls[0]
-    assert volumes == ["raw.tif", "em/second.tif", "b.tif", "c.tif"]
-    assert labels == ["raw_labels.tif", "em/second_labels.tif", "b_labels.tif", "c_labels.tif"]
+    assert volumes == ["raw.tif", "em/second.tif", "em/second.tif", "raw.tif"]
+    names = ("raw_labels", "em/second_labels", "raw_labels", "em/second_labels")
+    assert labels == [f"{name}.tif" for name in names]
     file = {"lr": 1, "reverse_z": True, "weights": "em/w.safetensors"}
     file |= {"augment": "em", "em": {"noise": {"size": 1}}}
     assert options == TrainOptions(**file, loss="ce", class_weights=[1, 2.5], clip=1, patience=3)

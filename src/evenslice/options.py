@@ -5,7 +5,7 @@ The defaults, ranges and help texts of all options stand here once. Nothing here
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
@@ -52,7 +52,7 @@ DATA, MODEL, TRAINING = "Data", "Model", "Optimisation"  # panels of the help
 AUGMENTATION, OUTPUT = "Augmentation", "Output"
 
 
-def _numbers(value: Any) -> Any:
+def _numbers(value: object) -> object:
     """Read one number or several, as a text separated by commas or as a sequence."""
     if isinstance(value, str):
         try:
@@ -64,7 +64,7 @@ def _numbers(value: Any) -> Any:
     return tuple(map(float, value)) if isinstance(value, Sequence) else value
 
 
-def _sides(value: Any) -> Any:
+def _sides(value: object) -> object:
     """Read three sides in nm."""
     sides = _numbers(value)
     fit = isinstance(sides, tuple) and all(SMALLEST_NM <= side <= LARGEST_NM for side in sides)
@@ -73,28 +73,28 @@ def _sides(value: Any) -> Any:
     return sides
 
 
-def _pixels(value: Any) -> Any:
+def _pixels(value: Any) -> object:
     sides = tuple(value.split(",")) if isinstance(value, str) else value
     if sides is None or (len(sides) == 2 and all(str(s).isdecimal() and int(s) for s in sides)):
         return sides and tuple(map(int, sides))
     raise ValueError("two numbers of pixels (y, x), such as 96,128")
 
 
-def _names(value: Any) -> Any:
+def _names(value: object) -> object:
     """Read names, as a text separated by commas or as a sequence."""
     if isinstance(value, str):
         return tuple(value.split(","))
     return tuple(value) if isinstance(value, Sequence) else value
 
 
-def _number_or_word(value: Any) -> Any:
+def _number_or_word(value: object) -> object:
     """Read a whole number from a text; ``none`` is None, other words stay."""
     if not isinstance(value, str):
         return value
     return int(value) if value.lstrip("-").isdecimal() else None if value == "none" else value
 
 
-def _shard(value: Any) -> Any:
+def _shard(value: object) -> object:
     """Read ``I/N``."""
     if not isinstance(value, str):
         return value
@@ -116,7 +116,7 @@ Deviations = Annotated[float, Field(ge=0, le=5)]
 
 
 def option(
-    default: Any,
+    default: object,
     help: str,
     *,
     panel: str | None = None,
@@ -162,18 +162,18 @@ class Options(Table):
             raise BadInputError(explain(error, type(self), source)) from error
 
     @classmethod
-    def read(cls, values: Mapping[str, Any], source: object) -> Self:
+    def read(cls, values: JsonObject, source: object) -> Self:
         """Make the options of what a file holds; errors name the ``source``."""
         return cls(f"{source}: ", **values)
 
     @classmethod
-    def of(cls, options: Self | None, changes: Mapping[str, Any]) -> Self:
+    def of(cls, options: Self | None, changes: JsonObject) -> Self:
         """Return ``options`` (None: all defaults) with ``changes``, keyword arguments of a verb."""
         given = {} if options is None else options.model_dump(exclude_unset=True)
         return cls(**(given | dict(changes)))
 
 
-def validated(kind: type[AnyTable], values: Mapping[str, Any], source: str) -> AnyTable:
+def validated(kind: type[AnyTable], values: JsonObject, source: str) -> AnyTable:
     """Make a table of the values found in ``source``, or raise ``BadInputError`` naming the key."""
     try:
         return kind.model_validate(values)
@@ -561,7 +561,7 @@ class TrainFile(TrainOptions):
 
     more: list[More] = Field(default_factory=list)
 
-    def options(self, **given: Any) -> TrainOptions:
+    def options(self, **given: object) -> TrainOptions:
         """Return the options of the file, replaced by those ``given`` on the command line."""
         return TrainOptions(**(self.model_dump(exclude={"more"}, exclude_unset=True) | given))
 

@@ -109,7 +109,7 @@ def files_of(source: str) -> list[Path]:
     return [Path(part) for part in (source, source.partition("@")[2]) if part]
 
 
-def stdout_to_stderr() -> AbstractContextManager[Any]:
+def stdout_to_stderr() -> AbstractContextManager[object]:
     """Send what code of the user's prints to stderr: standard output holds the result alone."""
     return redirect_stdout(sys.stderr)
 

@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 from evenslice.cli.options import Resume, VolumePath, takes
 from evenslice.cli.output import Output, check_inputs
 from evenslice.errors import BadInputError
-from evenslice.options import DATA, Device, TrainFile, TrainOptions, read_config
+from evenslice.options import DATA, Device, JsonObject, TrainFile, TrainOptions, read_config
 
 BETWEEN = "\0"  # between the two paths of --more, which no path holds
 
@@ -86,7 +86,7 @@ def train(
     if page.exists():
         again.check_new(page)
     chosen = file.options(**options.model_dump(exclude_unset=True))
-    given: dict[str, Any] = {"device": device, "resume": resume, "force": output.force}
+    given: JsonObject = {"device": device, "resume": resume, "force": output.force}
     result = run(volumes, truths, out, chosen, progress=bar, **given)
     write_training_page(page, result, {"volume": ", ".join(volumes)}, command_line())
 

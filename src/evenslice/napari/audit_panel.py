@@ -1,9 +1,8 @@
 """The panel ``Audit``: does a model use the slices before and after alike, and where."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -20,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from evenslice.napari.layers import RESULT, LayerData, file_of, volume_of_layer
 from evenslice.napari.maps import layers_of_audit, show_together, small_print, table_of
-from evenslice.napari.panel import LayerField, Panel, Task, ask, bind, plain
+from evenslice.napari.panel import LayerField, Panel, Prepared, ask, bind, plain
 from evenslice.napari.work import Control
 from evenslice.options import AuditOptions, JsonObject
 
@@ -95,7 +94,7 @@ class AuditPanel(Panel):
         chosen = [item.text() for item in items if item.checkState() == Qt.CheckState.Checked]
         return None if tuple(chosen) == STANDARD else chosen
 
-    def prepare(self) -> tuple[Task, Callable[[Any], None]] | None:
+    def prepare(self) -> Prepared | None:
         """Prepare the audit of the layer."""
         layer, labels = self.layer.layer, self.labels.layer
         volume = volume_of_layer(layer)

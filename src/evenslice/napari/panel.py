@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QCloseEvent
 
 Task = Callable[[Control], Any]
+Prepared = tuple[Task, Callable[[Any], None]]  # what to run, and what to do with its value
 MODELS = "Models (*.safetensors *.pt2 *.onnx);;All files (*)"
 
 
@@ -187,7 +188,7 @@ class Panel(QWidget):
         if prepared is not None:
             self.start(*prepared)
 
-    def prepare(self) -> tuple[Task, Callable[[Any], None]] | None:
+    def prepare(self) -> Prepared | None:
         """Return what to run and what to do with its value; None where the user does not want it.
 
         ``BadInputError`` if what was filled in cannot be used.

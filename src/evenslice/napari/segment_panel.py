@@ -1,15 +1,14 @@
 """The panel ``Segment``: a layer segmented by blocks into a store that napari shows."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from magicgui.widgets import FileEdit
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox
 
 from evenslice.errors import BadInputError
 from evenslice.napari.layers import LayerData, file_of, placed_like, volume_of_layer
-from evenslice.napari.panel import Panel, Task, ask, bind
+from evenslice.napari.panel import Panel, Prepared, ask, bind
 from evenslice.napari.reading import layers_of_store
 from evenslice.napari.work import Control
 from evenslice.options import JsonObject, SegmentOptions
@@ -51,7 +50,7 @@ class SegmentPanel(Panel):
         """The store to write."""
         return Path(self.out.line_edit.value.strip())
 
-    def prepare(self) -> tuple[Task, Callable[[Any], None]] | None:
+    def prepare(self) -> Prepared | None:
         """Prepare the segmentation of the layer."""
         layer, out = self.layer.layer, self.out_path
         volume = volume_of_layer(layer)

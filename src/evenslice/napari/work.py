@@ -74,7 +74,7 @@ class Control:
         """Check before every run of a network or its copies: a long step can be stopped."""
         stop = self._stop  # no self below: copies of the network are to share it
 
-        def check(*given: Any) -> None:
+        def check(*given: object) -> None:
             if stop.is_set():
                 raise StoppedError
 

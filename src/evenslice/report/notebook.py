@@ -1,13 +1,14 @@
 """What notebooks and papers show of results: HTML, matplotlib figures, and files of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment
 
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 from evenslice.report.audit_charts import audit_figure, scores_figure, window_figure
 from evenslice.report.charts import METADATA, save_figure
 from evenslice.report.study_charts import effects_figure, finding_figure, steps_figure
@@ -74,7 +75,7 @@ def _html(
 
 
 def save_figures(
-    result: "Audit | Scores | Study | Mapping[str, Any]",
+    result: "Audit | Scores | Study | JsonObject",
     folder: str | Path,
     formats: Sequence[str] = ("svg", "pdf"),
 ) -> list[Path]:
@@ -115,7 +116,7 @@ def save_figures(
     return list(paths)
 
 
-def _figures(result: "Any") -> "Iterator[tuple[str, Figure]]":
+def _figures(result: object) -> "Iterator[tuple[str, Figure]]":
     from evenslice.evidence.result import Audit
     from evenslice.labels.metrics import Scores
 
@@ -125,7 +126,7 @@ def _figures(result: "Any") -> "Iterator[tuple[str, Figure]]":
             yield f"window-{number}", window_figure(window)
     elif isinstance(result, Scores):
         yield "scores", scores_figure(result)
-    elif isinstance(result, Study | Mapping):
+    elif isinstance(result, Study | dict):
         for name, draw in STUDY_FIGURES.items():
             with suppress(BadInputError):  # this part has nothing to draw
                 yield name, draw(Study.of(result))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -77,7 +77,7 @@ class Page:
 
 
 def render_page(
-    template: str, head: Head, files: tuple[Sequence[str], Sequence[str]], **values: Any
+    template: str, head: Head, files: tuple[Sequence[str], Sequence[str]], **values: object
 ) -> str:
     """Turn a template that extends ``layout.html`` into a page that needs no other file.
 

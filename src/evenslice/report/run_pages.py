@@ -3,11 +3,12 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 from evenslice.report import verdict
 from evenslice.report.charts import BEFORE, WIDTH, add_mark, blank, styled, to_svg
 from evenslice.report.page import VIEWER, Answer, Head, provenance_rows, render_page, write_page
@@ -180,7 +181,7 @@ FILTERS = ("network", "treatment", "dataset", "target", "seed")  # the first col
 VERDICT_COLUMN = 10
 
 
-def write_study_page(path: Path, study: Study | Mapping[str, Any], command: str) -> None:
+def write_study_page(path: Path, study: Study | JsonObject, command: str) -> None:
     """Write the page of a study, or of what ``study.json`` holds of one, finished or not."""
     write_page(path, render_study(Study.of(study), command))
 
@@ -232,7 +233,7 @@ def render_study(study: Study, command: str) -> str:
 
 
 def _chart(
-    ident: str, title: str, study: Study, draw: Callable[..., Any], *options: str
+    ident: str, title: str, study: Study, draw: Callable[..., "Figure"], *options: str
 ) -> Markup | None:
     """Draw a chart; None where there is nothing to draw."""
     try:

@@ -4,7 +4,6 @@ import json
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -180,6 +179,6 @@ def _reason(error: Exception) -> str:
     return (text if isinstance(error, BadInputError) else f"{type(error).__name__}: {text}")[:500]
 
 
-def _write(path: Path, values: Any) -> None:
+def _write(path: Path, values: object) -> None:
     with written_beside(path) as part:
         part.write_text(json.dumps(values) + "\n")

@@ -1,9 +1,9 @@
 """What a study has found, as ``study.json`` holds it: its cells, comparisons and claims, typed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
@@ -14,7 +14,7 @@ ALL = "all"  # networks, pooled
 VERDICTS = {"leans": "asymmetric", "even": "symmetric"}  # as studies of version 0.1 spell them
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     return value if isinstance(value, int | float) and abs(value) < float("inf") else None
 
 
@@ -209,7 +209,7 @@ class Study(_Model):
     curves: tuple[JsonObject, ...] = ()
 
     @classmethod
-    def of(cls, study: Self | Mapping[str, Any]) -> Self:
+    def of(cls, study: Self | JsonObject) -> Self:
         """Read what ``study.json`` holds; a study stays what it is."""
         return study if isinstance(study, cls) else cls.model_validate(study)
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from evenslice.errors import BadInputError
 from evenslice.model.provenance import provenance_of
@@ -138,7 +137,7 @@ def study(
     options: StudyOptions | None = None,
     *,
     progress: Progress = silent,
-    **changes: Any,
+    **changes: object,
 ) -> Study:
     """Run the pending cells of a study, and compare all that are done.
 
