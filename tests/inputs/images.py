@@ -159,7 +159,14 @@ CASES = [
         "decimals are compared as decimals",
         *[f"z{z / 4:g}.png" for z in range(9)],
     ),
-    ordered("`z0,5`, `z1`, `z1,5`", "a comma is a decimal point", "z0,5.png", "z1.png", "z1,5.png"),
+    *[
+        ordered(
+            f"`z0{point}25`, `z0{point}5`, `z1{point}0`",
+            f"`{point}` is a decimal point",
+            *[f"z{number.replace('.', point)}.png" for number in ("0.25", "0.5", "0.75", "1.0")],
+        )
+        for point in ",p"
+    ],
     ordered(
         "`z-10`, `z-5`, `z0`, `z5`",
         "a hyphen is a sign where only some names have it",
@@ -287,6 +294,12 @@ CASES = [
         "`t0_z3`, `t1_z2`, `t2_z1`",
         "refused: two numbers run against each other",
         *[f"t{t}_z{3 - t}.png" for t in range(3)],
+        refused="different orders",
+    ),
+    ordered(
+        "`0_z7`, `1_z4`, `2_z6`, `3_z3`",
+        "refused: the position is not what the images were numbered by",
+        *[f"{n}_z{z}.png" for n, z in enumerate((7, 4, 6, 3))],
         refused="different orders",
     ),
     ordered("`.png` beside `.bmp`", "refused", "s0.png", "s1.bmp", refused="several kinds"),

@@ -128,7 +128,8 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 
 def test_a_stack_in_a_folder_is_refused(tmp_path):
-    save(tmp_path / "stack.tif", noise())
+    save(tmp_path / "raw.tif", noise())
+    save(tmp_path / "labels.tif", noise("uint16"))
     assert_refused(tmp_path, r"one grey slice .*not in a folder")
 
 

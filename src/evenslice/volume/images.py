@@ -30,7 +30,7 @@ LISTED = 10
 STRETCHED = {"L;2": 85, "L;4": 17}  # how Pillow fills 8 bits
 EXIF_ORIENTATION = 274
 _LOCK = threading.Lock()
-_DECIMAL, _WHOLE = re.compile(r"\d+(?:[.,]\d+)?"), re.compile(r"\d+")
+_DECIMAL, _WHOLE = re.compile(r"\d+(?:[.,p]\d+)?"), re.compile(r"\d+")
 _PGM = re.compile(rb"P([25])" + rb"(?:\s|#[^\r\n]*[\r\n])+(\d+)" * 3 + rb"\s")
 
 
@@ -139,14 +139,15 @@ def _in_order_of_several(
 
 
 def _running(columns: list[list[Fraction]]) -> list[list[Fraction]]:
-    """Return the columns that differ from name to name and have the fewest gaps, if not too many.
+    """Return the column that differs from name to name with the fewest gaps, if not too many.
 
-    They are several where two numbers run alike.
+    After it come others that run too, with at most as many gaps as there are names.
     """
     distinct = [column for column in columns if len(set(column)) == len(column)]
-    least = min(map(_missing, distinct), default=0)
-    few = [column for column in distinct if _missing(column) == least]
-    return few if few and least <= MOST_MISSING * len(few[0]) else []
+    first, *others = sorted(distinct, key=_missing) or [[]]
+    if not first or _missing(first) > MOST_MISSING * len(first):
+        return []
+    return [first, *(column for column in others if _missing(column) <= len(column))]
 
 
 def _columns(stems: list[str], pattern: re.Pattern[str]) -> list[list[Fraction]]:
@@ -159,7 +160,7 @@ def _columns(stems: list[str], pattern: re.Pattern[str]) -> list[list[Fraction]]
     columns = []
     for place in range(min(map(len, numbers))):
         before = [text[place] for text in texts]
-        values = [Fraction(found[place].replace(",", ".")) for found in numbers]
+        values = [Fraction(re.sub("[,p]", ".", found[place])) for found in numbers]
         signs = [text.endswith("-") and (place == 0 or len(text) > 1) for text in before]
         if any(signs) and (not all(signs) or any(value.denominator > 1 for value in values)):
             values = [-value if sign else value for value, sign in zip(values, signs, strict=True)]

@@ -84,6 +84,11 @@ def image_header(path: Path) -> tuple[tuple[int, int], np.dtype[Any], dict[str, 
     with _readable(path), tifffile.TiffFile(path, is_ome=False) as file:
         page = file.pages.first
         _check_kind(page, path)
+        if file.pages.is_multipage and file.pages[1].shape == page.shape:
+            raise BadInputError(
+                f"{path} is a stack of {len(file.pages)} images, expected one grey slice (y, x); "
+                "give a stack as a file, not in a folder"
+            )
         return (page.imagelength, page.imagewidth), np.dtype(page.dtype), remarks_on_page(page)
 
 
