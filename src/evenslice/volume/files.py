@@ -21,8 +21,8 @@ _HDF5 = re.compile(r"(.+?\.(?:h5|hdf5|hdf|he5))(?::(.*))?", re.IGNORECASE)
 def open_volume(path: str | Path) -> Volume:
     """Open a volume lazily.
 
-    A TIFF stack, a folder of images (natural sort), HDF5, Zarr v2 and v3, OME-Zarr 0.4 and 0.5,
-    MRC, or raw with a text file ``.info`` beside it.
+    A TIFF stack, a folder of images (in the order of the positions in their names), HDF5, Zarr v2
+    and v3, OME-Zarr 0.4 and 0.5, MRC, or raw with a text file ``.info`` beside it.
 
     Parameters
     ----------
