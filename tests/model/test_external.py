@@ -235,7 +235,7 @@ def test_a_network_of_volumes_is_refused():
     with pytest.raises(BadInputError, match=r"3-D network \(body takes the slices for z\)"):
         taken(Volumes())
     with pytest.raises(BadInputError, match="it has 3-D layers"):
-        taken(nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.BatchNorm3d(2)))
+        taken(nn.Sequential(nn.BatchNorm3d(1), nn.Conv3d(1, 2, 3)))
 
 
 def test_a_3d_layer_inside_is_run():

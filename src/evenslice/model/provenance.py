@@ -33,20 +33,10 @@ Source: TypeAlias = Union["Model", Volume, np.ndarray, str, Path]
 def provenance_of(seed: int | None, **inputs: Source | None) -> JsonObject:
     """Record what a result is made with, so that it can be made again.
 
-    Parameters
-    ----------
-    seed
-        Of the run.
-    inputs
-        What is read, by its role: models, volumes, or names of files.
-
-    Returns
-    -------
-    dict
-        ``command`` (of this process), ``seed``, ``versions`` {package: version, and ``python``},
-        ``platform``, and ``inputs`` {role: {``name``, ``bytes``, ``sha256``, ``hashed``}} as
-        ``file_record`` gives them; volumes have ``voxels`` too, a hash of shape, type and 512 x 512
-        voxels of three slices that does not depend on the format. Roles that are None are left out.
+    ``command`` (of this process), ``seed`` of the run, ``versions`` {package: version, and
+    ``python``}, ``platform``, and by role the ``inputs`` (models, volumes, names of files; None is
+    left out) as ``file_record`` gives them. Volumes have ``voxels`` too, a hash of shape, type and
+    512 x 512 voxels of three slices that does not depend on the format.
     """
     return {
         "command": command_line(),
@@ -97,20 +87,12 @@ def _code_record(name: str) -> JsonObject:
 def file_record(path: str | Path) -> JsonObject:
     """Describe a file or folder that was read: its name as given, size in bytes and SHA-256.
 
-    Parameters
-    ----------
-    path
-        As the user gave it; of ``FILE.h5:/dataset`` the file is hashed.
-
-    Returns
-    -------
-    dict
-        ``name``, ``bytes``, ``sha256`` and ``hashed``. ``whole``: the hash of all bytes, as
-        ``sha256sum`` gives it. ``sampled``: of a file above 256 MiB, the hash of its size (8 bytes,
-        little-endian) and of 64 evenly spaced spans of 1 MiB, the first and the last included.
-        ``tree``: of a folder of at most 4096 files and 256 MiB, the hash of the sorted lines
-        ``SHA-256  relative/path``. ``none``: of a larger folder, or one that cannot be read; the
-        size and hash are None then.
+    ``name``, ``bytes``, ``sha256`` and ``hashed``; of ``FILE.h5:/dataset`` the file is hashed.
+    ``whole``: the hash of all bytes, as ``sha256sum`` gives it. ``sampled``: of a file above
+    256 MiB, the hash of its size (8 bytes, little-endian) and of 64 evenly spaced spans of 1 MiB,
+    the first and the last included. ``tree``: of a folder of at most 4096 files and 256 MiB, the
+    hash of the sorted lines ``SHA-256  relative/path``. ``none``: of a larger folder, or one that
+    cannot be read; size and hash are None then.
     """
     file, _ = split_container(path)
     record: JsonObject = {"name": str(path), "bytes": None, "sha256": None, "hashed": "none"}

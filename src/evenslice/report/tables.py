@@ -231,6 +231,7 @@ def _model_rows(model: "Model", found: "Inspected") -> Rows:
     if about["form"] == "evenslice":
         network = f"{spec['arch']} on {spec['encoder']}"
     answers = f": {spec['answers']}" if "answers" in spec else ""
+    answers += f" of {spec['answer']}" if spec.get("answer") else ""
     size = "" if model.size is None else f", {model.size[0]} x {model.size[1]} pixels only"
     rows: Rows = [
         ("network", f"{network}, {model.spec.classes} output(s){answers}"),

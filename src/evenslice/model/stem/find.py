@@ -173,27 +173,13 @@ class Stem:
 def find_stems(module: nn.Module, slices: int = 3, probe: Probe | None = None) -> list[Stem]:
     """Find every layer of ``module`` that receives the input slices themselves.
 
-    Parameters
-    ----------
-    module
-        Any network; called with one tensor (B, S, y, x) unless ``probe`` says otherwise.
-    slices
-        S, the number of input channels the network has now.
-    probe
-        An example input for networks that need one: a tensor (B, S, y, x), or a tuple or a dict of
-        inputs in which the first such tensor is the image. Only the shape of the image is used;
-        the others are passed as they are.
+    ``slices`` is S, the number of input channels it has now. ``probe`` is an example input for
+    networks that need one: a tensor (B, S, y, x), or a tuple or a dict of inputs in which the first
+    such tensor is the image. Only the shape of the image is used; the others are passed as they
+    are.
 
-    Returns
-    -------
-    list of Stem
-        In the order in which the layers were called.
-
-    Raises
-    ------
-    BadInputError
-        If the network cannot be run, no such layer is found, or one is of a kind that cannot be
-        made symmetric.
+    They come in the order in which they were called. ``BadInputError`` if the network cannot be
+    run, no such layer is found, or one is of a kind that cannot be made symmetric.
     """
     check_kind(module)
     return stems_on(module, call_of(module, slices, probe))
