@@ -299,7 +299,7 @@ def test_probabilities_stored_as_whole_numbers_are_doubted():
     assert "57 numbers that array does not" in said and "float from 0 to 1" in said
 
 
-@pytest.mark.parametrize("mask", [1, 255])
+@pytest.mark.parametrize("mask", [1, 128, 255])
 def test_a_mask_is_one_object_unless_its_components_are_asked_for(mask):
     objects = row(0, 1, 1, 0, 2, 0, 0, 3)
     one = evaluate(BLOBS * mask, objects, **INSTANCES)

@@ -89,6 +89,13 @@ def test_volumes_of_another_range_in_one_training_are_said(grey, labels, change,
     assert all(re.match(f"1.tif has intensities of .*{facts}", said) for said in plan.warnings)
 
 
+def test_volumes_of_another_voxel_size_in_one_training_are_said(grey, labels):
+    fine, coarse = (Volume(grey, (50.0, side, side), f"{side:g}.tif") for side in (4, 8))
+    data = [fine, fine, coarse], volumes(labels, labels, labels)
+    (said,) = plan_data(*data, TrainOptions(**QUICK)).warnings
+    assert "4.tif has voxels of 50 x 4 x 4 nm, 8.tif of 50 x 8 x 8 nm" in said
+
+
 @pytest.mark.parametrize(
     ("rows", "ignore", "facts"),
     [

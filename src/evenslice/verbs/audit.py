@@ -208,7 +208,7 @@ def _result(
             "no window has any importance, expected a picture in the windows and an output that "
             "depends on it; check the volume and the model"
         )
-    shown = [one for one in measured.facts if not one.blank]
+    shown = [one for one in measured.facts if not one.blank] or measured.facts
     latin: dict[str, Latin] = {}
     if options.design == "latin" and model.slices > 1:
         latin = {

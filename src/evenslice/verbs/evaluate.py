@@ -356,14 +356,15 @@ def _object_warnings(
     """Say so where one side holds no object, or a mask takes the place of objects."""
     if not pairs.voxels:
         return ("every voxel compared has the ignored label",)
+    sides = [(prediction, pairs.prediction), (truth, pairs.truth)]
+    objects = [set(np.unique(numbers).tolist()) - {0} for _, numbers in sides]
     found = []
-    for source, numbers in ((prediction, pairs.prediction), (truth, pairs.truth)):
-        objects = set(numbers.tolist()) - {0}
-        if not objects:
+    for (source, _), here in zip(sides, objects, strict=True):
+        if not here:
             found.append(f"{source} holds no objects in what is compared")
-        elif not components and len(objects) == 1 and objects <= MASKS:
+        elif not components and len(here) == 1 and (here <= MASKS or max(map(len, objects)) > 1):
             found.append(
-                f"{source} holds 0 and {min(objects)} only, so its whole foreground counts as one "
+                f"{source} holds 0 and {min(here)} only, so its whole foreground counts as one "
                 "object; --components numbers its connected components"
             )
     return tuple(found)

@@ -54,6 +54,7 @@ class TrainingData:
         """What the user should know of the volumes and labels."""
         pairs = [(source.volume, source.labels) for source in self.source.sources]
         volumes, first = [volume.source for volume, _ in pairs], self.intensities[0]
+        pairs += [(pairs[0][0], volume) for volume, _ in pairs[1:]]
         return (
             *(text for pair in pairs for text in voxel_warning(*pair)),
             *(

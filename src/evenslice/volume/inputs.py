@@ -46,7 +46,7 @@ def voxel_warning(volume: Volume, other: Volume) -> tuple[str, ...]:
     sizes = [" x ".join(f"{side:g}" for side in size) for size in (one, two)]
     return (
         f"{volume.source} has voxels of {sizes[0]} nm, {other.source} of {sizes[1]} nm (z, y, x), "
-        "expected the same; check that both show the same volume",
+        "expected the same; check them, or resample one of the two",
     )
 
 
