@@ -98,14 +98,8 @@ def lag_parts(
     same side if the tissue itself moves: half of the difference is the model's. None where some
     slice holds no foreground.
 
-    Parameters
-    ----------
-    predictions
-        Classes (2, y, x) predicted for a window and for its reversal.
-    truths
-        Classes (3, y, x) of the slices before, at, and after the centre, -1 where unknown.
-    classes
-        Number of classes with background.
+    ``predictions`` are the classes (2, y, x) for a window and for its reversal, ``truths`` those
+    (3, y, x) of the slices before, at, and after the centre, -1 where unknown.
     """
     tops, bottoms = [], []
     for prediction in predictions:

@@ -14,7 +14,7 @@ from evenslice.options import JsonObject, ScoresAs, SegmentOptions
 from evenslice.volume.array import Volume, reorder_axes, swap_axis
 from evenslice.volume.inputs import VolumeLike, parse_roi, spans_in, volume_of
 from evenslice.volume.tiff_metadata import noted_provenance
-from evenslice.volume.windows import read_window
+from evenslice.volume.windows import middle, read_window
 
 if TYPE_CHECKING:
     from evenslice.segmentation.plan import Plan
@@ -150,7 +150,7 @@ def segmentation_views(
     raw, found = swap_axis(source, axis), swap_axis(written, axis)
     scale = 255.0 if found.meaning == "probabilities" and found.dtype.kind == "u" else 1.0
     first, depth = box[0].start, box[0].stop - box[0].start
-    y, x = (_middle(part, side) for part in box[1:])
+    y, x = (middle(part, side) for part in box[1:])
     there = [
         slice(part.start - whole.start, part.stop - whole.start)
         for part, whole in zip((y, x), box[1:], strict=True)
@@ -171,10 +171,3 @@ def segmentation_views(
             )
         )
     return tuple(views)
-
-
-def _middle(span: slice, side: int) -> slice:
-    """Return the middle of a span, of ``side`` pixels at most."""
-    size = min(side, span.stop - span.start)
-    start = span.start + (span.stop - span.start - size) // 2
-    return slice(start, start + size)

@@ -207,13 +207,11 @@ def _traced(model: Model, tile: int, opset: int | None, seed: int) -> tuple[Trac
     for trace in traces(model, tile):
         if opset is None:
             data = archive_of(trace.program)
-            run = _run_archive(data)
         else:
             from evenslice.model.onnx_file import graph_of
 
             data = graph_of(trace, opset)
-            run = _run_graph(data)
-        found = _difference(model.module, run, trace.shapes, seed)
+        found = _difference(model.module, _ready(data, opset), trace.shapes, seed)
         if found <= TOLERANCE:
             return trace, data, found
         worst = min(worst, found)
@@ -233,10 +231,10 @@ def _difference(module: nn.Module, run: Run, shapes: Sequence[tuple[int, ...]], 
         x = example(shape, seed + turn)
         with torch.inference_mode():
             expected = module(x).numpy()
-        try:
-            found = run(x.numpy())
-        except Exception:  # each runtime refuses a size that was traced as fixed in its own way
-            return float("inf")
+            try:
+                found = run(x.numpy())
+            except Exception:  # each runtime refuses a size that was traced as fixed in its own way
+                return float("inf")
         if found.shape != expected.shape or not np.isfinite(found).all():
             return float("inf")
         largest = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
@@ -244,30 +242,18 @@ def _difference(module: nn.Module, run: Run, shapes: Sequence[tuple[int, ...]], 
     return worst
 
 
-def _run_graph(data: bytes) -> Run:
-    """Make an ONNX model ready in onnxruntime, on the CPU."""
+def _ready(data: bytes, opset: int | None) -> Run:
+    """Make what was exported ready: in onnxruntime on the CPU, an archive of our own in torch."""
+    if opset is None:
+        module = torch.export.load(io.BytesIO(data)).module()
+        return lambda x: np.asarray(module(torch.from_numpy(x)).numpy())
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(session.run([ANSWER], {IMAGE: x})[0])
-
-    return run
-
-
-def _run_archive(data: bytes) -> Run:
-    """Make a ``.pt2`` archive of our own ready in torch."""
-    module = torch.export.load(io.BytesIO(data)).module()
-
-    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            return np.asarray(module(torch.from_numpy(x)).numpy())
-
-    return run
+    return lambda x: np.asarray(session.run([ANSWER], {IMAGE: x})[0])
 
 
 def _metadata(

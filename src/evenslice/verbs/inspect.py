@@ -14,6 +14,7 @@ from evenslice.options import InspectOptions, JsonObject
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
+from evenslice.volume.windows import middle
 from evenslice.volume.zarr_reader import chunks_there, in_store
 
 if TYPE_CHECKING:  # what needs torch is imported where a model is opened
@@ -152,7 +153,7 @@ def inspect(
 def _middle_range(volume: Volume) -> tuple[float, float] | None:
     """Return the lowest and highest finite value of the middle slice; whole numbers stay whole."""
     z = volume.shape[0] // 2
-    y, x = (slice(max(0, (n - RANGE_SIDE) // 2), (n + RANGE_SIDE) // 2) for n in volume.shape[1:])
+    y, x = (middle(slice(0, n), RANGE_SIDE) for n in volume.shape[1:])
     plane = volume.read((slice(z, z + 1), y, x))
     finite = plane[np.isfinite(plane)]
     return (finite.min().item(), finite.max().item()) if finite.size else None

@@ -30,7 +30,7 @@ from evenslice.volume.inputs import (
     voxel_warning,
 )
 from evenslice.volume.normalisation import Statistics, measure_intensities, normalisation_from
-from evenslice.volume.windows import read_window
+from evenslice.volume.windows import middle, read_window
 
 VIEW_SIDE = 320  # pixels
 Slices = Sequence[int]
@@ -237,10 +237,7 @@ def views_of(
     model: Model, source: PatchSource, zs: Slices, device: torch.device, label: str
 ) -> tuple[WindowView, ...]:
     """Segment slices of a volume and return the middle of each with its prediction, for a page."""
-    y, x = (
-        slice((n - min(n, VIEW_SIDE)) // 2, (n + min(n, VIEW_SIDE)) // 2)
-        for n in source.volume.shape[1:]
-    )
+    y, x = (middle(slice(0, n), VIEW_SIDE) for n in source.volume.shape[1:])
     views = []
     for z, probability in zip(zs, predict_slices(model, source.volume, zs, device), strict=True):
         guess = probability[0] if len(probability) == 1 else _classes(probability)

@@ -53,3 +53,10 @@ def read_window(volume: Volume, z: int, slices: int, y: slice, x: slice) -> Voxe
 def reverse(window: Voxels) -> Voxels:
     """Return the same raw window with its slices in opposite order. Slots are axis -3."""
     return np.ascontiguousarray(np.flip(window, axis=-3))
+
+
+def middle(span: slice, side: int) -> slice:
+    """Return the middle of a span, of ``side`` pixels at most."""
+    size = min(side, span.stop - span.start)
+    start = span.start + (span.stop - span.start - size) // 2
+    return slice(start, start + size)
