@@ -2,15 +2,16 @@
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import FunctionType, ModuleType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
 
 from evenslice.errors import BadInputError
 from evenslice.model.stem.probe import named_tensors, tensors_in
@@ -42,10 +43,27 @@ def duplicate(module: nn.Module) -> nn.Module:
 
     torch refuses to copy tensors with one.
     """
-    kept = [t for part in module.modules() for t in tree_leaves(vars(part))]
     return copy.deepcopy(
-        module, {id(t): t.detach() for t in kept if isinstance(t, Tensor) and not t.is_leaf}
+        module, {id(t): t.detach() for t in _kept_tensors(module, set()) if not t.is_leaf}
     )
+
+
+def _kept_tensors(thing: Any, seen: set[int]) -> Iterator[Tensor]:
+    """Yield the tensors in what an object holds: attributes, and collections of any depth."""
+    parts: Iterable[Any] = ()
+    if id(thing) in seen or isinstance(thing, type | FunctionType | ModuleType):
+        return
+    seen.add(id(thing))
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, Mapping):
+        parts = thing.values()
+    elif isinstance(thing, list | tuple | set | deque):
+        parts = thing
+    elif hasattr(thing, "__dict__"):
+        parts = vars(thing).values()
+    for part in list(parts):
+        yield from _kept_tensors(part, seen)
 
 
 def plain(module: nn.Module) -> nn.Module:
