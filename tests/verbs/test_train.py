@@ -239,7 +239,7 @@ def test_what_cannot_be_trained_is_refused_and_leaves_nothing(
 def test_labels_must_fit(tmp_path, grey, labels):
     for wrong, message in [
         (labels[:5], r"has shape \(5, 64, 96\), expected \(9, 64, 96\)"),
-        (labels * 255, "--target"),
+        (labels * 100, "--target"),
         (labels * 0, "only the value 0"),
         (labels * 0.5, "fractions"),
     ]:
