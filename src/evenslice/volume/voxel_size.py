@@ -13,31 +13,9 @@ from evenslice.errors import BadInputError, InputWarning
 from evenslice.volume.array import VoxelSize
 
 UNIT_NM = {
-    "nm": 1.0,
-    "nanometer": 1.0,
-    "nanometers": 1.0,
-    "nanometre": 1.0,
-    "um": 1e3,
-    "µm": 1e3,
-    "μm": 1e3,
-    "\\u00b5m": 1e3,
-    "micron": 1e3,
-    "microns": 1e3,
-    "micrometer": 1e3,
-    "micrometers": 1e3,
-    "micrometre": 1e3,
-    "mm": 1e6,
-    "millimeter": 1e6,
-    "millimetre": 1e6,
-    "cm": 1e7,
-    "centimeter": 1e7,
-    "centimetre": 1e7,
-    "m": 1e9,
-    "meter": 1e9,
-    "pm": 1e-3,
-    "picometer": 1e-3,
-    "å": 0.1,
-    "angstrom": 0.1,
+    **{"nm": 1.0, "nanometer": 1.0, "pm": 1e-3, "picometer": 1e-3, "å": 0.1, "angstrom": 0.1},
+    **{"um": 1e3, "micron": 1e3, "micrometer": 1e3, "mm": 1e6, "millimeter": 1e6},
+    **{"cm": 1e7, "centimeter": 1e7, "m": 1e9, "meter": 1e9},
 }
 _LARGE = ("Mm", "Pm")  # mega and peta: not milli and pico
 
@@ -58,8 +36,9 @@ def nm_of(unit: object) -> float:
     """
     word = unit.decode(errors="replace") if isinstance(unit, bytes) else str(unit)
     word = unicodedata.normalize("NFKC", word.strip())
-    names = (word.lower(), word.lower().removesuffix("s"))
-    return next((UNIT_NM[n] for n in names if n in UNIT_NM and word not in _LARGE), math.nan)
+    name = word.lower().replace("\\u00b5", "u").replace("μ", "u").replace("metre", "meter")
+    known = next((n for n in (name, name.removesuffix("s")) if n in UNIT_NM), None)
+    return math.nan if known is None or word in _LARGE else UNIT_NM[known]
 
 
 def agreed(stated: Mapping[str, VoxelSize | None], source: object) -> VoxelSize | None:
