@@ -71,7 +71,7 @@ def physical(**sizes):
     )
 
 
-def of_several_files(found, answer, change=None, **more):
+def of_several_files(found, answer, change=None, given=0, planes=STACK, **more):
     """Return the case of an OME-TIFF of one file for each section."""
     uuid = [f"urn:uuid:00000000-0000-0000-0000-00000000000{z}" for z in range(6)]
     data = "".join(
@@ -81,7 +81,7 @@ def of_several_files(found, answer, change=None, **more):
     )
 
     def make(folder):
-        for z, plane in enumerate(STACK):
+        for z, plane in enumerate(planes):
             xml = ome_xml(data=data, head=f'UUID="{uuid[z]}"')
             tifffile.imwrite(
                 folder / f"z{z}.ome.tif",
@@ -89,12 +89,13 @@ def of_several_files(found, answer, change=None, **more):
                 description=xml.encode(),
                 metadata=None,
                 photometric="minisblack",
+                compression="zlib",
             )
         if change is not None:
             change(folder)
-        return folder / "z0.ome.tif"
+        return folder / f"z{given}.ome.tif"
 
-    return Case(OME, found, answer, make, None if "refused" in more else STACK, **more)
+    return Case(OME, found, answer, make, None if "refused" in more else planes, **more)
 
 
 def with_image(found, answer, shape, first=False, **more):
@@ -470,6 +471,12 @@ CASES = [
         refused="holds 6 slices, expected 9",
     ),
     of_several_files("one file for each section", "all of them"),
+    of_several_files("the fourth of such files", "all of them", given=3),
+    of_several_files(
+        "such files, packed, of several sizes",
+        "all of them",
+        planes=STACK * np.arange(6, dtype=np.uint8)[:, None, None],
+    ),
     of_several_files(
         "one file for each section, one is missing",
         "refused",

@@ -198,11 +198,11 @@ def _check_chain(file: tifffile.TiffFile, path: Path) -> None:
 
 def _check_alike(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
     """Raise unless all pages of a stack are coded alike: tifffile compares only a few of them."""
-    _, first, _ = _directory(file, series.keyframe.offset)
-    for number, page in enumerate(series.pages):
-        if page is None or page.parent is not file:
-            continue
+    own = [page for page in series.pages if page is not None and page.parent is file]
+    first: dict[int, int] = {}
+    for number, page in enumerate(own):
         _, coded, _ = _directory(file, page.offset)
+        first = first or coded
         for tag, value in coded.items():
             if value != first[tag]:
                 name = tifffile.TIFF.TAGS[tag]
@@ -230,26 +230,25 @@ def _directory(file: tifffile.TiffFile, offset: int) -> tuple[int, dict[int, int
 
 def _check_whole(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> None:
     """Raise unless all slices that the file states are there, in one series, with all bytes."""
-    size = path.stat().st_size
     pages = [page for page in series.pages if page is not None]
-    if series.dataoffset is not None:
-        end = series.dataoffset + series.nbytes
-    else:
-        end = max(
-            (o + n for p in pages for o, n in zip(p.dataoffsets, p.databytecounts, strict=True)),
-            default=0,
-        )
-        plain: Any = pages[0].keyframe
-        if any(len(page.dataoffsets) < math.prod(plain.chunked) for page in pages):
-            end = size + 1  # the table of strips or tiles is not whole
-        if plain.compression == 1:  # as many bytes as pixels need
-            need = -(-math.prod(plain.shape) * plain.bitspersample // 8)
-            end = max(end, *(size + need - sum(p.databytecounts) for p in pages))
-    if end > size:
-        raise BadInputError(
-            f"{path} is cut off: it has {size} bytes, expected at least {end}; copy or download it "
-            "again"
-        )
+    plain = series.keyframe
+    need = -(-math.prod(plain.shape) * plain.bitspersample // 8)  # bytes, where not compressed
+    contiguous = series.dataoffset
+    for page in pages:
+        handle = page.parent.filehandle  # of another file of an OME-TIFF too
+        spans = zip(page.dataoffsets, page.databytecounts, strict=True)
+        end = max((offset + count for offset, count in spans), default=0)
+        if contiguous is not None:
+            end = contiguous + series.nbytes
+        elif len(page.dataoffsets) < math.prod(plain.chunked):
+            end = handle.size + 1  # the table of strips or tiles is not whole
+        elif plain.compression == 1:
+            end = max(end, handle.size + need - sum(page.databytecounts))
+        if end > handle.size:
+            raise BadInputError(
+                f"{path.parent / handle.name} is cut off: it has {handle.size} bytes, expected at "
+                f"least {end}; copy or download it again"
+            )
     planes = _planes(series)
     there = len(pages)
     if series.dataoffset is not None:  # side by side, described by one page or by one each
