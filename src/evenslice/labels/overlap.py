@@ -255,7 +255,8 @@ def match_objects(pairs: Pairs) -> Matching:
     shared = pairs.count[objects]
     union = real[i][objects] + guess[j][objects] - shared
     number_real, number_guess = int(np.count_nonzero(truths)), int(np.count_nonzero(guesses))
-    matched = {percent: _above(shared, union, percent) for percent in PERCENTS}
+    # compared in whole numbers
+    matched = {p: int(np.count_nonzero(100 * shared > p * union)) for p in PERCENTS}
     found = 2 * shared > union
     total = math.fsum((shared[found] / union[found]).tolist())
     return Matching(
@@ -265,8 +266,3 @@ def match_objects(pairs: Pairs) -> Matching:
         mean_iou=total / matched[50] if matched[50] else None,
         panoptic_quality=2 * total / (number_real + number_guess) if number_real else None,
     )
-
-
-def _above(shared: NDArray[np.int64], union: NDArray[np.int64], percent: int) -> int:
-    """Count the pairs whose IoU is above a threshold, compared in whole numbers."""
-    return int(np.count_nonzero(100 * shared > percent * union))

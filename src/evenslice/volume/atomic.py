@@ -54,10 +54,8 @@ def _machine() -> str:
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
+    except OSError as error:  # else not permitted: of another user
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

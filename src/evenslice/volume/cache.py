@@ -39,7 +39,9 @@ class LastUsed:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             piece = self._kept[key] = self._load(key)
-            while len(self._kept) > self._least and self._size() > self._limit:
+            while len(self._kept) > self._least and self._limit < sum(
+                kept.nbytes for kept in self._kept.values()
+            ):
                 self._kept.popitem(last=False)
             return piece
 
@@ -47,9 +49,6 @@ class LastUsed:
         """Return the keys of what is kept."""
         with self._lock:
             return list(self._kept)
-
-    def _size(self) -> int:
-        return sum(piece.nbytes for piece in self._kept.values())
 
 
 class ChunkedPixels:

@@ -140,7 +140,9 @@ def _axis(
     size: int, span: slice, cut: TileLayout, tile: int, side: int
 ) -> list[tuple[slice, list[Piece]]]:
     """Cut one axis into the spans of blocks, each with the pieces that it is computed from."""
-    cores = _steps(span, block_side(size, span, cut, tile, side))
+    step = block_side(size, span, cut, tile, side)
+    starts = range(span.start, span.stop, step)
+    cores = [slice(start, min(span.stop, start + step)) for start in starts]
     if not cut.overlap:
         return [(core, [(core, _around(core, size, cut), None)]) for core in cores]
     if size <= tile:  # one run sees all of the axis
@@ -157,12 +159,6 @@ def _axis(
                 )
         blocks.append((core, pieces))
     return blocks
-
-
-def _steps(span: slice, step: int) -> list[slice]:
-    return [
-        slice(start, min(span.stop, start + step)) for start in range(span.start, span.stop, step)
-    ]
 
 
 def _around(core: slice, size: int, cut: TileLayout) -> slice:
