@@ -85,7 +85,7 @@ def test_an_audit_from_the_button_to_the_report(
     assert not widget.run_button.isEnabled()
     finished(qtbot, widget)
     assert widget.run_button.isEnabled()
-    verdict = "Asymmetric: this model uses the previous slice more than the next slice"
+    verdict = "Asymmetric by gradient (mirror index -0."
     assert widget.verdict.text().startswith(verdict)
     assert [widget.table.item(row, 0).text() for row in range(2)] == ["ablation", "gradient"]
     assert widget.audit.windows == 12
