@@ -6,11 +6,13 @@ import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 
 import evenslice
+from evenslice import save_volume
 from evenslice.cli import app as cli
 from evenslice.errors import BadInputError
 from evenslice.model.checkpoint import KEY, baked_state, model_metadata
@@ -91,6 +93,7 @@ def test_a_callable_is_said_to_run_before_it_runs(folder, monkeypatch, capsys, v
         "import sys\nprint('running', file=sys.stderr)\n\n\ndef make():\n    raise SystemExit\n"
     )
     monkeypatch.delitem(sys.modules, "loud", raising=False)
+    save_volume("v.tif", np.arange(5 * 16 * 16, dtype=np.uint16).reshape(5, 16, 16))
     with pytest.raises(SystemExit):
         cli.main([verb, "loud:make", *(["v.tif"] if verb == "audit" else [])])
     error = capsys.readouterr().err
