@@ -56,6 +56,7 @@ OBJECT_SCORES = {
     "dice": "Dice of the foreground",
     "iou": "IoU of the foreground",
 }
+WORD = len("inconclusive")
 SHOWN_LEVELS = ("0.50", "0.75", "0.90")
 NEXT_COMMANDS = {
     "onnx": "evenslice audit {path} VOLUME",
@@ -73,10 +74,13 @@ def say(text: object) -> None:
 def show(head: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """Print a table; all text in it is shown as it is."""
     table = Table(*map(_plain, head), title=_plain(title) or None, show_header=any(head))
-    for column in table.columns:
+    texts = [list(map(_plain, row)) for row in rows]
+    for place, column in enumerate(table.columns):
         column.overflow = "fold"
-    for row in rows:
-        table.add_row(*map(_plain, row))
+        words = " ".join(row[place] for row in texts).split()
+        column.min_width = min(WORD, max(map(len, words), default=0))  # a verdict is not cut
+    for row in texts:
+        table.add_row(*row)
     if table.row_count:
         Console(emoji=False).print(table)
 
@@ -106,9 +110,9 @@ def _voxel(voxel_nm: tuple[float, float, float] | None, between: str = " x ") ->
 
 
 def method_row(name: str, method: "MethodResult") -> tuple[str, ...]:
-    """Return one method as a row: its name, shares, mirror index, windows and verdict."""
+    """Return one method as a row: its name, shares, mirror index and verdict."""
     shares = (score(share.value) for share in method.shares)
-    return (name, *shares, estimate(method.index), str(method.windows), method.verdict)
+    return (name, *shares, estimate(method.index), method.verdict)
 
 
 def print_demo(demo: "Demo") -> None:
@@ -127,7 +131,7 @@ def print_demo(demo: "Demo") -> None:
 def print_audit(audit: "Audit") -> None:
     """Print an audit: verdict first, then methods and sanity checks."""
     say(sentence(audit))
-    head = ("method", *slot_names(audit.slices), "mirror index", "windows", "verdict")
+    head = ("method", *slot_names(audit.slices), "mirror index", "verdict")
     show(head, [method_row(name, method) for name, method in audit.methods.items()])
     say(
         f"{audit.windows} windows of {audit.tile[0]} x {audit.tile[1]} in {audit.clusters} blocks; "
@@ -135,6 +139,8 @@ def print_audit(audit: "Audit") -> None:
         f"and flips {audit.flipped_fraction:.2%} of pixels"
     )
     if audit.sampling.rule == "sequential":
+        each = ", ".join(f"{name} {method.windows}" for name, method in audit.methods.items())
+        say(f"windows by method: {each}")
         end = "decided" if audit.sampling.decided else "not decided; give --windows N for more"
         say(f"sampled until decided, at most {audit.sampling.looks[-1]} windows: {end}")
     if audit.sampling.skipped:
