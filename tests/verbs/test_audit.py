@@ -207,8 +207,14 @@ def test_a_cyclic_stem_is_caught_by_its_pairs_though_its_index_is_near_zero(volu
     assert found.verdict == "asymmetric"
 
 
-def test_a_model_that_uses_the_centre_alone_abstains(volume):
-    assert audit(linear(0.009, 1.0, 0.009), volume, windows=12, tile=32).verdict == "abstained"
+@pytest.mark.parametrize("outer", [0.009, 0.0])
+def test_a_model_that_uses_the_centre_alone_abstains(volume, outer):
+    found = audit(linear(outer, 1.0, outer), volume, windows=12, tile=32)
+    assert found.verdict == "abstained"
+    assert found.windows == 12
+    if outer == 0:  # the copy of the centre changes nothing at all
+        assert values(found)["ablation-copy"] == [0, 0, 0]
+        json.loads(found.to_json())
 
 
 def test_few_blocks_are_inconclusive(volume):
