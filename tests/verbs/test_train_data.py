@@ -7,7 +7,7 @@ import pytest
 
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
-from evenslice.model.inputs import trained_slices
+from evenslice.model.opening import trained_slices
 from evenslice.options import TrainOptions
 from evenslice.verbs.train_data import plan_data, training_record
 from evenslice.volume.array import Volume

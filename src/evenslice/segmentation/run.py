@@ -12,8 +12,7 @@ import numpy as np
 
 from evenslice.errors import BadInputError, give_warnings, keeps_warnings
 from evenslice.model.checkpoint import save_model
-from evenslice.model.inputs import intensity_warning, trained_slices
-from evenslice.model.opening import ModelLike, normalised_by
+from evenslice.model.opening import ModelLike, intensity_warning, normalised_by, trained_slices
 from evenslice.model.predict import device_named
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import ExternalSpec, Model

@@ -27,8 +27,14 @@ from evenslice.evidence.summary import apply_abstention, lag_result, latin_resul
 from evenslice.evidence.window_view import writing_maps
 from evenslice.labels.targets import whole
 from evenslice.model.checkpoint import stem_record
-from evenslice.model.inputs import intensity_warning, trained_slices
-from evenslice.model.opening import ModelLike, check_segments, model_of, normalised_by
+from evenslice.model.opening import (
+    ModelLike,
+    check_segments,
+    intensity_warning,
+    model_of,
+    normalised_by,
+    trained_slices,
+)
 from evenslice.model.predict import device_named
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
