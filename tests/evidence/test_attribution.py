@@ -94,6 +94,14 @@ def test_a_curved_path_is_refined_until_the_shares_stop_changing():
     assert found.incompleteness.max() < 1e-5
 
 
+def test_a_path_is_refined_until_the_attribution_adds_up_though_no_share_changes():
+    kinked = on_volume(Function(lambda x: (x[:, :1] - 0.37).relu() + 0 * x[:, 1:2]))
+    x = torch.ones(1, 3, 2, 2)
+    found = integrated_gradients(kinked, x, *explained(kinked, x)[:1], 1, explained(kinked, x)[1])
+    assert found.nodes > 7
+    assert found.incompleteness.max() < 0.01
+
+
 @pytest.mark.parametrize("level", range(5))
 def test_a_nested_rule_keeps_the_nodes_before_and_integrates_polynomials(level):
     nodes, weights = nested_rule(level)

@@ -32,7 +32,7 @@ STAGES = (
 )
 EXPENSIVE = (*STAGES[2], *STAGES[3])
 MOST_FOR_SHAPLEY = 5
-CLOSE = 0.01
+CLOSE, INCOMPLETE = 0.01, 0.01
 MOST_LEVELS = 5  # rules of 3, 7, 15, 31 and 63 nodes
 NOISES = 8
 NOISE_SIZE = 0.15
@@ -276,16 +276,17 @@ def integrated_gradients(
     """Integrate the gradient along the path from the baseline (Sundararajan, arXiv 1703.01365).
 
     By nested Gauss rules of 3, 7, 15, 31 and 63 nodes, each of which uses all gradients of the one
-    before, until the shares of a window change by less than 0.01 from rule to rule: that change is
-    the error of the coarser rule, and the finer one is several times as exact. The baseline is the
-    volume's mean in every slot; ``group`` rows of x are the arrangements of one window, and
-    ``margins`` (N, y, x) are those of x itself.
+    before, until from rule to rule the shares of a window change by less than 0.01 and its
+    attribution adds up to within 1 %. The change is the error of the coarser rule; the finer one is
+    several times as exact. The baseline is the volume's mean in every slot; ``group`` rows of x are
+    the arrangements of one window, and ``margins`` (N, y, x) are those of x itself.
     """
     base = subject.absent(x).expand_as(x)
     rows = torch.arange(len(x), device=x.device)
     gradients: dict[float, Tensor] = {}  # at nodes of the path, of the rows that are left
     found = torch.zeros_like(x)
     nodes: tuple[float, ...] = ()
+    change = (margins - subject.baseline_margins(x, coefficients)).sum(dim=(1, 2))
     for level in range(MOST_LEVELS):
         nodes, weights = nested_rule(level)
         way = x[rows] - base[rows]
@@ -296,16 +297,21 @@ def integrated_gradients(
         before = _mean_shares(found[rows], group)
         found[rows] = way / 2 * sum(w * gradients[n] for n, w in zip(nodes, weights, strict=True))
         moved = np.abs(_mean_shares(found[rows], group) - before).max(axis=1) >= CLOSE
-        left = torch.from_numpy(np.repeat(moved, group)).to(rows.device)
+        missing = _missing(found[rows], change[rows]).reshape(-1, group).max(axis=1) >= INCOMPLETE
+        left = torch.from_numpy(np.repeat(moved | missing, group)).to(rows.device)
         if level and not left.any():
             break
         if level:
             rows = rows[left]
             gradients = {node: values[left] for node, values in gradients.items()}
-    change = (margins - subject.baseline_margins(x, coefficients)).sum(dim=(1, 2))
-    sizes = found.double().abs().sum(dim=(1, 2, 3)).clamp_min(1e-30)
-    missed = (found.double().sum(dim=(1, 2, 3)) - change).abs() / sizes
-    return Integrated(found, len(nodes), missed.cpu().numpy())
+    return Integrated(found, len(nodes), _missing(found, change))
+
+
+def _missing(attribution: Tensor, change: Tensor) -> Floats:
+    """Return |sum of the attribution - change| relative to the sum of |attribution|, (N,)."""
+    sizes = attribution.double().abs().sum(dim=(1, 2, 3)).clamp_min(1e-30)
+    found: Floats = ((attribution.double().sum(dim=(1, 2, 3)) - change).abs() / sizes).cpu().numpy()
+    return found
 
 
 @cache
