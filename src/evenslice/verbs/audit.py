@@ -120,10 +120,10 @@ def audit(
     opened = normalised_by(given, volume, options.seed)
     if truth is not None:
         give_warnings(voxel_warning(volume, truth))
-    give_warnings(intensity_warning(given, crop(volume, parse_roi(options.roi, volume.shape))))
     windows = _windows(opened, volume, truth, options)
     device = device_named(options.device)
     subject = model_on_volume(opened, volume, windows[0], device, options.seed, truth, label)
+    give_warnings(intensity_warning(given, crop(volume, parse_roi(options.roi, volume.shape))))
     methods = options.methods
     if methods is None:
         methods = default_methods(subject.slices, subject.differentiable)
