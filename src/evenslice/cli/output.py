@@ -67,13 +67,15 @@ def warnings_as_lines() -> Iterator[None]:
 
     quiet = logging.NullHandler()  # else Python prints what libraries log
     logging.getLogger().addHandler(quiet)
-    with warnings.catch_warnings():
-        if not sys.warnoptions:  # else the user asks Python for them
-            warnings.simplefilter("ignore")
-        warnings.simplefilter("always", InputWarning)
-        warnings.showwarning = show
-        yield
-    logging.getLogger().removeHandler(quiet)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:  # else the user asks Python for them
+                warnings.simplefilter("ignore")
+            warnings.simplefilter("always", InputWarning)
+            warnings.showwarning = show
+            yield
+    finally:
+        logging.getLogger().removeHandler(quiet)
 
 
 def _print_line(line: str) -> None:
@@ -94,14 +96,18 @@ def running_code_of(source: str) -> Iterator[None]:
 
 
 def check_inputs(model: str | None, *volumes: Path | None) -> None:
-    """Refuse what is not there or cannot be opened, before anything large is imported."""
+    """Refuse what is not there or cannot be opened, before anything large is imported.
+
+    A folder is left to the verb: opening one may read the header of every image in it.
+    """
     from evenslice.model.source import checked_form
     from evenslice.volume.files import open_volume
 
     if model is not None:
         checked_form(model)
-    for volume in filter(None, volumes):
-        open_volume(volume)
+    for volume in volumes:
+        if volume is not None and not volume.is_dir():
+            open_volume(volume)
 
 
 def files_of(source: str) -> list[Path]:

@@ -141,13 +141,13 @@ def findings(audit: "Audit", method: str) -> list[Finding]:
     result = audit.methods[method]
     if audit.slices == 3 and result.index is not None:
         names = "the previous slice", "the next slice"
-        listed = [Finding(method, "mirror index", *names, result.index)]
+        every = [Finding(method, "mirror index", *names, result.index)]
     else:
-        listed = [
+        every = [
             Finding(method, f"mirror pair {j}:", f"slice -{j}", f"slice +{j}", pair)
             for j, pair in enumerate(result.pairs, start=1)
         ]
-    return [one for one in listed if is_number(one.found.low) and is_number(one.found.high)]
+    return [one for one in every if is_number(one.found.low) and is_number(one.found.high)]
 
 
 def headline(audit: "Audit") -> str:
@@ -194,8 +194,6 @@ def sentence(audit: "Audit") -> str:
         kind: [name for name, one in audit.methods.items() if one.verdict.split(":")[0] == kind]
         for kind in BADGES
     }
-    others = ("symmetric", "inconclusive", "abstained")
-    rest = "; ".join(f"{kind} by {listed(by[kind])}" for kind in others if by[kind])
     if audit.verdict == "abstained" or (
         by["abstained"] and len(by["abstained"]) == len(audit.methods)
     ):
@@ -207,7 +205,7 @@ def sentence(audit: "Audit") -> str:
             f"share {centre}), too little to compare the two sides."
         )
     if audit.verdict == "asymmetric":
-        return _asymmetric_sentence(audit, by["asymmetric"], rest)
+        return _asymmetric_sentence(audit, by)
     if audit.verdict == "symmetric":
         return _symmetric_sentence(audit, by["symmetric"])
     return _inconclusive_sentence(audit, by)
@@ -218,25 +216,27 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
-def _asymmetric_sentence(audit: "Audit", names: Sequence[str], rest: str) -> str:
+def _asymmetric_sentence(audit: "Audit", by: dict[str, list[str]]) -> str:
     """Name every asymmetric method, and give the figures of the first to each side."""
-    parts, sides = [], set()
-    for name in sorted(names, key=lambda name: name != HEADLINE):
+    parts, towards = [], set()
+    for name in sorted(by["asymmetric"], key=lambda name: name != HEADLINE):
         first = next(iter(_beyond(audit, name)), None)
-        if first is None or first.later in sides:
+        if first is None or first.later in towards:
             parts.append(name)
             continue
-        sides.add(first.later)
+        towards.add(first.later)
         parts.append(f"{name} ({first.figures(audit)}: {first.direction()})")
     text = f"Asymmetric by {listed(parts)}" if parts else "Asymmetric"
-    return f"{text}; {rest}." if rest else f"{text}."
+    others = ("symmetric", "inconclusive", "abstained")
+    return (
+        "; ".join([text, *(f"{kind} by {listed(by[kind])}" for kind in others if by[kind])]) + "."
+    )
 
 
 def _widest(audit: "Audit", names: Sequence[str]) -> Finding | None:
     """Return the finding whose interval reaches furthest from 0."""
     measured = [one for name in names for one in findings(audit, name)]
-    far = max(measured, key=lambda one: max(abs(one.found.low), abs(one.found.high)), default=None)
-    return far
+    return max(measured, key=lambda one: max(abs(one.found.low), abs(one.found.high)), default=None)
 
 
 def _symmetric_sentence(audit: "Audit", names: Sequence[str]) -> str:
