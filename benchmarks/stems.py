@@ -21,7 +21,7 @@ import torch
 from timm.models._manipulate import adapt_input_conv
 from torch import nn
 
-from evenslice import uniform_stem
+from evenslice import initialise_stem, uniform_stem
 from evenslice.errors import BadInputError
 from evenslice.model.stem.find import find_stems
 from evenslice.model.stem.slots import norms_per_slot
@@ -61,7 +61,7 @@ def by_volume_segmantics(network, slices):
 
 
 def by_us(init):
-    return lambda network, slices: uniform_stem(copy.deepcopy(network), slices, init)
+    return lambda network, slices: initialise_stem(copy.deepcopy(network), slices, init)
 
 
 WAYS = {
@@ -70,6 +70,8 @@ WAYS = {
     "volume-segmantics": by_volume_segmantics,
     "evenslice green": by_us("green"),
     "evenslice mean": by_us("mean"),
+    "evenslice mirror": by_us("mirror"),
+    "evenslice centre": by_us("centre"),
 }
 
 

@@ -11,7 +11,8 @@ from torch import nn
 import evenslice
 
 NAMES = (
-    "audit build_model evaluate mirror_stem open_volume save_model save_volume segment uniform_stem"
+    "audit build_model evaluate initialise_stem mirror_stem open_volume save_model save_volume "
+    "segment uniform_stem"
 )
 DOORS = NAMES.split()
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from evenslice.learn.callback import MirrorIndexCallback
     from evenslice.model.build import build_model
     from evenslice.model.checkpoint import load_model, save_model
-    from evenslice.model.stem.adapt import mirror_stem, uniform_stem
+    from evenslice.model.stem.adapt import initialise_stem, mirror_stem, uniform_stem
     from evenslice.segmentation.run import segment
     from evenslice.verbs.assert_symmetric import assert_symmetric
     from evenslice.verbs.audit import audit
@@ -29,6 +29,7 @@ __all__ = [
     "build_model",
     "evaluate",
     "fix",
+    "initialise_stem",
     "load_model",
     "mirror_stem",
     "open_volume",
@@ -47,6 +48,7 @@ _HOMES = {
     "build_model": "evenslice.model.build",
     "evaluate": "evenslice.verbs.evaluate",
     "fix": "evenslice.verbs.fix",
+    "initialise_stem": "evenslice.model.stem.adapt",
     "load_model": "evenslice.model.checkpoint",
     "mirror_stem": "evenslice.model.stem.adapt",
     "open_volume": "evenslice.volume.files",

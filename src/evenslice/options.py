@@ -23,7 +23,7 @@ from pydantic import (
 from evenslice.errors import OPTION, BadInputError, explain
 
 JsonObject: TypeAlias = dict[str, Any]  # what a JSON or TOML file holds
-Init = Literal["rgb", "green", "red", "blue", "mean", "green-matched", "random"]
+Init = Literal["rgb", "green", "red", "blue", "mean", "green-matched", "mirror", "centre", "random"]
 Tie = Literal["none", "mirror", "uniform"]
 TargetKind = Literal["auto", "foreground", "boundary", "classes"]
 Region = Literal["predicted", "truth", "boundary", "all"]
@@ -456,7 +456,7 @@ class TrainOptions(SeedOptions):
     encoder: str = model_option("resnet18", "A timm name, or smp:NAME.")
     encoder_depth: int | None = model_option(None, "Stages of the encoder.", ge=1, le=5)
     weights: str = model_option("imagenet", "imagenet, bundled, none, or a file.")
-    init: Init = model_option("green", "First-layer initialisation from the RGB weights.")
+    init: Init = model_option("green", "First-layer initialisation from the pretrained weights.")
     slices: int = model_option(3, "Consecutive slices the model sees: odd, 1 to 9.")
     tie: Tie = model_option("none", "Constraint on the stem, kept through training.")
     reverse_z: bool = augmentation_option(False, "Reverse half of the windows.")

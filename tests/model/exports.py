@@ -39,10 +39,10 @@ class SpaceToDepth(nn.Module):
 class Tokens(nn.Module):
     """A patch embedding by linear layer, channels slowest or fastest within a token."""
 
-    def __init__(self, bias=True, last=False):
+    def __init__(self, bias=True, last=False, channels=3):
         super().__init__()
         self.order = (0, 2, 4, 3, 5, 1) if last else (0, 2, 4, 1, 3, 5)
-        self.embed, self.head = nn.Linear(48, 8, bias=bias), nn.Linear(8, 2)
+        self.embed, self.head = nn.Linear(16 * channels, 8, bias=bias), nn.Linear(8, 2)
 
     def forward(self, x):
         b, c, h, w = x.shape
@@ -51,9 +51,10 @@ class Tokens(nn.Module):
 
 
 class TwoBranches(nn.Module):
-    def __init__(self):
+    def __init__(self, channels=3):
         super().__init__()
-        self.coarse, self.fine = nn.Conv2d(3, 4, 4, 2, 1), nn.Conv2d(3, 4, 3, padding=1)
+        self.coarse = nn.Conv2d(channels, 4, 4, 2, 1)
+        self.fine = nn.Conv2d(channels, 4, 3, padding=1)
         self.mix = nn.Conv2d(8, 2, 1)
 
     def forward(self, x):

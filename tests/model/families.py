@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evenslice import mirror_stem, uniform_stem
+from evenslice import initialise_stem, mirror_stem
 from evenslice.model.stem.probe import tensors_in
 
 
@@ -225,4 +225,4 @@ def train_tied(
 def with_stem(module: nn.Module, family: Family, slices: int, init: str = "green") -> nn.Module:
     """Return a copy with a stem for S slices."""
     probe = noise(3, family.side, torch.float32)
-    return uniform_stem(copy.deepcopy(module), slices, init, probe=probe)
+    return initialise_stem(copy.deepcopy(module), slices, init, probe=probe)

@@ -2,16 +2,19 @@
 
 import copy
 import itertools
+from functools import partial
 
 import pytest
 import torch
 from exports import Tokens, TwoBranches
 from torch import nn
 
-from evenslice import mirror_stem, uniform_stem
+from evenslice import initialise_stem, mirror_stem, uniform_stem
+from evenslice.errors import BadInputError
 from evenslice.model.stem.adapt import INITS, bake_stem, tie_of
 from evenslice.model.stem.find import Stem, find_stems
 from evenslice.model.stem.slots import (
+    MIRRORED,
     UNIFORM,
     distances,
     norms_per_slot,
@@ -37,6 +40,11 @@ RGB = torch.tensor([[[[1.0]], [[2.0]], [[4.0]]], [[[3.0]], [[-1.0]], [[0.5]]]]) 
         ("rgb", 5, [[0.6, 1.2, 2.4, 0.6, 1.2], [1.8, -0.6, 0.3, 1.8, -0.6]]),
         # a = <G, R+G+B> / <G, G> = (2 * 7 - 1 * 2.5) / (4 + 1) = 2.3; w = a / 3 * G
         ("green-matched", 3, [[2.3 / 3 * 2] * 3, [-2.3 / 3] * 3]),
+        ("mirror", 3, [[2.5, 2, 2.5], [1.75, -1, 1.75]]),
+        ("mirror", 5, [[1.25, 1.25, 2, 1.25, 1.25], [0.875, 0.875, -1, 0.875, 0.875]]),
+        ("mirror", 1, [[7], [2.5]]),
+        ("centre", 5, [[0, 0, 7, 0, 0], [0, 0, 2.5, 0, 0]]),
+        ("centre", 1, [[7], [2.5]]),
     ],
 )
 def test_slot_weights_by_hand(init, slices, expected):
@@ -57,6 +65,8 @@ def test_slot_weights_by_hand(init, slices, expected):
         ([2, 9, 2, 2], (0, -1, 1, 2), 0, 0, "uniform"),
         ([1, 2, 3, 1, 2], (0, 1, 2, 3, 4), (2.8 / 19) ** 0.5, (1 / 19) ** 0.5, "cyclic"),
         ([1, 2, 1, 2, 1], (0, 1, 2, 3, 4), (1.2 / 11) ** 0.5, 0, "mirror"),
+        ([0, 0, 3, 0, 0], (0, 1, 2, 3, 4), 0.8**0.5, 0, "centre"),
+        ([1, 1, 2, 1, 1], (0, 1, 2, 3, 4), 0.1**0.5, 0, "mirror"),
         ([1, 2, 3, 4], (0, 1, 1, 2), 1, 1, "none"),  # slot 1 comes in twice
         ([3], (0,), 0, 0, "one"),
     ],
@@ -75,7 +85,7 @@ def relative(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-NETWORKS = [lambda: Tokens(last=True), Tokens, TwoBranches]
+NETWORKS = [partial(Tokens, last=True), Tokens, TwoBranches]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
@@ -83,7 +93,7 @@ NETWORKS = [lambda: Tokens(last=True), Tokens, TwoBranches]
 @pytest.mark.parametrize("init", INITS)
 def test_a_uniform_stem_does_not_see_the_order_of_slices(make, init, dtype, tolerance):
     torch.manual_seed(0)
-    model = uniform_stem(make().to(dtype), slices=5, init=init)
+    model = initialise_stem(make().to(dtype), slices=5, init=init)
     x = torch.randn(1, 5, 32, 32, dtype=dtype)
     with torch.no_grad():
         expected = model(x)
@@ -92,17 +102,81 @@ def test_a_uniform_stem_does_not_see_the_order_of_slices(make, init, dtype, tole
     assert worst < tolerance if init in UNIFORM else worst > 1e-3
     norms = [norms_per_slot(stem) for stem in find_stems(model, 5)]
     assert all(max(each) == pytest.approx(min(each)) for each in norms) or init not in UNIFORM
+    with torch.no_grad():
+        reversal = relative(model(x.flip(1)), expected)
+    assert reversal < tolerance if init in (*UNIFORM, *MIRRORED) else reversal > 1e-3
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5, 7, 9])
+@pytest.mark.parametrize("init", ["mean", "mirror", "centre"])
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("make", NETWORKS)
-def test_mean_answers_identical_slices_like_the_grey_photograph(make, slices):
+def test_identical_slices_are_answered_like_the_grey_photograph(make, channels, init, slices):
     torch.manual_seed(0)
-    model, grey = make(), torch.randn(1, 1, 32, 32)
+    model, grey = make(channels=channels).double(), torch.randn(1, 1, 32, 32).double()
     with torch.no_grad():
-        expected = model(grey.expand(-1, 3, -1, -1))
-        found = uniform_stem(model, slices, "mean")(grey.expand(-1, slices, -1, -1))
-    assert relative(found, expected) < 1e-5
+        expected = model(grey.expand(-1, channels, -1, -1))
+        found = initialise_stem(model, slices, init)(grey.expand(-1, slices, -1, -1))
+    assert relative(found, expected) < 1e-12
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_mirror_is_the_symmetric_stem_nearest_to_the_pretrained_one(make):
+    torch.manual_seed(0)
+    network = make().double()
+    [*_, stem] = find_stems(network, 3)
+    pretrained = stem.layer.weight.detach().clone()
+    initialise_stem(network, 3, "mirror")
+    mirror = stem.layer.weight.detach()
+    for size in torch.logspace(-3, 1, 40):
+        other = mirror + size * torch.randn_like(mirror)
+        other[:, stem.channels_of(2)] = other[:, stem.channels_of(0)]
+        assert (other - pretrained).norm() > (mirror - pretrained).norm()
+
+
+@pytest.mark.parametrize("init", MIRRORED)
+@pytest.mark.parametrize("tie", ["mirror", "none"])
+def test_previous_is_red_centre_green_and_next_blue(init, tie):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).double()
+    before = copy.deepcopy(network.state_dict())
+    red, green, blue = before["0.weight"].unbind(1)
+    tied = mirror_stem(initialise_stem(network, 3, init), 3, tie)
+    side, centre = {"mirror": ((red + blue) / 2, green), "centre": (0 * red, red + green + blue)}[
+        init
+    ]
+    torch.testing.assert_close(
+        tied[0].weight.detach(), torch.stack([side, centre, side], 1), rtol=0, atol=1e-15
+    )
+    after = bake_stem(tied).state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if name != "0.weight")
+
+
+def test_a_stem_of_one_channel_fills_every_slot_or_the_centre():
+    grey = RGB[:, :1]  # 1 and 3
+    for init in INITS:
+        found = slot_weights(grey, 5, init)[..., 0, 0]
+        if init == "centre":
+            assert found.tolist() == [[0, 0, 1, 0, 0], [0, 0, 3, 0, 0]]
+        elif init != "random":
+            torch.testing.assert_close(found, torch.tensor([[0.2] * 5, [0.6] * 5]))
+
+
+def test_a_stem_of_other_channels_takes_the_mean_or_random_weights():
+    conv = nn.Conv2d(4, 2, 3)
+    total = conv.weight.detach().sum(1, keepdim=True)
+    for init in set(INITS) - {"mean", "random"}:
+        with pytest.raises(BadInputError, match=r"on 4 channels, .*; use mean or random"):
+            initialise_stem(conv, 3, init)
+    torch.testing.assert_close(
+        initialise_stem(conv, 5, "mean").weight.detach(), (total / 5).expand(-1, 5, -1, -1)
+    )
+
+
+@pytest.mark.parametrize("init", sorted(set(INITS) - set(UNIFORM)))
+def test_uniform_stem_takes_uniform_inits(init):
+    with pytest.raises(BadInputError, match=f"init {init!r} is not uniform, .*initialise_stem"):
+        uniform_stem(nn.Conv2d(3, 2, 1), 3, init)
 
 
 def test_it_is_the_same_module_in_the_same_mode():
@@ -128,7 +202,7 @@ def test_the_mirror_average_by_hand(slices):
     "make",
     [
         lambda: nn.Sequential(nn.Conv2d(5, 4, 3)),
-        lambda: uniform_stem(Tokens(last=True), 5, "random"),
+        lambda: initialise_stem(Tokens(last=True), 5, "random"),
     ],
 )
 def test_a_tie_holds_through_training_and_is_baked(tie, make):

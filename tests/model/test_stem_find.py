@@ -6,7 +6,7 @@ from networks import Before, conv
 from torch import nn
 from torch.nn import functional
 
-from evenslice import mirror_stem, uniform_stem
+from evenslice import initialise_stem, mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
 from evenslice.model.stem.find import find_stems
 
@@ -59,7 +59,7 @@ def test_it_is_found_through_what_comes_before(case, slices):
     x = torch.rand(1, slices, 64, 64, dtype=torch.float64)
     order = torch.randperm(slices, generator=torch.Generator().manual_seed(1))
     assert (network(x[:, order]) - network(x)).abs().max() < 1e-12
-    mirror_stem(uniform_stem(network, 3, "random") if slices == 3 else network, slices)
+    mirror_stem(initialise_stem(network, 3, "random") if slices == 3 else network, slices)
     assert (network(x.flip(1)) - network(x)).abs().max() < 1e-12
 
 
@@ -98,7 +98,7 @@ def test_a_probe_may_be_a_tuple_or_a_dict():
     pair.forward = lambda x, scale: pair.layer(x) * scale
     assert uniform_stem(pair, 5, probe=(torch.zeros(2, 3, 8, 8), 0.5)).layer.in_channels == 5
     with pytest.raises(
-        BadInputError, match=r"probe has shape \(1, 1, 6, 6\), expected \(B, 3, y, x\)"
+        BadInputError, match=r"does not run on a probe with an image of shape \(1, 1, 6, 6\)"
     ):
         uniform_stem(Named(), 5, probe={"mask": probe["mask"]})
     with pytest.raises(

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from evenslice import mirror_stem, uniform_stem
+from evenslice import initialise_stem, mirror_stem, uniform_stem
 from evenslice.errors import BadInputError
 
 
@@ -42,7 +42,7 @@ def test_timm_s_record_is_a_changed_copy():
 def test_only_the_control_of_three_keeps_the_constants_of_the_channels(slices, init, mean):
     network = nn.Sequential(nn.Conv2d(3, 2, 1))
     network.pretrained_cfg = {"input_size": (3, 64, 64), "mean": (0.2, 0.4, 0.6)}
-    uniform_stem(network, slices, init)
+    initialise_stem(network, slices, init)
     assert network.pretrained_cfg["mean"] == pytest.approx(mean)
     assert network.pretrained_cfg["input_size"] == (slices, 64, 64)
 
@@ -110,7 +110,7 @@ def test_a_refusal_takes_the_records_back():
 def tied():
     torch.manual_seed(0)
     return mirror_stem(
-        uniform_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror"
+        initialise_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror"
     ).eval()
 
 
@@ -148,7 +148,7 @@ def test_training_goes_on_from_saved_states_of_a_tied_network(tied, x):
     file.seek(0)
     state = torch.load(file, weights_only=True)
     again = mirror_stem(
-        uniform_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror"
+        initialise_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror"
     )
     again.load_state_dict(state["network"])
     optimiser_again = torch.optim.AdamW(again.parameters(), lr=1e-3)

@@ -27,7 +27,7 @@ from evenslice.model.encoders import (
     with_tag,
 )
 from evenslice.model.spec import Metadata, Model, Spec
-from evenslice.model.stem.adapt import mirror_stem, uniform_stem
+from evenslice.model.stem.adapt import mirror_stem, widen_stem
 from evenslice.model.weights import (
     BUNDLED,
     BUNDLED_DEPTH,
@@ -80,7 +80,7 @@ def build_model(
         ``imagenet`` (from the hub), ``hf-hub:OWNER/NAME``, ``bundled`` (our small ResNet-18, three
         stages), ``none``, or a file.
     init, tie
-        See ``uniform_stem`` and ``mirror_stem``.
+        See ``initialise_stem`` and ``mirror_stem``.
     encoder_depth
         Stages of the encoder; None for the architecture's default (three for ``bundled``).
     seed
@@ -115,7 +115,7 @@ def build_model(
             assert isinstance(body, nn.Module)
             whole = None if encoder.startswith("smp:") else partial(_whole_encoder, spec)
             load_encoder(body, start.state, weights, whole, start.metadata)
-        uniform_stem(network, slices, init)
+        widen_stem(network, 3, slices, init)
     if tie != "none":
         mirror_stem(network, slices, tie)
     network = _lay_out(network)
@@ -126,7 +126,7 @@ def rebuild(spec: Spec) -> nn.Module:
     """Build the network of a spec with S channels and untrained weights, to be filled."""
     network = build_network(spec, pretrained=False)
     if spec.slices != 3:
-        uniform_stem(network, spec.slices, "random")
+        widen_stem(network, 3, spec.slices, "random")
     return _lay_out(network)
 
 

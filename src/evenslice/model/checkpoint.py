@@ -16,7 +16,7 @@ from evenslice.model.build import rebuild
 from evenslice.model.encoders import size_of, stride_of
 from evenslice.model.external import wrap_external
 from evenslice.model.spec import ExternalSpec, Metadata, Model, Spec
-from evenslice.model.stem.adapt import uniform_stem
+from evenslice.model.stem.adapt import widen_stem
 from evenslice.model.stem.find import find_stems
 from evenslice.model.stem.slots import distances, norms_per_slot, slot_pattern, stem_asymmetry
 from evenslice.model.weights import load_state_dict, under_prefix, without_wrapper_prefixes
@@ -249,7 +249,7 @@ def _load_external(
     if probe is not None:
         network.evenslice_size = probe  # type: ignore[assignment]
     if spec.slices != spec.built:
-        uniform_stem(network, spec.slices, "random")
+        widen_stem(network, spec.built, spec.slices, "random")
     load_state(network, path)  # before it is run: what it answers may depend on its weights
     network = network.float().cpu().eval()
     model = wrap_external(network, "callable", spec.source, spec.slices, answer, probe)

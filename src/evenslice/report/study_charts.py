@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_SPAN = 0.02  # of a scale of differences: what is nothing shall look like nothing
-USUAL = ("rgb", "green", "mean", "random weights", "rgb, reverse-z")
+USUAL = ("rgb", "green", "mean", "random weights", "rgb, reverse-z", "mirror", "centre")
 COLOURS = ("#1f242b", "#00805d", "#b0468e", "#b06f00", "#4a86ff", "#8a3b12", "#4b2e83")
 DASHES = (
     (),

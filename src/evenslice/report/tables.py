@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 PATTERNS = {
     "uniform": "all slots equal",
     "mirror": "slots equal their mirror image",
+    "centre": "the centre alone has weights, as a 2-D network",
     "cyclic": "slots repeat R, G, B, as timm and segmentation-models-pytorch widen a stem",
     "none": "slots differ",
     "one": "one slot",

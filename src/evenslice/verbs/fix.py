@@ -29,7 +29,7 @@ from evenslice.model.opening import (
 from evenslice.model.predict import classes_of, device_of, logits_of, probabilities_of
 from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
-from evenslice.model.stem.adapt import bake_stem, mirror_stem, uniform_stem
+from evenslice.model.stem.adapt import bake_stem, mirror_stem, widen_stem
 from evenslice.model.stem.probe import evaluating
 from evenslice.options import AuditOptions, FixOptions, JsonObject
 from evenslice.progress import Progress, silent
@@ -273,7 +273,7 @@ def _symmetric(model: Model, options: FixOptions) -> tuple[Model, list[str]]:
     if init is not None or (tie == "uniform" and model.slices > 1):
         warnings.append(
             f"{'--tie uniform' if init is None else f'--init {init}'} on a model trained on slices "
-            "removes what it knew of the centre slice: retrain it before use"
+            "replaces the weights it learnt for each slot: retrain it before use"
         )
     norm = model.normalisation
     if norm is not None and not norm.uniform:  # behind different numbers no stem is symmetric
@@ -292,12 +292,12 @@ def _symmetrise(network: nn.Module, slices: int, wanted: int, options: FixOption
     if options.init is None:
         bake_stem(mirror_stem(network, slices, options.tie))
         return
-    if slices != 3:
+    if slices not in (1, 3):
         raise BadInputError(
-            f"the model sees {slices} slices, expected 3 for an init from R, G and B; leave --init "
-            "out for the mirror average"
+            f"the model sees {slices} slices, expected 3 for an init from R, G and B, or 1 from a "
+            "grey channel; leave --init out for the mirror average"
         )
-    uniform_stem(network, wanted, options.init)
+    widen_stem(network, slices, wanted, options.init)
     if options.tie != "none":
         bake_stem(mirror_stem(network, wanted, options.tie))
 

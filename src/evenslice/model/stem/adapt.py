@@ -2,8 +2,9 @@
 
 A stem of an RGB-pretrained network has three slots W_R, W_G, W_B. Uniform inits make all S slots of
 the new stem equal, so that no slice counts more than another before training (Molnar, Szabo,
-Horvath, arXiv 2505.14105). Whatever is done is proved on noise before it is kept: the output must
-not depend on the order of the slices.
+Horvath, arXiv 2505.14105); mirrored inits make those before and after the centre equal. Whatever is
+done is proved on noise before it is kept: the output must not depend on the order of the slices, or
+on their direction.
 """
 
 import copy
@@ -17,12 +18,37 @@ from torch.nn.utils import parametrize
 
 from evenslice.errors import BadInputError
 from evenslice.model.stem.find import Stem, check_kind, stems_on
-from evenslice.model.stem.probe import Call, Probe, call_of, check_runs, is_fixed, order_response
-from evenslice.model.stem.slots import INITS, UNIFORM, widened
+from evenslice.model.stem.probe import (
+    Call,
+    Probe,
+    call_of,
+    channels_of,
+    check_runs,
+    is_fixed,
+    order_response,
+)
+from evenslice.model.stem.slots import (
+    INITS,
+    MIRRORED,
+    UNIFORM,
+    by_slot,
+    laid_out,
+    resized,
+    slot_weights,
+)
 from evenslice.options import Init, JsonObject, Tie
 from evenslice.volume.windows import check_slices
 
-__all__ = ["INITS", "TIES", "bake_stem", "mirror_stem", "tie_of", "uniform_stem"]
+__all__ = [
+    "INITS",
+    "TIES",
+    "bake_stem",
+    "initialise_stem",
+    "mirror_stem",
+    "tie_of",
+    "uniform_stem",
+    "widen_stem",
+]
 TIES: tuple[Tie, ...] = get_args(Tie)
 CHANNELS = ("in_channels", "_in_channels", "in_chans", "num_channels")
 
@@ -30,27 +56,65 @@ CHANNELS = ("in_channels", "_in_channels", "in_chans", "num_channels")
 def uniform_stem(
     module: nn.Module, slices: int = 3, init: Init = "green", probe: Probe | None = None
 ) -> nn.Module:
-    """Give an RGB-pretrained network a stem for S slices, in place, and return the network.
+    """Give a pretrained network a stem whose S slots are all equal, in place, and return it.
 
-    With a uniform init (``green``, ``red``, ``blue``, ``mean``, ``green-matched``) the network's
-    output does not depend on the order of the slices, which is checked. Every other parameter stays
-    as it is; what timm, segmentation-models-pytorch and transformers say of the input follows, with
-    one mean and std for all slots.
+    The network's output then does not depend on the order of the slices, which is checked.
+
+    Parameters
+    ----------
+    module, slices, probe
+        See ``initialise_stem``.
+    init
+        ``green``, ``red``, ``blue``, ``mean`` or ``green-matched``, of ``initialise_stem``.
+
+    Raises
+    ------
+    BadInputError
+        As ``initialise_stem``, and for an init that is not uniform.
+
+    Examples
+    --------
+    >>> network = uniform_stem(nn.Sequential(nn.Conv2d(3, 8, 3)), slices=5, init="green")
+    >>> network[0].weight.shape
+    torch.Size([8, 5, 3, 3])
+    """
+    if init in set(INITS) - set(UNIFORM):
+        raise BadInputError(
+            f"the init {init!r} is not uniform, expected one of {', '.join(UNIFORM)}; "
+            "use initialise_stem"
+        )
+    return initialise_stem(module, slices, init, probe)
+
+
+def initialise_stem(
+    module: nn.Module, slices: int = 3, init: Init = "mirror", probe: Probe | None = None
+) -> nn.Module:
+    """Give a pretrained network a stem for S slices, in place, and return the network.
+
+    Every other parameter stays as it is; what timm, segmentation-models-pytorch and transformers
+    say of the input follows, with one mean and std for all slots.
 
     Parameters
     ----------
     module
-        Any network whose input is an RGB tensor (B, 3, y, x).
+        Any network whose input is an image (B, C, y, x): C = 3 where it was pretrained on RGB, 1 on
+        grey images.
     slices
         S, odd, 1 to 9; afterwards the network takes (B, S, y, x).
     init
         ``green``/``red``/``blue``: w_s = (3/S) W_c, for S = 3 the method of arXiv 2505.14105.
         ``mean``: w_s = (W_R + W_G + W_B) / S, so S identical slices give the response of the grey
         photograph. ``green-matched``: w_s = (a/S) W_G with a the least-squares fit of
-        W_R + W_G + W_B by W_G. ``rgb``: as pretrained for S = 3, the sum for S = 1,
-        RGBRG... x 3/S beyond (control). ``random``: Kaiming.
+        W_R + W_G + W_B by W_G. ``mirror``: W_G for the centre, (W_R + W_B) / (S - 1) for every
+        other slot: for S = 3 the symmetric stem nearest to the pretrained one. ``centre``:
+        W_R + W_G + W_B for the centre, zero for the others. ``mirror``, ``centre`` and ``mean``
+        keep the response to the grey photograph. ``rgb``: as pretrained for S = 3, the sum for
+        S = 1, RGBRG... x 3/S beyond (control). ``random``: Kaiming.
+        With C = 1, ``centre`` gives W to the centre, and all others but ``random`` W / S to every
+        slot. With other C, ``mean`` is the sum of the channels / S, and only it and ``random`` can
+        be had.
     probe
-        An example RGB input for networks that need one: a tensor (B, 3, y, x), or a tuple or a dict
+        An example input for networks that need one: a tensor (B, C, y, x), or a tuple or a dict
         of inputs.
 
     Raises
@@ -62,21 +126,33 @@ def uniform_stem(
     Notes
     -----
     A weight-standardised stem (``StdConv2d`` of BiT, ``ScaledStdConv2d`` of NFNets) divides its
-    weights by their own spread, so every scale is lost: it comes out uniform, but with ``mean``
+    weights by their own spread, so every scale is lost: it comes out symmetric, but with ``mean``
     filter o answers S identical slices d_o / d'_o times as strongly as the grey photograph, with d
     and d' the spread of the filter's entries before and after.
 
     Examples
     --------
-    >>> network = uniform_stem(nn.Sequential(nn.Conv2d(3, 8, 3)), slices=5, init="green")
-    >>> network[0].weight.shape
-    torch.Size([8, 5, 3, 3])
+    >>> network = initialise_stem(nn.Sequential(nn.Conv2d(3, 8, 3)), slices=5, init="mirror")
+    >>> torch.equal(network[0].weight[:, 0], network[0].weight[:, 4])
+    True
     """
     check_slices(slices)
     check_choice("init", init, INITS)
     check_kind(module)
-    _check_fixed(module, slices, "none", 3)
-    call = call_of(module, 3, probe)
+    return widen_stem(module, channels_of(module, probe), slices, init, probe)
+
+
+def widen_stem(
+    module: nn.Module, channels: int, slices: int, init: Init, probe: Probe | None = None
+) -> nn.Module:
+    """Replace a stem of C channels as ``initialise_stem`` does, for any number of slots."""
+    if channels not in (1, 3) and init not in ("mean", "random"):
+        raise BadInputError(
+            f"the stem was pretrained on {channels} channels, expected 3 (RGB) or 1 (grey) for the "
+            f"init {init!r}; use mean or random"
+        )
+    _check_fixed(module, slices, "none", channels)
+    call = call_of(module, channels, probe)
     stems = stems_on(module, call)
     for stem in stems:
         _check_weight(stem)
@@ -85,28 +161,41 @@ def uniform_stem(
                 f"the stem {stem.name!r} is tied ({tie_of(stem.layer)}), expected plain weights for"
                 " an init; use bake_stem first, and mirror_stem(..., tie=...) again afterwards"
             )
-        _check_complete(stem)
+        _check_slots(stem)
         if init != "rgb":
-            _check_input(module, stem, [(0, 1), (0, 2)])
-    plans = [widened(stem, slices, init) for stem in stems]
-    scalar = init != "rgb" or slices != 3
+            _check_input(module, stem, [(0, other) for other in range(1, channels)])
+    before = [stem.layer.weight.detach() for stem in stems]
+    fresh = [slot_weights(by_slot(stem), slices, init) for stem in stems]
+    scalar = init != "rgb" or slices != channels
     with (
         _undone_on_error(stems),
-        _input_channels(module, [stem.name for stem in stems], slices, scalar),
+        _input_channels(module, [stem.name for stem in stems], channels, slices, scalar),
     ):
-        _replace_all(stems, [weight for weight, _ in plans])
         wide = call.widened(slices)
-        check_runs(module, wide)
-        found = [(stem.name, stem.slot_of) for stem in stems_on(module, wide)]
-        expected = [(s.name, layout) for s, (_, layout) in zip(stems, plans, strict=True)]
-        if found != expected:
-            raise BadInputError(
-                f"the network feeds {slices} slices into {found[0][0]!r} in another order than "
-                "three; expected the same layout"
-            )
-        if init in UNIFORM:
+        found = stems
+        if slices != channels:  # where each slot comes in then is found by running it
+            _replace_all(stems, [resized(stem, slices) for stem in stems])
+            check_runs(module, wide)
+            found = stems_on(module, wide)
+            _check_layout(stems, found)
+        parts = zip(stems, found, before, fresh, strict=True)
+        _replace_all(stems, [laid_out(*each) for each in parts])
+        if init in UNIFORM or (channels == 1 and init not in (*MIRRORED, "random")):
             _prove(module, wide, stems, [[*range(1, slices), 0], list(range(slices))[::-1]])
+        elif init in MIRRORED:
+            _prove(module, wide, stems, [list(range(slices))[::-1]])
     return module
+
+
+def _check_layout(before: list[Stem], after: list[Stem]) -> None:
+    """Refuse a network that feeds another number of slices into its stems in another way."""
+    places = [[(s.name, len(s.channels_of(n))) for n in range(s.slots)] for s in after]
+    expected = [[(s.name, len(s.channels_of(0)))] * after[0].slots for s in before]
+    if places != expected:
+        raise BadInputError(
+            f"the network feeds {after[0].slots} slices into {after[0].name!r} in another way than "
+            f"{before[0].slots} channels into {before[0].name!r}; expected the same layout"
+        )
 
 
 def mirror_stem(
@@ -271,12 +360,25 @@ def _check_weight(stem: Stem) -> None:
     )
 
 
-def _check_complete(stem: Stem) -> None:
-    seen = sorted(set(stem.slot_of) - {-1})
-    if len(seen) != stem.slots:
+def _check_slots(stem: Stem) -> None:
+    """Refuse a stem that lacks a channel, or sees some oftener than others."""
+    counts = [len(stem.channels_of(slot)) for slot in range(stem.slots)]
+    if 0 in counts:
+        seen = [slot for slot, count in enumerate(counts) if count]
         raise BadInputError(
-            f"the stem {stem.name!r} sees the channels {seen} of {stem.slots}, expected all of R, G"
-            " and B, which an init replaces; use mirror_stem, or a plain network"
+            f"the stem {stem.name!r} sees the channels {seen} of {stem.slots}, expected all, which "
+            "an init replaces; use mirror_stem, or a plain network"
+        )
+    for slot in range(1, stem.slots):
+        _check_counts(stem, 0, slot)
+
+
+def _check_counts(stem: Stem, one: int, other: int) -> None:
+    counts = [len(stem.channels_of(slot)) for slot in (one, other)]
+    if counts[0] != counts[1]:
+        raise BadInputError(
+            f"the stem {stem.name!r} sees slot {one} in {counts[0]} channels and slot {other} in "
+            f"{counts[1]}, expected as many of each; use a plain stem"
         )
 
 
@@ -285,13 +387,7 @@ def _check_input(module: nn.Module, stem: Stem, pairs: list[tuple[int, int]]) ->
     unlike = next((pair for pair in pairs if not stem.same_input(*pair)), None)
     if unlike is None:
         return
-    one, other = unlike
-    counts = [len(stem.channels_of(slot)) for slot in unlike]
-    if counts[0] != counts[1]:
-        raise BadInputError(
-            f"the stem {stem.name!r} sees slot {one} in {counts[0]} channels and slot {other} in "
-            f"{counts[1]}, expected as many of each; use a plain stem"
-        )
+    _check_counts(stem, *unlike)
     maps = [stem.maps[stem.channels_of(s)[0]] for s in range(stem.slots) if stem.channels_of(s)]
     scales, shifts = (", ".join(f"{v:.4g}" for v in part) for part in zip(*maps, strict=True))
     buffers = [
@@ -357,20 +453,22 @@ def _prove(module: nn.Module, call: Call, stems: list[Stem], orders: list[list[i
 
 @contextmanager
 def _input_channels(
-    module: nn.Module, stems: Iterable[str], slices: int, scalar: bool
+    module: nn.Module, stems: Iterable[str], channels: int, slices: int, scalar: bool
 ) -> Iterator[None]:
     """Correct what the libraries say of the input, so that a network still rebuilds and exports.
 
-    The modules around the stems say S in place of 3 channels and, if ``scalar``, one mean and std
-    in place of those of R, G and B. Taken back when something fails.
+    The modules around the stems say S in place of C channels and, if ``scalar``, one mean and std
+    in place of one for each channel. Taken back when something fails.
     """
     around = {".".join(name.split(".")[:n]) for name in stems for n in range(name.count(".") + 1)}
     parts = dict(module.named_modules(remove_duplicate=False))
     owners = [parts[name] for name in sorted(around) if name in parts]
     changes = [
-        (owner, *change) for owner in owners for change in _statements(owner, slices, scalar)
+        (owner, *change)
+        for owner in owners
+        for change in _statements(owner, channels, slices, scalar)
     ]
-    changes += _configs(module, owners, slices)
+    changes += _configs(module, owners, channels, slices)
     before = [(owner, key, owner.__dict__[key]) for owner, key, _ in changes]
     try:
         for owner, key, value in changes:
@@ -382,16 +480,18 @@ def _input_channels(
         raise
 
 
-def _statements(owner: nn.Module, slices: int, scalar: bool) -> Iterator[tuple[str, Any]]:
+def _statements(
+    owner: nn.Module, channels: int, slices: int, scalar: bool
+) -> Iterator[tuple[str, Any]]:
     """Yield the attributes of a module that state its channels, with their new values."""
     for key in CHANNELS:
-        if owner.__dict__.get(key) == 3:
+        if owner.__dict__.get(key) == channels:
             yield key, slices
-    channels = owner.__dict__.get("_out_channels")
-    if isinstance(channels, list | tuple) and tuple(channels[:1]) == (3,):
-        yield "_out_channels", type(channels)([slices, *channels[1:]])
+    maps = owner.__dict__.get("_out_channels")
+    if isinstance(maps, list | tuple) and tuple(maps[:1]) == (channels,):
+        yield "_out_channels", type(maps)([slices, *maps[1:]])
     hub = owner.__dict__.get("_hub_mixin_config")
-    if isinstance(hub, dict) and hub.get("in_channels") == 3:
+    if isinstance(hub, dict) and hub.get("in_channels") == channels:
         yield "_hub_mixin_config", hub | {"in_channels": slices}
     fresh: dict[int, JsonObject] = {}  # timm's; networks of one name may share the original
     for key in ("pretrained_cfg", "default_cfg"):
@@ -400,22 +500,22 @@ def _statements(owner: nn.Module, slices: int, scalar: bool) -> Iterator[tuple[s
             continue
         new = fresh.setdefault(id(old), dict(old))
         for size in ("input_size", "test_input_size", "min_input_size"):
-            if isinstance(new.get(size), tuple) and new[size][:1] == (3,):
+            if isinstance(new.get(size), tuple) and new[size][:1] == (channels,):
                 new[size] = (slices, *new[size][1:])
         for name in ("mean", "std"):
-            if scalar and isinstance(old.get(name), tuple) and len(old[name]) == 3:
-                new[name] = (sum(old[name]) / 3,) * slices
+            if scalar and isinstance(old.get(name), tuple) and old[name]:
+                new[name] = (sum(old[name]) / len(old[name]),) * slices
         yield key, new
 
 
 def _configs(
-    module: nn.Module, owners: Iterable[nn.Module], slices: int
+    module: nn.Module, owners: Iterable[nn.Module], channels: int, slices: int
 ) -> Iterator[tuple[nn.Module, str, Any]]:
     """Yield a changed copy of the configuration of transformers, wherever the network holds it."""
     fresh: dict[int, Any] = {}
     for owner in owners:
         old = owner.__dict__.get("config")
-        if getattr(old, "num_channels", None) == 3 and id(old) not in fresh:
+        if getattr(old, "num_channels", None) == channels and id(old) not in fresh:
             fresh[id(old)] = copy.deepcopy(old)
             fresh[id(old)].num_channels = slices
     for part in module.modules():

@@ -96,6 +96,24 @@ def call_of(module: nn.Module, slices: int, probe: Probe | None = None) -> Call:
     )
 
 
+def channels_of(module: nn.Module, probe: Probe | None = None) -> int:
+    """Return the channels of the images that a network takes: 3 if it can, else as its parts say.
+
+    Those of the probe, if one is given. 3 also where nothing else runs.
+    """
+    if probe is not None:
+        shapes = [t.shape for t in _inputs(probe).values() if _is_image(t)]
+        return 3 if any(s[1] == 3 for s in shapes) or not shapes else shapes[0][1]
+    stated = image_shape(module)[1]
+    parts = [m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)]
+    for channels in dict.fromkeys([3, *parts[:1], 1]) if stated is None else [stated]:
+        try:
+            return call_of(module, channels).shape[1]
+        except BadInputError:
+            continue
+    return 3
+
+
 def check_runs(module: nn.Module, call: Call) -> None:
     """Raise ``BadInputError`` unless a network runs on the channels it was just given."""
     reason = _failure(module, call)
@@ -119,15 +137,24 @@ def _failure(module: nn.Module, call: Call) -> str:
     return ""
 
 
-def _call_on(probe: Probe, slices: int) -> Call:
+def _inputs(probe: Probe) -> dict[int | str, Any]:
     inputs: dict[int | str, Any] = {}
     if isinstance(probe, Mapping):
         inputs.update(probe)
     else:
         inputs.update(enumerate([probe] if isinstance(probe, Tensor) else probe))
+    return inputs
+
+
+def _is_image(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
+
+
+def _call_on(probe: Probe, slices: int) -> Call:
+    inputs = _inputs(probe)
     tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
     for key, value in tensors.items():
-        if value.ndim == 4 and value.is_floating_point() and value.shape[1] == slices:
+        if _is_image(value) and value.shape[1] == slices:
             return Call(inputs, key)
     shapes = ", ".join(str(tuple(value.shape)) for value in tensors.values()) or "no tensor"
     raise BadInputError(
@@ -156,8 +183,7 @@ def image_shape(module: nn.Module) -> tuple[int | None, ...]:
         return stated
     for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
         value = node.meta.get("val")
-        image = isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
-        if node.op == "placeholder" and image:
+        if node.op == "placeholder" and _is_image(value):
             return tuple(size if isinstance(size, int) else None for size in value.shape)
     return (None,) * 4
 

@@ -5,65 +5,70 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from evenslice.errors import BadInputError
 from evenslice.model.stem.find import Stem
 from evenslice.options import Init
 
 INITS: tuple[Init, ...] = get_args(Init)
 UNIFORM: tuple[Init, ...] = ("green", "red", "blue", "mean", "green-matched")
+MIRRORED: tuple[Init, ...] = ("mirror", "centre")
 EQUAL = 1e-5  # relative difference of weights that are taken for equal
 
 
-def slot_weights(rgb: Tensor, slices: int, init: Init) -> Tensor:
-    """Make the weights of S slots (outputs, S, ...) from those of R, G and B (outputs, 3, ...).
+def slot_weights(source: Tensor, slices: int, init: Init) -> Tensor:
+    """Make the weights of S slots (outputs, S, ...) from those of C channels (outputs, C, ...).
 
-    For the formulas of ``init`` see ``uniform_stem``.
+    For the formulas of ``init`` and the channels that each takes see ``initialise_stem``.
     """
-    red, green, blue = rgb.unbind(1)
-    total = red + green + blue
-    if init == "rgb":
+    shape = (source.shape[0], slices, *source.shape[2:])
+    total = source.sum(1)
+    if init == "random":
+        fresh = source.new_empty(shape)
+        nn.init.kaiming_normal_(fresh.view(shape[0], -1), nonlinearity="relu")
+        return fresh
+    if init == "centre" or (init == "mirror" and slices == 1):
+        wide = source.new_zeros(shape)
+        wide[:, slices // 2] = total
+        return wide
+    if source.shape[1] == 1 or init == "mean":
+        slot = total / slices
+    elif init == "rgb":
         if slices == 1:
             return total[:, None]
-        cycle = rgb[:, [s % 3 for s in range(slices)]]
+        cycle = source[:, [s % 3 for s in range(slices)]]
         return cycle if slices == 3 else cycle * (3.0 / slices)
-    if init == "random":
-        shape = (rgb.shape[0], slices, *rgb.shape[2:])
-        fresh = torch.empty(shape, dtype=rgb.dtype, device=rgb.device)
-        nn.init.kaiming_normal_(fresh.view(rgb.shape[0], -1), nonlinearity="relu")
-        return fresh
-    if init == "green-matched":
+    elif init == "mirror":
+        wide = ((source[:, 0] + source[:, 2]) / (slices - 1))[:, None].repeat_interleave(slices, 1)
+        wide[:, slices // 2] = source[:, 1]
+        return wide
+    elif init == "green-matched":
+        green = source[:, 1]
         fit = (green.double() * total.double()).sum() / green.double().square().sum()
         slot = green * float(fit / slices)
-    elif init == "mean":
-        slot = total / slices
     else:
-        slot = {"red": red, "green": green, "blue": blue}[init] * (3.0 / slices)
-    return slot[:, None].expand(-1, slices, *slot.shape[1:]).contiguous()
+        slot = source[:, ("red", "green", "blue").index(init)] * (3.0 / slices)
+    return slot[:, None].expand(shape).contiguous()
 
 
-def widened(stem: Stem, slices: int, init: Init) -> tuple[Tensor, tuple[int, ...]]:
-    """Compute the weights and the layout (``Stem.slot_of``) of a three-slot stem for S slots.
-
-    The slots lie as 0..0 1..1 2..2, any number of times in one run; channels before and after stay
-    as they are. Raises ``BadInputError`` if they lie in another order.
-    """
-    owners = stem.slot_of
-    where = [c for c, owner in enumerate(owners) if owner >= 0]
-    first, last = where[0], where[-1] + 1
-    width = next((n for n, owner in enumerate(owners[first:last]) if owner != 0), last - first)
-    turns = (last - first) // (3 * width) if width else 0
-    if owners[first:last] != tuple(s for s in range(3) for _ in range(width)) * turns:
-        raise BadInputError(
-            f"the stem {stem.name!r} mixes the channels in the order {owners[:12]}, expected "
-            "R, G, B in turn; use a plain stem"
-        )
+def by_slot(stem: Stem) -> Tensor:
+    """Return the weights of a stem by slot and by place in it, (outputs, C, places, ...)."""
     weight = stem.layer.weight.detach()
-    shape = (weight.shape[0], turns, 3, width, *weight.shape[2:])
-    rgb = weight[:, first:last].reshape(shape).movedim(2, 1)
-    wide = slot_weights(rgb, slices, init).movedim(1, 2).flatten(1, 3)
-    slots = tuple(s for s in range(slices) for _ in range(width)) * turns
-    layout = owners[:first] + slots + owners[last:]
-    return torch.cat([weight[:, :first], wide, weight[:, last:]], dim=1), layout
+    return torch.stack([weight[:, stem.channels_of(slot)] for slot in range(stem.slots)], 1)
+
+
+def resized(stem: Stem, slices: int) -> Tensor:
+    """Return zeros in the shape of a stem's weight for S slots."""
+    weight, places = stem.layer.weight.detach(), len(stem.channels_of(0))
+    inputs = weight.shape[1] + (slices - stem.slots) * places
+    return weight.new_zeros(weight.shape[0], inputs, *weight.shape[2:])
+
+
+def laid_out(old: Stem, new: Stem, weight: Tensor, fresh: Tensor) -> Tensor:
+    """Return the weight of a new stem; what is not a slice keeps its part of the old one."""
+    wide = weight.new_empty(weight.shape[0], len(new.slot_of), *weight.shape[2:])
+    wide[:, new.channels_of(-1)] = weight[:, old.channels_of(-1)]
+    for slot in range(new.slots):
+        wide[:, new.channels_of(slot)] = fresh[:, slot]
+    return wide
 
 
 def _slots(stem: Stem) -> Tensor | None:
@@ -122,9 +127,9 @@ def norms_per_slot(stem: Stem) -> list[float]:
 def slot_pattern(stem: Stem) -> str:
     """Say what the weights of the slots look like.
 
-    ``uniform``: all equal; ``cyclic``: slot s equals slot s - 3, as timm and
-    segmentation-models-pytorch make them of RGB for more than three channels; ``mirror``: slot s
-    equals slot S - 1 - s; ``none`` otherwise; ``one`` for S = 1.
+    ``uniform``: all equal; ``centre``: all but the centre are zero; ``mirror``: slot s equals slot
+    S - 1 - s; ``cyclic``: slot s equals slot s - 3, as timm and segmentation-models-pytorch make
+    them of RGB for more than three channels; ``none`` otherwise; ``one`` for S = 1.
     """
     if stem.slots == 1:
         return "one"
@@ -133,9 +138,11 @@ def slot_pattern(stem: Stem) -> str:
         return "none"
     if _equal(slots[1:], slots[:-1]):
         return "uniform"
-    if stem.slots > 3 and _equal(slots[3:], slots[:-3]):
-        return "cyclic"
-    return "mirror" if _equal(slots, slots.flip(0)) else "none"
+    if not slots[torch.arange(stem.slots) != stem.slots // 2].any():
+        return "centre"
+    if _equal(slots, slots.flip(0)):
+        return "mirror"
+    return "cyclic" if stem.slots > 3 and _equal(slots[3:], slots[:-3]) else "none"
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
