@@ -18,7 +18,7 @@ from pathlib import Path
 
 from evenslice import audit, build_model, open_volume, train
 from evenslice.options import TrainOptions
-from evenslice.progress import lines
+from evenslice.progress import report_progress
 from evenslice.volume.normalisation import estimate
 
 METHODS = ("ablation", "ablation-copy", "shapley", "gradient", "integrated-gradients")
@@ -72,7 +72,7 @@ def model_of(given, name, init, stage):
             crop=crop,
             seed=given.seed,
         )
-        train(raw, labels, out, options, label=f"training {name} {init}", progress=lines)
+        train(raw, labels, out, options, progress=report_progress)
     return out
 
 
@@ -91,7 +91,7 @@ def cell(given, name, init, stage):
             tile=TILE,
             seed=given.seed,
             label=f"{name} {init} {stage}",
-            progress=lines,
+            progress=report_progress,
         )
         kept.write_text(found.to_json())
     return json.loads(kept.read_text())

@@ -8,7 +8,7 @@ from typing import Any
 import typer.main
 from typer import Context
 
-from evenslice.cli.app import app
+from evenslice.cli.app import VERBS, app_of
 
 PAGE = "reference/cli.md"
 KINDS = {
@@ -28,7 +28,7 @@ Exit code 0: done, whatever the verdict; 1: a requested check failed (`--fail-ab
 
 def reference() -> str:
     """Return the page: a section for each command, with its arguments and options."""
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app_of(*VERBS))
     context = Context(group, info_name="evenslice")
     return HEAD + "".join(section(command, context) for command in group.commands.values())
 

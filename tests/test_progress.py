@@ -1,7 +1,6 @@
 import io
 import os
 import pty
-import re
 import select
 import signal
 import subprocess
@@ -10,7 +9,8 @@ import time
 
 import pytest
 
-from evenslice.progress import bar, lines, rate, silent
+from evenslice import progress
+from evenslice.progress import loading, prefixed, rate, report_progress, silent
 
 
 class Terminal(io.StringIO):
@@ -18,49 +18,96 @@ class Terminal(io.StringIO):
         return True
 
 
-def walk(progress, total: int, note: str = "") -> None:
-    with progress("walking", total) as step:
-        for _ in range(total):
-            step(note)
+@pytest.fixture
+def clock(monkeypatch):
+    """The time, in a list of one number."""
+    now = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    return now
 
 
 def terminal(monkeypatch) -> Terminal:
     monkeypatch.setenv("TERM", "xterm-256color")
-    screen = Terminal()
-    monkeypatch.setattr("sys.stderr", screen)
-    return screen
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    return shown
 
 
-@pytest.mark.parametrize("progress", [silent, bar])
-def test_without_a_terminal_nothing_is_shown(capsys, progress):
-    walk(progress, 5, "well")
-    assert capsys.readouterr() == ("", "")
+def walk(shown, total: int, clock, seconds: float, note: str = "") -> None:
+    with shown("walking", total) as step:
+        for _ in range(total):
+            clock[0] += seconds
+            step(note)
 
 
 @pytest.mark.parametrize(
-    ("total", "shown"), [(0, []), (1, [1]), (3, [1, 2, 3]), (5, [2, 3, 4, 5]), (8, [2, 4, 6, 8])]
+    ("total", "seconds", "shown"),
+    [
+        (0, 1, []),
+        (1, 1, []),
+        (100, 0.04, []),  # of no use: it is over in four seconds
+        (4, 10, [1, 2, 3, 4]),
+        (100, 1, range(10, 101, 10)),
+        (20, 1, [5, 10, 15, 20]),  # no more often than every five seconds
+        (100, 10, [n for n in range(1, 101) if n % 10 in (0, 3, 6, 9)]),  # every 30 s, too
+    ],
 )
-def test_lines_come_at_each_quarter_and_at_the_last_step(capsys, total, shown):
-    walk(lines, total, "well")
+def test_a_log_has_a_line_each_tenth_or_half_minute(capsys, clock, total, seconds, shown):
+    walk(report_progress, total, clock, seconds, "well")
     out, err = capsys.readouterr()
+    lines = [line.split(" ")[1] for line in err.splitlines()]
+    assert lines == [f"{n}/{total}" for n in shown]
+    assert all(
+        line.startswith("walking: ") and line.endswith(", well") for line in err.splitlines()
+    )
     assert out == ""
-    assert err.splitlines() == [f"walking: {n}/{total} well" for n in shown]
 
 
-@pytest.mark.parametrize("progress", [bar, lines])
-def test_a_terminal_shows_a_bar(monkeypatch, progress):
+def test_speed_and_time_left_leave_out_what_an_earlier_run_did(capsys, clock):
+    with prefixed(report_progress, "rgb")("training", 100) as step:
+        for _ in range(40):
+            step()
+        for _ in range(60):
+            clock[0] += 2
+            step("Dice 0.8")
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first == "rgb: training: 43/100 30/min, 0:01:54 left, Dice 0.8"
+    assert last == "rgb: training: 100/100 30/min, in 0:02:00, Dice 0.8"
+
+
+def test_a_terminal_shows_a_bar_and_a_phase_within_it(monkeypatch, clock):
     screen = terminal(monkeypatch)
-    walk(progress, 4, "loss 0.5")
-    for words in ("walking", "4/4", "loss 0.5"):
-        assert words in screen.getvalue()
+    with report_progress("walking", 2) as step:
+        clock[0] += 2
+        step("[red] loss 0.5")
+        with report_progress("resting", 0):
+            time.sleep(0.3)  # it is drawn ten times a second
+    for words in ("walking", "1/2", "30/min, 0:00:02 left, [red] loss 0.5", "resting"):
+        assert words in screen.getvalue(), words
+    with report_progress("again", 1):
+        pass  # the first display is closed
+
+
+def test_loading_is_shown_on_a_terminal_until_it_is_done(monkeypatch):
+    screen = terminal(monkeypatch)
+    with loading():
+        assert screen.getvalue() == "loading ...\r"
+    assert screen.getvalue().split("\r")[1].strip() == ""
+
+
+@pytest.mark.parametrize("shown", [silent, report_progress])
+def test_short_work_and_loading_are_silent_without_a_terminal(capsys, clock, shown):
+    with loading():
+        walk(shown, 5, clock, 0.1)
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("shown", [False, True])
-@pytest.mark.parametrize("progress", [silent, bar, lines])
-def test_errors_pass_through(monkeypatch, progress, shown):
+def test_errors_pass_through(monkeypatch, shown):
     if shown:
         terminal(monkeypatch)
-    with pytest.raises(ZeroDivisionError), progress("walking", 3):
+    with pytest.raises(ZeroDivisionError), report_progress("walking", 3):
         1 / 0  # noqa: B018
 
 
@@ -80,23 +127,10 @@ def test_rates_are_numbers_above_one(speed, unit, words):
     assert rate(speed, unit) == words
 
 
-@pytest.mark.parametrize(("label", "unit"), [("walking", "/s"), ("unpacking (MB)", " MB/s")])
-def test_a_bar_shows_how_fast_it_goes_and_how_long_it_takes(monkeypatch, label, unit):
-    screen = terminal(monkeypatch)
-    monkeypatch.setenv("COLUMNS", "120")
-    with bar(label, 50) as step:
-        for _ in range(50):
-            time.sleep(0.001)
-            step("[red]")
-    shown = screen.getvalue()
-    assert re.search(rf"\d{unit}", shown) and "0:00:00" in shown
-    assert "[red]" in shown, "a note is shown as it is"
-
-
 CHILD = """
 import sys, time
-from evenslice.progress import bar
-with bar("walking", 1000) as step:
+from evenslice.progress import report_progress
+with report_progress("walking", 1000) as step:
     for _ in range(1000):
         time.sleep(0.01)
         step()

@@ -6,10 +6,11 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+if TYPE_CHECKING:  # pydantic takes longer to import than the help to show
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 OPTION = "--"  # prefix of an option in a message; a settings file has its path there
@@ -106,7 +107,7 @@ _TYPES = {
 }
 
 
-def explain(error: ValidationError, kind: type[BaseModel], prefix: str) -> str:
+def explain(error: "ValidationError", kind: "type[BaseModel]", prefix: str) -> str:
     """Return the first error in one line, and the number of others; ``prefix`` precedes the key."""
     errors = error.errors()
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
@@ -115,7 +116,7 @@ def explain(error: ValidationError, kind: type[BaseModel], prefix: str) -> str:
     return _explain_one(first, kind, prefix) + more
 
 
-def _explain_one(error: ErrorDetails, kind: type[BaseModel], prefix: str) -> str:
+def _explain_one(error: "ErrorDetails", kind: "type[BaseModel]", prefix: str) -> str:
     place = _place(error)
     if not place:  # two fields that contradict each other
         return prefix + str(error["ctx"]["error"])
@@ -141,7 +142,7 @@ def _explain_one(error: ErrorDetails, kind: type[BaseModel], prefix: str) -> str
     return f"{key} is {error['input']!r}, expected {_expected(error)}; correct it"
 
 
-def flag_of(kind: type[BaseModel], name: str) -> str:
+def flag_of(kind: "type[BaseModel]", name: str) -> str:
     """Return the command-line option of a field of an options model: ``--encoder-depth``."""
     field = kind.model_fields.get(name)
     shown = None if field is None else field.json_schema_extra
@@ -149,7 +150,7 @@ def flag_of(kind: type[BaseModel], name: str) -> str:
     return str(flag or OPTION + name.replace("_", "-"))
 
 
-def _place(error: ErrorDetails) -> list[Any]:
+def _place(error: "ErrorDetails") -> list[Any]:
     """Return the keys that lead to an error, without the types that pydantic adds to them."""
     keys = [
         part
@@ -163,7 +164,7 @@ def _place(error: ErrorDetails) -> list[Any]:
     return [*keys, *last] if keep or not keys else keys
 
 
-def _expected(error: ErrorDetails) -> str:
+def _expected(error: "ErrorDetails") -> str:
     name, context = error["type"], error.get("ctx", {})
     limits = {
         "greater_than_equal": "{ge} or more",

@@ -1,9 +1,17 @@
-"""How long steps tell how far they are: a bar on stderr when it is a terminal, else silence."""
+"""How phases of work tell how far they are: bars on a terminal, else lines of a log; on stderr."""
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import timedelta
+from functools import partial
+from time import monotonic
+from typing import Any, Protocol
+
+LINE_S, SHORTEST_S = 30.0, 5.0  # between lines of a log, at most; at least, after each tenth
+GIVEN_S = 0.1  # what is done before has been done by an earlier run
+LOADING = "loading ..."
+_displays: list[Any] = []  # that of the outermost phase shows those within it, too
 
 
 class Step(Protocol):
@@ -14,6 +22,7 @@ class Step(Protocol):
 
 
 Progress = Callable[[str, int], AbstractContextManager[Step]]
+Draw = Callable[[int, str], None]  # takes the number of steps done, and words
 
 
 @contextmanager
@@ -26,38 +35,103 @@ def silent(label: str, total: int) -> Iterator[Step]:
     yield step
 
 
+def prefixed(progress: Progress, word: str) -> Progress:
+    """Return the same with a word before the name of each phase."""
+    return partial(_prefixed, progress, word)
+
+
+def _prefixed(
+    progress: Progress, word: str, label: str, total: int
+) -> AbstractContextManager[Step]:
+    return progress(f"{word}: {label}", total)
+
+
 @contextmanager
-def bar(label: str, total: int) -> Iterator[Step]:
-    """Show a bar with rate and time left on stderr, when that is a terminal."""
-    if not sys.stderr.isatty():
-        with silent(label, total) as step:
-            yield step
-        return
+def loading() -> Iterator[None]:
+    """Say on a terminal that libraries are imported; whatever is printed next takes its place."""
+    text = LOADING if sys.stderr.isatty() else ""
+    with ExitStack() as stack:
+        if text:
+            print(text, end="\r", file=sys.stderr, flush=True)
+            blank = " " * len(text)
+            stack.callback(print, blank, end="\r", file=sys.stderr, flush=True)
+        yield
+
+
+@contextmanager
+def report_progress(label: str, total: int) -> Iterator[Step]:
+    """Show a phase of ``total`` steps, 0 if unknown, with its speed and the time that is left.
+
+    On a terminal as a bar; else as a line whenever a tenth more is done, not more often than every
+    5 seconds, or 30 seconds have passed.
+    """
+    began, done, given, last = monotonic(), 0, 0, ""
+    unit = " MB" if "(MB" in label else ""  # of what is fetched and unpacked
+    with (_bar if sys.stderr.isatty() else _lines)(label, total) as draw:
+
+        def step(note: str = "") -> None:
+            nonlocal done, given, last
+            done, last = done + 1, note or last
+            passed = monotonic() - began
+            if passed < GIVEN_S:
+                given = done
+            speed = (done - given) / passed if passed else 0.0
+            left = "" if not speed else f"{duration((total - done) / speed)} left"
+            words = f"in {duration(passed)}" if done == total else left
+            draw(done, ", ".join(filter(None, (rate(speed, unit), words, last))))
+
+        yield step
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Draw]:
     from rich import progress
     from rich.console import Console
     from rich.markup import escape
 
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[rate]}"),
-        progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[note]}"),
-    )
-    unit = " MB" if "(MB" in label else ""  # of what is fetched and unpacked
-    with progress.Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(escape(label), total=total, note="", rate="")
-
-        def advance(note: str = "") -> None:
-            bars.advance(task)
-            speed = bars.tasks[0].finished_speed or bars.tasks[0].speed
-            bars.update(
-                task, rate=rate(speed, unit), note=escape(note) or bars.tasks[0].fields["note"]
+    with ExitStack() as stack:
+        inner = bool(_displays)
+        if not inner:
+            columns = (
+                progress.SpinnerColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(20),
+                progress.TextColumn("{task.fields[words]}"),
             )
+            shown = progress.Progress(*columns, console=Console(stderr=True), transient=not total)
+            _displays.append(stack.enter_context(shown))
+            stack.callback(_displays.clear)
+        display = _displays[0]
+        counted = f"0/{total}" if total else ""
+        task = display.add_task(escape(label), total=total or None, words=counted)
+        if inner:
+            stack.callback(display.remove_task, task)
 
-        yield advance
+        def draw(done: int, words: str) -> None:
+            display.update(task, completed=done, words=escape(f"{done}/{total} {words}"))
+
+        yield draw
+
+
+@contextmanager
+def _lines(label: str, total: int) -> Iterator[Draw]:
+    last, tenth = monotonic(), 0
+    printed = False
+
+    def draw(done: int, words: str) -> None:
+        nonlocal last, tenth, printed
+        now, tenths = monotonic(), 10 * done // (total or 1)
+        due = tenths > tenth and now - last >= SHORTEST_S
+        if due or now - last >= LINE_S or (printed and done == total):
+            print(f"{label}: {done}/{total} {words}".rstrip(), file=sys.stderr, flush=True)
+            last, tenth, printed = now, tenths, True
+
+    yield draw
+
+
+def duration(seconds: float) -> str:
+    """Write a time as hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def rate(speed: float | None, unit: str = "") -> str:
@@ -72,21 +146,3 @@ def rate(speed: float | None, unit: str = "") -> str:
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-
-
-@contextmanager
-def lines(label: str, total: int) -> Iterator[Step]:
-    """Show a bar on a terminal, else a line of text at each quarter of the way."""
-    if sys.stderr.isatty():
-        with bar(label, total) as step:
-            yield step
-        return
-    done = 0
-
-    def count(note: str = "") -> None:
-        nonlocal done
-        done += 1
-        if total and (done * 4) // total > ((done - 1) * 4) // total:
-            print(f"{label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
-
-    yield count

@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from docs.blocks import REPOSITORY
-from evenslice.cli.app import app
+from evenslice.cli.app import VERBS, app_of
 
 ASKS = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\"'>\s]+", re.IGNORECASE
@@ -39,7 +39,7 @@ def commands(group, name="evenslice"):
 
 def test_the_reference_names_every_command_and_every_option():
     text = reference()
-    for name, command in commands(typer.main.get_command(app)):
+    for name, command in commands(typer.main.get_command(app_of(*VERBS))):
         part = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert command.help.split("\n")[0] in part
         for parameter in command.params:

@@ -5,26 +5,27 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from evenslice import __version__
-from evenslice.cli.audit import audit
-from evenslice.cli.data import data_app
-from evenslice.cli.demo import demo
-from evenslice.cli.evaluate import evaluate
-from evenslice.cli.export import export
-from evenslice.cli.fix import fix
-from evenslice.cli.inspect import inspect
 from evenslice.cli.output import discard_stdout, failure_message, print_error, warnings_as_lines
-from evenslice.cli.segment import segment
-from evenslice.cli.study import study
-from evenslice.cli.train import TrainCommand, train
-from evenslice.errors import BadInputError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+VERBS = {  # in the order of the help, which shows these lines without importing the verbs
+    "demo": "See the asymmetry and its removal on bundled data, in two minutes, offline.",
+    "audit": "Measure how much each slice counts, and whether previous equals next.",
+    "inspect": "Show a model's stem, or the shape, voxel size and type of a volume.",
+    "fix": "Make the stem of a trained model symmetric, without retraining.",
+    "train": "Train a 2D+ segmentation model from a pretrained encoder.",
+    "segment": "Segment a volume of any size.",
+    "evaluate": "Compare a segmentation with the ground truth.",
+    "study": "Train, audit and score every cell of a grid, and compare them.",
+    "export": "Write a model as ONNX, torch.export or bioimage.io package.",
+    "data": "List and download public datasets.",
+}
 BAD_INPUT, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143
 
 
@@ -81,11 +82,13 @@ def _run(words: list[str]) -> int:
     """Run the command, and return the exit code."""
     try:
         if any(not word or "\0" in word for word in words):
-            raise BadInputError(
+            print_error(
                 "an argument is empty or holds a null byte, expected a name or a value; leave it "
                 "out"
             )
-        code = app(words, standalone_mode=False)
+            return BAD_INPUT
+        verb = next((word for word in words if not word.startswith("-")), "")
+        code = app_of(verb)(words, standalone_mode=False)
         if code == INTERRUPTED:  # typer's answer to Ctrl-C
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -108,7 +111,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def evenslice(
     version: Annotated[
         bool,
@@ -120,9 +122,17 @@ def evenslice(
     """Measure and remove the slice asymmetry that RGB pretraining leaves in 2D+ models of EM."""
 
 
-for verb in (demo, audit, inspect, fix):
-    app.command()(verb)
-app.command(cls=TrainCommand)(train)
-for verb in (segment, evaluate, study, export):
-    app.command()(verb)
-app.add_typer(data_app, name="data")
+def app_of(*verbs: str) -> typer.Typer:
+    """Return the command line with these verbs; the others are lines of the help only."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(evenslice)
+    for name, line in VERBS.items():
+        if name not in verbs:
+            app.command(name, help=line)(evenslice)
+            continue
+        module = import_module(f"evenslice.cli.{name}")
+        if name == "data":
+            app.add_typer(module.data_app, name=name)
+        else:
+            app.command(name, cls=getattr(module, "Command", None))(getattr(module, name))
+    return app

@@ -17,6 +17,7 @@ from evenslice.cli.output import (
 )
 from evenslice.errors import BadInputError
 from evenslice.options import AuditOptions
+from evenslice.progress import loading, report_progress
 
 SHOWN = 6  # windows on the page
 
@@ -44,15 +45,15 @@ def audit(
     ] = None,
 ) -> int:
     """Measure how much each slice counts, whether previous equals next, and how sure that is."""
-    check_inputs(model, volume, labels)
-    from evenslice.evidence.attribution import MOST_FOR_SHAPLEY, runs_needed
-    from evenslice.model.opening import model_of, name_of
-    from evenslice.model.provenance import command_line
-    from evenslice.progress import bar
-    from evenslice.report.page import write_audit_page
-    from evenslice.report.tables import print_audit
-    from evenslice.verbs.audit import audit as run
-    from evenslice.volume.atomic import folder_written_beside
+    with loading():
+        check_inputs(model, volume, labels)
+        from evenslice.evidence.attribution import MOST_FOR_SHAPLEY, runs_needed
+        from evenslice.model.opening import model_of, name_of
+        from evenslice.model.provenance import command_line
+        from evenslice.report.page import write_audit_page
+        from evenslice.report.tables import print_audit
+        from evenslice.verbs.audit import audit as run
+        from evenslice.volume.atomic import folder_written_beside
 
     pages = [] if out is None else [out / "audit.json", out / "report.html"]
     output.check(*files_of(model), volume, labels, out, maps, *pages)
@@ -68,7 +69,7 @@ def audit(
         raise BadInputError(
             f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05"
         )
-    with running_code_of(model):
+    with running_code_of(model), loading():
         loaded = model_of(model, options)
     if loaded.normalisation is None:
         warn(
@@ -91,7 +92,7 @@ def audit(
             force=output.force,
             views=SHOWN if out is not None else 1,
             label=name_of(model),
-            progress=bar,
+            progress=report_progress,
         )
     if out is not None:
         facts = {"model": model, "volume": str(volume)}

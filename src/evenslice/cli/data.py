@@ -7,6 +7,7 @@ import typer
 
 from evenslice.cli.options import takes
 from evenslice.cli.output import Output
+from evenslice.progress import report_progress
 
 data_app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="List and download public datasets."
@@ -56,9 +57,8 @@ def fetch(
 ) -> None:
     """Fetch a dataset, unpack it and verify that it is as described."""
     from evenslice.data.fetch import fetch as run
-    from evenslice.progress import bar
     from evenslice.report.tables import print_fetched
 
     output.check()
-    fetched = run(name, to=to, source=from_, force=output.force, progress=bar)
+    fetched = run(name, to=to, source=from_, force=output.force, progress=report_progress)
     output.write(fetched, print_fetched)

@@ -10,6 +10,7 @@ import typer
 from evenslice.cli.options import takes
 from evenslice.cli.output import Output, write_text
 from evenslice.options import DemoOptions
+from evenslice.progress import loading, report_progress
 
 ANNOUNCED = (
     "evenslice demo: a phantom volume, two networks, one difference between them; about two minutes"
@@ -25,18 +26,18 @@ def demo(
     ),
 ) -> None:
     """Train with an rgb and a green stem on bundled data, audit both, write one page; offline."""
-    from evenslice.progress import lines
     from evenslice.volume.atomic import folder_written_beside
 
     output.check()
     with folder_written_beside(out, output.force) as folder:
         print(ANNOUNCED, file=sys.stderr)
-        from evenslice.model.provenance import command_line
-        from evenslice.report.page import write_demo_page
-        from evenslice.report.tables import print_demo, say
-        from evenslice.verbs.demo import run_demo
+        with loading():
+            from evenslice.model.provenance import command_line
+            from evenslice.report.page import write_demo_page
+            from evenslice.report.tables import print_demo, say
+            from evenslice.verbs.demo import run_demo
 
-        result = run_demo(folder, options, progress=lines)
+        result = run_demo(folder, options, progress=report_progress)
         write_text(folder / "demo.json", json.dumps(result.to_dict(), indent=2) + "\n")
         write_demo_page(folder / "report.html", result, command_line())
     if output.write(result, print_demo):

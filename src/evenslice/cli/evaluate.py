@@ -8,6 +8,7 @@ import typer
 from evenslice.cli.options import takes
 from evenslice.cli.output import Output
 from evenslice.options import EvaluateOptions
+from evenslice.progress import report_progress
 
 
 @takes(EvaluateOptions)
@@ -25,9 +26,8 @@ def evaluate(
     output: Output,
 ) -> None:
     """Compare a segmentation with the ground truth: as classes, or as objects."""
-    from evenslice.progress import bar
     from evenslice.report.tables import print_scores
     from evenslice.verbs.evaluate import evaluate as run
 
     output.check(prediction, truth)
-    output.write(run(prediction, truth, options, progress=bar), print_scores)
+    output.write(run(prediction, truth, options, progress=report_progress), print_scores)

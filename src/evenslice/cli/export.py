@@ -8,6 +8,7 @@ import typer
 from evenslice.cli.options import ModelName, takes
 from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
 from evenslice.options import ExportOptions
+from evenslice.progress import loading, report_progress
 
 
 @takes(ExportOptions)
@@ -23,11 +24,12 @@ def export(
     output: Output,
 ) -> None:
     """Write a model as ONNX, torch.export or bioimage.io package, checked against torch."""
-    check_inputs(model)
-    from evenslice.report.tables import print_exported
-    from evenslice.verbs.export import export as run
+    with loading():
+        check_inputs(model)
+        from evenslice.report.tables import print_exported
+        from evenslice.verbs.export import export as run
 
     output.check(*files_of(model), out)
-    with running_code_of(model):
+    with running_code_of(model), report_progress("exporting", 0):
         result = run(model, out, options, force=output.force)
     output.write(result, print_exported)

@@ -8,6 +8,7 @@ import typer
 from evenslice.cli.options import ModelName, takes
 from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
 from evenslice.options import FixOptions
+from evenslice.progress import loading, report_progress
 
 
 @takes(FixOptions)
@@ -27,14 +28,20 @@ def fix(
     labels: Annotated[Path | None, typer.Option(help="Ground truth of that volume.")] = None,
 ) -> None:
     """Make the stem of a trained model symmetric, without retraining, and report what changed."""
-    check_inputs(model, audit, labels)
-    from evenslice.progress import bar
-    from evenslice.report.tables import print_fixed
-    from evenslice.verbs.fix import fix as run
+    with loading():
+        check_inputs(model, audit, labels)
+        from evenslice.report.tables import print_fixed
+        from evenslice.verbs.fix import fix as run
 
     output.check(*files_of(model), out, audit, labels)
     with running_code_of(model):
         result = run(
-            model, out, options, volume=audit, labels=labels, force=output.force, progress=bar
+            model,
+            out,
+            options,
+            volume=audit,
+            labels=labels,
+            force=output.force,
+            progress=report_progress,
         )
     output.write(result, lambda fixed: print_fixed(fixed, out))

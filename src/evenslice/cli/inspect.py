@@ -1,12 +1,14 @@
 """The command ``evenslice inspect``."""
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from evenslice.cli.options import FAILED_CHECK, takes
-from evenslice.cli.output import Output, files_of, running_code_of
+from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
 from evenslice.options import InspectOptions
+from evenslice.progress import loading, report_progress
 
 
 @takes(InspectOptions)
@@ -18,13 +20,17 @@ def inspect(
     output: Output,
 ) -> int:
     """Show a model's stem, or the shape, voxel size and type of a volume."""
-    from evenslice.progress import bar
+    from evenslice.model.source import form_of
     from evenslice.report.tables import print_inspected
     from evenslice.verbs.inspect import inspect as run
 
     output.check(*files_of(source))
+    if form_of(source) is not None:
+        with loading():
+            check_inputs(source)
+            import_module("evenslice.model.opening")
     with running_code_of(source):
-        result = run(source, options, progress=bar)
+        result = run(source, options, progress=report_progress)
     output.write(result, print_inspected)
     failed = result.certificate is not None and not result.certificate.symmetric
     return FAILED_CHECK if failed else 0

@@ -8,6 +8,7 @@ import typer
 from evenslice.cli.options import ModelName, Resume, VolumePath, takes
 from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
 from evenslice.options import SegmentOptions
+from evenslice.progress import loading, report_progress
 
 
 @takes(SegmentOptions)
@@ -22,15 +23,15 @@ def segment(
     resume: Resume = False,
 ) -> None:
     """Segment a volume of any size, on one machine or several."""
-    check_inputs(model, volume)
-    from evenslice.model.provenance import command_line
-    from evenslice.progress import bar
-    from evenslice.report.page import page_beside
-    from evenslice.report.run_pages import write_segmentation_page
-    from evenslice.report.tables import print_segmented
-    from evenslice.segmentation.blocks import work_folder
-    from evenslice.segmentation.result import segmentation_views
-    from evenslice.segmentation.run import segment as run
+    with loading():
+        check_inputs(model, volume)
+        from evenslice.model.provenance import command_line
+        from evenslice.report.page import page_beside
+        from evenslice.report.run_pages import write_segmentation_page
+        from evenslice.report.tables import print_segmented
+        from evenslice.segmentation.blocks import work_folder
+        from evenslice.segmentation.result import segmentation_views
+        from evenslice.segmentation.run import segment as run
 
     page = page_beside(out)
     again = output.overwriting(output.force or resume or options.shard is not None)
@@ -38,9 +39,12 @@ def segment(
     if page.exists():
         again.check_new(page)
     with running_code_of(model):
-        result = run(model, volume, out, options, resume=resume, force=output.force, progress=bar)
+        result = run(
+            model, volume, out, options, resume=resume, force=output.force, progress=report_progress
+        )
     if result.complete:
-        views = segmentation_views(volume, result, options)
-        inputs = {"model": model, "volume": str(volume)}
-        write_segmentation_page(page, result, views, inputs, command_line())
+        with report_progress("drawing", 0):
+            views = segmentation_views(volume, result, options)
+            inputs = {"model": model, "volume": str(volume)}
+            write_segmentation_page(page, result, views, inputs, command_line())
     again.write(result, print_segmented)

@@ -8,6 +8,7 @@ import typer
 from evenslice.cli.options import takes
 from evenslice.cli.output import Output
 from evenslice.options import StudyOptions
+from evenslice.progress import loading, report_progress
 
 OWN = ("study.json", "rows.csv", "report.html", "name.txt")
 
@@ -34,20 +35,20 @@ def study(
     ] = False,
 ) -> None:
     """Train, audit and score every cell of a grid, and compare them: the paper's experiment."""
-    from evenslice.report.tables import print_estimate, print_study, say
+    with loading():
+        from evenslice.model.provenance import command_line
+        from evenslice.report.run_pages import write_study_page
+        from evenslice.report.tables import print_estimate, print_study, say
+        from evenslice.study.estimate import estimate_study
+        from evenslice.study.run import study as run
 
     output.check(file, out, *(out / name for name in OWN))
     if dry_run:
-        from evenslice.study.estimate import estimate_study
-
-        output.write(estimate_study(file, out, options.device), print_estimate)
+        found = estimate_study(file, out, options.device, report_progress)
+        output.write(found, print_estimate)
         return
-    from evenslice.model.provenance import command_line
-    from evenslice.progress import lines
-    from evenslice.report.run_pages import write_study_page
-    from evenslice.study.run import study as run
 
-    result = run(file, out, options, progress=lines)
+    result = run(file, out, options, progress=report_progress)
     write_study_page(out / "report.html", result, command_line())
     if output.write(result, print_study):
         say(f"The page: {out / 'report.html'}")

@@ -10,11 +10,12 @@ from evenslice.cli.options import Resume, VolumePath, takes
 from evenslice.cli.output import Output, check_inputs
 from evenslice.errors import BadInputError
 from evenslice.options import DATA, Device, JsonObject, TrainFile, TrainOptions, read_config
+from evenslice.progress import loading, report_progress
 
 BETWEEN = "\0"  # between the two paths of --more, which no path holds
 
 
-class TrainCommand(TyperCommand):
+class Command(TyperCommand):
     """The command, with a repeatable option of two paths, which typer does not know."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -71,14 +72,14 @@ def train(
     pairs = [(str(volume), str(labels)), *((one.volume, one.labels) for one in file.more)]
     pairs += [(first, second) for first, second in (text.split(BETWEEN) for text in more or [])]
     volumes, truths = ([pair[place] for pair in pairs] for place in (0, 1))
-    check_inputs(None, *map(Path, (*volumes, *truths)))
-    from evenslice.labels.metrics import Scores
-    from evenslice.model.provenance import command_line
-    from evenslice.progress import bar
-    from evenslice.report.page import page_beside
-    from evenslice.report.run_pages import write_training_page
-    from evenslice.report.tables import print_scores
-    from evenslice.verbs.train import train as run
+    with loading():
+        check_inputs(None, *map(Path, (*volumes, *truths)))
+        from evenslice.labels.metrics import Scores
+        from evenslice.model.provenance import command_line
+        from evenslice.report.page import page_beside
+        from evenslice.report.run_pages import write_training_page
+        from evenslice.report.tables import print_scores
+        from evenslice.verbs.train import train as run
 
     page = page_beside(out)
     again = output.overwriting(output.force or resume)
@@ -87,7 +88,7 @@ def train(
         again.check_new(page)
     chosen = file.options(**options.model_dump(exclude_unset=True))
     given: JsonObject = {"device": device, "resume": resume, "force": output.force}
-    result = run(volumes, truths, out, chosen, progress=bar, **given)
+    result = run(volumes, truths, out, chosen, progress=report_progress, **given)
     write_training_page(page, result, {"volume": ", ".join(volumes)}, command_line())
 
     def show(scores: Scores) -> None:

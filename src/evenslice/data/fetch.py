@@ -132,9 +132,10 @@ def fetch(
         most = SPARE + len(known.archived_files) * LARGEST_VOXEL * math.prod(known.shape)
         try:
             files = unpack(archive, part, known.archived_files, most, progress)
-            for conversion in known.conversions:
-                convert(conversion, part, known.voxel_nm)
-            notes = verify_layout(known, part)
+            with progress("verifying", 0):
+                for conversion in known.conversions:
+                    convert(conversion, part, known.voxel_nm)
+                notes = verify_layout(known, part)
         except DamagedError:
             shutil.rmtree(downloads, ignore_errors=True)
             raise

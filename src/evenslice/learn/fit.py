@@ -280,7 +280,7 @@ class _Recorder(pl.Callback):  # type: ignore[misc]
         self._epoch.clear()
         self._shown = "no foreground to validate on"
         if found.dice is not None:
-            self._shown = f"validation Dice {found.dice:.3f}"
+            self._shown = f"Dice {found.dice:.3f}"
             self._rows[-1][-1] = f"{found.dice:.9g}"
         self._write_rows()
         fsync(self._folder / LOG)  # before the state, which says that these steps are done

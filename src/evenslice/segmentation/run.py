@@ -114,7 +114,8 @@ def segment(
         raise BadInputError(
             "a volume in memory was given, expected a path that the workers can open; save it first"
         )
-    network, source, options = open_inputs(model, volume, options)
+    with progress("reading", 0):
+        network, source, options = open_inputs(model, volume, options)
     _check_fits(network, options, out)
     request, folder = request_of(network, source, options), work_folder(out)
     for place in (out, folder):
@@ -134,9 +135,10 @@ def segment(
             prepare(folder, network, source, options, plan)
         return {"plan": plan.to_dict()}
 
-    run_state = open_run_state(folder, request, choose, join, force)
-    work = Work(run_state, network, source, options)
-    notes = _warnings(network, source, options)
+    with progress("planning", 0):
+        run_state = open_run_state(folder, request, choose, join, force)
+        work = Work(run_state, network, source, options)
+        notes = _warnings(network, source, options)
     give_warnings(notes)
     result = Segmented(
         out,
@@ -280,7 +282,7 @@ def _write_store(work: Work, out: Path, metadata: JsonObject, progress: Progress
     voxel = list(work.volume.voxel_nm or work.volume.sides)
     kinds = ((work.probabilities, [1.0, *voxel], "czyx"), (work.labels, voxel, "zyx"))
     total = sum(count_chunks(array.shape, array.chunks, size, axes) for array, size, axes in kinds)
-    with progress("pyramid", total) as step:
+    with progress("writing", total) as step:
         build_pyramid(work.store, False, step)
         build_pyramid(work.store / "labels" / "segmentation", True, step)
     attributes = zarr.open_group(str(work.store), mode="r+").attrs

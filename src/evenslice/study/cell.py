@@ -14,6 +14,7 @@ from evenslice.model.checkpoint import load_model
 from evenslice.model.predict import device_named
 from evenslice.model.spec import Model
 from evenslice.options import JsonObject
+from evenslice.progress import Progress, silent
 from evenslice.study.plan import Cell, DatasetTable
 from evenslice.verbs.audit import audit
 from evenslice.verbs.train import train
@@ -28,7 +29,9 @@ HEADLINE = "gradient"
 Row = JsonObject
 
 
-def run_cell(cell: Cell, data: DatasetTable, folder: Path, device: str) -> Row:
+def run_cell(
+    cell: Cell, data: DatasetTable, folder: Path, device: str, progress: Progress = silent
+) -> Row:
     """Run one cell to its row, resuming what a killed process left in its own folder.
 
     The row holds ``facts_of`` and ``measured``; a failure is a row with its reason.
@@ -40,7 +43,7 @@ def run_cell(cell: Cell, data: DatasetTable, folder: Path, device: str) -> Row:
     """
     began = time.monotonic()
     try:
-        found = _run(cell, data, folder, device)
+        found = _run(cell, data, folder, device, progress)
         failure = ""
     except Exception as error:  # what a network or a file raises is a row, and the study goes on
         if _is_of_the_disk(error):
@@ -85,7 +88,7 @@ def facts_of(cell: Cell, data: DatasetTable) -> Row:
     } | {"weights": cell.weights, "context": cell.context}
 
 
-def _run(cell: Cell, data: DatasetTable, folder: Path, device: str) -> Row:
+def _run(cell: Cell, data: DatasetTable, folder: Path, device: str, progress: Progress) -> Row:
     volume = open_volume(data.raw)
     out, runs_file = folder / "model.safetensors", folder / "validation.json"
     if out.exists() and runs_file.exists():  # trained by a process that was killed later
@@ -101,13 +104,18 @@ def _run(cell: Cell, data: DatasetTable, folder: Path, device: str) -> Row:
             resume=resume,
             force=not resume,
             on_validation=partial(_watch, cell, data.raw, folder, device),
+            progress=progress,
         )
         model, runs = trained.model, list(trained.validations)
         _write(runs_file, runs)
-    after = _audit(cell, model, volume, device)
+    after = _audit(cell, model, volume, device, progress=progress)
     _write(folder / "after.json", after.to_dict())
     before = stored_table(folder / "before.json")
-    scores = model.scores["validation"] if data.test_raw is None else _scored(model, data, device)
+    scores = (
+        model.scores["validation"]
+        if data.test_raw is None
+        else _scored(model, data, device, progress)
+    )
     kind = {"target": model.training["target"], "dice": scores["dice"], "iou": scores["iou"]}
     _write(folder / "curve.json", [*runs[:-1], runs[-1] | measured(after.to_dict())])
     return kind | measured(after.to_dict()) | measured(before, "_before")
@@ -145,7 +153,12 @@ def _watch(cell: Cell, raw: str, folder: Path, device: str, model: Model, steps:
 
 
 def _audit(
-    cell: Cell, model: Model, volume: Volume, device: str, windows: int | None = None
+    cell: Cell,
+    model: Model,
+    volume: Volume,
+    device: str,
+    windows: int | None = None,
+    progress: Progress = silent,
 ) -> Audit:
     table = cell.audit
     return audit(
@@ -157,10 +170,11 @@ def _audit(
         margin=table.margin,
         seed=cell.options.seed,
         device=device,
+        progress=progress,
     )
 
 
-def _scored(model: Model, data: DatasetTable, device: str) -> JsonObject:
+def _scored(model: Model, data: DatasetTable, device: str, progress: Progress) -> JsonObject:
     """Segment and score a test volume of its own."""
     assert data.test_raw is not None
     assert data.test_labels is not None
@@ -169,7 +183,8 @@ def _scored(model: Model, data: DatasetTable, device: str) -> JsonObject:
     target = resolve_target(labels, model.training["target"], data.ignore_label)
     where = device_named(device)
     model.module.to(where)
-    return score_slices(model, volume, labels, target, range(volume.shape[0]), where).to_dict()
+    parts = [(volume, labels, target, range(volume.shape[0]))]
+    return score_slices(model, parts, where, progress).to_dict()
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from evenslice.errors import BadInputError
 from evenslice.model.provenance import provenance_of
 from evenslice.options import JsonObject, StudyOptions
-from evenslice.progress import Progress, silent
+from evenslice.progress import Progress, prefixed, silent
 from evenslice.segmentation.cluster import connected, outcome
 from evenslice.study.cell import drop_models, run_cell
 from evenslice.study.data import check_data, data_of, is_made, make_data
@@ -164,14 +164,16 @@ def study(
     plan = read_study(file)
     data = check_data(plan, Path(out))
     folder = StudyFolder(Path(out), plan)
-    with folder.tables_locked():
+    with folder.tables_locked(), progress("reading", 0):
         for name in data:
             if is_made(plan, name):
                 make_data(data[name])
     pending = folder.pending(asked.retry)
     notes: Iterator[str]
     if asked.scheduler is None:
-        notes = (run_pending(folder, plan, one, data[one.dataset], asked) for one in pending)
+        notes = (
+            run_pending(folder, plan, one, data[one.dataset], asked, progress) for one in pending
+        )
     else:
         notes = _on_cluster(Path(file), folder.path, pending, asked)
     with progress(f"study {plan.table.name}", len(plan.cells)) as step:
@@ -182,7 +184,12 @@ def study(
 
 
 def run_pending(
-    folder: StudyFolder, plan: Plan, cell: Cell, data: DatasetTable, options: StudyOptions
+    folder: StudyFolder,
+    plan: Plan,
+    cell: Cell,
+    data: DatasetTable,
+    options: StudyOptions,
+    progress: Progress = silent,
 ) -> str:
     """Run one cell unless another process does or did; return a word on how it went."""
     with folder.claiming(cell) as mine:
@@ -190,7 +197,8 @@ def run_pending(
             return "in another process"
         row = folder.row(cell)
         if row is None or (options.retry and row["failure"]):
-            row = run_cell(cell, data, folder.of(cell), options.device)
+            shown = prefixed(progress, cell.treatment)
+            row = run_cell(cell, data, folder.of(cell), options.device, shown)
             folder.keep(cell, row)
             gathered(folder, plan)
         if not plan.table.keep_models:

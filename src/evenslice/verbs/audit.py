@@ -117,13 +117,14 @@ def audit(
         raise BadInputError(
             "the region is truth but there are no labels, expected both; give --labels"
         )
-    opened = normalised_by(given, volume, options.seed)
-    if truth is not None:
-        give_warnings(voxel_warning(volume, truth))
-    windows = _windows(opened, volume, truth, options)
-    device = device_named(options.device)
-    subject = model_on_volume(opened, volume, windows[0], device, options.seed, truth, label)
-    give_warnings(intensity_warning(given, crop(volume, parse_roi(options.roi, volume.shape))))
+    with progress("reading", 0):
+        opened = normalised_by(given, volume, options.seed)
+        if truth is not None:
+            give_warnings(voxel_warning(volume, truth))
+        windows = _windows(opened, volume, truth, options)
+        device = device_named(options.device)
+        subject = model_on_volume(opened, volume, windows[0], device, options.seed, truth, label)
+        give_warnings(intensity_warning(given, crop(volume, parse_roi(options.roi, volume.shape))))
     methods = options.methods
     if methods is None:
         methods = default_methods(subject.slices, subject.differentiable)
@@ -149,12 +150,11 @@ def audit(
                 mapping = mapped in stage or (not mapped and not measured.facts)
                 measured.run(stage, step, write if mapping else None)
         first = read_windows(volume, subject.slices, windows[:CHECK_WINDOWS])
-        checks = run_checks(subject, [raw for _, raw in first])
-    return replace(
-        _result(opened, subject, options, measured, checks, looks, methods),
-        provenance=provenance,
-        warnings=_blank_warning(volume, measured.facts),
-    )
+        with progress("sanity checks", 0):
+            checks = run_checks(subject, [raw for _, raw in first])
+            found = _result(opened, subject, options, measured, checks, looks, methods)
+    warnings = _blank_warning(volume, measured.facts)
+    return replace(found, provenance=provenance, warnings=warnings)
 
 
 def _blank_warning(volume: Volume, facts: Sequence[WindowFacts]) -> tuple[str, ...]:

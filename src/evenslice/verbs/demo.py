@@ -1,9 +1,7 @@
 """Demo: the main job end to end on a phantom and the bundled encoder, offline."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from evenslice.labels.metrics import Scores
 from evenslice.model.provenance import provenance_of
 from evenslice.model.weights import BUNDLED
 from evenslice.options import AuditOptions, DemoOptions, Init, JsonObject
-from evenslice.progress import Progress, Step, silent
+from evenslice.progress import Progress, prefixed, silent
 from evenslice.verbs.audit import audit
 from evenslice.verbs.train import train
 from evenslice.volume.array import Volume
@@ -101,7 +99,7 @@ def run_demo(
             membranes,
             folder / f"{init}.safetensors",
             device=device,
-            progress=partial(_renamed, progress, f"training {init}"),
+            progress=prefixed(progress, init),
             weights="bundled",
             init=init,
             steps=steps,
@@ -134,7 +132,3 @@ def run_demo(
 
 def _product(sides: Sequence[float]) -> str:
     return " x ".join(f"{side:g}" for side in sides)
-
-
-def _renamed(progress: Progress, label: str, _: str, total: int) -> AbstractContextManager[Step]:
-    return progress(label, total)

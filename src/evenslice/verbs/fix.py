@@ -202,7 +202,8 @@ def fix(
             truths = [truth.read((slice(w.z, w.z + 1), w.y, w.x))[0] for w in sampled]
             _check_classes(truths, before.spec.classes)
         averaged = options.init is None and options.tta == "none"
-        change = _change(before, fixed, windows, truths, recalibrated=averaged)
+        with progress("measuring the change", 0):
+            change = _change(before, fixed, windows, truths, recalibrated=averaged)
     certificate = certify(fixed, windows[:CERTIFIED], seed, progress=progress)
     provenance = provenance_of(seed, model=given, volume=source, labels=truth)
     fixed = replace(fixed, certificate=certificate.to_dict(), provenance=provenance, file=None)

@@ -131,41 +131,44 @@ def train(
     check_devices(options.devices, where, device)
     volumes, marks = _listed(volume), _listed(labels)
     check_apart(out, *volumes, *marks, options.weights)
-    data = plan_data(
-        [_opened(one, options.devices) for one in volumes],
-        [_opened(one, options.devices) for one in marks],
-        options,
-    )
-    give_warnings(data.warnings)
-    record = training_record(data, options)
+    with progress("reading", 0):
+        data = plan_data(
+            [_opened(one, options.devices) for one in volumes],
+            [_opened(one, options.devices) for one in marks],
+            options,
+        )
+        give_warnings(data.warnings)
+        record = training_record(data, options)
     folder = out.with_name(out.name + ".run")
     for path in (*paths, folder):
         remove_stale(path)
     if resume and not folder.exists():
         return _completed(paths, record, data, where)
-    model = _built(data, options, record)
+    with progress("building the network", 0):
+        model = _built(data, options, record)
     precision = precision_of(options.precision, where)
     request = {key: record[key] for key in ("fingerprint", "labels", "recipe")}
     request["more"] = [[one["fingerprint"], one["labels"]] for one in record.get("volumes", [])[1:]]
     run = open_run_state(folder, request, lambda _: {}, resume, force and not resume)
     with run.holding("training", out), _removed_without_state(run):
-        validator = _Validator(folder, data.validation, options.patience, on_validation)
+        validator = _Validator(folder, data.validation, options.patience, on_validation, progress)
         validator.begin(model)
         interval = validation_interval(options.steps, options.validation_runs)
         training = Training(model, data.source, options, interval)
         fit(training, where, precision, folder, validator, progress)
         kept = load_model(folder / f"{options.keep}.safetensors")
-        result = _scored(kept, training.source.sources, data, where, paths)
-        certificate = certify(kept, seed=options.seed, device=where).to_dict()
-        scores = {"validation": replace(result.scores, provenance={}).to_dict()}
-        kept = replace(kept, scores=scores, certificate=certificate)
-        result = replace(result, model=kept, validations=tuple(validator.rows))
-        save_model(folder / FINAL, kept)
-        # The model comes last: where it is, the run is complete.
-        for name, path in zip(("last.safetensors", LOG, FINAL), (*paths[1:], out), strict=True):
-            with written_beside(path, force or resume) as part:
-                shutil.copyfile(folder / name, part)
-        run.remove()
+        result = _scored(kept, training.source.sources, data, where, paths, progress)
+        with progress("writing", 0):
+            certificate = certify(kept, seed=options.seed, device=where).to_dict()
+            scores = {"validation": replace(result.scores, provenance={}).to_dict()}
+            kept = replace(kept, scores=scores, certificate=certificate)
+            result = replace(result, model=kept, validations=tuple(validator.rows))
+            save_model(folder / FINAL, kept)
+            # The model comes last: where it is, the run is complete.
+            for name, path in zip(("last.safetensors", LOG, FINAL), (*paths[1:], out), strict=True):
+                with written_beside(path, force or resume) as part:
+                    shutil.copyfile(folder / name, part)
+            run.remove()
     return result
 
 
@@ -233,12 +236,14 @@ def _scored(
     data: TrainingData,
     device: torch.device,
     paths: tuple[Path, Path, Path],
+    progress: Progress = silent,
 ) -> Trained:
     model.module.to(device)
-    scores = validate(model, sources, data.validation, device)
+    scores = validate(model, sources, data.validation, device, progress)
     scores = replace(scores, provenance=model.provenance)
-    shown = spread(data.validation[0], VIEWS)
-    views = views_of(model, sources[0], shown, device, paths[0].stem)
+    with progress("drawing", 0):
+        shown = spread(data.validation[0], VIEWS)
+        views = views_of(model, sources[0], shown, device, paths[0].stem)
     return Trained(model, scores, *paths, views=views)
 
 
@@ -250,6 +255,7 @@ class _Validator:
     slices: tuple[tuple[int, ...], ...]  # all validation slices of each volume
     patience: int | None  # validation runs without a better Dice after which training stops
     on_validation: OnValidation | None  # of ``train``
+    progress: Progress
 
     @property
     def rows(self) -> list[JsonObject]:
@@ -273,7 +279,7 @@ class _Validator:
         slices = [spread(zs, each) for zs in self.slices]
         mode = model.module.training
         model.module.eval()
-        dice = validate(model, sources, slices, training.device).dice
+        dice = validate(model, sources, slices, training.device, self.progress).dice
         found = {} if self.on_validation is None else self.on_validation(model, steps)
         model.module.train(mode)
         rows = self._add({"steps": steps, "loss": loss, "lr": lr, "dice": dice, **found})

@@ -1,6 +1,6 @@
 """What a training run learns from and is validated on: volumes split in z, targets, scores."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_slices
 from evenslice.model.weights import BUNDLED
 from evenslice.options import JsonObject, TrainOptions
+from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume, Voxels, crop
 from evenslice.volume.inputs import (
     check_same_shape,
@@ -197,36 +198,36 @@ def spread(items: Slices, most: int) -> list[int]:
 
 
 def validate(
-    model: Model, sources: Sequence[PatchSource], slices: Sequence[Slices], device: torch.device
+    model: Model,
+    sources: Sequence[PatchSource],
+    slices: Sequence[Slices],
+    device: torch.device,
+    progress: Progress = silent,
 ) -> Scores:
     """Segment slices of each volume and score all their pixels together, but for ignored labels."""
-    tables = (
-        _confusion(model, source.volume, source.labels, source.target, zs, device)
+    parts = [
+        (source.volume, source.labels, source.target, zs)
         for source, zs in zip(sources, slices, strict=True)
-    )
-    return _scores(tables)
+    ]
+    return score_slices(model, parts, device, progress)
 
 
 def score_slices(
-    model: Model, volume: Volume, labels: Volume, target: Target, zs: Slices, device: torch.device
+    model: Model,
+    parts: Sequence[tuple[Volume, Volume, Target, Slices]],
+    device: torch.device,
+    progress: Progress = silent,
 ) -> Scores:
-    """Segment some slices of a volume and score them; ignored labels are left out."""
-    return _scores([_confusion(model, volume, labels, target, zs, device)])
-
-
-def _scores(tables: Iterable[NDArray[np.int64]]) -> Scores:
-    return scores_of(np.sum(list(tables), axis=0))
-
-
-def _confusion(
-    model: Model, volume: Volume, labels: Volume, target: Target, zs: Slices, device: torch.device
-) -> NDArray[np.int64]:
+    """Segment slices of each (volume, labels, target, slices); score all their pixels together."""
     size = max(2, model.spec.classes)
     table = np.zeros((size, size), np.int64)
-    for z, probability in zip(zs, predict_slices(model, volume, zs, device), strict=True):
-        known = target.known(labels.slice_at(z))
-        table += confusion(_classes(probability), known, size, ignore=-1)
-    return table
+    with progress("validating", sum(len(zs) for *_, zs in parts)) as step:
+        for volume, labels, target, zs in parts:
+            for z, probability in zip(zs, predict_slices(model, volume, zs, device), strict=True):
+                known = target.known(labels.slice_at(z))
+                table += confusion(_classes(probability), known, size, ignore=-1)
+                step()
+    return scores_of(table)
 
 
 def _classes(probability: NDArray[np.float32]) -> Voxels:
