@@ -53,7 +53,7 @@ def make_model():
 
     @cache
     def build(**given: object) -> Model:
-        model = build_model(weights="none", encoder_depth=3, **given)
+        model = build_model("unet", "resnet18", weights="none", encoder_depth=3, **given)
         model.module.eval()
         return replace(model, normalisation=Normalisation((128.0,), (40.0,), "file"))
 

@@ -40,7 +40,7 @@ def test_a_dry_run_resolves_every_cell_and_runs_none(tmp_path, capfd):
     found = json.loads(target.read_text())
     assert found["seconds"] > 0
     [network] = found["networks"]
-    assert (network["cells"], network["problem"], network["weights"]) == (8, "", "bundled, none")
+    assert (network["cells"], network["problem"], network["weights"]) == (8, "", "imagenet, none")
     assert 5e5 < network["parameters"] < 1e8
     assert not (tmp_path / "out").exists()
 

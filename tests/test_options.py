@@ -74,7 +74,7 @@ def test_paths_are_relative_to_the_folder_of_the_file(tmp_path):
     assert [(one.volume, one.labels) for one in file.more] == [
         (str(tmp_path / "b.h5:/raw"), "/abs/c.tif")
     ]
-    for name in ("imagenet", "bundled", "none"):
+    for name in ("imagenet", "none"):
         (tmp_path / "a.toml").write_text(f"weights = '{name}'")
         assert read_config(tmp_path / "a.toml").options().weights == name
 

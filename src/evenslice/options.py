@@ -453,9 +453,11 @@ class TrainOptions(SeedOptions):
     arch: str = model_option(
         "unet", "unet, unetplusplus, fpn, deeplabv3plus, segformer, upernet or dpt."
     )
-    encoder: str = model_option("resnet18", "A timm name, or smp:NAME.")
+    encoder: str = model_option("tf_efficientnet_lite0", "A timm name, or smp:NAME.")
     encoder_depth: int | None = model_option(None, "Stages of the encoder.", ge=1, le=5)
-    weights: str = model_option("imagenet", "imagenet, bundled, none, or a file.")
+    weights: str = model_option(
+        "imagenet", "imagenet (of an installed package, else of the hub), none, or a file."
+    )
     init: Init = model_option("green", "First-layer initialisation from the pretrained weights.")
     slices: int = model_option(3, "Consecutive slices the model sees: odd, 1 to 9.")
     tie: Tie = model_option("none", "Constraint on the stem, kept through training.")
@@ -546,7 +548,7 @@ def read_toml(path: Path) -> JsonObject:
         ) from error
 
 
-NAMED_WEIGHTS = ("imagenet", "bundled", "none")
+NAMED_WEIGHTS = ("imagenet", "none")
 
 
 class More(Table):

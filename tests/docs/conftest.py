@@ -112,7 +112,8 @@ def in_small(monkeypatch):
     def train(volume, labels, out, options=None, *, device="auto", **given):
         verb = {name: given.pop(name) for name in list(given) if name in TRAIN_ARGUMENTS}
         asked = TrainOptions.of(options, given)
-        known = "bundled" if asked.weights == "bundled" and asked.slices == 3 else "none"
+        installed = (asked.weights, asked.encoder) == ("imagenet", "tf_efficientnet_lite0")
+        known = "imagenet" if installed and asked.slices == 3 else "none"
         small = asked.model_copy(update={**SMALL, "weights": known})
         return real_train(volume, labels, out, small, device=device, **verb)
 

@@ -59,7 +59,7 @@ def measured():
     """A model, raw windows, their shares by the audit, and by plain torch in each precision."""
     noise = gaussian_filter(np.random.default_rng(3).normal(size=(12, 96, 96)), (1, 2, 2))
     volume = Volume(np.uint8(np.clip(128 + 300 * noise, 0, 255)))
-    model = build_model(weights="bundled", init="rgb", seed=1, encoder_depth=3)
+    model = build_model(init="rgb", seed=1, encoder_depth=3)
     model.module.eval()
     norm = Normalisation((float(MEAN),), (float(STD),), "file")
     options = {"windows": WINDOWS, "tile": TILE, "methods": [*METHODS]}

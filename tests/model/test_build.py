@@ -146,9 +146,8 @@ def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, conten
         ({"encoder_depth": 9}, "9 cannot .*, expected 1 to 5 for unet"),
         (
             {"weights": "nowhere.safetensors"},
-            "nowhere.safetensors do not exist, expected a file, 'imagenet', 'bundled' or 'none'",
+            "nowhere.safetensors do not exist, expected a file, 'imagenet' or 'none'",
         ),
-        ({"weights": "bundled", "encoder": "resnet34"}, "bundled weights are for .* resnet18"),
         ({"slices": 4}, "4 slices were asked for, expected an odd number"),
         ({"classes": 0}, "number of classes is 0"),
     ],

@@ -139,7 +139,7 @@ NO_NETWORK = ConnectionError("no route")
         (None, {"encoder": WHERE}, f"{WHERE} {CANNOT}"),
         (None, {"encoder": "test_resnet"}, f"test_resnet.r160_in1k {CANNOT} .*401"),
         (GATED, {"weights": WHERE}, f"{CANNOT} .*403.* log in"),
-        (NO_NETWORK, {"weights": WHERE}, f"{CANNOT} .*no route.* --weights bundled"),
+        (NO_NETWORK, {"weights": WHERE}, f"{CANNOT} .*no route.* --encoder tf_efficientnet_lite0"),
         ({"config.json": b'{"architecture": "resnet50"}'}, {"weights": WHERE}, "resnet50, exp"),
         ({"config.json": b"{}"}, {"encoder": WHERE}, "does not say which architecture of timm"),
         ({"config.json": b"{}"}, {"weights": WHERE}, "no weights, expected model.safetensors"),
@@ -162,5 +162,5 @@ def test_the_client_s_offline_mode_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for options in ({"weights": WHERE}, {"encoder": "test_resnet"}):
-        with pytest.raises(BadInputError, match=f"{CANNOT} .* --weights bundled or --weights FILE"):
+        with pytest.raises(BadInputError, match=f"{CANNOT} .* lite0 or --weights FILE"):
             build_model(**options)

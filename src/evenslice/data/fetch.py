@@ -43,6 +43,7 @@ class SourceRecord:
     sha256_is: str
     compared: list[str]
     fetched: str
+    terms: str = "see evenslice data list"  # of files from before they were recorded
 
     def to_dict(self) -> JsonObject:
         """Return it as JSON takes it."""
@@ -239,7 +240,7 @@ def _archive(
         compared.append(f"sha256 stated by {chosen.stated_by}: {word}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     size = path.stat().st_size
-    return path, SourceRecord(known.name, shown, size, digest, NO_HASH, compared, now)
+    return path, SourceRecord(known.name, shown, size, digest, NO_HASH, compared, now, known.terms)
 
 
 def convert(

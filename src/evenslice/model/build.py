@@ -28,17 +28,16 @@ from evenslice.model.encoders import (
 )
 from evenslice.model.spec import Metadata, Model, Spec
 from evenslice.model.stem.adapt import mirror_stem, widen_stem
-from evenslice.model.weights import (
-    BUNDLED,
-    BUNDLED_DEPTH,
-    load_encoder,
-    load_state_dict,
-    weights_metadata,
+from evenslice.model.weights import load_encoder, load_state_dict, weights_metadata
+from evenslice.model.weights_source import (
+    HUB,
+    HUB_FILES,
+    in_timm_order,
+    installed_weights,
+    weights_record,
 )
 from evenslice.options import Init, Tie
 
-HUB = "hf-hub:"
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 SET_BY_US = (  # of a repository's model_args: what a segmentation encoder needs otherwise
     "in_chans",
     "num_classes",
@@ -52,7 +51,7 @@ SET_BY_US = (  # of a repository's model_args: what a segmentation encoder needs
 
 def build_model(
     arch: str = "unet",
-    encoder: str = "resnet18",
+    encoder: str = "tf_efficientnet_lite0",
     *,
     slices: int = 3,
     classes: int = 1,
@@ -70,19 +69,19 @@ def build_model(
         ``unet``, ``unetplusplus``, ``fpn``, ``deeplabv3plus``, ``segformer``, ``upernet``,
         ``dpt``.
     encoder
-        A timm name such as ``resnet18`` or ``resnet18.tv_in1k``, ``smp:NAME``, or
+        A timm name such as ``tf_efficientnet_lite0`` or ``resnet18.tv_in1k``, ``smp:NAME``, or
         ``hf-hub:OWNER/NAME``.
     slices
         S, odd, 1 to 9.
     classes
         Output channels: 1 for foreground, else the number of classes with background.
     weights
-        ``imagenet`` (from the hub), ``hf-hub:OWNER/NAME``, ``bundled`` (our small ResNet-18, three
-        stages), ``none``, or a file.
+        ``imagenet`` (of an installed package, else of the hub), ``hf-hub:OWNER/NAME``, ``none``, or
+        a file.
     init, tie
         See ``initialise_stem`` and ``mirror_stem``.
     encoder_depth
-        Stages of the encoder; None for the architecture's default (three for ``bundled``).
+        Stages of the encoder; None for the architecture's default.
     seed
         Random seed of everything that is not pretrained.
 
@@ -103,8 +102,6 @@ def build_model(
     5
     """
     weights = str(weights)
-    if weights == "bundled":
-        encoder_depth = encoder_depth or BUNDLED_DEPTH
     with torch.random.fork_rng(devices=[]):
         start = find_pretrained(encoder, weights)
         spec = Spec(arch, start.encoder, encoder_depth, slices, classes, init, tie, start.options)
@@ -119,7 +116,8 @@ def build_model(
     if tie != "none":
         mirror_stem(network, slices, tie)
     network = _lay_out(network)
-    return Model(network, spec, stride=stride_of(network), size=size_of(network))
+    made = {"inputs": {"weights": weights_record(encoder, weights)}}
+    return Model(network, spec, stride=stride_of(network), size=size_of(network), provenance=made)
 
 
 def rebuild(spec: Spec) -> nn.Module:
@@ -214,15 +212,15 @@ def find_pretrained(encoder: str, weights: str) -> PretrainedStart:
     if weights.startswith(HUB):
         return _start_from_hub(encoder, weights)
     if weights == "imagenet":
-        return PretrainedStart(with_tag(encoder), options, by_library=True)
+        installed = installed_weights(encoder)
+        if installed is None:
+            return PretrainedStart(with_tag(encoder), options, by_library=True)
+        state = load_state_dict(installed)
+        state = state if encoder.startswith("smp:") else in_timm_order(state, encoder)
+        return PretrainedStart(encoder, options, state)
     if weights == "none":
         return PretrainedStart(encoder, options)
-    if weights == "bundled" and encoder != "resnet18":
-        raise BadInputError(
-            f"the bundled weights are for the encoder resnet18, found {encoder!r}; "
-            "use --encoder resnet18 or other weights"
-        )
-    path = BUNDLED if weights == "bundled" else Path(weights)
+    path = Path(weights)
     state, metadata = load_state_dict(path), weights_metadata(path)
     options |= options_in_metadata(metadata, encoder, weights)
     return PretrainedStart(encoder, options, state, metadata)
@@ -288,7 +286,7 @@ def hub_failure(error: Exception, name: str) -> BadInputError:
     return BadInputError(
         f"the weights of {name} cannot be fetched from the hub ({reason[:200]}), expected a "
         f"connection and a repository {HUB}OWNER/NAME[@REVISION] that you may read; check the "
-        "name, log in by `hf auth login`, or use --weights bundled or --weights FILE"
+        "name, log in by `hf auth login`, or use --encoder tf_efficientnet_lite0 or --weights FILE"
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
+from evenslice.data.fetch import SourceRecord
 from evenslice.model.source import form_of
 from evenslice.options import JsonObject
 from evenslice.volume.array import Volume, as_volume
@@ -27,7 +28,7 @@ SPAN_BYTES = 2**20
 MOST_FILES = 4096
 SIDE = 512  # of what is hashed of a slice: cheap in any chunks
 UNSAID = {"--resume", "--force"}  # which change how a result came about, not what it is
-Source: TypeAlias = Union["Model", Volume, np.ndarray, str, Path]
+Source: TypeAlias = Union["Model", Volume, np.ndarray, str, Path, JsonObject]
 
 
 def provenance_of(seed: int | None, **inputs: Source | None) -> JsonObject:
@@ -35,8 +36,9 @@ def provenance_of(seed: int | None, **inputs: Source | None) -> JsonObject:
 
     ``command`` (of this process), ``seed`` of the run, ``versions`` {package: version, and
     ``python``}, ``platform``, and by role the ``inputs`` (models, volumes, names of files; None is
-    left out) as ``file_record`` gives them. Volumes have ``voxels`` too, a hash of shape, type and
-    512 x 512 voxels of three slices that does not depend on the format.
+    left out; what is a record already stays) as ``file_record`` gives them. Volumes have ``voxels``
+    too, a hash of shape, type and 512 x 512 voxels of three slices that does not depend on the
+    format, and models the pretrained ``weights`` that they started from.
     """
     return {
         "command": command_line(),
@@ -67,6 +69,8 @@ def versions() -> dict[str, str]:
 
 
 def _record(source: Source) -> JsonObject:
+    if isinstance(source, dict):
+        return source
     if isinstance(source, str | Path):
         is_code = form_of(source) == "callable"
         return _code_record(str(source)) if is_code else file_record(source)
@@ -74,7 +78,21 @@ def _record(source: Source) -> JsonObject:
         volume = as_volume(source)
         return file_record(volume.source) | {"voxels": fingerprint(volume, SIDE)}
     made_by = str(source.spec.to_dict().get("source", "a model in memory"))
-    return _code_record(made_by) if source.file is None else file_record(source.file)
+    record = _code_record(made_by) if source.file is None else file_record(source.file)
+    weights = pretrained_weights(source)
+    return record if weights is None else record | {"weights": weights}
+
+
+def pretrained_weights(model: "Model") -> JsonObject | None:
+    """Return the record of the weights that a model started from, also of one that was fixed."""
+    inputs = model.provenance.get("inputs")
+    for _ in range(2):  # of the model itself, then of the one it was made of
+        if not isinstance(inputs, dict):
+            return None
+        if isinstance(inputs.get("weights"), dict):
+            return dict(inputs["weights"])
+        inputs = inputs.get("model")
+    return None
 
 
 def _code_record(name: str) -> JsonObject:
@@ -92,10 +110,13 @@ def file_record(path: str | Path) -> JsonObject:
     256 MiB, the hash of its size (8 bytes, little-endian) and of 64 evenly spaced spans of 1 MiB,
     the first and the last included. ``tree``: of a folder of at most 4096 files and 256 MiB, the
     hash of the sorted lines ``SHA-256  relative/path``. ``none``: of a larger folder, or one that
-    cannot be read; size and hash are None then.
+    cannot be read; size and hash are None then. ``fetched``: of what ``data fetch`` fetched, its
+    address, terms and hash.
     """
     file, _ = split_container(path)
     record: JsonObject = {"name": str(path), "bytes": None, "sha256": None, "hashed": "none"}
+    if (fetched := SourceRecord.read(file.parent)) is not None:
+        record["fetched"] = fetched.to_dict()
     try:
         if file.is_dir():
             return record | _hash_tree(file)

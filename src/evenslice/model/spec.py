@@ -24,7 +24,7 @@ class Spec:
     """How to build a network."""
 
     arch: str = "unet"  # of segmentation-models-pytorch, in lower case
-    encoder: str = "resnet18"  # a timm name, or smp:NAME
+    encoder: str = "tf_efficientnet_lite0"  # a timm name, or smp:NAME
     encoder_depth: int | None = None  # stages; None: the architecture's default
     slices: int = 3
     classes: int = 1  # output channels: 1 for foreground, else with background

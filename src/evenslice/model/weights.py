@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from evenslice.errors import BadInputError
 
-BUNDLED = Path(__file__).parent / "bundled" / "resnet18_conv1-layer2.safetensors"
-BUNDLED_DEPTH = 3
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "teacher")
 COPIES = ("student", "encoder_k", "momentum")  # the lesser of two encoders in one file
 HALF = (torch.float16, torch.bfloat16)
@@ -54,7 +52,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise BadInputError(
-            f"the weights {path} do not exist, expected a file, 'imagenet', 'bundled' or 'none'; "
+            f"the weights {path} do not exist, expected a file, 'imagenet' or 'none'; "
             "check the path"
         )
     try:

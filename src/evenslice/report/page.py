@@ -16,6 +16,7 @@ from evenslice.options import JsonObject
 from evenslice.report import verdict
 from evenslice.report.audit_charts import audits_figure
 from evenslice.report.charts import to_svg
+from evenslice.report.tables import input_text
 from evenslice.report.verdict import Badge
 from evenslice.report.viewer import viewer_of
 from evenslice.volume.atomic import written_beside
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from evenslice.verbs.demo import Demo
 
 VIEWER = ("viewer.css",), ("viewer.js",)
-HASHES = {"sampled": " of samples", "tree": " of all its files"}
 
 
 class Answer(NamedTuple):
@@ -124,22 +124,12 @@ def page_beside(path: Path) -> Path:
 def provenance_rows(provenance: JsonObject) -> dict[str, str]:
     """Return what a result was made with as rows {name: text}: inputs, seed, versions."""
     inputs = provenance.get("inputs") or {}
-    rows = {f"{role} read": _input(record) for role, record in inputs.items()}
+    rows = {f"{role} read": input_text(record) for role, record in inputs.items()}
     if provenance.get("seed") is not None:
         rows["seed"] = str(provenance["seed"])
     if provenance.get("versions"):
         rows["versions"] = ", ".join(f"{k} {v}" for k, v in provenance["versions"].items())
     return rows
-
-
-def _input(record: JsonObject) -> str:
-    parts = [str(record["name"])]
-    if record["sha256"]:
-        how = HASHES.get(record["hashed"], "")
-        parts += [f"{record['bytes']:,} bytes", f"SHA-256{how} {record['sha256']}"]
-    if "voxels" in record:
-        parts.append(f"voxels {record['voxels']}")
-    return ", ".join(parts)
 
 
 def render(page: Page) -> str:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from evenslice.verbs.inspect import Inspected
     from evenslice.volume.array import Volume
 
+HASHES = {"sampled": " of samples", "tree": " of all its files"}
 PATTERNS = {
     "uniform": "all slots equal",
     "mirror": "slots equal their mirror image",
@@ -209,14 +210,15 @@ def certificate_text(certificate: "Certificate") -> str:
 def print_inspected(found: "Inspected") -> None:
     """Print a model's stem, or the shape, voxel size and type of a volume that were read."""
     if found.volume is not None:
-        show(("", ""), _volume_rows(found.volume, found.values))
+        show(("", ""), _volume_rows(found.volume, found))
     if found.model is not None:
         show(("", ""), _model_rows(found.model, found))
     if found.certificate is not None:
         say(f"largest response to the reversal: {certificate_text(found.certificate)}")
 
 
-def _volume_rows(volume: "Volume", values: tuple[float, float] | None) -> Rows:
+def _volume_rows(volume: "Volume", found: "Inspected") -> Rows:
+    values = found.values
     middle = "no finite value" if values is None else f"{values[0]:g} to {values[1]:g}"
     voxel = _voxel(volume.voxel_nm)
     nbytes = volume.dtype.itemsize * volume.shape[0] * volume.shape[1] * volume.shape[2]
@@ -228,6 +230,7 @@ def _volume_rows(volume: "Volume", values: tuple[float, float] | None) -> Rows:
         ("middle slice", middle),
         ("size", f"{nbytes / 1e9:.3g} GB uncompressed"),
         *volume.facts.items(),
+        ("read", input_text(found.to_dict()["source"])),
     ]
 
 
@@ -263,7 +266,25 @@ def _model_rows(model: "Model", found: "Inspected") -> Rows:
     certified = "none"
     if model.certificate is not None:
         certified = "symmetric" if model.certificate["symmetric"] else "asymmetric"
-    return [*rows, ("certificate", certified)]
+    weights = [("pretrained weights", input_text(one)) for one in (about["weights"],) if one]
+    return [*rows, ("certificate", certified), *weights]
+
+
+def input_text(record: JsonObject) -> str:
+    """Write what was read: its name, size, hash, and where it is from on what terms."""
+    parts = [str(record["name"])]
+    if record["sha256"]:
+        how = HASHES.get(record["hashed"], "")
+        parts += [f"{record['bytes']:,} bytes", f"SHA-256{how} {record['sha256']}"]
+    if "voxels" in record:
+        parts.append(f"voxels {record['voxels']}")
+    if "terms" in record:
+        parts += [f"from {record['source']}", f"terms: {record['terms']}"]
+    if fetched := record.get("fetched"):
+        parts += [f"fetched from {fetched['url']}", f"terms: {fetched['terms']}"]
+    if weights := record.get("weights"):
+        parts.append(f"pretrained weights: {input_text(weights)}")
+    return ", ".join(parts)
 
 
 def _module(stem: JsonObject) -> str:

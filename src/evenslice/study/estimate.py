@@ -11,8 +11,9 @@ from evenslice.data.registry import dataset
 from evenslice.errors import BadInputError
 from evenslice.learn.losses import segmentation_loss
 from evenslice.model.build import build_model
+from evenslice.model.encoders import with_tag
 from evenslice.model.predict import device_named, logits_of
-from evenslice.options import JsonObject, TrainOptions
+from evenslice.options import NAMED_WEIGHTS, JsonObject, TrainOptions
 from evenslice.progress import Progress, silent
 from evenslice.study.data import SHAPE as PHANTOM_SHAPE
 from evenslice.study.data import advice, data_of, is_made, missing_files
@@ -21,7 +22,6 @@ from evenslice.volume.files import open_volume
 
 SIDE, BATCH, ROUNDS = 128, 2, 2
 FORWARD = 1 / 3  # of a training step
-KNOWN = ("imagenet", "none", "bundled")
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,12 @@ def _network(where: str, cells: Sequence[Cell], device: torch.device) -> Network
 
 
 def _check_weights(encoder: str, weights: str) -> None:
+    named = weights in NAMED_WEIGHTS or weights.startswith("hf-hub:")
     if weights == "imagenet" and ":" not in encoder:
-        import timm
-
-        if not timm.is_model_pretrained(encoder.removeprefix("tu-")):
-            raise BadInputError(
-                f"{encoder} has no imagenet weights in timm, expected some; use 'none' or a file"
-            )
-    elif weights not in KNOWN and not weights.startswith("hf-hub:") and not Path(weights).is_file():
+        with_tag(encoder)
+    elif not named and not Path(weights).is_file():
         raise BadInputError(
-            f"the weights {weights} do not exist, expected a file, imagenet, bundled or none; "
-            "check the path"
+            f"the weights {weights} do not exist, expected a file, imagenet or none; check the path"
         )
 
 

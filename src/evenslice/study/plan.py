@@ -13,6 +13,7 @@ from pydantic import Field
 
 from evenslice.errors import BadInputError
 from evenslice.options import (
+    NAMED_WEIGHTS,
     JsonObject,
     Table,
     TargetKind,
@@ -233,4 +234,4 @@ def _with_varied(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _is_file(weights: str) -> bool:
-    return weights not in ("imagenet", "none", "bundled") and not weights.startswith("hf-hub:")
+    return weights not in NAMED_WEIGHTS and not weights.startswith("hf-hub:")

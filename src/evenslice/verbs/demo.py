@@ -1,4 +1,4 @@
-"""Demo: the main job end to end on a phantom and the bundled encoder, offline."""
+"""Demo: the main job end to end on a phantom with ImageNet weights, offline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from evenslice.data.phantom import phantom
 from evenslice.evidence.result import Audit
 from evenslice.labels.metrics import Scores
 from evenslice.model.provenance import provenance_of
-from evenslice.model.weights import BUNDLED
+from evenslice.model.weights_source import weights_record
 from evenslice.options import AuditOptions, DemoOptions, Init, JsonObject
 from evenslice.progress import Progress, prefixed, silent
 from evenslice.verbs.audit import audit
@@ -17,7 +17,8 @@ from evenslice.verbs.train import train
 from evenslice.volume.array import Volume
 from evenslice.volume.files import save_volume
 
-INITS: tuple[Init, ...] = ("rgb", "green")
+INITS: tuple[Init, ...] = ("rgb", "green", "mirror")
+ENCODER = "tf_efficientnet_lite0"
 SHAPE = (60, 160, 160)
 STEPS = 160
 RATE = 5e-4
@@ -69,12 +70,12 @@ def run_demo(
     progress: Progress = silent,
     **changes: Any,
 ) -> Demo:
-    """Train with an ``rgb`` and a ``green`` stem on a phantom, and audit both on the same windows.
+    """Train with stems of three inits on a phantom, and audit them on the same windows.
 
     Parameters
     ----------
     folder
-        Existing; gets the phantom, its labels and both models.
+        Existing; gets the phantom, its labels and the models.
     options, changes
         The options of ``DemoOptions``, as an object, as keyword arguments, or both.
     steps
@@ -100,7 +101,7 @@ def run_demo(
             folder / f"{init}.safetensors",
             device=device,
             progress=prefixed(progress, init),
-            weights="bundled",
+            encoder=ENCODER,
             init=init,
             steps=steps,
             crop=CROP,
@@ -122,11 +123,12 @@ def run_demo(
     facts = {
         "volume": f"phantom, {_product(SHAPE)} voxels of {_product(made.voxel_nm)} nm (z, y, x)",
         "target": "membranes",
-        "network": "U-Net on ResNet-18, three stages, weights bundled with evenslice",
+        "network": f"U-Net on {ENCODER}, pretrained on ImageNet",
         "training": f"{steps} steps of 4 x {CROP} x {CROP}",
         "Dice": "on the last 20 % of slices, after a gap of 3",
     }
-    provenance = provenance_of(seed, volume=raw, labels=membranes, weights=BUNDLED)
+    weights = weights_record(ENCODER, "imagenet")
+    provenance = provenance_of(seed, volume=raw, labels=membranes, weights=weights)
     return Demo(tuple(rows), facts, provenance)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenslice.errors import BadInputError
-from evenslice.model.provenance import provenance_of
+from evenslice.model.provenance import pretrained_weights, provenance_of
 from evenslice.model.source import form_of
 from evenslice.options import InspectOptions, JsonObject
 from evenslice.progress import Progress, silent
@@ -51,6 +51,7 @@ class Inspected:
                 "range": self.values and list(self.values),
                 "size_bytes": math.prod(volume.shape) * volume.dtype.itemsize,
                 "facts": dict(volume.facts),
+                "source": self.provenance.get("inputs", {}).get("volume"),
             }
         from evenslice.model.spec import ExternalSpec
 
@@ -70,6 +71,7 @@ class Inspected:
             "verified": self.certificate and self.certificate.to_dict(),
             "training": model.training,
             "scores": model.scores,
+            "weights": pretrained_weights(model),
         }
 
 

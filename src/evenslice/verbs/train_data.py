@@ -19,7 +19,7 @@ from evenslice.model.predict import classes_of
 from evenslice.model.provenance import provenance_of, versions
 from evenslice.model.spec import Model
 from evenslice.model.streaming import predict_slices
-from evenslice.model.weights import BUNDLED
+from evenslice.model.weights_source import weights_record
 from evenslice.options import JsonObject, TrainOptions
 from evenslice.progress import Progress, silent
 from evenslice.volume.array import Volume, Voxels, crop
@@ -184,7 +184,7 @@ def _volume_record(source: PatchSource, validation: Slices, found: Statistics) -
 
 def training_provenance(data: TrainingData, options: TrainOptions) -> JsonObject:
     """Return command, seed, versions, and hashes of volumes, labels and weights."""
-    read: JsonObject = {"weights": BUNDLED if options.weights == "bundled" else options.weights}
+    read: JsonObject = {"weights": weights_record(options.encoder, options.weights)}
     for n, source in enumerate(data.source.sources, 1):
         end = "" if n == 1 else f"_{n}"
         read |= {f"volume{end}": source.volume, f"labels{end}": source.labels}
