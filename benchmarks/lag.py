@@ -20,7 +20,7 @@ from evenslice.data.phantom import phantom
 from evenslice.labels.targets import Target
 from evenslice.model.stem.find import find_stems
 from evenslice.options import TrainOptions
-from evenslice.verbs.demo import CROP, RATE, SHAPE, STEPS, TILE
+from evenslice.verbs.demo import CROP, ENCODER, RATE, SHAPE, STEPS, TILE
 from evenslice.verbs.fix import predict_windows, window_scores
 from evenslice.volume.array import Volume
 
@@ -55,7 +55,7 @@ def main() -> None:
     given = parser.parse_args()
     made = phantom(SHAPE, 0)
     raw, labels = Volume(made.raw, made.voxel_nm), Volume(made.membranes, made.voxel_nm)
-    options = TrainOptions(weights="bundled", init="green", steps=STEPS, crop=CROP, lr=RATE, seed=0)
+    options = TrainOptions(encoder=ENCODER, init="green", steps=STEPS, crop=CROP, lr=RATE, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         model = train(raw, labels, Path(folder) / "green.safetensors", options).model
     lines = [

@@ -1,4 +1,4 @@
-"""Make the README's picture: a window of the demo's phantom, and its importance to both models.
+"""Make the README's picture: a window of the demo's phantom, and its importance to each model.
 
 evenslice demo evenslice-demo && python docs/picture.py evenslice-demo docs/picture.png
 """
@@ -25,9 +25,9 @@ def main(folder: Path, out: Path) -> None:
             tile=160,
             label=i,
         )
-        for i in ("rgb", "green")
+        for i in ("rgb", "green", "mirror")
     }
-    figure, axes = plt.subplots(3, 3, figsize=(7.2, 7.6), layout="constrained")
+    figure, axes = plt.subplots(4, 3, figsize=(7.2, 10), layout="constrained")
     for row, (label, found) in enumerate([("raw", audits["rgb"]), *audits.items()]):
         window, method = found.views[0], found.methods["gradient"]
         top = np.percentile(window.attribution, 99.5)

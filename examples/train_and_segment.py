@@ -1,6 +1,6 @@
 """Train on one stack, audit the model, segment another stack, score it.
 
-    python examples/train_and_segment.py OUT [--steps 200] [--weights bundled]
+    python examples/train_and_segment.py OUT [--steps 200] [--weights imagenet]
 
 Makes its own stacks (phantoms with ground truth); put yours in their place. Writes the model, the
 audit and the segmentation into OUT.
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--crop", type=int, default=96)
-    parser.add_argument("--weights", default="bundled")
+    parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--size", type=int, default=160, help="side of the stacks in pixels")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = {
         f"{weights}, {init}": differences(weights, init)
-        for weights in ("bundled", "none")
+        for weights in ("imagenet", "none")
         for init in ("rgb", "green")
     }
     for name, one in found.items():

@@ -36,7 +36,7 @@ WARM = 0.5
 STUDY = """
 name = "soak"
 [train]
-weights = "bundled"
+weights = "imagenet"
 encoder_depth = 3
 steps = 1
 batch = 1

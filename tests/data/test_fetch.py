@@ -16,6 +16,7 @@ from evenslice.data import fetch as fetching
 from evenslice.data.fetch import RECORD, SourceRecord, fetch
 from evenslice.data.registry import DATASETS, dataset
 from evenslice.errors import BadInputError
+from evenslice.model.provenance import provenance_of
 
 LAYOUTS = {"SNEMI3D": snemi3d, "Lucchi++": lucchi, "GF-PA66": gf_pa66, "ISBI 2012": isbi}
 ALL = (slice(None),) * 3
@@ -51,6 +52,8 @@ def test_every_data_set_comes_with_volumes_that_open(shelf, folder, name):
     assert (fetched.record.bytes, fetched.record.url) == (len(body), url)
     assert "publishes none" in fetched.record.sha256_is
     assert json.loads((folder / RECORD).read_text()) == fetched.record.to_dict()
+    record = provenance_of(None, raw=raw)["inputs"]["raw"]["fetched"]
+    assert (record["url"], record["terms"]) == (url, known.terms)
     assert [path.name for path in folder.parent.iterdir()] == ["there"]
     assert f"{known.train.raw} is 6 x 8 x 10; " in fetched.warnings[0]
 

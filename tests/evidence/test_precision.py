@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from evenslice import audit, build_model
 from evenslice.evidence.sampling import draw_windows, read_windows
+from evenslice.model.stem.find import find_stems
 from evenslice.volume.array import Volume
 from evenslice.volume.normalisation import Normalisation, estimate
 
@@ -59,8 +60,11 @@ def measured():
     """A model, raw windows, their shares by the audit, and by plain torch in each precision."""
     noise = gaussian_filter(np.random.default_rng(3).normal(size=(12, 96, 96)), (1, 2, 2))
     volume = Volume(np.uint8(np.clip(128 + 300 * noise, 0, 255)))
-    model = build_model(init="rgb", seed=1, encoder_depth=3)
+    model = build_model("unet", "resnet18", weights="none", init="rgb", seed=1, encoder_depth=3)
     model.module.eval()
+    [stem] = find_stems(model.module, 3)
+    with torch.no_grad():
+        stem.layer.weight[:, 0] *= 2
     norm = Normalisation((float(MEAN),), (float(STD),), "file")
     options = {"windows": WINDOWS, "tile": TILE, "methods": [*METHODS]}
     found = audit(replace(model, normalisation=norm), volume, **options)

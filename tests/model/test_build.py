@@ -63,7 +63,7 @@ def test_networks_give_logits_of_the_window_s_size(arch, encoder, depth):
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
 def test_weights_load_from_files_of_both_kinds(weights, name):
     folder, state = weights
-    model = build_model(weights=folder / name, encoder_depth=3, init="rgb")
+    model = build_model(encoder="resnet18", weights=folder / name, encoder_depth=3, init="rgb")
     for key, tensor in model.module.encoder.model.state_dict().items():
         assert torch.equal(tensor, state[key]), key
 
@@ -121,7 +121,7 @@ class Evil:
 def test_damaged_or_dangerous_weights_are_refused(tmp_path, capsys, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInputError, match="cannot be read"):
-        build_model(weights=tmp_path / name, encoder_depth=3)
+        build_model(encoder="resnet18", weights=tmp_path / name, encoder_depth=3)
     assert "executed" not in capsys.readouterr().out
 
 

@@ -162,5 +162,5 @@ def test_the_client_s_offline_mode_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for options in ({"weights": WHERE}, {"encoder": "test_resnet"}):
-        with pytest.raises(BadInputError, match=f"{CANNOT} .* lite0 or --weights FILE"):
+        with pytest.raises(BadInputError, match=f"{CANNOT} .*lite0 or --weights FILE"):
             build_model(**options)

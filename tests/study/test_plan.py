@@ -57,15 +57,15 @@ def test_treatments_are_named_and_compared_with_what_shares_the_rest(tmp_path):
         "rgb",
     ]
     assert [cell.context == cells[0].context for cell in cells] == [True, True, True, True, False]
-    assert {cell.network for cell in cells} == {"unet resnet18"}
+    assert {cell.network for cell in cells} == {"unet tf_efficientnet_lite0"}
 
 
 def test_several_weights_of_one_encoder_are_several_networks(tmp_path):
-    cells = planned(tmp_path, LEAST + 'weights = ["imagenet", "none"]\n').cells
+    cells = planned(tmp_path, LEAST + 'weights = ["imagenet", "hf-hub:lab/a", "none"]\n').cells
     assert [cell.network for cell in cells] == [
-        "unet resnet18 (imagenet)",
-        "unet resnet18 (bundled)",
-        "unet resnet18",
+        "unet tf_efficientnet_lite0 (imagenet)",
+        "unet tf_efficientnet_lite0 (hf-hub:lab/a)",
+        "unet tf_efficientnet_lite0",
     ]
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ from evenslice import (
 from evenslice.cli import app as cli
 from evenslice.model import provenance as hashing
 from evenslice.model.provenance import command_line, file_record, provenance_of
+from evenslice.verbs.inspect import inspect
 
+WEIGHTS = {"name": "imagenet", "source": "a package", "terms": "MIT", "sha256": "1a"}
 KEYS = {"command", "seed", "versions", "platform", "inputs"}
 
 
@@ -36,7 +39,8 @@ def place(tmp_path, monkeypatch, grey, make_model):
     monkeypatch.chdir(tmp_path)
     save_volume("raw.tif", grey)
     save_volume("labels.tif", (grey > 128).astype(np.uint8))
-    save_model("model.safetensors", make_model())
+    made_with = {"inputs": {"weights": WEIGHTS}}
+    save_model("model.safetensors", replace(make_model(), provenance=made_with))
     monkeypatch.setattr(sys, "argv", ["/usr/bin/evenslice", "audit", "a b.tif", "--force"])
     return tmp_path
 
@@ -131,12 +135,14 @@ def test_audits_scores_and_fixed_models_say_what_they_read(place):
     check(noted, place, model="model.safetensors")
     made = json.loads(found.to_json())["provenance"]
     check(made, place, model="model.safetensors", volume="raw.tif", labels="labels.tif")
+    assert made["inputs"]["model"]["weights"] == WEIGHTS
     assert made["seed"] == 7 and len(made["inputs"]["volume"]["voxels"]) == 16
     scores = evaluate("labels.tif", "labels.tif").to_dict()["provenance"]
     check(scores, place, prediction="labels.tif", truth="labels.tif")
     fixed = fix("model.safetensors", "fixed.safetensors", seed=3)
     check(fixed.to_dict()["provenance"], place, model="model.safetensors")
     check(load_model("fixed.safetensors").provenance, place, model="model.safetensors")
+    assert inspect("fixed.safetensors").to_dict()["weights"] == WEIGHTS
 
 
 def test_stores_and_stacks_of_segment_say_what_they_were_made_of(place):

@@ -15,7 +15,7 @@ from evenslice import __version__
 from evenslice.cli.output import discard_stdout, failure_message, print_error, warnings_as_lines
 
 VERBS = {  # in the order of the help, which shows these lines without importing the verbs
-    "demo": "See the asymmetry and its removal on bundled data, in two minutes, offline.",
+    "demo": "See the asymmetry and its removal on a phantom, in three minutes, offline.",
     "audit": "Measure how much each slice counts, and whether previous equals next.",
     "inspect": "Show a model's stem, or the shape, voxel size and type of a volume.",
     "fix": "Make the stem of a trained model symmetric, without retraining.",

@@ -12,9 +12,7 @@ from evenslice.cli.output import Output, write_text
 from evenslice.options import DemoOptions
 from evenslice.progress import loading, report_progress
 
-ANNOUNCED = (
-    "evenslice demo: a phantom volume, two networks, one difference between them; about two minutes"
-)
+ANNOUNCED = "evenslice demo: a phantom, three networks, one difference; about three minutes"
 
 
 @takes(DemoOptions)
@@ -25,7 +23,7 @@ def demo(
         "evenslice-demo"
     ),
 ) -> None:
-    """Train with an rgb and a green stem on bundled data, audit both, write one page; offline."""
+    """Train three inits of the stem on a phantom, audit them, write one page; offline."""
     from evenslice.volume.atomic import folder_written_beside
 
     output.check()

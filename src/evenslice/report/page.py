@@ -169,14 +169,15 @@ def write_audit_page(
 
 
 def write_demo_page(path: Path, demo: "Demo", command: str) -> None:
-    """Write the demo's page: both models in one table, and the same windows seen by both."""
+    """Write the demo's page: the models in one table, and the same windows seen by each."""
     page = Page(
-        title="evenslice demo: one volume, two stems",
+        title="evenslice demo: one volume, three stems",
         rows=[Row(row.init, row.audit, row.scores.dice, row.scores.iou) for row in demo.rows],
         windows=[window for row in demo.rows for window in row.audit.views],
         facts=demo.facts | provenance_rows(demo.provenance),
         command=command,
-        intro="Two networks, alike but for their first layer, were trained on the same phantom. "
-        "rgb keeps the stem as photographs left it; green gives every slice the green filters.",
+        intro="Three networks, alike but for their first layer, were trained on the same phantom. "
+        "rgb keeps the stem as photographs left it; green gives every slice the green filters; "
+        "mirror keeps green at the centre and gives both neighbours the mean of red and blue.",
     )
     write_page(path, render(page))

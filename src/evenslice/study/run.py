@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evenslice.errors import BadInputError
 from evenslice.model.provenance import provenance_of
+from evenslice.model.weights_source import weights_record
 from evenslice.options import JsonObject, StudyOptions
 from evenslice.progress import Progress, prefixed, silent
 from evenslice.segmentation.cluster import connected, outcome
@@ -236,7 +237,9 @@ def _remove_models(folder: StudyFolder, plan: Plan) -> None:
 def gathered(folder: StudyFolder, plan: Plan) -> Study:
     """Compare all rows that there are, and write rows.csv and study.json."""
     with folder.tables_locked():
-        rows, table, made = folder.rows(), plan.table, _provenance(plan, folder.path)
+        rows, table = folder.rows(), plan.table
+        trained = [one for one in plan.cells if (row := folder.row(one)) and not row["failure"]]
+        made = _provenance(plan, folder.path, trained)
         result = Study(
             name=table.name,
             title=table.title,
@@ -261,14 +264,21 @@ def gathered(folder: StudyFolder, plan: Plan) -> Study:
     return result
 
 
-def _provenance(plan: Plan, out: Path) -> JsonObject:
+def _provenance(plan: Plan, out: Path, done: Sequence[Cell]) -> JsonObject:
     read = {
         f"{name} {role}": path
         for name in plan.datasets
         for role, path in data_of(plan, name, out).roles().items()
     }
     seeds = sorted({cell.options.seed for cell in plan.cells})
-    return provenance_of(None, **read) | {"seeds": seeds}
+    weights = {
+        f"weights {cell.options.encoder} {cell.weights}": weights_record(
+            cell.options.encoder, cell.options.weights
+        )
+        for cell in done
+        if cell.options.weights != "none"
+    }
+    return provenance_of(None, **read, **weights) | {"seeds": seeds}
 
 
 def _settings(plan: Plan) -> dict[str, str]:
