@@ -23,10 +23,11 @@ from evenslice import (
 )
 from evenslice.cli import app as cli
 from evenslice.model import provenance as hashing
-from evenslice.model.provenance import command_line, file_record, provenance_of
+from evenslice.model.provenance import command_line, file_record, pretrained_weights, provenance_of
 from evenslice.verbs.inspect import inspect
 
-WEIGHTS = {"name": "imagenet", "source": "a package", "terms": "MIT", "sha256": "1a"}
+WEIGHTS = {"name": "imagenet", "bytes": 9, "sha256": "1a2b3c", "hashed": "whole"}
+WEIGHTS |= {"source": "a package", "terms": "MIT"}
 KEYS = {"command", "seed", "versions", "platform", "inputs"}
 
 
@@ -127,7 +128,7 @@ def test_the_command_can_be_run_again(monkeypatch):
         assert command_line() == expected
 
 
-def test_audits_scores_and_fixed_models_say_what_they_read(place):
+def test_audits_scores_and_fixed_models_say_what_they_read(place, make_model):
     options = {"windows": 2, "tile": 32, "methods": ["gradient"], "seed": 7}
     given = {"labels": "labels.tif", "maps": "maps.zarr"}
     found = audit("model.safetensors", "raw.tif", **given, **options)
@@ -143,6 +144,10 @@ def test_audits_scores_and_fixed_models_say_what_they_read(place):
     check(fixed.to_dict()["provenance"], place, model="model.safetensors")
     check(load_model("fixed.safetensors").provenance, place, model="model.safetensors")
     assert inspect("fixed.safetensors").to_dict()["weights"] == WEIGHTS
+    damaged = replace(
+        load_model("model.safetensors"), provenance={"inputs": {"weights": {"bytes": ""}}}
+    )
+    assert pretrained_weights(damaged) == dict.fromkeys(WEIGHTS)
 
 
 def test_stores_and_stacks_of_segment_say_what_they_were_made_of(place):
@@ -175,6 +180,7 @@ def test_the_pages_show_the_hashes(place, capsys):
         cli.main([*words.split(), "--out", "found", "--json", "a.json"])
     assert stop.value.code == 0
     page = (place / "found" / "report.html").read_text()
+    assert "pretrained weights: imagenet" in page and "terms: MIT" in page
     assert sha256(place / "model.safetensors") in page and sha256(place / "raw.tif") in page
     check(json.loads((place / "a.json").read_text())["provenance"], place, volume="raw.tif")
 

@@ -27,6 +27,14 @@ SPANS = 64
 SPAN_BYTES = 2**20
 MOST_FILES = 4096
 SIDE = 512  # of what is hashed of a slice: cheap in any chunks
+WEIGHTS_KEYS = {
+    "name": str,
+    "bytes": int,
+    "sha256": str,
+    "hashed": str,
+    "source": str,
+    "terms": str,
+}
 UNSAID = {"--resume", "--force"}  # which change how a result came about, not what it is
 Source: TypeAlias = Union["Model", Volume, np.ndarray, str, Path, JsonObject]
 
@@ -89,8 +97,11 @@ def pretrained_weights(model: "Model") -> JsonObject | None:
     for _ in range(2):  # of the model itself, then of the one it was made of
         if not isinstance(inputs, dict):
             return None
-        if isinstance(inputs.get("weights"), dict):
-            return dict(inputs["weights"])
+        if isinstance(found := inputs.get("weights"), dict):
+            known = {key: found.get(key) for key in WEIGHTS_KEYS}
+            return {
+                key: v if isinstance(v, WEIGHTS_KEYS[key]) else None for key, v in known.items()
+            }
         inputs = inputs.get("model")
     return None
 

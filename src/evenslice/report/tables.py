@@ -273,12 +273,12 @@ def _model_rows(model: "Model", found: "Inspected") -> Rows:
 def input_text(record: JsonObject) -> str:
     """Write what was read: its name, size, hash, and where it is from on what terms."""
     parts = [str(record["name"])]
-    if record["sha256"]:
+    if record["sha256"] and record["bytes"] is not None:
         how = HASHES.get(record["hashed"], "")
         parts += [f"{record['bytes']:,} bytes", f"SHA-256{how} {record['sha256']}"]
     if "voxels" in record:
         parts.append(f"voxels {record['voxels']}")
-    if "terms" in record:
+    if record.get("terms"):
         parts += [f"from {record['source']}", f"terms: {record['terms']}"]
     if fetched := record.get("fetched"):
         parts += [f"fetched from {fetched['url']}", f"terms: {fetched['terms']}"]
