@@ -71,7 +71,7 @@ def test_weights_load_from_files_of_both_kinds(weights, name):
 @pytest.mark.parametrize(
     ("encoder", "depth", "words"),
     [
-        ("resnet18", None, r"lack .* \(layer3.0.*layer4.0.*fewer stages with --encoder-depth"),
+        ("resnet18", None, r"lack 50 .*found conv1.*expected layer3.0.*fewer stages with"),
         ("resnet50", 3, "name the encoder they were made for"),
         ("mobilenetv2_100", 3, "name the encoder they were made for"),
     ],

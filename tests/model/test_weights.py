@@ -33,9 +33,8 @@ def network(name, seed=5, **options):
 
 def build(weights, arch="unet", encoder="test_resnet", **options):
     depth = {"unet": 3, "dpt": 1}[arch]
-    return build_model(
-        arch, encoder, weights=weights, init="rgb", **({"encoder_depth": depth} | options)
-    )
+    options = {"encoder_depth": depth, "init": "rgb"} | options
+    return build_model(arch, encoder, weights=weights, **options)
 
 
 def holds(model, net):
@@ -50,10 +49,14 @@ def holds(model, net):
 
 
 PREFIXES = {
-    "plain": {"": 0},
-    "torchvision in DataParallel": {"module.": 0},
+    "torchvision, timm": {"": 0},
+    "DataParallel": {"module.": 0},
+    "compiled": {"_orig_mod.": 0},
+    "compiled in DataParallel": {"module._orig_mod.": 0},
     "a model of smp": {"encoder.model.": 0, "decoder.blocks.0.": 1},
-    "MoCo": {"module.encoder_k.": 1, "module.encoder_q.": 0},
+    "CEM500K, by MoCo": {"module.encoder_k.": 1, "module.encoder_q.": 0},
+    "CEM1.5M, by SwAV": {"module.": 0, "module.projection_head.": 1},
+    "MitoNet": {"encoder.": 0, "semantic_decoder.": 1},
     "DINO": {"student.backbone.": 1, "teacher.backbone.": 0},
     "BYOL": {"online.backbone.": 0},
     "a lightning module": {"model.encoder.": 0, "loss.": 1},
@@ -61,17 +64,18 @@ PREFIXES = {
 
 
 @pytest.mark.parametrize("parts", PREFIXES.values(), ids=PREFIXES)
-def test_prefixes_are_found_out(parts, resnet):
-    other = network("test_resnet", seed=6)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_prefixes_are_found_out(parts, channels, tmp_path):
+    net, other = (network("test_resnet", seed=seed, in_chans=channels) for seed in (5, 6))
     state = {}
     for prefix, which in parts.items():
-        tensors = list((other if which else resnet).state_dict().items())
+        tensors = list((other if which else net).state_dict().items())
         whole = which == 0 or any(word in prefix for word in ("student", "encoder_k"))
         state |= {prefix + key: tensor for key, tensor in tensors[: None if whole else 5]}
-    encoder = timm.create_model("test_resnet", features_only=True, out_indices=(0, 1, 2))
-    load_encoder(encoder, state, "w")
-    for key, tensor in encoder.state_dict().items():
-        assert torch.equal(tensor, resnet.state_dict()[key]), key
+    checkpoint = {"epoch": 1, "arch": "resnet", "state_dict": state, "norms": [0.57, 0.13]}
+    torch.save(checkpoint, tmp_path / "w.pth.tar")
+    model = build(tmp_path / "w.pth.tar", slices=channels)
+    assert model.spec.channels == channels and holds(model, net)
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "teacher", "model_state_dict", "net"])
@@ -253,12 +257,52 @@ def test_weights_say_what_they_seem_to_be_for(name, facts, words):
     assert all(torch.equal(tensor, before[key]) for key, tensor in encoder.state_dict().items())
 
 
-def test_a_stem_of_slices_is_not_taken_for_one_of_colours(resnet):
-    state = resnet.state_dict()
-    name = next(key for key, tensor in state.items() if tensor.ndim == 4)
-    state[name] = torch.randn(state[name].shape[0], 5, *state[name].shape[2:])
-    with pytest.raises(BadInputError, match=r"a stem of 5 channels .*, expected the three of RGB"):
-        load_encoder(timm.create_model("test_resnet", features_only=True), state, "w")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_program_is_not_run_for_its_weights(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "MitoNet.pth")
+    with pytest.raises(BadInputError, match=r"a TorchScript program, which is not run, .*\.load\("):
+        build(tmp_path / "MitoNet.pth")
+
+
+def test_weights_of_another_network_are_told_by_three_of_their_names(resnet):
+    state = timm.create_model("test_vit").state_dict()
+    names = r"found cls_token, pos_embed, patch_embed.proj.weight, \.\.\., expected conv1"
+    with pytest.raises(BadInputError, match=names):
+        load_encoder(resnet, state, "w")
+
+
+# Other channels
+
+
+def weights_of(folder, channels, **metadata):
+    net = network("test_resnet", in_chans=channels)
+    save_file(net.state_dict(), folder / "w.safetensors", metadata)
+    return folder / "w.safetensors", net.conv1[0].weight.detach()
+
+
+@pytest.mark.parametrize("slices", [1, 3, 5])
+@pytest.mark.parametrize("init", ["green", "mirror", "centre"])
+def test_a_grey_encoder_is_widened(tmp_path, slices, init):
+    path, grey = weights_of(tmp_path, 1)
+    model = build(path, slices=slices, init=init)
+    wide = model.module.encoder.model.conv1[0].weight
+    expected = torch.zeros_like(wide)
+    if init == "centre":
+        expected[:, slices // 2] = grey[:, 0]
+    else:
+        expected += grey / slices
+    assert torch.equal(wide, expected)
+    assert model.module.encoder.out_channels[0] == slices
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_an_encoder_of_other_channels_takes_their_mean(tmp_path, channels):
+    path, several = weights_of(tmp_path, channels)
+    model = build(path, init="mean", slices=3)
+    expected = several.sum(1, keepdim=True).expand(-1, 3, -1, -1) / 3
+    torch.testing.assert_close(model.module.encoder.model.conv1[0].weight.detach(), expected)
+    with pytest.raises(BadInputError, match=rf"on {channels} channels, expected .* mean or random"):
+        build(path, init="centre")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,12 @@ from evenslice.model.encoders import (
 )
 from evenslice.model.spec import Metadata, Model, Spec
 from evenslice.model.stem.adapt import mirror_stem, widen_stem
-from evenslice.model.weights import load_encoder, load_state_dict, weights_metadata
+from evenslice.model.weights import (
+    load_encoder,
+    load_state_dict,
+    pretrained_channels,
+    weights_metadata,
+)
 from evenslice.model.weights_source import (
     HUB,
     HUB_FILES,
@@ -61,7 +66,7 @@ def build_model(
     encoder_depth: int | None = None,
     seed: int = 0,
 ) -> Model:
-    """Build a segmentation network over S slices from an RGB-pretrained encoder.
+    """Build a segmentation network over S slices from a pretrained encoder.
 
     Parameters
     ----------
@@ -77,7 +82,7 @@ def build_model(
         Output channels: 1 for foreground, else the number of classes with background.
     weights
         ``imagenet`` (of an installed package, else of the hub), ``hf-hub:OWNER/NAME``, ``none``, or
-        a file.
+        a file, also of an encoder that was pretrained on grey images.
     init, tie
         See ``initialise_stem`` and ``mirror_stem``.
     encoder_depth
@@ -110,9 +115,13 @@ def build_model(
         if start.state is not None:
             body = getattr(network.encoder, "model", network.encoder)
             assert isinstance(body, nn.Module)
+            channels = pretrained_channels(body, start.state)
+            if channels != 3:
+                widen_stem(network, 3, channels, "random")
+                spec = replace(spec, channels=channels)
             whole = None if encoder.startswith("smp:") else partial(_whole_encoder, spec)
             load_encoder(body, start.state, weights, whole, start.metadata)
-        widen_stem(network, 3, slices, init)
+        widen_stem(network, spec.channels, slices, init)
     if tie != "none":
         mirror_stem(network, slices, tie)
     network = _lay_out(network)

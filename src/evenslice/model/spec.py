@@ -31,6 +31,7 @@ class Spec:
     init: Init = "green"
     tie: Tie = "none"
     options: Metadata = field(default_factory=dict)  # of the encoder, as {"pad_type": "same"}
+    channels: int = 3  # of the images that the encoder was pretrained on
 
     def __post_init__(self) -> None:
         """Raise ``BadInputError`` for what cannot be built."""

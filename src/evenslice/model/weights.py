@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
@@ -109,6 +109,11 @@ def weights_metadata(path: Path) -> dict[str, str]:
 def _unreadable(path: Path, error: Exception) -> BadInputError:
     objects = re.search(r"GLOBAL ([\w.]+)", str(error))
     reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    if "TorchScript" in str(error):
+        return BadInputError(
+            f"the weights {path} are a TorchScript program, which is not run, expected a state "
+            "dict; if you trust it, torch.save(torch.jit.load(FILE).state_dict(), OUT)"
+        )
     if objects:
         return BadInputError(
             f"the weights {path} cannot be read (they hold {objects[1]}, which is not run), "
@@ -153,12 +158,25 @@ def load_encoder(
         guess = guess_architecture(state, metadata or {})
         seem = f"they seem to be for {guess}; " if guess else ""
         advice = "name the encoder they were made for"
-        if problem.startswith("have a stem"):
-            advice = "use weights that were trained on colour photographs"
-        elif problem.startswith("lack"):
+        if problem.startswith("lack"):
             advice += ", or fewer stages with --encoder-depth"
         raise BadInputError(f"the weights {source} {problem}; {seem}{advice}")
     encoder.load_state_dict(loaded)
+
+
+def pretrained_channels(encoder: nn.Module, state: Mapping[str, Tensor]) -> int:
+    """Return the number of channels that the stem in a file of weights takes.
+
+    ``encoder`` takes three, as it does where the weights do not say.
+    """
+    wanted = encoder.state_dict()
+    state = {_plain(key): tensor for key, tensor in _under_prefix(state, wanted).items()}
+    for name, tensor in wanted.items():
+        found = state.get(_plain(name), tensor)
+        alike = tensor.ndim == found.ndim == 4 and found[:, :1].shape == tensor[:, :1].shape
+        if alike and tensor.shape[1] == 3:
+            return int(found.shape[1])
+    return 3
 
 
 def _plain(name: str) -> str:
@@ -211,22 +229,21 @@ def _match(
         elif found is None:
             missing.append(name)
         else:
-            misfit = misfit or _misfit(name, found, tensor)
+            shapes = f"{tuple(found.shape)}, expected {tuple(tensor.shape)}"
+            misfit = misfit or f"hold {name} of shape {shapes}"
     if not missing:
         return loaded, misfit
-    parts = sorted({".".join(name.removeprefix("model.").split(".")[:2]) for name in missing})
-    more = ", ..." if len(parts) > 4 else ""
+    names = {_plain(name) for name in wanted}
+    others = [key for key in state if _plain(key) not in names] or loaded
     return loaded, (
-        f"lack {len(missing)} of the {len(wanted)} tensors of the encoder "
-        f"({', '.join(parts[:4])}{more}), expected all"
+        f"lack {len(missing)} of the {len(wanted)} tensors of the encoder, found "
+        f"{_three(others)}, expected {_three(missing)}"
     )
 
 
-def _misfit(name: str, found: Tensor, wanted: Tensor) -> str:
-    rgb = wanted.ndim == 4 and wanted.shape[1] == 3
-    if rgb and found.ndim == 4 and found[:, :1].shape == wanted[:, :1].shape:
-        return f"have a stem of {found.shape[1]} channels ({name}), expected the three of RGB"
-    return f"hold {name} of shape {tuple(found.shape)}, expected {tuple(wanted.shape)}"
+def _three(names: Iterable[str]) -> str:
+    first = list(islice(names, 4))
+    return ", ".join([*first[:3], *(["..."] if first[3:] else [])]) or "nothing"
 
 
 def _surplus(
@@ -237,9 +254,7 @@ def _surplus(
     if extra and whole is not None:  # stages that this encoder leaves out are no fault
         with torch.random.fork_rng(devices=[]):
             extra = _further_parts(state, whole().state_dict())
-    more = ", ..." if len(extra) > 3 else ""
-    named = ", ".join(extra[:3])
-    return f"hold more than the encoder has ({named}{more}), expected the same" if extra else ""
+    return f"hold more than the encoder has ({_three(extra)}), expected the same" if extra else ""
 
 
 def _further_parts(state: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -242,12 +242,16 @@ def _model_rows(model: "Model", found: "Inspected") -> Rows:
         network = f"{spec['arch']} on {spec['encoder']}"
     answers = f": {spec['answers']}" if "answers" in spec else ""
     answers += f" of {spec['answer']}" if spec.get("answer") else ""
+    channels = spec["channels"] if "channels" in spec else spec["built"]
+    kinds = {1: "one grey channel", 3: "R, G, B"}
+    source = f" from {kinds.get(channels, f'{channels} channels')}"
+    source = "" if spec["init"] == "unknown" else source
     size = "" if model.size is None else f", {model.size[0]} x {model.size[1]} pixels only"
     rows: Rows = [
         ("network", f"{network}, {model.spec.classes} output(s){answers}"),
         *([("library call", call)] if call else []),
         ("slices", f"{model.slices}{size}"),
-        ("stem", f"init {spec['init']}, tie {spec['tie']}"),
+        ("stem", f"init {spec['init']}{source}, tie {spec['tie']}"),
     ]
     for stem in found.stems:
         distances = f"uniform {stem['from_uniform']:.3f}, from mirror {stem['from_mirror']:.3f}"

@@ -13,6 +13,7 @@ from evenslice.errors import BadInputError
 Probe = Tensor | Sequence[Any] | Mapping[str, Any]
 SIDES = (64, 128, 224, 256, 512, 384, 518, 96, 192)
 SMALLEST = 32  # of the sides that a parameter may have by the size of the image
+MOST = 64  # channels of an image
 LARGE, SAMPLE = 4096, 1023  # entries of which a median is taken in full, and of a sample
 
 
@@ -106,7 +107,8 @@ def channels_of(module: nn.Module, probe: Probe | None = None) -> int:
         return 3 if any(s[1] == 3 for s in shapes) or not shapes else shapes[0][1]
     stated = image_shape(module)[1]
     parts = [m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d)]
-    for channels in dict.fromkeys([3, *parts[:1], 1]) if stated is None else [stated]:
+    parts = [n for n in parts[:1] if n <= MOST]
+    for channels in dict.fromkeys([3, *parts, 1]) if stated is None else [stated]:
         try:
             return call_of(module, channels).shape[1]
         except BadInputError:
