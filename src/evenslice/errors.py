@@ -4,7 +4,8 @@ import difflib
 import functools
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,6 +77,19 @@ def keeps_warnings(verb: Verb) -> Verb:
         return replace(result, warnings=tuple(found))
 
     return run  # type: ignore[return-value]
+
+
+@contextmanager
+def says_what_is_kept(text: Callable[[], str]) -> Iterator[None]:
+    """Let what stops a run, such as Ctrl-C, say what is kept and how to resume; errors pass."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as stop:
+        with suppress(Exception):
+            stop.args = (text(),)
+        raise
 
 
 class BadInputError(ValueError):

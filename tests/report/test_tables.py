@@ -69,8 +69,7 @@ def test_a_shard_says_what_is_left(shown):
     print_segmented(Segmented(Path("o.zarr"), False, 8, blocks_left=3))
     assert "3 of 8 blocks are left to other shards" in shown()
     print_segmented(Segmented(Path("o.zarr"), True, 8, objects=5, blank={"4": [3], "9": []}))
-    out = shown()
-    assert "4 (shown: 3); 9" in out and out.splitlines()[-1] == "o.zarr"
+    assert "4 (shown: 3); 9" in shown()
 
 
 def test_certificates_and_estimates():

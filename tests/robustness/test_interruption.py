@@ -53,7 +53,7 @@ def test_what_is_half_written_goes(place, capfd, monkeypatch, number):
 
     monkeypatch.setattr(evaluate, "evaluate", interrupted)
     assert exit_code(["evaluate", "labels.tif", "labels.tif"]) == CODES[number][0]
-    assert capfd.readouterr().err == f"evenslice: error: {CODES[number][1]}\n"
+    assert capfd.readouterr().err == f"evenslice: error: {CODES[number][1]}; nothing was written\n"
     assert content(place) == before
 
 
@@ -84,6 +84,7 @@ def test_segment_resumes(place, start, number, out):
     code, _, err = command.end()
     assert code == (CODES[number][0] if number in CODES else -9)
     assert "Traceback" not in err
+    assert number not in CODES or f"blocks are kept in {out}.run; add --resume" in err
     assert not (place / out).exists()
     assert start(*words, "--resume").end()[0] == 0
     assert start(*words[:3], f"whole-{out}", *words[4:]).end()[0] == 0
@@ -103,7 +104,9 @@ def test_train_resumes(place, start, number):
     command = start(*words)
     command.wait_for("m.safetensors.run/state.ckpt", place)
     command.process.send_signal(number)
-    assert command.end()[0] == (CODES[number][0] if number in CODES else -9)
+    code, _, err = command.end()
+    assert code == (CODES[number][0] if number in CODES else -9)
+    assert number not in CODES or "of 120 steps are kept in m.safetensors.run; add --resume" in err
     assert not (place / "m.safetensors").exists()
     assert start(*words, "--resume").end()[0] == 0
     assert start(*words[:3], "whole.safetensors", *words[4:]).end()[0] == 0
@@ -112,3 +115,20 @@ def test_train_resumes(place, start, number):
     one, two = (load_file(place / name) for name in ("m.safetensors", "whole.safetensors"))
     assert one.keys() == two.keys()
     assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_study_resumes(place, start):
+    text = "[train]\nweights = 'none'\nencoder = 'test_resnet.r160_in1k'\nencoder_depth = 2\n"
+    text += "steps = 60\nbatch = 1\ncrop = 32\n[audit]\nwindows = 6\ntile = 32\n"
+    text += "[datasets.d]\nraw = 'raw.tif'\nlabels = 'labels.tif'\n"
+    (place / "s.toml").write_text(f"name = 's'\n{text}[[grid]]\ndataset = 'd'\nseed = [0, 1, 2]\n")
+    command = start("study", "s.toml", "--out", "o")
+    command.wait_for("o/cells/*/row.json", place)
+    command.process.send_signal(signal.SIGINT)
+    code, _, err = command.end()
+    assert code == 130
+    assert "1 of 3 rows are kept in o; the same command goes on" in err
+    code, out, _ = start("study", "s.toml", "--out", "o").end()
+    assert code == 0
+    assert "Wrote o/report.html, o/study.json, o/rows.csv" in out

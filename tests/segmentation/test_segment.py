@@ -370,7 +370,7 @@ def test_the_command_line_says_what_was_done(tmp_path, monkeypatch, grey, make_m
     assert run(*words.split(), *more.split()) == 0
     out, err = capfd.readouterr()
     found = json.loads(out)
-    assert err == ""
+    assert err.startswith("Wrote s.zarr, s.report.html\nNext: evenslice evaluate s.zarr ")
     assert found["schema"] == "evenslice.segment/1"
     assert (found["complete"], found["path"], list(found["blank"])) == (True, "s.zarr", ["4"])
     assert found["objects"] == arrays_of("s.zarr")[LABELS].max()

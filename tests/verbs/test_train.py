@@ -118,7 +118,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, grey, labels, monkeyp
     assert (tmp_path / "killed.safetensors.run" / "state.ckpt").exists()
     with pytest.raises(BadInputError, match="unfinished run"):
         train(grey, labels, killed, **settings)
-    with pytest.raises(BadInputError, match="another recipe"):
+    with pytest.raises(BadInputError, match=r"another clip \(was null, now 2\.0\)"):
         train(grey, labels, killed, resume=True, **settings | {"clip": 2.0})
     with pytest.raises(BadInputError, match="another labels"):
         train(grey, 1 - labels, killed, resume=True, **settings)

@@ -12,7 +12,13 @@ from typing import Annotated
 import typer
 
 from evenslice import __version__
-from evenslice.cli.output import discard_stdout, failure_message, print_error, warnings_as_lines
+from evenslice.cli.output import (
+    Interrupted,
+    discard_stdout,
+    failure_message,
+    print_error,
+    warnings_as_lines,
+)
 
 VERBS = {  # in the order of the help, which shows these lines without importing the verbs
     "demo": "See the asymmetry and its removal on a phantom, in three minutes, offline.",
@@ -46,12 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with _sigterm_raised(), warnings_as_lines():
             code = _run(words)
-    except Terminated:
-        print_error("terminated")
-        code = TERMINATED
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        code = INTERRUPTED
+    except (Terminated, Interrupted, KeyboardInterrupt) as stop:
+        ended = isinstance(stop, Terminated)
+        kept = stop.args[0] if stop.args else "nothing was written"
+        print_error(f"{'terminated' if ended else 'interrupted'}; {kept}")
+        code = TERMINATED if ended else INTERRUPTED
     sys.exit(code)
 
 

@@ -13,6 +13,7 @@ from evenslice.cli.output import (
     running_code_of,
     stdout_to_stderr,
     warn,
+    words_of,
     write_text,
 )
 from evenslice.errors import BadInputError
@@ -50,6 +51,7 @@ def audit(
         from evenslice.evidence.attribution import MOST_FOR_SHAPLEY, runs_needed
         from evenslice.model.opening import model_of, name_of
         from evenslice.model.provenance import command_line
+        from evenslice.model.source import form_of
         from evenslice.report.page import write_audit_page
         from evenslice.report.tables import print_audit
         from evenslice.verbs.audit import audit as run
@@ -99,7 +101,15 @@ def audit(
         with folder_written_beside(out, output.force, beside=True) as folder:
             write_text(folder / "audit.json", result.to_json())
             write_audit_page(folder / "report.html", result, name_of(model), facts, command_line())
-    output.write(result, print_audit)
+    again = words_of(model, options)
+    after: list[object] = ["segment", *again, volume, "segmented.zarr"]
+    if result.verdict == "asymmetric":
+        ending = ".safetensors" if form_of(model) == "callable" else Path(model).suffix
+        after = ["fix", *again, f"fixed{ending}", "--audit", volume]
+    elif result.verdict.startswith("inconclusive"):
+        after = ["audit", *again, volume, "--windows", 2 * result.windows]
+    wrote = [path for path in (*reversed(pages), maps) if path is not None]
+    output.write(result, print_audit, *wrote, after=["evenslice", *after])
     return FAILED_CHECK if fail_above is not None and result.reaches_beyond(fail_above) else 0
 
 

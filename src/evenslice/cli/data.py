@@ -28,7 +28,8 @@ def list_(output: Output) -> None:
         "folder": str(parent),
         "datasets": [one.describe(parent / one.folder) for one in DATASETS],
     }
-    output.write(found, lambda _: print_datasets(DATASETS, parent))
+    after = ["evenslice", "data", "fetch", "NAME"]
+    output.write(found, lambda _: print_datasets(DATASETS, parent), after=after)
 
 
 @data_app.command()
@@ -61,4 +62,5 @@ def fetch(
 
     output.check()
     fetched = run(name, to=to, source=from_, force=output.force, progress=report_progress)
-    output.write(fetched, print_fetched)
+    wrote = [fetched.folder] if fetched.fresh else []
+    output.write(fetched, print_fetched, *wrote, after=fetched.command)

@@ -32,11 +32,11 @@ def demo(
         with loading():
             from evenslice.model.provenance import command_line
             from evenslice.report.page import write_demo_page
-            from evenslice.report.tables import print_demo, say
+            from evenslice.report.tables import print_demo
             from evenslice.verbs.demo import run_demo
 
         result = run_demo(folder, options, progress=report_progress)
         write_text(folder / "demo.json", json.dumps(result.to_dict(), indent=2) + "\n")
         write_demo_page(folder / "report.html", result, command_line())
-    if output.write(result, print_demo):
-        say(f"The page: {out / 'report.html'}")
+    after = ["evenslice", "audit", out / "rgb.safetensors", out / "phantom.tif", "--out", "audit"]
+    output.write(result, print_demo, out / "report.html", out / "demo.json", after=after)

@@ -30,4 +30,6 @@ def evaluate(
     from evenslice.verbs.evaluate import evaluate as run
 
     output.check(prediction, truth)
-    output.write(run(prediction, truth, options, progress=report_progress), print_scores)
+    scores = run(prediction, truth, options, progress=report_progress)
+    after = ["evenslice", "audit", "MODEL", "VOLUME", "--labels", truth]
+    output.write(scores, print_scores, after=after)

@@ -32,4 +32,9 @@ def export(
     output.check(*files_of(model), out)
     with running_code_of(model), report_progress("exporting", 0):
         result = run(model, out, options, force=output.force)
-    output.write(result, print_exported)
+    after = ["evenslice", "audit", out, "VOLUME"]
+    if result.format == "bioimageio":
+        after = ["bioimageio", "test", out]
+    elif result.format == "torch-export":
+        after.append("--trust")
+    output.write(result, print_exported, out, after=after)

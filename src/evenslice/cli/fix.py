@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from evenslice.cli.options import ModelName, takes
-from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
+from evenslice.cli.output import Output, check_inputs, files_of, running_code_of, words_of
 from evenslice.options import FixOptions
 from evenslice.progress import loading, report_progress
 
@@ -30,6 +30,7 @@ def fix(
     """Make the stem of a trained model symmetric, without retraining, and report what changed."""
     with loading():
         check_inputs(model, audit, labels)
+        from evenslice.model.source import form_of
         from evenslice.report.tables import print_fixed
         from evenslice.verbs.fix import fix as run
 
@@ -44,4 +45,8 @@ def fix(
             force=output.force,
             progress=report_progress,
         )
-    output.write(result, lambda fixed: print_fixed(fixed, out))
+    fixed = f"{model.partition('@')[0]}@{out}" if form_of(model) == "callable" else str(out)
+    after = ["audit", *words_of(fixed, options), "VOLUME"]
+    if audit is not None:
+        after = ["segment", *words_of(fixed, options), str(audit), "segmented.zarr"]
+    output.write(result, print_fixed, out, after=["evenslice", *after])

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from evenslice.cli.options import FAILED_CHECK, takes
-from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
+from evenslice.cli.output import Output, check_inputs, files_of, running_code_of, words_of
 from evenslice.options import InspectOptions
 from evenslice.progress import loading, report_progress
 
@@ -31,6 +31,10 @@ def inspect(
             import_module("evenslice.model.opening")
     with running_code_of(source):
         result = run(source, options, progress=report_progress)
-    output.write(result, print_inspected)
+    after = ["audit", *words_of(source, options), "VOLUME"]
+    if result.volume is not None:
+        pair = ["VOLUME", source] if result.volume.meaning == "labels" else [source, "LABELS"]
+        after = ["train", *pair, "model.safetensors"]
+    output.write(result, print_inspected, after=["evenslice", *after])
     failed = result.certificate is not None and not result.certificate.symmetric
     return FAILED_CHECK if failed else 0

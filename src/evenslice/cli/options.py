@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from evenslice.cli.output import Output
+from evenslice.cli.output import Interrupted, Output
 from evenslice.errors import flag_of
 from evenslice.options import OUTPUT, Options
 
@@ -77,7 +77,10 @@ def takes(kind: type[Options] = Options) -> Callable[[Command], Command]:
             given = {name: value for name, value in given.items() if _was_given(context, name)}
             if "options" in wanted:
                 values["options"] = kind(**given)
-            return command(**values, output=output)
+            try:
+                return command(**values, output=output)
+            except KeyboardInterrupt as stop:
+                raise Interrupted(*stop.args) from stop
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}

@@ -3,17 +3,25 @@
 import json
 import logging
 import os
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evenslice.errors import BadInputError, InputWarning, one_line
+from evenslice.errors import BadInputError, InputWarning, escape_control_chars, flag_of, one_line
+
+if TYPE_CHECKING:
+    from evenslice.options import ModelOptions
 
 LONGEST, KEPT = 1500, 700  # characters of a line, and of either end of a longer one
+
+
+class Interrupted(BaseException):
+    """Ctrl-C while a verb ran: a KeyboardInterrupt with its text, which typer would drop."""
 
 
 def failure_message(error: Exception) -> str:
@@ -115,6 +123,19 @@ def files_of(source: str) -> list[Path]:
     return [Path(part) for part in (source, source.partition("@")[2]) if part]
 
 
+def words_of(model: str, options: "ModelOptions") -> list[str]:
+    """Return the words that name a MODEL again, with how it is to be taken."""
+    from evenslice.options import ModelOptions
+
+    words = [model]
+    for name in options.model_fields_set & (ModelOptions.model_fields.keys() - {"seed"}):
+        value = getattr(options, name)
+        if value not in (None, False):
+            given = ",".join(f"{one:g}" for one in value) if isinstance(value, tuple) else value
+            words += [flag_of(ModelOptions, name), *([] if value is True else [str(given)])]
+    return words
+
+
 def stdout_to_stderr() -> AbstractContextManager[object]:
     """Send what code of the user's prints to stderr: standard output holds the result alone."""
     return redirect_stdout(sys.stderr)
@@ -160,17 +181,28 @@ class Output:
         for path in paths:
             check_writable(path, self.force)
 
-    def write(self, result: Any, show: Callable[[Any], None]) -> bool:
-        """Write a result as JSON, and show it unless that took stdout."""
+    def write(
+        self, result: Any, show: Callable[[Any], None], *wrote: Path, after: Sequence[object] = ()
+    ) -> None:
+        """Write a result as JSON, and show it unless that took stdout.
+
+        Then say what the command wrote, and which one to try ``after`` it.
+        """
         values = result if isinstance(result, dict) else result.to_dict()
         text = json.dumps(values, indent=2) + "\n"
+        lines = sys.stdout
         if self.json == "-":
             sys.stdout.write(text)
-            return False
-        if self.json is not None:
-            write_text(Path(self.json), text, self.force)
-        show(result)
-        return True
+            lines = sys.stderr
+        else:
+            if self.json is not None:
+                write_text(Path(self.json), text, self.force)
+                wrote = (*wrote, Path(self.json))
+            show(result)
+        if wrote:
+            print(escape_control_chars(f"Wrote {', '.join(map(str, wrote))}"), file=lines)
+        if after:
+            print(escape_control_chars(f"Next: {shlex.join(map(str, after))}"), file=lines)
 
 
 def write_text(path: Path, text: str, force: bool = False) -> None:

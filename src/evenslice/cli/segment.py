@@ -7,6 +7,7 @@ import typer
 
 from evenslice.cli.options import ModelName, Resume, VolumePath, takes
 from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
+from evenslice.errors import says_what_is_kept
 from evenslice.options import SegmentOptions
 from evenslice.progress import loading, report_progress
 
@@ -42,9 +43,14 @@ def segment(
         result = run(
             model, volume, out, options, resume=resume, force=output.force, progress=report_progress
         )
+    resumed = f"{out} is complete; the same command with --resume writes its page"
     if result.complete:
-        with report_progress("drawing", 0):
+        with says_what_is_kept(lambda: resumed), report_progress("drawing", 0):
             views = segmentation_views(volume, result, options)
             inputs = {"model": model, "volume": str(volume)}
             write_segmentation_page(page, result, views, inputs, command_line())
-    again.write(result, print_segmented)
+    after = ["evenslice", "evaluate", out, "TRUTH"]
+    if result.objects is not None:
+        after += ["--as", "instances"]
+    wrote, after = ((out, page), after) if result.complete else ((), [])
+    again.write(result, print_segmented, *wrote, after=after)

@@ -38,17 +38,22 @@ def study(
     with loading():
         from evenslice.model.provenance import command_line
         from evenslice.report.run_pages import write_study_page
-        from evenslice.report.tables import print_estimate, print_study, say
+        from evenslice.report.tables import print_estimate, print_study
         from evenslice.study.estimate import estimate_study
         from evenslice.study.run import study as run
 
     output.check(file, out, *(out / name for name in OWN))
+    command: list[object] = ["evenslice", "study", file, "--out", out]
     if dry_run:
         found = estimate_study(file, out, options.device, report_progress)
-        output.write(found, print_estimate)
+        output.write(found, print_estimate, after=command)
         return
 
     result = run(file, out, options, progress=report_progress)
     write_study_page(out / "report.html", result, command_line())
-    if output.write(result, print_study):
-        say(f"The page: {out / 'report.html'}")
+    if result.failed:
+        command.append("--retry")
+    elif result.done == result.cells:
+        command = ["evenslice", "train", "VOLUME", "LABELS", "model.safetensors"]
+    wrote = [out / name for name in ("report.html", "study.json", "rows.csv")]
+    output.write(result, print_study, *wrote, after=command)

@@ -8,7 +8,7 @@ from typer.core import TyperCommand
 
 from evenslice.cli.options import Resume, VolumePath, takes
 from evenslice.cli.output import Output, check_inputs
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, says_what_is_kept
 from evenslice.options import DATA, Device, JsonObject, TrainFile, TrainOptions, read_config
 from evenslice.progress import loading, report_progress
 
@@ -89,7 +89,9 @@ def train(
     chosen = file.options(**options.model_dump(exclude_unset=True))
     given: JsonObject = {"device": device, "resume": resume, "force": output.force}
     result = run(volumes, truths, out, chosen, progress=report_progress, **given)
-    write_training_page(page, result, {"volume": ", ".join(volumes)}, command_line())
+    resumed = f"{out} is complete; the same command with --resume writes its page"
+    with says_what_is_kept(lambda: resumed), report_progress("drawing", 0):
+        write_training_page(page, result, {"volume": ", ".join(volumes)}, command_line())
 
     def show(scores: Scores) -> None:
         if result.steps < chosen.steps:
@@ -99,4 +101,6 @@ def train(
             )
         print_scores(scores, f"{out} on the validation slices")
 
-    again.write(result.scores, show)
+    wrote = (out, result.last, result.log, page)
+    pair = (volumes[0], "--labels", truths[0])
+    again.write(result.scores, show, *wrote, after=["evenslice", "audit", out, *pair])

@@ -1,6 +1,5 @@
 """What the terminal shows at the end of a command: a table, and lines under it."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,11 +59,6 @@ OBJECT_SCORES = {
 }
 WORD = len("inconclusive")
 SHOWN_LEVELS = ("0.50", "0.75", "0.90")
-NEXT_COMMANDS = {
-    "onnx": "evenslice audit {path} VOLUME",
-    "torch-export": "evenslice audit {path} VOLUME --trust",
-    "bioimageio": "bioimageio test {path}",
-}
 Rows = list[tuple[str, ...]]
 
 
@@ -299,8 +293,8 @@ def _norms(stem: JsonObject) -> str:
     return "  ".join(f"{norm:.3f}" for norm in stem["norms"])
 
 
-def print_fixed(fixed: "Fixed", out: Path) -> None:
-    """Print stems and audits before and after, what changed, and the certificate; then the file."""
+def print_fixed(fixed: "Fixed") -> None:
+    """Print stems and audits before and after, what changed, and the certificate."""
     rows: Rows = [
         (f"{_module(before)}, norm per slot", _norms(before), _norms(after))
         for before, after in zip(fixed.before, fixed.after, strict=True)
@@ -311,7 +305,6 @@ def print_fixed(fixed: "Fixed", out: Path) -> None:
     rows.append(("largest response to the reversal", "", certificate_text(fixed.certificate)))
     what = "The stem" if fixed.model.tta == "none" else "The output"
     show(("", "before", "after"), rows, f"{what} made symmetric")
-    say(out)
 
 
 def _audit_rows(audits: "Sequence[Audit]") -> Rows:
@@ -348,7 +341,7 @@ def _change_rows(change: JsonObject) -> Rows:
 
 
 def print_segmented(done: "Segmented") -> None:
-    """Print how a volume was segmented, and where the result is."""
+    """Print how a volume was segmented."""
     if not done.complete:
         left = "what comes after the blocks is"
         if done.blocks_left:
@@ -363,7 +356,6 @@ def print_segmented(done: "Segmented") -> None:
     if done.objects is not None:
         rows.append(("objects", str(done.objects)))
     show(("", ""), rows)
-    say(done.path)
 
 
 def _plan_rows(done: "Segmented") -> Rows:
@@ -412,8 +404,6 @@ def print_exported(result: "Exported") -> None:
     ]
     show(("", str(result.path)), rows, "Exported")
     say(f"largest response to the reversal: {certificate_text(result.certificate)}")
-    path = shlex.quote(str(result.path))
-    say(f"Next: {NEXT_COMMANDS[result.format].format(path=path)}")
 
 
 def print_datasets(known: "Sequence[Dataset]", parent: Path) -> None:
@@ -426,10 +416,7 @@ def print_datasets(known: "Sequence[Dataset]", parent: Path) -> None:
         rows.append((one.name, sizes(one.shape), voxel, one.target, one.terms, there))
     head = ("name", "z x y x x", "voxel nm", "target", "terms", "there")
     show(head, rows, "Public datasets")
-    say(
-        "Fetch one with: evenslice data fetch NAME. "
-        f"They are looked for in {parent} ($EVENSLICE_DATA)."
-    )
+    say(f"They are looked for in {parent} ($EVENSLICE_DATA).")
 
 
 def print_fetched(fetched: "FetchedDataset") -> None:
@@ -457,7 +444,6 @@ def print_fetched(fetched: "FetchedDataset") -> None:
             say(f"  {name}: {value}")
     for line in () if record is None else record.compared:
         say(f"  {line}")
-    say(f"Next: {shlex.join(fetched.command)}")
 
 
 def print_study(study: Study) -> None:

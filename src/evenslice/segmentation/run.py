@@ -5,12 +5,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evenslice.errors import BadInputError, give_warnings, keeps_warnings
+from evenslice.errors import BadInputError, give_warnings, keeps_warnings, says_what_is_kept
 from evenslice.model.checkpoint import save_model
 from evenslice.model.opening import ModelLike, intensity_warning, normalised_by, trained_slices
 from evenslice.model.predict import device_named
@@ -153,6 +154,7 @@ def segment(
     name = "run" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
     with (
         run_state.holding(name, out),
+        says_what_is_kept(partial(_kept, work)),
         _keep_or_remove(run_state, out, shared=shard is not None),
         _pieces(work, model, volume, progress) as run,
     ):
@@ -298,6 +300,12 @@ def _blanks(work: Work) -> dict[str, list[int]]:
         for n, used in record["blank"].items():
             found.setdefault(int(n), set()).update(used)
     return {str(n): sorted(found[n]) for n in sorted(found)}
+
+
+def _kept(work: Work) -> str:
+    blocks, folder = range(len(work.blocks)), work.run_state.folder
+    done = len(blocks) - len(work.run_state.left(PREDICT, blocks))
+    return f"{done} of {len(blocks)} blocks are kept in {folder}; add --resume to go on"
 
 
 @contextmanager

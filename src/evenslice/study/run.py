@@ -6,9 +6,10 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
-from evenslice.errors import BadInputError
+from evenslice.errors import BadInputError, says_what_is_kept
 from evenslice.model.provenance import provenance_of
 from evenslice.model.weights_source import weights_record
 from evenslice.options import JsonObject, StudyOptions
@@ -177,11 +178,19 @@ def study(
         )
     else:
         notes = _on_cluster(Path(file), folder.path, pending, asked)
-    with progress(f"study {plan.table.name}", len(plan.cells)) as step:
+    with (
+        says_what_is_kept(partial(_kept, folder, plan)),
+        progress(f"study {plan.table.name}", len(plan.cells)) as step,
+    ):
         for note in itertools.chain([""] * (len(plan.cells) - len(pending)), notes):
             step(note)
     _remove_models(folder, plan)
     return gathered(folder, plan)
+
+
+def _kept(folder: StudyFolder, plan: Plan) -> str:
+    done = len(plan.cells) - len(folder.pending())
+    return f"{done} of {len(plan.cells)} rows are kept in {folder.path}; the same command goes on"
 
 
 def run_pending(

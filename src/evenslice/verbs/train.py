@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from evenslice.errors import BadInputError, give_warnings, keeps_warnings
+from evenslice.errors import BadInputError, give_warnings, keeps_warnings, says_what_is_kept
 from evenslice.evidence.certificate import certify
 from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores
@@ -45,7 +46,7 @@ from evenslice.verbs.train_data import (
 from evenslice.volume.array import Volume
 from evenslice.volume.atomic import check_writable, remove_stale, written_beside
 from evenslice.volume.inputs import VolumeLike, check_apart, volume_of
-from evenslice.volume.run_state import RunState, open_run_state, stored_rows
+from evenslice.volume.run_state import RunState, differing, open_run_state, stored_rows
 
 VALIDATED = 8  # slices of a validation run
 VIEWS = 6
@@ -147,23 +148,24 @@ def train(
     with progress("building the network", 0):
         model = _built(data, options, record)
     precision = precision_of(options.precision, where)
-    request = {key: record[key] for key in ("fingerprint", "labels", "recipe")}
+    request = {"volume": record["fingerprint"], "labels": record["labels"], **record["recipe"]}
     request["more"] = [[one["fingerprint"], one["labels"]] for one in record.get("volumes", [])[1:]]
     run = open_run_state(folder, request, lambda _: {}, resume, force and not resume)
-    with run.holding("training", out), _removed_without_state(run):
+    kept = partial(_kept, folder, options.steps)
+    with run.holding("training", out), says_what_is_kept(kept), _removed_without_state(run):
         validator = _Validator(folder, data.validation, options.patience, on_validation, progress)
         validator.begin(model)
         interval = validation_interval(options.steps, options.validation_runs)
         training = Training(model, data.source, options, interval)
         fit(training, where, precision, folder, validator, progress)
-        kept = load_model(folder / f"{options.keep}.safetensors")
-        result = _scored(kept, training.source.sources, data, where, paths, progress)
+        model = load_model(folder / f"{options.keep}.safetensors")
+        result = _scored(model, training.source.sources, data, where, paths, progress)
         with progress("writing", 0):
-            certificate = certify(kept, seed=options.seed, device=where).to_dict()
+            certificate = certify(model, seed=options.seed, device=where).to_dict()
             scores = {"validation": replace(result.scores, provenance={}).to_dict()}
-            kept = replace(kept, scores=scores, certificate=certificate)
-            result = replace(result, model=kept, validations=tuple(validator.rows))
-            save_model(folder / FINAL, kept)
+            model = replace(model, scores=scores, certificate=certificate)
+            result = replace(result, model=model, validations=tuple(validator.rows))
+            save_model(folder / FINAL, model)
             # The model comes last: where it is, the run is complete.
             for name, path in zip(("last.safetensors", LOG, FINAL), (*paths[1:], out), strict=True):
                 with written_beside(path, force or resume) as part:
@@ -204,6 +206,13 @@ def _built(data: TrainingData, options: TrainOptions, record: JsonObject) -> Mod
     )
 
 
+def _kept(folder: Path, steps: int) -> str:
+    if not (folder / STATE).exists():
+        return "nothing is kept, for the first validation run was still to come"
+    done = stored_rows(folder / VALIDATIONS, "steps")[-1]["steps"]
+    return f"{done} of {steps} steps are kept in {folder}; add --resume to go on"
+
+
 @contextmanager
 def _removed_without_state(run: RunState) -> Iterator[None]:
     """Remove a run that fails before there is a state to resume from."""
@@ -223,8 +232,14 @@ def _completed(
     keys = ("fingerprint", "labels", "recipe")
     if out.is_file() and log.is_file():
         found, plain = read_metadata(out)["training"], json.loads(json.dumps(record))
-        if all(found.get(key) == plain[key] for key in keys):
+        was, now = ({key: one.get(key) for key in keys} for one in (found, plain))
+        differs = differing(was, now)
+        if not differs:
             return _scored(load_model(out), data.source.sources, data, device, paths)
+        raise BadInputError(
+            f"{out} is complete, with another {differs}, expected the same to resume; choose "
+            "another name, or start over with --force"
+        )
     raise BadInputError(
         f"{out}.run holds no run to resume, expected an unfinished one; leave --resume out"
     )

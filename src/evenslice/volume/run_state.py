@@ -220,15 +220,24 @@ def _joined(folder: Path, asked: Record, join: bool) -> RunState:
             f"{folder} holds an unfinished run, expected none; add --resume to complete it, or "
             "start over with --force"
         )
-    there = run_state.manifest["asked"]
-    for name in sorted({*there, *asked}):
-        if there.get(name) != asked.get(name):
-            raise BadInputError(
-                f"{folder} holds a run with another {name} ({_short(there.get(name))}), expected "
-                f"{_short(asked.get(name))} as asked now; repeat its options, or start over with "
-                "--force"
-            )
+    if differs := differing(run_state.manifest["asked"], asked):
+        raise BadInputError(
+            f"{folder} holds a run with another {differs}, expected the same to resume; repeat its "
+            "options, or start over with --force"
+        )
     return run_state
+
+
+def differing(was: Record, now: Record) -> str:
+    """Name the settings that two requests do not share, also those in a table of settings."""
+    found = []
+    for name in sorted({*was, *now}):
+        one, other = was.get(name), now.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found.append(differing(one, other))
+        elif one != other:
+            found.append(f"{name} (was {_short(one)}, now {_short(other)})")
+    return ", ".join(filter(None, found))
 
 
 def _short(value: Any) -> str:
