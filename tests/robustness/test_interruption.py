@@ -57,6 +57,26 @@ def test_what_is_half_written_goes(place, capfd, monkeypatch, number):
     assert content(place) == before
 
 
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_while_an_object_is_finalised_is_not_lost(place, capfd, monkeypatch, number):
+    def interrupted(*_, **__):
+        def feed():
+            try:
+                yield
+            finally:  # Python drops what is raised here when the generator is deleted
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+
+        generator = feed()
+        next(generator)
+        del generator
+        time.sleep(10)
+
+    monkeypatch.setattr(evaluate, "evaluate", interrupted)
+    assert exit_code(["evaluate", "labels.tif", "labels.tif"]) == CODES[number][0]
+    assert CODES[number][1] in capfd.readouterr().err
+
+
 def test_handlers_are_put_back():
     before = [signal.getsignal(number) for number in CODES]
     exit_code(["--version"])

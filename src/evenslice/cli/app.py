@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from threading import Timer
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,23 +63,38 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def _sigterm_raised() -> Iterator[None]:
-    """Turn SIGTERM into ``Terminated``; further signals do not cut cleaning up short."""
+    """Turn SIGTERM into ``Terminated``; further signals do not cut cleaning up short.
+
+    A signal that comes while an object is finalised, where Python drops exceptions, is sent again.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, signal.SIG_IGN)
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
+    def send_again(lost: Any) -> None:
+        if not isinstance(lost.exc_value, (Terminated, KeyboardInterrupt)):
+            ignored(lost)
+        else:
+            ended = isinstance(lost.exc_value, Terminated)
+            number = signal.SIGTERM if ended else signal.SIGINT
+            signal.signal(number, end)
+            Timer(0.05, os.kill, (os.getpid(), number)).start()
+
+    ignored = sys.unraisablehook
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         for one, handler in before.items():
             if handler in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(one, end)
+        sys.unraisablehook = send_again
     except ValueError:  # not the main thread: signals are not ours
         before = {}
     try:
         yield
     finally:
+        sys.unraisablehook = ignored
         for one, handler in before.items():
             signal.signal(one, handler)
 
