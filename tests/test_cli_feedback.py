@@ -164,9 +164,15 @@ def test_a_terminal_shows_loading_and_then_bars_within_its_width(place):
     os.close(master)
     assert process.wait() == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
-    assert text.startswith("loading ...\r")
-    places = [
-        text.index(word) for word in ("reading", "planning", "segmenting", "drawing", "Wrote")
-    ]
+    phases = (
+        "loading ...",
+        "reading",
+        "planning",
+        "segmenting",
+        "drawing",
+        "Wrote s.tif",
+        "Next: ",
+    )
+    places = [text.index(word) for word in phases]
     assert places == sorted(places)
     assert max(len(line) for line in re.split(r"[\r\n]+", text)) <= 80

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from evenslice import progress
-from evenslice.progress import loading, prefixed, rate, report_progress, silent
+from evenslice.progress import prefixed, rate, report_progress, silent
 
 
 class Terminal(io.StringIO):
@@ -89,17 +89,9 @@ def test_a_terminal_shows_a_bar_and_a_phase_within_it(monkeypatch, clock):
         pass  # the first display is closed
 
 
-def test_loading_is_shown_on_a_terminal_until_it_is_done(monkeypatch):
-    screen = terminal(monkeypatch)
-    with loading():
-        assert screen.getvalue() == "loading ...\r"
-    assert screen.getvalue().split("\r")[1].strip() == ""
-
-
 @pytest.mark.parametrize("shown", [silent, report_progress])
-def test_short_work_and_loading_are_silent_without_a_terminal(capsys, clock, shown):
-    with loading():
-        walk(shown, 5, clock, 0.1)
+def test_short_work_is_silent_without_a_terminal(capsys, clock, shown):
+    walk(shown, 5, clock, 0.1)
     assert capsys.readouterr() == ("", "")
 
 

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 LINE_S, SHORTEST_S = 30.0, 5.0  # between lines of a log, at most; at least, after each tenth
 GIVEN_S = 0.1  # what is done before has been done by an earlier run
-LOADING = "loading ..."
 _displays: list[Any] = []  # that of the outermost phase shows those within it, too
 
 
@@ -44,18 +43,6 @@ def _prefixed(
     progress: Progress, word: str, label: str, total: int
 ) -> AbstractContextManager[Step]:
     return progress(f"{word}: {label}", total)
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Say on a terminal that libraries are imported; whatever is printed next takes its place."""
-    text = LOADING if sys.stderr.isatty() else ""
-    with ExitStack() as stack:
-        if text:
-            print(text, end="\r", file=sys.stderr, flush=True)
-            blank = " " * len(text)
-            stack.callback(print, blank, end="\r", file=sys.stderr, flush=True)
-        yield
 
 
 @contextmanager
@@ -98,7 +85,10 @@ def _bar(label: str, total: int) -> Iterator[Draw]:
                 progress.BarColumn(20),
                 progress.TextColumn("{task.fields[words]}"),
             )
-            shown = progress.Progress(*columns, console=Console(stderr=True), transient=not total)
+            screen = Console(stderr=True)
+            shown = progress.Progress(
+                *columns, console=screen, transient=not total, redirect_stdout=False
+            )
             _displays.append(stack.enter_context(shown))
             stack.callback(_displays.clear)
         display = _displays[0]

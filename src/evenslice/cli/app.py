@@ -74,13 +74,12 @@ def _sigterm_raised() -> Iterator[None]:
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def send_again(lost: Any) -> None:
-        if not isinstance(lost.exc_value, (Terminated, KeyboardInterrupt)):
-            ignored(lost)
-        else:
-            ended = isinstance(lost.exc_value, Terminated)
-            number = signal.SIGTERM if ended else signal.SIGINT
+        kinds = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
+        if number := kinds.get(lost.exc_type):
             signal.signal(number, end)
             Timer(0.05, os.kill, (os.getpid(), number)).start()
+        else:
+            ignored(lost)
 
     ignored = sys.unraisablehook
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}

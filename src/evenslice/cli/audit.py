@@ -18,7 +18,7 @@ from evenslice.cli.output import (
 )
 from evenslice.errors import BadInputError
 from evenslice.options import AuditOptions
-from evenslice.progress import loading, report_progress
+from evenslice.progress import report_progress
 
 SHOWN = 6  # windows on the page
 
@@ -46,7 +46,7 @@ def audit(
     ] = None,
 ) -> int:
     """Measure how much each slice counts, whether previous equals next, and how sure that is."""
-    with loading():
+    with report_progress("loading ...", 0):
         check_inputs(model, volume, labels)
         from evenslice.evidence.attribution import MOST_FOR_SHAPLEY, runs_needed
         from evenslice.model.opening import model_of, name_of
@@ -71,7 +71,7 @@ def audit(
         raise BadInputError(
             f"--fail-above is {fail_above}, expected a number from 0 to 1; use for example 0.05"
         )
-    with running_code_of(model), loading():
+    with running_code_of(model), report_progress("loading ...", 0):
         loaded = model_of(model, options)
     if loaded.normalisation is None:
         warn(

@@ -10,7 +10,7 @@ import typer
 from evenslice.cli.options import takes
 from evenslice.cli.output import Output, write_text
 from evenslice.options import DemoOptions
-from evenslice.progress import loading, report_progress
+from evenslice.progress import report_progress
 
 ANNOUNCED = "evenslice demo: a phantom, three networks, one difference; about three minutes"
 
@@ -29,7 +29,7 @@ def demo(
     output.check()
     with folder_written_beside(out, output.force) as folder:
         print(ANNOUNCED, file=sys.stderr)
-        with loading():
+        with report_progress("loading ...", 0):
             from evenslice.model.provenance import command_line
             from evenslice.report.page import write_demo_page
             from evenslice.report.tables import print_demo

@@ -8,7 +8,7 @@ import typer
 from evenslice.cli.options import ModelName, takes
 from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
 from evenslice.options import ExportOptions
-from evenslice.progress import loading, report_progress
+from evenslice.progress import report_progress
 
 
 @takes(ExportOptions)
@@ -24,7 +24,7 @@ def export(
     output: Output,
 ) -> None:
     """Write a model as ONNX, torch.export or bioimage.io package, checked against torch."""
-    with loading():
+    with report_progress("loading ...", 0):
         check_inputs(model)
         from evenslice.report.tables import print_exported
         from evenslice.verbs.export import export as run

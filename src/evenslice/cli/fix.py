@@ -8,7 +8,7 @@ import typer
 from evenslice.cli.options import ModelName, takes
 from evenslice.cli.output import Output, check_inputs, files_of, running_code_of, words_of
 from evenslice.options import FixOptions
-from evenslice.progress import loading, report_progress
+from evenslice.progress import report_progress
 
 
 @takes(FixOptions)
@@ -28,7 +28,7 @@ def fix(
     labels: Annotated[Path | None, typer.Option(help="Ground truth of that volume.")] = None,
 ) -> None:
     """Make the stem of a trained model symmetric, without retraining, and report what changed."""
-    with loading():
+    with report_progress("loading ...", 0):
         check_inputs(model, audit, labels)
         from evenslice.model.source import form_of
         from evenslice.report.tables import print_fixed

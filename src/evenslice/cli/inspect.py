@@ -8,7 +8,7 @@ import typer
 from evenslice.cli.options import FAILED_CHECK, takes
 from evenslice.cli.output import Output, check_inputs, files_of, running_code_of, words_of
 from evenslice.options import InspectOptions
-from evenslice.progress import loading, report_progress
+from evenslice.progress import report_progress
 
 
 @takes(InspectOptions)
@@ -26,7 +26,7 @@ def inspect(
 
     output.check(*files_of(source))
     if form_of(source) is not None:
-        with loading():
+        with report_progress("loading ...", 0):
             check_inputs(source)
             import_module("evenslice.model.opening")
     with running_code_of(source):

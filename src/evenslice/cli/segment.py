@@ -9,7 +9,7 @@ from evenslice.cli.options import ModelName, Resume, VolumePath, takes
 from evenslice.cli.output import Output, check_inputs, files_of, running_code_of
 from evenslice.errors import says_what_is_kept
 from evenslice.options import SegmentOptions
-from evenslice.progress import loading, report_progress
+from evenslice.progress import report_progress
 
 
 @takes(SegmentOptions)
@@ -24,7 +24,7 @@ def segment(
     resume: Resume = False,
 ) -> None:
     """Segment a volume of any size, on one machine or several."""
-    with loading():
+    with report_progress("loading ...", 0):
         check_inputs(model, volume)
         from evenslice.model.provenance import command_line
         from evenslice.report.page import page_beside

@@ -8,7 +8,7 @@ import typer
 from evenslice.cli.options import takes
 from evenslice.cli.output import Output
 from evenslice.options import StudyOptions
-from evenslice.progress import loading, report_progress
+from evenslice.progress import report_progress
 
 OWN = ("study.json", "rows.csv", "report.html", "name.txt")
 
@@ -35,7 +35,7 @@ def study(
     ] = False,
 ) -> None:
     """Train, audit and score every cell of a grid, and compare them: the paper's experiment."""
-    with loading():
+    with report_progress("loading ...", 0):
         from evenslice.model.provenance import command_line
         from evenslice.report.run_pages import write_study_page
         from evenslice.report.tables import print_estimate, print_study

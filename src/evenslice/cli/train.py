@@ -10,7 +10,7 @@ from evenslice.cli.options import Resume, VolumePath, takes
 from evenslice.cli.output import Output, check_inputs
 from evenslice.errors import BadInputError, says_what_is_kept
 from evenslice.options import DATA, Device, JsonObject, TrainFile, TrainOptions, read_config
-from evenslice.progress import loading, report_progress
+from evenslice.progress import report_progress
 
 BETWEEN = "\0"  # between the two paths of --more, which no path holds
 
@@ -72,7 +72,7 @@ def train(
     pairs = [(str(volume), str(labels)), *((one.volume, one.labels) for one in file.more)]
     pairs += [(first, second) for first, second in (text.split(BETWEEN) for text in more or [])]
     volumes, truths = ([pair[place] for pair in pairs] for place in (0, 1))
-    with loading():
+    with report_progress("loading ...", 0):
         check_inputs(None, *map(Path, (*volumes, *truths)))
         from evenslice.labels.metrics import Scores
         from evenslice.model.provenance import command_line

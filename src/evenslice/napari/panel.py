@@ -285,4 +285,4 @@ class Panel(QWidget):
             return
         self.bar.setRange(0, total)
         self.bar.setValue(done)
-        self.say(f"{label}: {done} of {total}")
+        self.say(f"{label}: {done} of {total}" if total else label)
