@@ -17,7 +17,7 @@ from evenslice.cli import app as cli
 from evenslice.cli.output import warnings_as_lines
 from evenslice.errors import InputWarning
 
-TRAIN = "--weights none --encoder-depth 3 --steps 2 --batch 1 --crop 32"
+TRAIN = "--weights none --encoder-depth 3 --steps 2 --batch 2 --crop 32"
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def test_the_command_writes_everything_or_nothing(small, tmp_path, monkeypatch, 
     assert json.loads((tmp_path / "shown" / "demo.json").read_text())["rows"][0]["init"] == "rgb"
     out, err = capfd.readouterr()
     assert "mirror index" in out
-    assert "two minutes" in err
+    assert "three networks" in err
     with pytest.raises(SystemExit) as stop:
         cli.main(["demo", "shown"])
     assert stop.value.code == 2
