@@ -39,7 +39,7 @@ name = "soak"
 weights = "imagenet"
 encoder_depth = 3
 steps = 1
-batch = 1
+batch = 2
 crop = 32
 validation_runs = 1
 [audit]

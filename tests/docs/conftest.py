@@ -22,7 +22,7 @@ TRUTH = ("membranes.tif", "labels.tif", "truth.tif", "second_labels.tif", "truth
 MODELS = ("model.safetensors",)
 SMALL = {
     "steps": 2,
-    "batch": 1,
+    "batch": 2,
     "crop": 32,
     "validation_runs": 1,
     "encoder_depth": 3,

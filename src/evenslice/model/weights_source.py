@@ -126,7 +126,7 @@ def _cached(name: str, repository: str, revision: str | None, terms: str) -> Jso
     """Describe weights of the hub by the file in its cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    page = f"https://huggingface.co/{repository}"
+    page = f"https://huggingface.co/{repository}" if repository else "the library of the encoder"
     named = {"name": name, "source": page, "terms": terms or f"see {page}"}
     for file in HUB_FILES if repository else ():
         path = try_to_load_from_cache(repository, file, revision=revision)
