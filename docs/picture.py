@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 
 from evenslice import audit
 
@@ -48,7 +49,8 @@ def main(folder: Path, out: Path) -> None:
         index = method.index
         text = "" if label == "raw" or index is None else f"\nmirror index {index.value:+.3f}"
         axes[row, 0].set_ylabel(label + text)
-    figure.savefig(out, dpi=110)
+    figure.savefig(out, dpi=90)
+    Image.open(out).convert("RGB").quantize(128).save(out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The code blocks of the pages, and how they are run on small inputs.
 
 A block is executed unless the line above it says ``<!-- not run: REASON -->``. To be fast, every
-training takes two steps of one patch of 32 x 32 with random or installed weights on three stages,
+training takes two steps of one patch of 32 x 32 with random weights on three stages,
 every audit six windows of 48 x 48 by gradients, pretrained weights are random, and ``--force`` is
 added, so that a page may show one name twice. What a command prints is not compared. A study is
 planned, not run. Of ``make``, ``pip``, ``pytest``, ``napari`` and ``python FILE`` only the targets,
