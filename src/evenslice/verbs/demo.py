@@ -20,7 +20,7 @@ from evenslice.volume.files import save_volume
 INITS: tuple[Init, ...] = ("rgb", "green", "mirror")
 ENCODER = "tf_efficientnet_lite0"
 SHAPE = (60, 160, 160)
-STEPS = 160
+STEPS = 120
 RATE = 5e-4
 CROP = 128
 TILE = 64
