@@ -50,7 +50,7 @@ def main(folder: Path, out: Path) -> None:
         text = "" if label == "raw" or index is None else f"\nmirror index {index.value:+.3f}"
         axes[row, 0].set_ylabel(label + text)
     figure.savefig(out, dpi=90)
-    Image.open(out).convert("RGB").quantize(128).save(out, optimize=True)
+    Image.open(out).convert("RGB").quantize(256).save(out, optimize=True)
 
 
 if __name__ == "__main__":

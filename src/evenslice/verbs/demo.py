@@ -129,6 +129,8 @@ def run_demo(
     }
     weights = weights_record(ENCODER, "imagenet")
     provenance = provenance_of(seed, volume=raw, labels=membranes, weights=weights)
+    for record in provenance["inputs"].values():  # all lie in the folder, wherever it will be
+        record["name"] = Path(record["name"]).name
     return Demo(tuple(rows), facts, provenance)
 
 
