@@ -57,7 +57,9 @@ def test_scores(shown, made):
 def test_volumes_and_names_are_shown_as_they_are(shown):
     name = "[red]x[/]\x1b[2J :bomb:"
     volume = Volume(np.zeros((2, 3, 4), np.uint8), (30.0, 6.0, 6.0), name, facts={name: name})
-    print_inspected(Inspected(None, (), volume, None, (0, 7)))
+    source = {"name": name, "bytes": None, "sha256": None}
+    provenance = {"inputs": {"volume": source}}
+    print_inspected(Inspected(None, (), volume, None, (0, 7), provenance))
     out = shown()
     assert "2 x 3 x 4" in out and "30 x 6 x 6 nm" in out and "0 to 7" in out
     say(name)

@@ -94,10 +94,10 @@ def test_how_is_chosen_once_and_kept(folder):
     ("asked", "join", "words"),
     [
         (ASKED, False, "holds an unfinished run, expected none; add --resume"),
-        (ASKED | {"threshold": 0.7}, True, r"another threshold \(0\.5\), expected 0\.7"),
-        (ASKED | {"axis": "y"}, True, r'another axis \(null\), expected "y"'),
-        ({"model": "abc", "roi": ASKED["roi"]}, True, r"threshold \(0\.5\), expected null"),
-        (ASKED | {"model": "x" * 99}, True, r"model \(\"abc\"\), expected \"x{56}\.\.\. as asked"),
+        (ASKED | {"threshold": 0.7}, True, r"another threshold \(was 0\.5, now 0\.7\)"),
+        (ASKED | {"axis": "y"}, True, r'another axis \(was null, now "y"\)'),
+        ({"model": "abc", "roi": ASKED["roi"]}, True, r"threshold \(was 0\.5, now null\)"),
+        (ASKED | {"model": "x" * 99}, True, r"model \(was \"abc\", now \"x+\.\.\.\)"),
     ],
 )
 def test_another_run_is_refused_with_what_differs(folder, asked, join, words):
