@@ -63,7 +63,6 @@ def test_what_is_not_ours_is_declined(tmp_path):
     names = ["no.txt", "lonely.raw", "empty", "missing.tif"]
     assert [get_reader(str(tmp_path / name)) for name in names] == [None] * 4
     assert get_reader(["a.tif", "b.tif"]) is None
-    assert get_reader("https://example.org/a.zarr") is None
 
 
 def test_a_bad_file_is_one_line(tmp_path):

@@ -55,7 +55,7 @@ def test_a_missing_file_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.png", "a.nii", "a.dm4", "a.npy"])
 def test_an_unknown_ending_is_refused_with_what_is_read(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(BadInputError, match=r"unknown ending '.*', .* TIFF .* HDF5 .* Zarr, MRC"):
+    with pytest.raises(BadInputError, match=r"unknown ending '.*', .* TIFF .* HDF5 .* Zarr, N5"):
         open_volume(tmp_path / name)
     with pytest.raises(BadInputError, match="unknown ending"):
         check_volume_name(tmp_path / name)

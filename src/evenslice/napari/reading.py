@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from evenslice.napari.layers import RESULT, LayerData, layer_of
+from evenslice.volume.address import Remote, parse_address
 from evenslice.volume.array import Volume, Voxels, spans
 from evenslice.volume.files import MRC, TIFF, open_volume, split_container
 from evenslice.volume.images import SUFFIXES
-from evenslice.volume.zarr_reader import attributes_of, in_store, levels_of
+from evenslice.volume.zarr_reader import in_store, levels_of
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 SEGMENTATION = Path("labels", "segmentation")
@@ -28,6 +29,9 @@ def get_reader(path: Any) -> Callable[[Any], list[LayerData]] | None:
 
 def _is_readable(path: str) -> bool:
     """Whether ``open_volume`` reads a path, as far as names tell."""
+    kind, place = parse_address(path)
+    if kind is not None or isinstance(place, Remote):
+        return True
     file, _ = split_container(path)
     if file.is_dir():
         is_store = in_store(file) or file.suffix.lower() == ".zarr"
@@ -43,12 +47,14 @@ def read(path: Any) -> list[LayerData]:
 
     ``BadInputError``, in one line, if it does not hold a greyscale volume.
     """
-    file = Path(path[0] if isinstance(path, (list, tuple)) else path)
+    source = str(path[0] if isinstance(path, (list, tuple)) else path)
+    file = Path(source)
     if (file / SEGMENTATION).is_dir():
         return layers_of_store(file)
-    volume = open_volume(str(file))
-    has_levels = in_store(file) and attributes_of(file)
-    levels = [open_volume(level.path) for level in levels_of(file)[1:]] if has_levels else []
+    volume = open_volume(source)
+    names = [level.partition(":")[0] for level in volume.facts.get("levels", "").split("; ")]
+    more = [] if file.name in names else names[1:]
+    levels = [open_volume(f"{volume.source}/{name}") for name in more]
     return [layer_of(volume, file.name, levels)]
 
 

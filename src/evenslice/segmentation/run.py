@@ -33,6 +33,7 @@ from evenslice.segmentation.cluster import cluster_run
 from evenslice.segmentation.objects import Run, do_pieces, make_objects
 from evenslice.segmentation.plan import Plan, make_plan
 from evenslice.segmentation.result import Segmented, read_result
+from evenslice.volume.address import is_remote
 from evenslice.volume.array import Volume, crop, reorder_axes, swap_axis
 from evenslice.volume.atomic import (
     DISK,
@@ -238,6 +239,8 @@ def _pieces(work: Work, model: ModelLike, volume: VolumeLike, progress: Progress
 def _absolute(source: Any) -> str:
     """Return a name that means the same in another process."""
     name, at, file = str(source).partition("@")
+    if is_remote(name):
+        return name
     if at:  # PACKAGE.MODULE:CALLABLE@FILE
         return f"{name}@{Path(file).absolute()}"
     return os.path.abspath(name) if ":" not in name or "/" in name else name  # noqa: PTH100 (a URL is no Path)

@@ -12,6 +12,7 @@ from evenslice.model.provenance import pretrained_weights, provenance_of
 from evenslice.model.source import form_of
 from evenslice.options import InspectOptions, JsonObject
 from evenslice.progress import Progress, silent
+from evenslice.volume.address import is_remote, parse_address
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
 from evenslice.volume.windows import middle
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # what needs torch is imported where a model is opened
     from evenslice.evidence.certificate import Certificate
     from evenslice.model.spec import Model
 
-RANGE_SIDE = 2048  # pixels
+RANGE_SIDE, REMOTE_SIDE = 2048, 256  # pixels
 
 
 @dataclass(frozen=True)
@@ -128,14 +129,15 @@ def inspect(
     """
     options = InspectOptions.of(options, changes)
     if form_of(source) is None:
-        file = split_container(source)[0]
-        if not file.exists() and not in_store(file):
+        remote, file = is_remote(source), split_container(source)[0]
+        if not remote and not file.exists() and not in_store(parse_address(source)[1]):
             raise BadInputError(
                 f"{source} does not exist, expected a model (.safetensors, .pt2, .onnx or "
                 f"package.module:callable) or a volume ({READ}); check the name"
             )
         volume = open_volume(source)
-        missing = chunks_there(Path(source)) if "Zarr" in volume.facts.get("format", "") else None
+        is_zarr = "Zarr" in volume.facts.get("format", "") and not remote
+        missing = chunks_there(parse_address(source)[1]) if is_zarr else None
         if missing is not None:  # legal, and rarely intended
             volume = replace(volume, facts={**volume.facts, "missing": missing})
         provenance = provenance_of(None, volume=volume)
@@ -155,7 +157,8 @@ def inspect(
 def _middle_range(volume: Volume) -> tuple[float, float] | None:
     """Return the lowest and highest finite value of the middle slice; whole numbers stay whole."""
     z = volume.shape[0] // 2
-    y, x = (middle(slice(0, n), RANGE_SIDE) for n in volume.shape[1:])
+    side = REMOTE_SIDE if is_remote(volume.source) else RANGE_SIDE
+    y, x = (middle(slice(0, n), side) for n in volume.shape[1:])
     plane = volume.read((slice(z, z + 1), y, x))
     finite = plane[np.isfinite(plane)]
     return (finite.min().item(), finite.max().item()) if finite.size else None

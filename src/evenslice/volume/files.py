@@ -7,27 +7,34 @@ from pathlib import Path
 import numpy as np
 
 from evenslice.errors import BadInputError
+from evenslice.volume.address import Folder, Remote, parse_address
 from evenslice.volume.array import Volume, Voxels, as_volume
 from evenslice.volume.atomic import check_store_writable, check_writable
-from evenslice.volume.zarr_reader import in_store
+from evenslice.volume.zarr_reader import store_of
 
 TIFF = (".tif", ".tiff")
 MRC = (".mrc", ".rec", ".map", ".st", ".mrcs")
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".7z")
-READ = "a TIFF stack, a folder of images, HDF5 (FILE.h5:/dataset), Zarr, MRC or raw with its .info"
+READ = (
+    "a TIFF stack, a folder of images, HDF5 (FILE.h5:/dataset), Zarr, N5, neuroglancer "
+    "precomputed, MRC or raw with its .info"
+)
 _HDF5 = re.compile(r"(.+?\.(?:h5|hdf5|hdf|he5))(?::(.*))?", re.IGNORECASE)
 
 
-def open_volume(path: str | Path) -> Volume:
+def open_volume(path: str | Folder) -> Volume:
     """Open a volume lazily.
 
     A TIFF stack, a folder of images (in the order of the positions in their names), HDF5, Zarr v2
-    and v3, OME-Zarr 0.4 and 0.5, MRC, or raw with a text file ``.info`` beside it.
+    and v3, OME-Zarr 0.4 and 0.5, N5, neuroglancer precomputed, MRC, or raw with a text file
+    ``.info`` beside it.
 
     Parameters
     ----------
     path
         The file or folder. ``FILE.h5:/dataset`` and ``STORE.zarr/array`` choose inside a container.
+        Zarr, N5 and precomputed also at ``s3://``, ``gs://`` and ``https://``, and with a prefix as
+        neuroglancer has it: ``precomputed://gs://BUCKET/PATH``.
 
     Returns
     -------
@@ -46,25 +53,48 @@ def open_volume(path: str | Path) -> Volume:
     >>> volume.shape, volume.voxel_nm
     ((4, 32, 32), (30.0, 4.0, 4.0))
     """
+    path = path if isinstance(path, Path) else str(path)
     if not str(path).strip():
         raise BadInputError(f"the name of a volume is empty, expected {READ}; give a path")
+    kind, place = parse_address(path)
+    if kind is not None or isinstance(place, Remote):
+        return _open_store(kind or store_of(place), place)
     file, dataset = split_container(path)
-    if not file.exists() and not in_store(file):
+    if not file.is_file():
+        kind = store_of(file)
+        if kind is None and _is_bare_store(file):
+            kind = file.suffix.lower()[1:]
+        if kind is not None:
+            return _open_store(kind, file)
+    if not file.exists():
         raise BadInputError(f"{file} does not exist, expected {READ}; check the path")
-    if not file.is_file() and (
-        in_store(file) or (file.suffix.lower() == ".zarr" and _is_bare_store(file))
-    ):
-        from evenslice.volume.zarr_reader import open_zarr
-
-        return open_zarr(file)
     if file.is_dir():
-        _refuse_other_stores(file)
         from evenslice.volume.images import open_images
 
         return open_images(file)
     if not file.is_file():
         raise BadInputError(f"{file} is a device or pipe, expected {READ}; save it as a file first")
     return _open_file(file, dataset)
+
+
+def _open_store(kind: str | None, folder: Folder) -> Volume:
+    if kind == "zarr":
+        from evenslice.volume.zarr_reader import open_zarr
+
+        return open_zarr(folder)
+    if kind == "n5":
+        from evenslice.volume.n5 import open_n5
+
+        return open_n5(folder)
+    if kind == "precomputed":
+        from evenslice.volume.precomputed import open_precomputed
+
+        return open_precomputed(folder)
+    raise BadInputError(
+        f"{folder} holds no metadata of a volume (zarr.json, .zarray, attributes.json, info) that "
+        "can be read, expected Zarr, N5 or neuroglancer precomputed; check the address, or give "
+        "credentials in the environment"
+    )
 
 
 def split_container(path: str | Path) -> tuple[Path, str | None]:
@@ -103,22 +133,9 @@ def _open_file(file: Path, dataset: str | None) -> Volume:
 
 
 def _is_bare_store(folder: Path) -> bool:
-    """Whether a folder named .zarr holds only folders, as a store without group metadata does."""
-    return folder.is_dir() and not any(inner.is_file() for inner in folder.iterdir())
-
-
-def _refuse_other_stores(folder: Path) -> None:
-    """Raise for the kinds of chunked stores that are recognised but not read."""
-    info = folder / "info"
-    if (folder / "attributes.json").is_file() or folder.suffix.lower() == ".n5":
-        kind = "an N5 store"
-    elif info.is_file() and b'"scales"' in info.read_bytes():
-        kind = "a neuroglancer precomputed volume"
-    else:
-        return
-    raise BadInputError(
-        f"{folder} is {kind}, expected Zarr; convert it to OME-Zarr, for example with tensorstore"
-    )
+    """Whether a folder named .zarr or .n5 holds only folders, as a store without metadata does."""
+    named = folder.suffix.lower() in (".zarr", ".n5")
+    return named and folder.is_dir() and not any(inner.is_file() for inner in folder.iterdir())
 
 
 def check_volume_name(path: Path) -> None:

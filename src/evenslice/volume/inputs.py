@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from evenslice.errors import BadInputError
+from evenslice.volume.address import is_remote
 from evenslice.volume.array import Roi, Volume, Voxels, as_volume
 from evenslice.volume.files import open_volume, split_container
 from evenslice.volume.zarr_reader import in_store
 
 VolumeLike = Volume | Voxels | str | Path
-HASHED_SIDE = 4096
+HASHED_SIDE, REMOTE_SIDE = 4096, 64
 MOST_SLICES = 10_000_000  # of a volume that was trained on
 SPAN = re.compile(r"\s*(\d{0,18})\s*:\s*(\d{0,18})\s*")
 
@@ -54,7 +55,7 @@ def check_apart(out: Path, *inputs: Any) -> None:
     """Raise ``BadInputError`` if the result would lie in, on or around something that is read."""
     target = out.resolve()
     for source in inputs:
-        if not isinstance(source, (str, Path)):
+        if not isinstance(source, (str, Path)) or is_remote(source):
             continue
         for part in (str(source), str(source).partition("@")[2], str(split_container(source)[0])):
             place = Path(part).resolve()
@@ -94,8 +95,9 @@ def parse_roi(text: str | None, shape: tuple[int, int, int]) -> Roi:
 def fingerprint(volume: Volume, side: int = HASHED_SIDE) -> str:
     """Return a short hash of a volume's shape, type and three slices, to recognise it again.
 
-    At most ``side`` squared of each slice.
+    At most ``side`` squared of each slice, 64 of what lies on a server: its chunks are large.
     """
+    side = REMOTE_SIDE if is_remote(volume.source) else side
     depth, corner = volume.shape[0], slice(0, side)
     digest = hashlib.sha256(f"{volume.shape} {volume.dtype}".encode())
     for z in sorted({0, depth // 2, depth - 1}):
