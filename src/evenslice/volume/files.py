@@ -1,5 +1,6 @@
 """Opening and saving volumes: which reader for which path."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def open_volume(path: str | Folder) -> Volume:
     >>> volume.shape, volume.voxel_nm
     ((4, 32, 32), (30.0, 4.0, 4.0))
     """
-    path = path if isinstance(path, Path) else str(path)
+    path = str(path) if isinstance(path, Remote) else os.fspath(path)
     if not str(path).strip():
         raise BadInputError(f"the name of a volume is empty, expected {READ}; give a path")
     kind, place = parse_address(path)
