@@ -32,6 +32,7 @@ ScoresAs = Literal["semantic", "instances"]
 Output = Literal["labels", "probabilities"]
 Instances = Literal["none", "components", "watershed"]
 Axis = Literal["z", "y", "x"]
+Axes = Literal["z", "y", "x", "all"]
 Tta = Literal["none", "reversal"]
 Precision = Literal["auto", "fp32", "bf16"]
 TrainPrecision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -251,6 +252,7 @@ class AuditOptions(ModelOptions):
         "reversal", "latin also measures all cyclic shifts: are all slots alike?"
     )
     roi: str | None = ROI
+    axis: Axis = option("z", "Slice along this axis; for isotropic volumes.")
     margin: float = option(0.05, "Mirror pairs within +-margin count as symmetric.", gt=0, lt=1)
     confidence: float = option(0.95, "Confidence of the intervals.", gt=0, lt=1)
     device: Device = DEVICE
@@ -340,7 +342,7 @@ class SegmentOptions(ModelOptions):
         "reversal: average over each window and its reversal; by default as the model file says.",
     )
     roi: str | None = ROI
-    axis: Axis = option("z", "Slice along this axis; for isotropic volumes.")
+    axis: Axes = option("z", "Slice along this axis, or average the three; for isotropic volumes.")
     normalisation: Literal["model", "volume"] = option(
         "model", "Normalise by the model's mean and std, or by the volume's own."
     )

@@ -129,6 +129,39 @@ def test_along_another_axis_it_is_the_turned_volume(tmp_path, grey, axis, turn, 
             np.testing.assert_array_equal(pixels(out), classes_there)
 
 
+@pytest.mark.parametrize("classes", [1, 3])
+def test_along_all_axes_it_is_the_mean_of_the_three_whoever_does_it(
+    tmp_path, grey, classes, monkeypatch
+):
+    monkeypatch.setattr("evenslice.segmentation.blocks.AVERAGED", (4, 16, 16))
+    model, volume = blurring(classes=classes), Volume(grey[:, :33, :47], (4.0, 5.0, 4.0))
+    options = {"tile": 32, "roi": "1:9,3:33,0:40", "instances": "components"}
+    alone = [
+        arrays_of(segment(model, volume, tmp_path / f"{axis}.zarr", axis=axis, **options))["0"]
+        for axis in "zyx"
+    ]
+    segment(model, volume, tmp_path / "a.zarr", axis="all", shard=(2, 2), **options)
+    real, times = Work.average, iter(range(3))
+
+    def stopped(self, index):
+        real(self, index)
+        if next(times) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Work, "average", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        segment(model, volume, tmp_path / "a.zarr", axis="all", shard=(1, 2), **options)
+    monkeypatch.setattr(Work, "average", real)
+    out = segment(model, volume, tmp_path / "a.zarr", axis="all", resume=True, **options)
+    mean = sum(alone) / np.float32(3)
+    assert np.ptp(alone, 0).max() > 0.1
+    np.testing.assert_array_equal(arrays_of(out)["0"], mean)
+    found = mean[0] > 0.5 if classes == 1 else mean.argmax(0)
+    np.testing.assert_array_equal(arrays_of(out)[LABELS], components_of(found))
+    with pytest.raises(BadInputError, match="50 x 4 x 4 nm, expected sides that differ by a fac"):
+        segment(model, replace(volume, voxel_nm=(50, 4, 4)), tmp_path / "b.zarr", axis="all")
+
+
 sizes = st.tuples(st.integers(2, 6), st.integers(30, 50), st.integers(30, 50))
 
 

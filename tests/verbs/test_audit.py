@@ -417,3 +417,14 @@ def test_ignored_labels_are_not_the_true_class(volume):
         for recipe in ({"ignore_label": 9}, {})
     )
     assert values(known) != values(taken)
+
+
+def test_an_audit_along_another_axis_is_that_of_the_turned_volume(tmp_path):
+    options = {"methods": ["gradient"], "windows": 8, "tile": 32}
+    grey = np.random.default_rng(0).integers(0, 255, (40, 64, 24)).astype(np.uint8)
+    model = model_of(network())
+    found = audit(model, grey, axis="x", roi="0:40,8:60,2:22", **options)
+    turned = audit(model, grey.transpose(2, 1, 0), roi="2:22,8:60,0:40", **options)
+    assert found.methods == turned.methods
+    with pytest.raises(BadInputError, match="--maps was given with --axis x"):
+        audit(model, grey, axis="x", maps=tmp_path / "m.zarr", **options)

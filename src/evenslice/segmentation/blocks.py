@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evenslice.labels.blocks import grid_of
 from evenslice.model.opening import ModelLike, check_segments, model_of
 from evenslice.model.predict import Runner, classes_of, fused
 from evenslice.model.spec import Model
@@ -28,7 +30,8 @@ from evenslice.volume.tiles import Block
 from evenslice.volume.windows import neighbours
 from evenslice.volume.zarr_writer import create_image, create_labels
 
-PREDICT = "predict"
+PREDICT, AVERAGE = "predict", "average"
+AVERAGED = (128, 256, 256)  # voxels (z, y, x) that are averaged at once
 OF_A_PROCESS = {"shard", "scheduler", "device"}  # options in which those who take part may differ
 
 
@@ -93,9 +96,11 @@ class Work:
     ) -> None:
         self.run_state, self.volume, self.options = run_state, volume, options
         try:
-            self.plan = Plan.from_dict(run_state.manifest["chosen"]["plan"])
+            plans = run_state.manifest["chosen"]["plans"]
+            self.plans = {axis: Plan.from_dict(plans[axis]) for axis in axes_of(options)}
         except (KeyError, TypeError, ValueError) as error:
             raise corrupt_metadata(run_state.folder / "manifest.json", error) from error
+        self.plan = next(iter(self.plans.values()))
         normalised = replace(model, normalisation=self.plan.normalisation)
         self.model = fused(normalised.with_tta(options.tta or model.tta))
         self.store = _store_of(run_state.folder)
@@ -111,11 +116,26 @@ class Work:
         return z, y, x
 
     @cached_property
-    def blocks(self) -> list[Block]:
-        """The blocks to predict, in the coordinates of the volume as it is sliced."""
-        axis = self.options.axis
-        shape, box = reorder_axes(self.volume.shape, axis), reorder_axes(self.box, axis)
-        return self.plan.blocks(shape, box)
+    def blocks(self) -> list[tuple[str, Block]]:
+        """The blocks to predict and their axes, in the coordinates of the volume so sliced."""
+        return [
+            (axis, block)
+            for axis, plan in self.plans.items()
+            for block in plan.blocks(
+                reorder_axes(self.volume.shape, axis), reorder_axes(self.box, axis)
+            )
+        ]
+
+    @cached_property
+    def boxes(self) -> list[Roi]:
+        """The boxes (z, y, x) of what is written, each of whole chunks, that are averaged."""
+        z, y, x = (
+            chunk * max(1, wanted // chunk)
+            for chunk, wanted in zip(
+                self.plan.chunks(self.volume.shape, self.box), AVERAGED, strict=True
+            )
+        )
+        return grid_of(self.shape, (z, y, x)) if len(self.plans) > 1 else []
 
     def predict(self, indices: Sequence[int], step: Step) -> None:
         """Predict and write some blocks; the next one is computed while the last one is written.
@@ -123,13 +143,15 @@ class Work:
         Raises ``BadInputError`` if a section cannot be read or holds NaN; what was written before
         stays.
         """
-        axis = self.options.axis
+        for axis, group in groupby(indices, key=lambda index: self.blocks[index][0]):
+            self._predict_along(axis, list(group), step)
+
+    def _predict_along(self, axis: str, indices: Sequence[int], step: Step) -> None:
         _, y, x = reorder_axes(self.box, axis)
         sections = Sections(swap_axis(self.volume, axis), (y, x))
         reader = SectionReader(sections, self.plan.normalisation, self.model.slices)
-        predicted = predict_blocks(
-            Runner(self.model, self.plan.settings), reader, [self.blocks[n] for n in indices]
-        )
+        runner = Runner(self.model, self.plans[axis].settings)
+        predicted = predict_blocks(runner, reader, [self.blocks[n][1] for n in indices])
         with ThreadPoolExecutor(1, "writing") as pool:
             writing: Future[None] | None = None
             for index, (block, found) in zip(indices, predicted, strict=True):
@@ -144,23 +166,37 @@ class Work:
     def _write(
         self, index: int, block: Block, found: NDArray[np.float32], sections: Sections
     ) -> None:
-        options, place = self.options, self.place_of(block)
-        order = reorder_axes((0, 1, 2), options.axis)
-        if self.keeps_probabilities:
-            box = (slice(0, len(found)), *place)
-            write_box(self.probabilities, box, found.transpose(0, *(1 + n for n in order)))
-        if self.keeps_labels and options.instances == "none":
-            classes = classes_of(torch.from_numpy(found.swapaxes(0, 1)), options.threshold).numpy()
-            write_box(self.labels, place, classes.transpose(order))
-        self.run_state.done(PREDICT, index, {"blank": _blank(block, sections, self.model.slices)})
-
-    def place_of(self, block: Block) -> Roi:
-        """Return where a block lies in what is written."""
-        core = reorder_axes(block.core, self.options.axis)
+        axis = self.blocks[index][0]
+        core = reorder_axes(block.core, axis)
         z, y, x = (
             slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, self.box, strict=True)
         )
-        return z, y, x
+        found = found.transpose(0, *(1 + n for n in reorder_axes((0, 1, 2), axis)))
+        if self.boxes:
+            write_box(self._along(axis), (slice(0, len(found)), z, y, x), found)
+        else:
+            self._keep((z, y, x), found)
+        blank = _blank(block, sections, self.model.slices) if axis in self.options.axis else {}
+        self.run_state.done(PREDICT, index, {"blank": blank})
+
+    def average(self, index: int) -> None:
+        """Write the mean of what was predicted along the axes, of one box; all are predicted."""
+        box = self.boxes[index]
+        total = sum(self._along(axis)[(slice(None), *box)] for axis in self.plans)
+        self._keep(box, np.asarray(total / np.float32(len(self.plans)), np.float32))
+        self.run_state.done(AVERAGE, index)
+
+    def _keep(self, box: Roi, found: NDArray[np.float32]) -> None:
+        """Write the probabilities (C, z, y, x) of a box, and its classes, where they are kept."""
+        if self.keeps_probabilities:
+            write_box(self.probabilities, (slice(0, len(found)), *box), found)
+        if self.keeps_labels and self.options.instances == "none":
+            classes = classes_of(torch.from_numpy(found.swapaxes(0, 1)), self.options.threshold)
+            write_box(self.labels, box, classes.numpy())
+
+    def _along(self, axis: str) -> Any:
+        """Return the array (C, z, y, x) of what is predicted along one of several axes."""
+        return open_array(_along_of(self.run_state.folder, axis))
 
     @cached_property
     def probabilities(self) -> Any:
@@ -174,7 +210,7 @@ class Work:
 
     def planes(self) -> Iterator[Voxels]:
         """Yield what a TIFF is to hold, slice by slice: labels, or probabilities as uint8."""
-        step = self.plan.depth if self.options.axis == "z" else 1
+        step = self.plan.depth if "z" in self.plans else 1
         for start in range(0, self.shape[0], step):
             span = slice(start, min(self.shape[0], start + step))
             if self.keeps_labels:
@@ -190,12 +226,17 @@ def _kept(in_store: bool, options: SegmentOptions) -> tuple[bool, bool]:
 
 
 def prepare(
-    folder: Path, model: Model, volume: Volume, options: SegmentOptions, plan: Plan
+    folder: Path, model: Model, volume: Volume, options: SegmentOptions, plans: dict[str, Plan]
 ) -> None:
     """Create the arrays that the blocks are written into."""
     store, box = _store_of(folder), parse_roi(options.roi, volume.shape)
-    sliced = reorder_axes(volume.shape, options.axis), reorder_axes(box, options.axis)
-    chunks = reorder_axes(plan.chunks(*sliced), options.axis)
+    chunks_along = {
+        axis: reorder_axes(
+            plan.chunks(reorder_axes(volume.shape, axis), reorder_axes(box, axis)), axis
+        )
+        for axis, plan in plans.items()
+    }
+    chunks = next(iter(chunks_along.values()))
     shape = tuple(part.stop - part.start for part in box)
     probabilities, labels = _kept(is_store(folder.with_suffix("")), options)
     origin = shifted(volume.origin, box)
@@ -225,6 +266,24 @@ def prepare(
             count=most,
         )
     fsync_tree(store)
+    for axis in chunks_along if len(plans) > 1 else ():
+        import zarr
+
+        zarr.create_array(
+            str(_along_of(folder, axis)),
+            shape=(model.spec.classes, *shape),
+            dtype="float32",
+            chunks=(1, *chunks_along[axis]),
+        )
+
+
+def axes_of(options: SegmentOptions) -> str:
+    """Return the axes to slice along."""
+    return "zyx" if options.axis == "all" else options.axis
+
+
+def _along_of(folder: Path, axis: str) -> Path:
+    return folder / f"along-{axis}.zarr"
 
 
 def _store_of(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +22,7 @@ from evenslice.labels.components import (
 from evenslice.labels.watershed import FLOOD_HALO, flood_box, seed_distance, seed_halo, seeds_in
 from evenslice.model.predict import classes_of
 from evenslice.progress import Step
-from evenslice.segmentation.blocks import PREDICT, Work, open_array, write_box
+from evenslice.segmentation.blocks import AVERAGE, PREDICT, Work, open_array, write_box
 from evenslice.volume.array import Voxels
 from evenslice.volume.atomic import fsync_tree, written_beside
 from evenslice.volume.zarr_writer import create_labels
@@ -42,9 +42,9 @@ def do_pieces(work: Work, stage: str, indices: list[int], step: Step) -> None:
     if stage == PREDICT:
         work.predict(indices, step)
         return
-    objects = Objects(work)
+    piece = work.average if stage == AVERAGE else partial(Objects(work).piece, stage)
     for index in indices:
-        objects.piece(stage, index)
+        piece(index)
         step()
 
 

@@ -21,8 +21,10 @@ from evenslice.model.streaming import normalisation_of
 from evenslice.options import JsonObject, SegmentOptions
 from evenslice.progress import Progress, silent
 from evenslice.segmentation.blocks import (
+    AVERAGE,
     PREDICT,
     Work,
+    axes_of,
     is_store,
     open_inputs,
     prepare,
@@ -52,6 +54,7 @@ from evenslice.volume.zarr_writer import build_pyramid, count_chunks
 
 WRITTEN = "written"
 VOXEL_TOLERANCE = 0.02
+MOST_ANISOTROPIC = 2
 WORTH_KEEPING_S = 60.0
 
 
@@ -119,6 +122,8 @@ def segment(
     with progress("reading", 0):
         network, source, options = open_inputs(model, volume, options)
     _check_fits(network, options, out)
+    if options.axis == "all":
+        _check_isotropic(source)
     request, folder = request_of(network, source, options), work_folder(out)
     for place in (out, folder):
         remove_stale(place)
@@ -132,10 +137,10 @@ def segment(
         return finished
 
     def choose(folder: Path) -> JsonObject:
-        plan = _plan(network, source, options)
+        plans = _plans(network, source, options)
         with named(out, folder):
-            prepare(folder, network, source, options, plan)
-        return {"plan": plan.to_dict()}
+            prepare(folder, network, source, options, plans)
+        return {"plans": {axis: plan.to_dict() for axis, plan in plans.items()}}
 
     with progress("planning", 0):
         run_state = open_run_state(folder, request, choose, join, force)
@@ -194,19 +199,42 @@ def _check_fits(model: Model, options: SegmentOptions, out: Path) -> None:
         )
 
 
-def _plan(model: Model, volume: Volume, options: SegmentOptions) -> Plan:
+def _plans(model: Model, volume: Volume, options: SegmentOptions) -> dict[str, Plan]:
+    """Decide how to segment along each axis."""
     if options.normalisation == "volume" and options.mean is None:
         model = replace(model, normalisation=estimate(volume, options.seed)).with_tta(model.tta)
     elif isinstance(model.spec, ExternalSpec):
         model = normalised_by(model, volume, options.seed)
-    return make_plan(
-        model,
-        swap_axis(volume, options.axis),
-        reorder_axes(parse_roi(options.roi, volume.shape), options.axis),
-        normalisation_of(model),
-        options,
-        device_named(options.device),
-    )
+    box, device = parse_roi(options.roi, volume.shape), device_named(options.device)
+    return {
+        axis: make_plan(
+            model,
+            swap_axis(volume, axis),
+            reorder_axes(box, axis),
+            normalisation_of(model),
+            options,
+            device,
+        )
+        for axis in axes_of(options)
+    }
+
+
+def _check_isotropic(volume: Volume) -> None:
+    """Raise ``BadInputError`` unless the sides of a voxel are alike enough for all axes."""
+    sides = volume.voxel_nm or volume.sides
+    if max(sides) > MOST_ANISOTROPIC * min(sides):
+        raise BadInputError(
+            f"{volume.source} has voxels of {' x '.join(f'{side:g}' for side in sides)} nm, "
+            f"expected sides that differ by a factor of {MOST_ANISOTROPIC} at most for --axis all; "
+            "use --axis z, or resample it"
+        )
+    if volume.voxel_nm is None:
+        give_warnings(
+            [
+                f"{volume.source} does not state its voxel size: --axis all takes it for "
+                "isotropic; give --voxel-size"
+            ]
+        )
 
 
 def _blocks_of(count: int, shard: tuple[int, int] | None) -> range:
@@ -255,6 +283,8 @@ def _finish(
         if not free:
             return replace(result, complete=False)
         if work.store.exists() and not run_state.is_done(WRITTEN, 0):
+            if left := run_state.left(AVERAGE, range(len(work.boxes))):
+                run(AVERAGE, left, "averaging")
             result = replace(result, objects=make_objects(work, run), blank=_blanks(work))
             metadata = {"request": request, **result.metadata()}
             write = _write_store if work.in_store else _write_tiff

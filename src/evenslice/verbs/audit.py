@@ -40,7 +40,7 @@ from evenslice.model.provenance import provenance_of
 from evenslice.model.spec import Model
 from evenslice.options import AuditOptions, JsonObject
 from evenslice.progress import Progress, silent
-from evenslice.volume.array import Volume, crop
+from evenslice.volume.array import Roi, Volume, crop, reorder_axes, swap_axis
 from evenslice.volume.inputs import (
     VolumeLike,
     check_same_shape,
@@ -109,13 +109,19 @@ def audit(
     options = AuditOptions.of(options, changes)
     given = model_of(model, options)
     check_segments(given)
-    volume = volume_of(volume)
-    truth = None if labels is None else whole(volume_of(labels))
+    source = volume_of(volume)
+    volume = swap_axis(source, options.axis)
+    truth = None if labels is None else whole(swap_axis(volume_of(labels), options.axis))
     if truth is not None:
         check_same_shape(volume, truth)
     elif options.region == "truth":
         raise BadInputError(
             "the region is truth but there are no labels, expected both; give --labels"
+        )
+    if maps is not None and options.axis != "z":
+        raise BadInputError(
+            f"--maps was given with --axis {options.axis}, expected z: maps lie on the volume; "
+            "leave one of them out"
         )
     with progress("reading", 0):
         opened = normalised_by(given, volume, options.seed)
@@ -124,14 +130,14 @@ def audit(
         windows = _windows(opened, volume, truth, options)
         device = device_named(options.device)
         subject = model_on_volume(opened, volume, windows[0], device, options.seed, truth, label)
-        give_warnings(intensity_warning(given, crop(volume, parse_roi(options.roi, volume.shape))))
+        give_warnings(intensity_warning(given, crop(volume, _box(volume, options))))
     methods = options.methods
     if methods is None:
         methods = default_methods(subject.slices, subject.differentiable)
     methods = check_methods(methods, subject.slices, subject.differentiable)
     fixed = options.windows if isinstance(options.windows, int) else None
     looks = planned_looks(len(windows), fixed)
-    provenance = provenance_of(options.seed, model=given, volume=volume, labels=truth)
+    provenance = provenance_of(options.seed, model=given, volume=source, labels=truth)
     measured = Measurement(subject, options, windows, looks, views)
     stages = [[name for name in stage if name in methods] for stage in STAGES]
     stages = [stage for stage in stages if stage] or [[]]  # the reversal alone
@@ -155,6 +161,12 @@ def audit(
             found = _result(opened, subject, options, measured, checks, looks, methods)
     warnings = _blank_warning(volume, measured.facts)
     return replace(found, provenance=provenance, warnings=warnings)
+
+
+def _box(volume: Volume, options: AuditOptions) -> Roi:
+    """Return the box to draw windows from, in a volume that is sliced along the axis asked for."""
+    shape = reorder_axes(volume.shape, options.axis)
+    return reorder_axes(parse_roi(options.roi, shape), options.axis)
 
 
 def _blank_warning(volume: Volume, facts: Sequence[WindowFacts]) -> tuple[str, ...]:
@@ -188,7 +200,7 @@ def _windows(
         options.seed,
         model.stride,
         model.size,
-        None if options.roi is None else parse_roi(options.roi, volume.shape),
+        None if options.roi is None else _box(volume, options),
         None if truth is None else foreground,
     )
 

@@ -13,7 +13,7 @@ from evenslice.errors import BadInputError
 
 MEANINGS = ("intensity", "labels", "probabilities")
 SLAB_BYTES = 64 * 2**20
-ORDERS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0)}
+ORDERS = {"z": (0, 1, 2), "y": (1, 0, 2), "x": (2, 1, 0), "all": (0, 1, 2)}
 Roi = tuple[slice, slice, slice]
 VoxelSize = tuple[float, float, float]
 Place = tuple[float, float, float]
@@ -204,7 +204,7 @@ def swap_axis(volume: Volume, axis: str) -> Volume:
     volume
         Axes (z, y, x).
     axis
-        ``z``, ``y`` or ``x``: the one to slice along.
+        ``z``, ``y`` or ``x``: the one to slice along; ``all`` is the volume as it is.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def swap_axis(volume: Volume, axis: str) -> Volume:
     """
     if axis not in ORDERS:
         raise BadInputError(f"the axis {axis!r} is unknown, expected z, y or x; choose one")
-    if axis == "z":
+    if axis in ("z", "all"):
         return volume
     voxel = volume.voxel_nm and reorder_axes(volume.voxel_nm, axis)
     pixels = _Reordered(volume.pixels, ORDERS[axis])
