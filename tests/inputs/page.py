@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from inputs import chunked, hdf5, images, mrc, raw, tiff, zarr_stores
+from inputs import chunked, hdf5, images, itk, mrc, raw, tiff, zarr_stores
 from inputs.case import Case
 
-MODULES = (tiff, images, hdf5, mrc, zarr_stores, chunked, raw)
+MODULES = (tiff, images, hdf5, mrc, zarr_stores, chunked, itk, raw)
 CASES = [case for module in MODULES for case in module.CASES]
 HEAD = """# What is read from a file, and what is written
 

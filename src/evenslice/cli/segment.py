@@ -17,7 +17,8 @@ def segment(
     model: ModelName,
     volume: VolumePath,
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="OME-Zarr (.zarr) or a TIFF stack (.tif).")
+        Path,
+        typer.Argument(metavar="OUT", help="OME-Zarr (.zarr), a TIFF stack (.tif), NIfTI or NRRD."),
     ],
     options: SegmentOptions,
     output: Output,

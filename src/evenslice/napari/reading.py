@@ -12,6 +12,7 @@ from evenslice.volume.address import Remote, parse_address
 from evenslice.volume.array import Volume, Voxels, spans
 from evenslice.volume.files import MRC, TIFF, open_volume, split_container
 from evenslice.volume.images import SUFFIXES
+from evenslice.volume.itk import is_itk
 from evenslice.volume.zarr_reader import in_store, levels_of
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
@@ -39,7 +40,7 @@ def _is_readable(path: str) -> bool:
     ending = file.suffix.lower()
     if ending == ".raw":
         return file.with_name(f"{file.name}.info").is_file()
-    return file.is_file() and ending in (*TIFF, *MRC, *HDF5)
+    return file.is_file() and (ending in (*TIFF, *MRC, *HDF5) or is_itk(file))
 
 
 def read(path: Any) -> list[LayerData]:

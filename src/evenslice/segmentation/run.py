@@ -45,11 +45,10 @@ from evenslice.volume.atomic import (
     remove_stale,
     rename_into_place,
 )
-from evenslice.volume.files import check_volume_name
+from evenslice.volume.files import check_volume_name, write_slices
 from evenslice.volume.inputs import VolumeLike, check_apart, parse_roi, spans_of
 from evenslice.volume.normalisation import estimate
 from evenslice.volume.run_state import RunState, open_run_state
-from evenslice.volume.tiff_writer import write_tiff
 from evenslice.volume.zarr_writer import build_pyramid, count_chunks
 
 WRITTEN = "written"
@@ -287,7 +286,7 @@ def _finish(
                 run(AVERAGE, left, "averaging")
             result = replace(result, objects=make_objects(work, run), blank=_blanks(work))
             metadata = {"request": request, **result.metadata()}
-            write = _write_store if work.in_store else _write_tiff
+            write = _write_store if work.in_store else _write_file
             write(work, result.path, metadata, progress)
             run_state.done(WRITTEN, 0)
         else:  # a process was killed between OUT and the end
@@ -296,7 +295,7 @@ def _finish(
     return result
 
 
-def _write_tiff(work: Work, out: Path, metadata: JsonObject, progress: Progress) -> None:
+def _write_file(work: Work, out: Path, metadata: JsonObject, progress: Progress) -> None:
     dtype = np.dtype(work.labels.dtype if work.keeps_labels else np.uint8)
     meaning = "labels" if work.keeps_labels else "probabilities"
     provenance = metadata.pop("provenance") | {"result": metadata}
@@ -307,8 +306,8 @@ def _write_tiff(work: Work, out: Path, metadata: JsonObject, progress: Progress)
                 yield plane
                 step()
 
-        voxel_nm = work.volume.voxel_nm
-        write_tiff(out, planes(), work.shape, dtype, voxel_nm, meaning, provenance, work.origin)
+        like = replace(crop(work.volume, work.box), meaning=meaning)
+        write_slices(out, planes(), dtype, like, provenance)
 
 
 def _write_store(work: Work, out: Path, metadata: JsonObject, progress: Progress) -> None:

@@ -136,7 +136,8 @@ def written_beside(path: Path, force: bool = True) -> Iterator[Path]:
 
     Raises ``BadInputError`` if ``path`` is there in the end, unless ``force``.
     """
-    with _beside(path, path.suffix) as part:
+    inner = Path(path.stem).suffix if path.suffix.lower() == ".gz" else ""
+    with _beside(path, inner + path.suffix) as part:
         yield part
         rename_into_place(part, path, force)
 

@@ -2,15 +2,19 @@
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from evenslice.errors import BadInputError
+from evenslice.options import JsonObject
 from evenslice.volume.address import Folder, Remote, parse_address
 from evenslice.volume.array import Volume, Voxels, as_volume
 from evenslice.volume.atomic import check_store_writable, check_writable
+from evenslice.volume.itk import WRITTEN, is_itk
 from evenslice.volume.zarr_reader import store_of
 
 TIFF = (".tif", ".tiff")
@@ -18,7 +22,7 @@ MRC = (".mrc", ".rec", ".map", ".st", ".mrcs")
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".7z")
 READ = (
     "a TIFF stack, a folder of images, HDF5 (FILE.h5:/dataset), Zarr, N5, neuroglancer "
-    "precomputed, MRC or raw with its .info"
+    "precomputed, MRC, NIfTI, NRRD, MetaImage or raw with its .info"
 )
 _HDF5 = re.compile(r"(.+?\.(?:h5|hdf5|hdf|he5))(?::(.*))?", re.IGNORECASE)
 
@@ -27,8 +31,8 @@ def open_volume(path: str | Folder) -> Volume:
     """Open a volume lazily.
 
     A TIFF stack, a folder of images (in the order of the positions in their names), HDF5, Zarr v2
-    and v3, OME-Zarr 0.4 and 0.5, N5, neuroglancer precomputed, MRC, or raw with a text file
-    ``.info`` beside it.
+    and v3, OME-Zarr 0.4 and 0.5, N5, neuroglancer precomputed, MRC, NIfTI, NRRD, MetaImage, or
+    raw with a text file ``.info`` beside it.
 
     Parameters
     ----------
@@ -124,6 +128,10 @@ def _open_file(file: Path, dataset: str | None) -> Volume:
         from evenslice.volume.raw import open_raw
 
         return open_raw(file)
+    if is_itk(file):
+        from evenslice.volume.itk import open_itk
+
+        return open_itk(file)
     if ending in PACKED:
         raise BadInputError(
             f"{file} is packed ({ending}), expected the volume itself; decompress it first"
@@ -141,24 +149,27 @@ def _is_bare_store(folder: Path) -> bool:
 
 def check_volume_name(path: Path) -> None:
     """Raise ``BadInputError`` unless a volume can be saved under this name."""
-    if path.suffix.lower() not in (*TIFF, ".zarr"):
+    if path.suffix.lower() not in (*TIFF, ".zarr") and not is_itk(path, WRITTEN):
         raise BadInputError(
-            f"{path} has the unknown ending {path.suffix or '(none)'!r}, expected .tif, .tiff or "
-            ".zarr to write to; rename it"
+            f"{path} has the unknown ending {path.suffix or '(none)'!r}, expected .tif, .tiff, "
+            f".zarr, {', '.join(WRITTEN)} to write to; rename it"
         )
 
 
 def save_volume(
     path: str | Path, volume: Volume | Voxels, voxel_nm: tuple[float, float, float] | None = None
 ) -> None:
-    """Save a volume (z, y, x) with its voxel size: a TIFF stack, or OME-Zarr with pyramid.
+    """Save a volume (z, y, x) with its voxel size: OME-Zarr with pyramid, or one file.
+
+    A TIFF stack, or NIfTI, NRRD and MetaImage where SimpleITK is installed.
 
     The file or store appears under its name only when it is complete; an existing one is replaced.
 
     Raises
     ------
     BadInputError
-        If the name does not end in ``.tif``, ``.tiff`` or ``.zarr``, or its folder does not exist.
+        If the name ends in none of ``.zarr``, ``.tif``, ``.tiff``, ``.nii``, ``.nii.gz``,
+        ``.nrrd``, ``.mha``, or its folder does not exist.
 
     Examples
     --------
@@ -179,9 +190,29 @@ def save_volume(
         check_store_writable(path, force=True)
         write_image(path, volume, dtype)
         return
+    check_writable(path, force=True)
+    slices = (volume.slice_at(z).astype(dtype, copy=False) for z in range(volume.shape[0]))
+    write_slices(path, slices, dtype, volume)
+
+
+def write_slices(
+    path: Path,
+    slices: Iterator[Voxels],
+    dtype: np.dtype[Any],
+    like: Volume,
+    provenance: JsonObject | None = None,
+) -> None:
+    """Write slices (y, x) as one file that lies where the volume ``like`` lies, with its meaning.
+
+    Only a TIFF notes the ``provenance``.
+    """
+    if is_itk(path):
+        from evenslice.volume.itk import ORIENTATION, write_itk
+
+        signs = like.facts.get(ORIENTATION, "1, 1, 1")
+        write_itk(path, slices, like.voxel_nm, like.meaning, like.origin, signs)
+        return
     from evenslice.volume.tiff_writer import write_tiff
 
-    check_writable(path, force=True)
-    slices = (volume.slice_at(z) for z in range(volume.shape[0]))
-    voxel, meaning, origin = volume.voxel_nm, volume.meaning, volume.origin
-    write_tiff(path, slices, volume.shape, dtype, voxel, meaning, origin=origin)
+    voxel, meaning, origin = like.voxel_nm, like.meaning, like.origin
+    write_tiff(path, slices, like.shape, dtype, voxel, meaning, provenance, origin)
