@@ -121,6 +121,7 @@ def test_the_example_of_the_docs_trains(place, capfd):
     Path("em/train.toml").write_text(example)
     words = f"--config em/train.toml {TINY} --device cpu --json scores.json"
     assert run("train raw.tif raw_labels.tif m.safetensors", words) == 0
+    assert capfd.readouterr().out.count("Labels (") == 2  # one line per volume
     recipe = load_model("m.safetensors").training["recipe"]
     assert (recipe["steps"], recipe["augment"], recipe["schedule"]) == (2, "em", "cosine")
     assert len(load_model("m.safetensors").training["volumes"]) == 2

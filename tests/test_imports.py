@@ -16,6 +16,7 @@ ORDER = ROOMS.split()
 GROUND = {"errors", "options", "progress", "__version__"}  # below everything
 SHOWN = {"evidence/result.py", "labels/metrics.py"}  # they import what a notebook shows, then
 TORCH_FREE = [
+    "evidence/label_asymmetry.py",
     "volume",
     "labels",
     "evidence/stats.py",
@@ -98,7 +99,7 @@ def test_volumes_and_refusals_load_no_torch(tmp_path):
         "--help": 0,
         "--version": 0,
         "inspect none.safetensors": 2,
-        "inspect raw.tif --json inspected.json": 0,
+        "inspect raw.tif --labels raw.tif --target classes --json inspected.json": 0,
         "evaluate raw.tif raw.tif --as instances --json scores.json": 0,
         "data list": 0,
         "inspect none.tif": 2,

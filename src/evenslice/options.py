@@ -229,6 +229,8 @@ class InspectOptions(ModelOptions):
     verify: bool = option(
         False, "Measure the response to the reversal; exit 1 if the model is not symmetric."
     )
+    target: TargetKind = option("auto", "What the labels (--labels) mean, as in train.")
+    ignore_label: int | None = option(None, "Label of what is not annotated.", metavar="N")
 
 
 class AuditOptions(ModelOptions):

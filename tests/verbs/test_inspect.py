@@ -40,6 +40,31 @@ def test_a_volume(tmp_path, grey, capfd):
     assert found["size_bytes"] == 9 * 64 * 96
 
 
+def test_which_slices_labels_fit(tmp_path, grey, capfd):
+    save_volume(tmp_path / "v.tif", grey)
+    save_volume(tmp_path / "l.tif", (grey > 128).astype(np.uint8) * 7)
+    words = ("inspect", tmp_path / "v.tif", "--labels", tmp_path / "l.tif")
+    assert run(*words, "--target", "foreground", "--json", tmp_path / "v.json") == 0
+    found = json.loads((tmp_path / "v.json").read_text())["labels"]
+    assert (found["target"], found["verdict"], found["sections"]) == (
+        "foreground",
+        "inconclusive",
+        5,
+    )
+    assert {"asymmetry", "low", "high", "lag"} <= set(found)
+    assert "Labels (foreground): inconclusive" in capfd.readouterr().out
+    assert run(*words) == 2
+    assert "--target" in capfd.readouterr().err
+    save_volume(tmp_path / "short.tif", grey[1:])
+    assert run(*words[:-1], tmp_path / "short.tif", "--target", "foreground") == 2
+
+
+def test_labels_of_a_model_are_refused(tmp_path, make_model, grey):
+    save_model(tmp_path / "m.safetensors", make_model("green"))
+    with pytest.raises(BadInputError, match=r"--labels was given for the model .*m.safetensors"):
+        inspect(tmp_path / "m.safetensors", labels=grey)
+
+
 def test_what_was_understood_of_a_store(tmp_path, grey, capfd):
     save_volume(
         tmp_path / "v.zarr", Volume(grey.astype("float32"), (50.0, 4.0, 4.0), "x", "probabilities")

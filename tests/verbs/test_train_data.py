@@ -7,6 +7,8 @@ import pytest
 
 from evenslice import load_model, save_volume, train
 from evenslice.errors import BadInputError
+from evenslice.evidence.label_asymmetry import label_asymmetry
+from evenslice.labels.targets import Target
 from evenslice.model.opening import trained_slices
 from evenslice.options import TrainOptions
 from evenslice.verbs.train_data import plan_data, training_record
@@ -62,6 +64,9 @@ def test_one_volume_is_recorded_alone(grey, labels):
     seen = grey[:4].astype(float)
     assert record["intensities"]["mean"] == pytest.approx(seen.mean(), rel=0.1)
     assert record["intensities"]["dtype"] == "uint8"
+    fit = label_asymmetry(Volume(grey[:5]), Volume(labels[:5]), Target("foreground", 1))
+    assert record["label_asymmetry"] == fit.to_dict()
+    assert fit.sections == 1
 
 
 def test_blank_sections_do_not_count_in_the_normalisation_of_a_training(grey, labels, other):

@@ -99,6 +99,8 @@ def train(
                 f"stopped after {result.steps} of {chosen.steps} steps: no better Dice in "
                 f"{chosen.patience} validation runs"
             )
+        for one in result.label_asymmetry:
+            print(one.text)
         print_scores(scores, f"{out} on the validation slices")
 
     wrote = (out, result.last, result.log, page)

@@ -205,6 +205,10 @@ def print_inspected(found: "Inspected") -> None:
     """Print a model's stem, or the shape, voxel size and type of a volume that were read."""
     if found.volume is not None:
         show(("", ""), _volume_rows(found.volume, found))
+    if found.labels is not None:
+        say(found.labels.text)
+        for number, one in found.labels.per_class.items():
+            say(f"class {number}: {one.text}")
     if found.model is not None:
         show(("", ""), _model_rows(found.model, found))
     if found.certificate is not None:

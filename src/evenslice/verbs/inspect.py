@@ -1,4 +1,4 @@
-"""Inspect: what a model's stem is, or the shape, voxel size and type of a volume."""
+"""Inspect: what a model's stem is; what a volume is, and which slices its labels fit."""
 
 import math
 from dataclasses import asdict, dataclass, field, replace
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evenslice.errors import BadInputError
+from evenslice.evidence.label_asymmetry import LabelAsymmetry, label_asymmetry
+from evenslice.labels.targets import resolve_target
 from evenslice.model.provenance import pretrained_weights, provenance_of
 from evenslice.model.source import form_of
 from evenslice.options import InspectOptions, JsonObject
@@ -15,6 +17,7 @@ from evenslice.progress import Progress, silent
 from evenslice.volume.address import is_remote, parse_address
 from evenslice.volume.array import Volume
 from evenslice.volume.files import READ, open_volume, split_container
+from evenslice.volume.inputs import VolumeLike, check_same_shape, volume_of
 from evenslice.volume.windows import middle
 from evenslice.volume.zarr_reader import chunks_there, in_store
 
@@ -37,6 +40,7 @@ class Inspected:
     certificate: "Certificate | None"  # measured now; None: not asked for
     values: tuple[float, float] | None = None  # lowest and highest finite one of the middle slice
     provenance: JsonObject = field(default_factory=dict)
+    labels: LabelAsymmetry | None = None  # how they fit the slices before and after
 
     def to_dict(self) -> JsonObject:
         """Return it as JSON can hold it (schema evenslice.inspect/1)."""
@@ -53,6 +57,7 @@ class Inspected:
                 "size_bytes": math.prod(volume.shape) * volume.dtype.itemsize,
                 "facts": dict(volume.facts),
                 "source": self.provenance.get("inputs", {}).get("volume"),
+                **({"labels": self.labels.to_dict()} if self.labels is not None else {}),
             }
         from evenslice.model.spec import ExternalSpec
 
@@ -112,6 +117,7 @@ def inspect(
     source: str | Path,
     options: InspectOptions | None = None,
     *,
+    labels: VolumeLike | None = None,
     progress: Progress = silent,
     **changes: Any,
 ) -> Inspected:
@@ -124,6 +130,9 @@ def inspect(
         anything ``open_volume`` reads; else ``BadInputError`` is raised.
     options, changes
         The options of ``InspectOptions``, as an object, as keyword arguments, or both.
+    labels
+        Of the same shape as the volume: how well they fit the slices before and after is measured
+        (``label_asymmetry``).
     progress
         Shows the progress.
     """
@@ -140,8 +149,19 @@ def inspect(
         missing = chunks_there(parse_address(source)[1]) if is_zarr else None
         if missing is not None:  # legal, and rarely intended
             volume = replace(volume, facts={**volume.facts, "missing": missing})
-        provenance = provenance_of(None, volume=volume)
-        return Inspected(None, (), volume, None, _middle_range(volume), provenance)
+        fit, read = None, {"volume": volume}
+        if labels is not None:
+            marks = read["labels"] = volume_of(labels)
+            check_same_shape(volume, marks)
+            target = resolve_target(marks, options.target, options.ignore_label)
+            fit = label_asymmetry(volume, marks, target, seed=options.seed)
+        provenance = provenance_of(options.seed if labels is not None else None, **read)
+        return Inspected(None, (), volume, None, _middle_range(volume), provenance, fit)
+    if labels is not None:
+        raise BadInputError(
+            f"--labels was given for the model {source}, expected a volume with it; name the raw "
+            "volume, or leave it out"
+        )
     from evenslice.evidence.certificate import certify
     from evenslice.model.checkpoint import stem_record
     from evenslice.model.opening import model_of

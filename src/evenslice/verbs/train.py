@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from evenslice.errors import BadInputError, give_warnings, keeps_warnings, says_what_is_kept
+from evenslice.evidence.label_asymmetry import LabelAsymmetry
 from evenslice.evidence.certificate import certify
 from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores
@@ -70,6 +71,7 @@ class Trained:
     log: Path  # of all steps
     validations: tuple[JsonObject, ...] = ()
     views: tuple[WindowView, ...] = ()  # some validation slices with their predictions
+    label_asymmetry: tuple[LabelAsymmetry, ...] = ()  # of the training slices of each volume
     warnings: tuple[str, ...] = ()
 
     @property
@@ -259,7 +261,7 @@ def _scored(
     with progress("drawing", 0):
         shown = spread(data.validation[0], VIEWS)
         views = views_of(model, sources[0], shown, device, paths[0].stem)
-    return Trained(model, scores, *paths, views=views)
+    return Trained(model, scores, *paths, views=views, label_asymmetry=data.label_asymmetry)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError
+from evenslice.evidence.label_asymmetry import LabelAsymmetry, label_asymmetry
 from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores, confusion, scores_of
 from evenslice.labels.targets import Target, resolve_target, unique_values
@@ -44,6 +45,7 @@ class TrainingData:
     source: MultiVolume  # the volumes with their training slices
     validation: tuple[tuple[int, ...], ...]  # slices of each volume, in the same order
     intensities: tuple[Statistics, ...]  # of the training slices of each
+    label_asymmetry: tuple[LabelAsymmetry, ...]  # of the training slices of each
 
     @property
     def target(self) -> Target:
@@ -63,6 +65,12 @@ class TrainingData:
                 "about the same and not inverted; scale one of them first"
                 for name, found in zip(volumes[1:], self.intensities[1:], strict=True)
                 if found.differs(first)
+            ),
+            *(
+                f"{source.labels.source}: {found.text} A network learns such a lag; --tie mirror "
+                "keeps it from that"
+                for source, found in zip(self.source.sources, self.label_asymmetry, strict=True)
+                if found.verdict.startswith("asymmetric")
             ),
             *self._one_label("training", [one.centres for one in self.source.sources]),
             *self._one_label("validation", self.validation),
@@ -131,7 +139,9 @@ def plan_data(
     )
     locations = find_class_locations(sources, options.seed) if options.balance else None
     source = MultiVolume(sources, locations, options.balance)
-    return TrainingData(source, tuple(tuple(zs) for _, zs in splits), tuple(found))
+    validation = tuple(tuple(zs) for _, zs in splits)
+    fits = tuple(_label_asymmetry(one, options.seed) for one in sources)
+    return TrainingData(source, validation, tuple(found), fits)
 
 
 def _validation_spans(options: TrainOptions, count: int) -> list[str | None]:
@@ -156,8 +166,10 @@ def _split(volume: Volume, text: str | None, slices: int) -> tuple[list[int], li
 
 def training_record(data: TrainingData, options: TrainOptions) -> JsonObject:
     """Return what a model file says of its training; ``volumes`` lists several, the first first."""
-    each = zip(data.source.sources, data.validation, data.intensities, strict=True)
-    records = [_volume_record(source, zs, found) for source, zs, found in each]
+    each = zip(
+        data.source.sources, data.validation, data.intensities, data.label_asymmetry, strict=True
+    )
+    records = [_volume_record(*one) for one in each]
     return {
         **records[0],
         "target": data.target.kind,
@@ -167,18 +179,35 @@ def training_record(data: TrainingData, options: TrainOptions) -> JsonObject:
     }
 
 
-def _volume_record(source: PatchSource, validation: Slices, found: Statistics) -> JsonObject:
-    """Describe one volume; its slices are those that training windows see."""
-    volume, side = source.volume, source.slices // 2
+def _slices_seen(source: PatchSource) -> list[list[int]]:
+    """Return the spans of slices that training windows see."""
+    side, depth = source.slices // 2, source.volume.shape[0]
     near = {n for z in source.centres for n in range(z - side, z + side + 1)}
+    return spans_of(sorted(near & set(range(depth))))
+
+
+def _label_asymmetry(source: PatchSource, seed: int) -> LabelAsymmetry:
+    """Measure the labels of the longest span of training slices."""
+    first, last = max(_slices_seen(source), key=lambda span: span[1] - span[0])
+    box = slice(first, last), slice(None), slice(None)
+    parts = crop(source.volume, box), crop(source.labels, box)
+    return label_asymmetry(*parts, source.target, seed=seed)
+
+
+def _volume_record(
+    source: PatchSource, validation: Slices, found: Statistics, fit: LabelAsymmetry
+) -> JsonObject:
+    """Describe one volume; its slices are those that training windows see."""
+    volume = source.volume
     return {
         "volume": Path(volume.source).name,
         "fingerprint": fingerprint(volume),
         "labels": fingerprint(source.labels),
         "voxel_nm": volume.voxel_nm,
         "intensities": {key: getattr(found, key) for key in ("dtype", "mean", "std", "skew")},
-        "slices": spans_of(sorted(near & set(range(volume.shape[0])))),
+        "slices": _slices_seen(source),
         "validation": spans_of(list(validation)),
+        "label_asymmetry": fit.to_dict(),
     }
 
 
