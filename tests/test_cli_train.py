@@ -147,7 +147,7 @@ def test_the_docs_name_every_option_and_every_key():
 def test_an_early_end_is_reported(place, capfd, monkeypatch):
     def ended(*_, **__):
         scores = scores_of(np.eye(2, dtype=np.int64))
-        return SimpleNamespace(scores=scores, steps=2, warnings=(), last=None, log=None)
+        return SimpleNamespace(scores=scores, steps=2, last=None, log=None, label_asymmetry=())
 
     monkeypatch.setattr(verb, "train", ended)
     monkeypatch.setattr(run_pages, "write_training_page", lambda *_: None)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from evenslice.errors import BadInputError, give_warnings, keeps_warnings, says_what_is_kept
-from evenslice.evidence.label_asymmetry import LabelAsymmetry
 from evenslice.evidence.certificate import certify
+from evenslice.evidence.label_asymmetry import LabelAsymmetry
 from evenslice.evidence.window_view import WindowView
 from evenslice.labels.metrics import Scores
 from evenslice.learn.fit import (
