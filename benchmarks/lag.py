@@ -1,6 +1,6 @@
-"""Does asymmetry do harm? A model is made asymmetric in steps: second table of docs/asymmetry.md.
+"""Does asymmetry do harm? A model is made asymmetric in steps: second table of docs/atlas.md.
 
-    python benchmarks/lag.py [--doc docs/asymmetry.md]
+    python benchmarks/lag.py [--doc docs/atlas.md]
 
 The demo's green model; then a part of the weights of the previous slot (and, in the last rows, of
 the centre) is given to the next slot, without retraining. Prints mirror index by gradient, Dice on

@@ -55,10 +55,12 @@ def test_a_pickle_is_not_opened_as_a_model(folder, name):
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.safetensors"])
-def test_a_pickle_is_not_opened_as_weights(folder, name):
+def test_what_is_damaged_or_dangerous_is_not_opened_as_weights(folder, name):
     torch.save({"a": torch.zeros(2), "b": Evil()}, folder / name)
-    with pytest.raises(BadInputError, match=f"the weights .*{name} cannot be read"):
-        load_state_dict(folder / name)
+    for content in ((folder / name).read_bytes(), pickle.dumps(Evil()), b"", b"not weights at all"):
+        (folder / name).write_bytes(content)
+        with pytest.raises(BadInputError, match=f"the weights .*{name} cannot be read"):
+            load_state_dict(folder / name)
 
 
 def calls(tree):

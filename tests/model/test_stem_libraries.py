@@ -1,7 +1,6 @@
 """A network with a wider stem still does what the libraries around it do: rebuild, copy, train."""
 
 import copy
-import io
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -129,35 +128,6 @@ def test_a_tied_network_exports_compiles_and_copies(tied, x):
         for network in (exported, compiled, copy.deepcopy(tied)):
             torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(network(x.flip(1)), expected, rtol=1e-4, atol=1e-5)
-
-
-def step(network, optimiser, x):
-    optimiser.zero_grad()
-    network.train()(x).square().mean().backward()
-    optimiser.step()
-
-
-@pytest.mark.slow
-def test_training_goes_on_from_saved_states_of_a_tied_network(tied, x):
-    """Saved states of network and optimiser give the same further steps, bit for bit."""
-    optimiser = torch.optim.AdamW(tied.parameters(), lr=1e-3)
-    torch.manual_seed(1)
-    step(tied, optimiser, x)
-    file = io.BytesIO()
-    torch.save({"network": tied.state_dict(), "optimiser": optimiser.state_dict()}, file)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
-    again = mirror_stem(
-        initialise_stem(smp.FPN("mobilenet_v2", encoder_weights=None), 5, "random"), 5, "mirror"
-    )
-    again.load_state_dict(state["network"])
-    optimiser_again = torch.optim.AdamW(again.parameters(), lr=1e-3)
-    optimiser_again.load_state_dict(state["optimiser"])
-    for network, its in ((tied, optimiser), (again, optimiser_again)):
-        torch.manual_seed(2)
-        step(network, its, x)
-    for name, value in tied.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value), name
 
 
 def test_an_optimiser_made_before_keeps_the_stem_when_the_shape_stays():

@@ -19,7 +19,12 @@ from evenslice.model.spec import ExternalSpec, Metadata, Model, Spec
 from evenslice.model.stem.adapt import widen_stem
 from evenslice.model.stem.find import find_stems
 from evenslice.model.stem.slots import distances, norms_per_slot, slot_pattern, stem_asymmetry
-from evenslice.model.weights import load_state_dict, under_prefix, without_wrapper_prefixes
+from evenslice.model.weights import (
+    load_state_dict,
+    under_prefix,
+    weights_metadata,
+    without_wrapper_prefixes,
+)
 from evenslice.options import JsonObject
 from evenslice.volume.atomic import written_beside
 from evenslice.volume.inputs import spans_in
@@ -127,8 +132,7 @@ def check_model_name(path: Path, ending: str = ".safetensors") -> None:
 def has_metadata(path: Path) -> bool:
     """Whether a file of weights holds metadata of ours; False if it cannot be read."""
     try:
-        with safe_open(path, "pt") as file:
-            return KEY in (file.metadata() or {})
+        return KEY in weights_metadata(path)
     except (SafetensorError, OSError):
         return False
 

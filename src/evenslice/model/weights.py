@@ -20,25 +20,6 @@ from evenslice.errors import BadInputError
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema", "teacher")
 COPIES = ("student", "encoder_k", "momentum")  # the lesser of two encoders in one file
 HALF = (torch.float16, torch.bfloat16)
-RESNETS = {
-    "resnet18": ((2, 2, 2, 2), False),
-    "resnet34": ((3, 4, 6, 3), False),
-    "resnet50": ((3, 4, 6, 3), True),
-    "resnet101": ((3, 4, 23, 3), True),
-    "resnet152": ((3, 8, 36, 3), True),
-}
-FAMILIES = {
-    r"relative_position_bias_table|cpb_mlp": "a Swin transformer or another with windows",
-    r"(^|\.)(encoder|vit|dinov2)\.(encoder\.)?layers?\.(encoder_layer_)?0\.": (
-        "a transformer in the names of torchvision or transformers"
-    ),
-    r"(^|\.)block1\.0\.attn\.": "a mix transformer (mit_*)",
-    r"denseblock1\.": "a DenseNet",
-    r"_conv_stem\.weight": "an EfficientNet of segmentation-models-pytorch",
-    r"conv_stem\.weight": "an EfficientNet or MobileNet of timm",
-    r"(^|\.)features\.0\.0\.weight": "a network in the names of torchvision",
-    r"conv_dw\.weight|dwconv\.weight": "a ConvNeXt or a relative",
-}
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
@@ -85,17 +66,6 @@ def without_wrapper_prefixes(names: Iterable[str]) -> dict[str, str]:
     if all(name.startswith("module.") for name in plain.values()):
         plain = {name: short.removeprefix("module.") for name, short in plain.items()}
     return plain
-
-
-def under_prefix(state: Mapping[str, Tensor], names: Iterable[str]) -> Mapping[str, Tensor]:
-    """Return the tensors under a prefix (``model.``) if all ``names`` are there, else all."""
-    names = list(names)
-    ends = [key.removesuffix(names[0]) for key in state if names and key.endswith(names[0])]
-    for prefix in sorted(ends, key=len):
-        if (not prefix or prefix.endswith(".")) and all(prefix + name in state for name in names):
-            inside = [name for name in state if name.startswith(prefix)]
-            return {name.removeprefix(prefix): state[name] for name in inside}
-    return state
 
 
 def weights_metadata(path: Path) -> dict[str, str]:
@@ -147,16 +117,16 @@ def load_encoder(
     unchanged.
     """
     wanted, heads = encoder.state_dict(), _classifiers(encoder)
-    state = _under_prefix(state, wanted)
+    state = under_prefix(state, wanted)
     loaded, problem = _match(wanted, state, heads)
     if problem and (converted := _converted(state, encoder, whole)):
-        converted_match, remaining = _match(wanted, _under_prefix(converted, wanted), heads)
+        converted_match, remaining = _match(wanted, under_prefix(converted, wanted), heads)
         if not remaining:
             loaded, problem, state = converted_match, "", converted
     problem = problem or _surplus(state, wanted, whole)
     if problem:
-        guess = guess_architecture(state, metadata or {})
-        seem = f"they seem to be for {guess}; " if guess else ""
+        stated = (metadata or {}).get("timm", "")
+        seem = f"their file names {stated}; " if stated else ""
         advice = "name the encoder they were made for"
         if problem.startswith("lack"):
             advice += ", or fewer stages with --encoder-depth"
@@ -170,7 +140,7 @@ def pretrained_channels(encoder: nn.Module, state: Mapping[str, Tensor]) -> int:
     ``encoder`` takes three, as it does where the weights do not say.
     """
     wanted = encoder.state_dict()
-    state = {_plain(key): tensor for key, tensor in _under_prefix(state, wanted).items()}
+    state = {_plain(key): tensor for key, tensor in under_prefix(state, wanted).items()}
     for name, tensor in wanted.items():
         found = state.get(_plain(name), tensor)
         alike = tensor.ndim == found.ndim == 4 and found[:, :1].shape == tensor[:, :1].shape
@@ -188,17 +158,19 @@ def _prefixes(key: str) -> Iterator[str]:
     yield from (key[: place + 1] for place, letter in enumerate(key) if letter == ".")
 
 
-def _under_prefix(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """Return the tensors under the prefix that fits most names of the encoder, without it."""
-    names = {_plain(name) for name in wanted}
-    fits = Counter(
-        prefix for key in state for prefix in _prefixes(key) if _plain(key[len(prefix) :]) in names
-    )
+def under_prefix(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Return the tensors under the prefix that fits most of the names wanted, without it."""
+    known = set(wanted)
+    plain = {_plain(name) for name in known}
+    ends = [(prefix, key[len(prefix) :]) for key in state for prefix in _prefixes(key)]
+    fits = Counter(prefix for prefix, end in ends if _plain(end) in plain)
+    exact = Counter(prefix for prefix, end in ends if end in known)
     if not fits:
         return dict(state)
 
-    def rank(prefix: str) -> tuple[int, bool, int]:
-        return fits[prefix], not any(word in prefix for word in COPIES), -len(prefix)
+    def rank(prefix: str) -> tuple[int, int, bool, int]:
+        copy = any(word in prefix for word in COPIES)
+        return fits[prefix], exact[prefix], not copy, -len(prefix)
 
     best = max(fits, key=rank)
     return {key[len(best) :]: tensor for key, tensor in state.items() if key.startswith(best)}
@@ -296,43 +268,3 @@ def _converted(
 def _conversion(model: nn.Module) -> Callable[..., object] | None:
     found = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     return found if callable(found) else None
-
-
-def guess_architecture(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Return what weights (tensors by name, under any prefix) seem to be for, ``""`` if unknown."""
-    return (
-        metadata.get("timm")
-        or metadata.get("architecture")
-        or _guess_resnet(state)
-        or _guess_vit(state)
-        or next((kind for shape, kind in FAMILIES.items() if _any_name(shape, state)), "")
-    )
-
-
-def _any_name(pattern: str, state: Iterable[str]) -> bool:
-    return any(re.search(pattern, name) for name in state)
-
-
-def _guess_resnet(state: Iterable[str]) -> str:
-    stages: dict[str, int] = {}
-    for name in state:
-        if match := re.search(r"(?:^|\.)layer([1-4])\.(\d+)\.conv1\.weight$", name):
-            stages[match[1]] = max(stages.get(match[1], 0), int(match[2]) + 1)
-    found = tuple(stages[stage] for stage in sorted(stages))
-    bottleneck = _any_name(r"(^|\.)layer1\.0\.conv3\.weight$", state)
-    names = [
-        name
-        for name, (blocks, deep) in RESNETS.items()
-        if blocks[: len(found)] == found and deep == bottleneck
-    ]
-    return " or ".join(names) if found else ""
-
-
-def _guess_vit(state: Mapping[str, Tensor]) -> str:
-    blocks = [re.search(r"(?:^|\.)blocks\.(\d+)\.attn\.qkv\.weight$", name) for name in state]
-    depth = max((int(match[1]) + 1 for match in blocks if match), default=0)
-    patches = [t for n, t in state.items() if n.endswith("patch_embed.proj.weight") and t.ndim == 4]
-    if not depth or not patches or _any_name("relative_position_bias_table", state):
-        return ""
-    width, _, _, patch = patches[0].shape
-    return f"a vision transformer of {depth} blocks, width {width}, patch {patch}"
