@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import zarr
 
+from evenslice import segment
 from evenslice.errors import BadInputError
 from evenslice.volume import address
 from evenslice.volume.address import is_remote, parse_address
 from evenslice.volume.files import open_volume, save_volume
 from inputs import chunked
+from verbs.scenes import arrays_of, blurring
 from volume.server import serving
 from volume.voxels import ALL, assert_reads, noise
 
 PIXELS = noise(shape=(8, 20, 24))
+pytestmark = pytest.mark.filterwarnings("ignore::evenslice.errors.InputWarning")
 METADATA = (".json", "/info", ".zarray", ".zattrs")
 CHUNKS = {"chunks": (4, 8, 8)}
 
@@ -103,6 +106,32 @@ def test_the_voxels_of_any_container_are_those_of_the_file_and_each_chunk_is_rea
     assert (remote.facts, remote.meaning) == (local.facts, local.meaning)
     chunks = [part for part in server.read if not part[0].endswith(METADATA)]
     assert len(set(chunks)) == len(chunks)
+
+
+def test_what_is_fetched_ahead_is_not_fetched_again(tmp_path):
+    made = chunked.precomputed(PIXELS, offset=[3, 2, 1])(tmp_path)
+    with serving(tmp_path) as server:
+        volume = open_volume(f"{server.address}/{made.name}")
+        server.read.clear()
+        box = (slice(2, 6), slice(9, 17), slice(3, 12))
+        volume.fetch_ahead(box)
+        volume.pixels._ahead.result()
+        fetched = len(server.read)
+        np.testing.assert_array_equal(volume.read(box), PIXELS[box])
+        assert len(server.read) == fetched == 2 * 2 * 2
+
+
+def test_a_segmentation_reads_each_chunk_once_and_equals_that_of_the_file(tmp_path):
+    (tmp_path / "in").mkdir()
+    made = array(shards=None)(tmp_path / "in")
+    options = {"precision": "fp32", "tile": 32, "axis": "all", "voxel_nm": (4, 4, 5)}
+    local = segment(blurring(), made, tmp_path / "a.zarr", **options)
+    with serving(tmp_path / "in") as server:
+        remote = segment(blurring(), f"{server.address}/a.zarr", tmp_path / "b.zarr", **options)
+        chunks = [path for path, *_ in server.read if "/c/" in path]
+    assert len(set(chunks)) == len(chunks) == 2 * 3 * 3
+    one, two = arrays_of(local), arrays_of(remote)
+    assert one.keys() == two.keys() and all((one[name] == two[name]).all() for name in one)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def predict_blocks(
     most = IN_FLIGHT[runner.settings.device]
     windows_by_block = (
         (block, first, windows)
-        for block in blocks
+        for block in _fetched_ahead(reader, blocks)
         for first, windows in reader.windows(block, runner.settings.batch)
     )
     for block, group in groupby(_read_ahead(windows_by_block), key=itemgetter(0)):
@@ -51,6 +51,18 @@ def predict_blocks(
         for late in pending:
             _add(out, block, *late)
         yield block, out
+
+
+def _fetched_ahead(reader: SectionReader, blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield each block when the fetch of the next one has begun."""
+    last: Block | None = None
+    for block in blocks:
+        reader.fetch_ahead(block)
+        if last is not None:
+            yield last
+        last = block
+    if last is not None:
+        yield last
 
 
 def _read_ahead(items: Iterator[T]) -> Iterator[T]:

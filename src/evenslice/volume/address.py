@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from evenslice.errors import BadInputError
-from evenslice.volume.array import Voxels, first_line, spans
+from evenslice.volume.array import Roi, Voxels, first_line, spans
 from evenslice.volume.cache import CACHE_BYTES
 
 REMOTE_CACHE_BYTES = 2**30
@@ -185,20 +185,33 @@ class TensorPixels:
         left = [axis for axis in range(array.ndim) if axis in axes]
         self._array = array[tuple(part)].transpose([left.index(axis) for axis in axes])
         self._low = self._array.domain.inclusive_min
-        self._source = source
+        self._source, self._is_remote = source, isinstance(source, Remote)
+        self._ahead: Any = None
         self.shape = tuple(self._array.shape)
         self.dtype = np.dtype(array.dtype.numpy_dtype)
 
     def __getitem__(self, key: Any) -> Voxels:
         """Read a box of contiguous slices."""
         box = spans(key, self.shape)
-        moved = zip(box, self._low, strict=True)
-        part = self._array[tuple(slice(b.start + low, b.stop + low) for b, low in moved)]
         try:
-            return np.asarray(part.read(order="C").result())
+            return np.asarray(self._part(box).read(order="C").result())
         except Exception as error:  # each codec and server has its own
             where = ", ".join(f"{b.start}:{b.stop}" for b in box)
             raise BadInputError(
                 f"{self._source} cannot be decoded at [{where}] ({reason(error)}), expected whole "
                 "chunks; copy or download it again, or try again if a server does not answer"
             ) from error
+
+    def fetch_ahead(self, box: Roi) -> None:
+        """Begin to fetch the chunks of a box into the cache: one voxel of each is asked for."""
+        if self._is_remote:
+            steps = self._array.chunk_layout.read_chunk.shape
+            aligned = (
+                slice(b.start + -(b.start % step), b.stop, step or 1)
+                for b, step in zip(spans(box, self.shape), steps, strict=True)
+            )
+            self._ahead = self._part(tuple(aligned)).read()
+
+    def _part(self, box: tuple[slice, ...]) -> Any:
+        moved = zip(box, self._low, strict=True)
+        return self._array[tuple(slice(b.start + n, b.stop + n, b.step) for b, n in moved)]

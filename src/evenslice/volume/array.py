@@ -118,6 +118,12 @@ class Volume:
         """Read a box as a numpy array (z, y, x) of the volume's own type."""
         return np.asarray(self.pixels[roi])
 
+    def fetch_ahead(self, roi: Roi) -> None:
+        """Begin to fetch a box that is read soon, where it lies on a server."""
+        fetch = getattr(self.pixels, "fetch_ahead", None)
+        if fetch is not None:
+            fetch(roi)
+
     def slice_at(self, z: int) -> Voxels:
         """Read one whole slice (y, x)."""
         block = self.read((slice(z, z + 1), slice(None), slice(None)))

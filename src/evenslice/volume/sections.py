@@ -86,6 +86,10 @@ class SectionReader:
         self._area: Area | None = None
         self._held: dict[int, Plane] = {}
 
+    def fetch_ahead(self, block: Block) -> None:
+        """Begin to fetch what the windows of a block show, but for the slices around it."""
+        self._sections.volume.fetch_ahead((block.core[0], *block.read))
+
     def windows(self, block: Block, batch: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (first z, normalised windows (B, S, y, x)), up to ``batch`` at a time.
 
