@@ -47,13 +47,6 @@ def test_the_file_states_its_stem(tmp_path, make_model):
     assert max(stem["norms"]) - min(stem["norms"]) < 1e-6
 
 
-def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path, make_model):
-    for init in ("rgb", "green"):
-        save_model(tmp_path / "m.safetensors", make_model(init))
-    assert load_model(tmp_path / "m.safetensors").spec.init == "green"
-    assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"]
-
-
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
@@ -81,8 +74,3 @@ def test_a_missing_or_cut_file_is_refused(tmp_path, make_model):
         (tmp_path / "cut.safetensors").write_bytes(whole[:size])
         with pytest.raises(BadInputError, match="is not a model file"):
             load_model(tmp_path / "cut.safetensors")
-
-
-def test_the_ending_is_checked(tmp_path, make_model):
-    with pytest.raises(BadInputError, match=r"has the ending '\.pt', expected \.safetensors"):
-        save_model(tmp_path / "m.pt", make_model())

@@ -95,12 +95,6 @@ def test_what_a_network_takes_and_answers_is_found(network, slices, classes, ans
     assert out.dtype == torch.float32
 
 
-def test_probabilities_are_turned_to_logits():
-    x = torch.randn(1, 3, 32, 32)
-    odds, logits = taken(Net(end=nn.Sigmoid())), taken(Net())
-    assert torch.allclose(odds.module(x), logits.module(x), atol=1e-4)
-
-
 def test_what_only_looks_like_probabilities_is_taken_as_logits():
     timid = nn.Conv2d(3, 1, 1)
     nn.init.constant_(timid.weight, 0.05)

@@ -154,16 +154,6 @@ def test_a_coarse_prediction_is_laid_over_the_input():
     assert bool((out == 3).all())
 
 
-def test_half_precision_is_widened():
-    network = nn.Sequential(Weighted([1.0]), nn.Sigmoid())
-    adapter = LogitsAdapter(network, WHOLE, probabilities=True)
-    with torch.no_grad():
-        found = adapter(torch.full((1, 1, 2, 2), 20.0, dtype=torch.float64))
-    assert found.dtype == torch.float64
-    half = WHOLE.of(torch.ones(1, 1, 2, 2, dtype=torch.float16))
-    assert half.dtype == torch.float32
-
-
 @pytest.mark.parametrize(
     "keep",
     [

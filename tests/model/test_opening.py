@@ -48,7 +48,6 @@ def labels(): return Net(classes=3, end=lambda out: out.argmax(1))
 def empty(): return Net(end=lambda out: out[:, :0])
 def nan(): return Net(end=lambda out: out * float("nan"))
 def quits(): return Net(end=lambda out: sys.exit(5))
-def half(): return Net().half()
 class Heads(Net):
     def forward(self, x):
         if x.shape[-2:] != (36, 40):
@@ -96,11 +95,6 @@ def test_what_is_no_network_is_refused(module, name, message):
 def test_what_their_code_prints_stays_out_of_standard_output(module, capsys):
     model_of(f"{module}:talks")
     assert capsys.readouterr() == ("", "hello\n")
-
-
-def test_half_precision_becomes_float32(module):
-    model = model_of(f"{module}:half")
-    assert model.network.first.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -143,12 +143,3 @@ def test_the_random_state_is_left_alone():
     torch.manual_seed(3)
     uniform_stem(network, 5)
     assert torch.equal(torch.rand(1), expected)
-
-
-def test_what_lies_behind_a_stem_does_not_count():
-    """A filter that takes one slot only hands it on; the layers behind it are no stems."""
-    network = nn.Sequential(conv(3, 4, 1, bias=False), nn.BatchNorm2d(4), conv(4, 2))
-    with torch.no_grad():
-        network[0].weight[:, ::2] = 0.0
-    assert [stem.name for stem in find_stems(network)] == ["0"]
-    assert [stem.name for stem in find_stems(uniform_stem(network, 1), 1)] == ["0"]

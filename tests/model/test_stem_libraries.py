@@ -64,26 +64,6 @@ def test_smp_rebuilds_from_its_own_record(tmp_path, encoder):
         assert torch.equal(again(x), network(x))
 
 
-def test_transformers_rebuild_from_their_config():
-    transformers = pytest.importorskip("transformers")
-    size = {
-        "hidden_size": 24,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-        "image_size": 32,
-    }
-    config = transformers.ViTConfig(**size)
-    network = uniform_stem(transformers.ViTModel(config), 5).eval()
-    assert config.num_channels == 3 and network.config.num_channels == 5
-    assert network.embeddings.patch_embeddings.num_channels == 5
-    again = type(network)(network.config).eval()
-    again.load_state_dict(network.state_dict())
-    x = torch.randn(1, 5, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(again(x).last_hidden_state, network(x).last_hidden_state)
-
-
 def test_a_refusal_takes_the_records_back():
     class Hard(nn.Module):
         in_chans = None

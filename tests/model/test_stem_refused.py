@@ -247,13 +247,6 @@ def test_more_is_refused(do, message):
         do()
 
 
-@pytest.mark.parametrize("change", [uniform_stem, mirror_stem])
-def test_fixed_networks_may_be_made_symmetric_for_as_many_slices(change):
-    torch.manual_seed(0)
-    weight = change(Fixed(conv()))[0].weight
-    assert torch.equal(weight, weight.flip(1))
-
-
 class Around(nn.Module):
     """A convolution ``conv``, and something beside it that sees the slices as well."""
 
@@ -294,11 +287,6 @@ def test_a_way_beside_the_stem_is_seen_and_the_network_left_as_it_was(beside, ch
         change(network)
     assert network.conv.weight is kept and torch.equal(kept, values)
     assert tie_of(network.conv) == "none" and network.conv.in_channels == kept.shape[1]
-
-
-def test_a_mirror_does_not_ask_for_all_orders():
-    network = mirror_stem(Around(middle_of), 3)
-    assert torch.equal(network.conv.weight, network.conv.weight.flip(1))
 
 
 def test_a_tie_that_cannot_be_kept_leaves_the_one_before():

@@ -131,14 +131,6 @@ def test_tiles_that_blend_add_up_to_the_identity(volume, answer, tile, overlap, 
     np.testing.assert_allclose(found[0], answer[box], atol=1e-6)
 
 
-def test_blended_tiles_lie_between_their_answers(volume):
-    model = centre_model()
-    found = predicted(model, volume, TileLayout((40, 40), 0, 16, 1))
-    apart = np.abs(found - whole(model, volume))
-    assert 0 < apart.max() < 0.2
-    assert (apart < 1e-6).mean() > 0.5
-
-
 @pytest.mark.parametrize("cut", [TileLayout((200, 200), 3, 0, 1), TileLayout((32, 40), 3, 0, 1)])
 def test_a_box_equals_the_same_part_of_the_whole(volume, cut):
     model = centre_model()

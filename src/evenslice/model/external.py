@@ -38,35 +38,15 @@ def wrap_external(
 ) -> Model:
     """Find out by running a network how it is called and what it answers.
 
-    Parameters
-    ----------
-    network
-        In eval mode.
-    form, source
-        Where it came from.
-    slices
-        S if known.
-    answer
-        Which of its outputs is the prediction, see ``find_picture``; None: it is found.
-    probe
-        A size (y, x) that it takes; None: usual ones are tried.
+    ``network`` is in eval mode, ``form`` and ``source`` say where it came from, ``answer`` which of
+    its outputs is the prediction (see ``find_picture``), ``probe`` a size (y, x) that it takes;
+    None: it is found. A network without one prediction that lies on its input (a classifier, an
+    encoder, several heads) has no classes: its stem can be inspected and fixed, but it can neither
+    segment nor be audited. One whose answer for a window depends on the others in a batch gets one
+    at a time, with a warning.
 
-    Raises
-    ------
-    BadInputError
-        If it does not run, answers no numbers for each image, or the same input differently.
-
-    Warns
-    -----
-    UserWarning
-        If what it answers for a window depends on the others in a batch; it then gets one at a
-        time.
-
-    Notes
-    -----
-    A network without one prediction that lies on its input (a classifier, an encoder, several
-    heads of which each could be it) has no classes: its stem can be inspected and fixed, but it can
-    neither segment nor be audited.
+    ``BadInputError`` if it does not run, answers no numbers for each image, or the same input
+    differently.
     """
     if form == "torch-export":
         network.float()  # weights in half precision; written back in their own type

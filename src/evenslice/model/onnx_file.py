@@ -26,6 +26,7 @@ from evenslice.model.onnx_graph import (
     with_entries_as_outputs,
     with_weights_as_inputs,
 )
+from evenslice.model.stem.find import convolution
 from evenslice.model.stem.probe import Call, LayerInput, medians, shows_slots
 from evenslice.options import JsonObject
 from evenslice.volume.array import Voxels
@@ -189,19 +190,13 @@ def _layer(node: NodeProto, entry: Entry, tensor: TensorProto | None) -> nn.Modu
         values = values.astype(np.float32) if values.dtype == np.float16 else values
         weight = torch.from_numpy(values.T.copy() if entry.transposed else values)
     if conv:
-        groups = attribute(node, "group", 1) if tensor is not None else 1
-        stride, dilation = (attribute(node, key, [1, 1]) for key in ("strides", "dilations"))
-        layer: nn.Module = nn.Conv2d(
-            weight.shape[1] * groups,
-            weight.shape[0],
-            (int(weight.shape[2]), int(weight.shape[3])),
-            tuple(stride),
-            tuple(attribute(node, "pads", [0, 0])[:2]),
-            tuple(dilation),
-            groups,
-            bias=False,
-            device="meta",
-        )
+        options = {
+            "groups": attribute(node, "group", 1) if tensor is not None else 1,
+            "stride": attribute(node, "strides", 1),
+            "padding": attribute(node, "pads", [0, 0])[:2],
+            "dilation": attribute(node, "dilations", 1),
+        }
+        layer: nn.Module = convolution(options, weight)
     else:
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     del layer.weight

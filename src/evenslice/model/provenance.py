@@ -27,14 +27,7 @@ SPANS = 64
 SPAN_BYTES = 2**20
 MOST_FILES = 4096
 SIDE = 512  # of what is hashed of a slice: cheap in any chunks
-WEIGHTS_KEYS = {
-    "name": str,
-    "bytes": int,
-    "sha256": str,
-    "hashed": str,
-    "source": str,
-    "terms": str,
-}
+WEIGHTS_KEYS = {"bytes": int} | dict.fromkeys(("name", "sha256", "hashed", "source", "terms"), str)
 UNSAID = {"--resume", "--force"}  # which change how a result came about, not what it is
 Source: TypeAlias = Union["Model", Volume, np.ndarray, str, Path, JsonObject]
 

@@ -123,13 +123,6 @@ def initialise_stem(
         If S or the init is unknown, or no stem is found that can be handled. The network is then
         unchanged.
 
-    Notes
-    -----
-    A weight-standardised stem (``StdConv2d`` of BiT, ``ScaledStdConv2d`` of NFNets) divides its
-    weights by their own spread, so every scale is lost: it comes out symmetric, but with ``mean``
-    filter o answers S identical slices d_o / d'_o times as strongly as the grey photograph, with d
-    and d' the spread of the filter's entries before and after.
-
     Examples
     --------
     >>> network = initialise_stem(nn.Sequential(nn.Conv2d(3, 8, 3)), slices=5, init="mirror")
@@ -241,19 +234,12 @@ def mirror_stem(
     orders = [list(range(slices))[::-1]]
     if tie == "uniform":
         orders.append([*range(1, slices), 0])
-    before = [tie_of(stem.layer) for stem in stems]
-    for stem in stems:
-        bake_stem(stem.layer)
-    try:
-        with _undone_on_error(stems):
-            average: Tie = "mirror" if tie == "none" else tie
-            with torch.no_grad():
-                weights = [SymmetricWeight(s, average)(s.layer.weight) for s in stems]
-            _replace_all(stems, weights)
-            _prove(module, call, stems, orders)
-    except BadInputError:
-        _tie_all(stems, before)
-        raise
+    with _undone_on_error(stems):
+        average: Tie = "mirror" if tie == "none" else tie
+        with torch.no_grad():
+            weights = [SymmetricWeight(s, average)(s.layer.weight) for s in stems]
+        _replace_all(stems, weights)
+        _prove(module, call, stems, orders)
     _tie_all(stems, [tie] * len(stems))
     return module
 
@@ -424,7 +410,10 @@ def _replace_all(stems: list[Stem], weights: list[Tensor]) -> None:
 
 @contextmanager
 def _undone_on_error(stems: list[Stem]) -> Iterator[None]:
-    """Put the weights of the stems back, as the same parameters, when something fails."""
+    """Bake ties; put them and the weights back, as the same parameters, when something fails."""
+    ties = [tie_of(stem.layer) for stem in stems]
+    for stem in stems:
+        bake_stem(stem.layer)
     before = [(stem.layer.weight, stem.layer.weight.detach().clone()) for stem in stems]
     try:
         yield
@@ -432,6 +421,7 @@ def _undone_on_error(stems: list[Stem]) -> Iterator[None]:
         for stem, (parameter, _) in zip(stems, before, strict=True):
             stem.layer.weight = parameter
         _replace_all(stems, [values for _, values in before])
+        _tie_all(stems, ties)
         raise
 
 

@@ -91,7 +91,7 @@ class GraphWatcher(TorchFunctionMode):
         name, _, turns = self.fixed[id(weight)]
         transposed = LAYERS[operation][1] != "weight"
         if "conv" in operation and weight.ndim == 4 and not given.get("transposed"):
-            layer: nn.Module = _convolution(given, weight)
+            layer: nn.Module = convolution(given, weight)
         elif "conv" not in operation and weight.ndim == 2:
             outputs, inputs = weight.shape[::-1] if transposed else weight.shape
             layer = nn.Linear(inputs, outputs, bias=False, device="meta")
@@ -107,7 +107,8 @@ class GraphWatcher(TorchFunctionMode):
         return layer
 
 
-def _convolution(given: JsonObject, weight: Tensor) -> nn.Conv2d:
+def convolution(given: JsonObject, weight: Tensor) -> nn.Conv2d:
+    """Return a layer of the shape of a weight, with the options that an operation was given."""
     groups, padding = given.get("groups", 1), given.get("padding", 0)
     return nn.Conv2d(
         weight.shape[1] * groups,
