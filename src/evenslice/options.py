@@ -465,7 +465,14 @@ class TrainOptions(SeedOptions):
     init: Init = model_option("green", "First-layer initialisation from the pretrained weights.")
     slices: int = model_option(3, "Consecutive slices the model sees: odd, 1 to 9.")
     tie: Tie = model_option("none", "Constraint on the stem, kept through training.")
-    reverse_z: bool = augmentation_option(False, "Reverse half of the windows.")
+    augment_reversal: bool = augmentation_option(
+        False,
+        "Reverse half of the windows.",
+        validation_alias=AliasChoices("augment_reversal", "reverse_z"),
+    )
+    z_order: Literal["forward", "reversed"] = data_option(
+        "forward", "reversed: learn as if the volume were stored from its other end."
+    )
     target: TargetKind = data_option("auto", "What the labels mean.")
     ignore_label: int | None = data_option(None, "Label ignored by the loss.")
     validation: str | list[str] | None = data_option(

@@ -49,7 +49,8 @@ def multi_volume(options, classes=1):
             (options.crop, options.crop),
             target,
             Normalisation((127.0,), (70.0,)),
-            options.reverse_z,
+            options.augment_reversal,
+            options.z_order == "reversed",
             turns=options.augment != "none",
             em=options.em if options.augment == "em" else None,
         )
@@ -204,7 +205,8 @@ CHANGES = [
     {"augment": "em"},
     {"augment": "none"},
     {"balance": 1.0},
-    {"reverse_z": True},
+    {"augment_reversal": True},
+    {"z_order": "reversed"},
     {"seed": 1},
 ]
 

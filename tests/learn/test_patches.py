@@ -56,9 +56,9 @@ def patches(
 
 @pytest.mark.parametrize("slices", [1, 3, 5])
 @pytest.mark.parametrize("crop", [(8, 8), (6, 10), (HEIGHT, WIDTH), (1, 5)])
-@pytest.mark.parametrize("reverse_z", [False, True])
-def test_window_and_target_are_the_same_place_of_the_volume(slices, crop, reverse_z):
-    for window, target in patches(source(slices=slices, crop=crop, reverse_z=reverse_z), 40):
+@pytest.mark.parametrize("reversal", [False, True])
+def test_window_and_target_are_the_same_place_of_the_volume(slices, crop, reversal):
+    for window, target in patches(source(slices=slices, crop=crop, augment_reversal=reversal), 40):
         assert window.shape == (slices, *target.shape)
         assert target.shape == crop
         np.testing.assert_array_equal(window[slices // 2], target)
@@ -67,11 +67,19 @@ def test_window_and_target_are_the_same_place_of_the_volume(slices, crop, revers
         expected = neighbours(z, slices, DEPTH)
         found = (window // PLANE)[:, 0, 0]
         assert found.tolist() in (
-            [expected.tolist(), expected[::-1].tolist()] if reverse_z else [expected.tolist()]
+            [expected.tolist(), expected[::-1].tolist()] if reversal else [expected.tolist()]
         )
         assert (window % PLANE == target % PLANE).all()
         y, x = target % PLANE // WIDTH, target % WIDTH
         assert (np.ptp(y) + 1, np.ptp(x) + 1) == crop
+
+
+@pytest.mark.parametrize("changes", [{}, {"augment_reversal": True}, {"em": EM(), "slices": 5}])
+def test_the_reversed_order_reverses_every_window(changes):
+    one, two = (patches(source(reversed_order=order, **changes)) for order in (False, True))
+    for (window, target), (opposite, same) in zip(one, two, strict=True):
+        np.testing.assert_array_equal(window, opposite[::-1])
+        np.testing.assert_array_equal(target, same)
 
 
 def way(target: np.ndarray) -> tuple[int, int]:
@@ -112,7 +120,7 @@ def test_every_place_and_centre_is_drawn():
 
 
 def test_a_patch_depends_on_seed_and_number_alone():
-    made = source(reverse_z=True)
+    made = source(augment_reversal=True)
     one = [patch(made, 5, i) for i in range(20)]
     for i in reversed(range(20)):
         for a, b in zip(one[i], patch(made, 5, i), strict=True):
@@ -134,14 +142,16 @@ def test_a_patch_lies_around_its_voxel_as_far_as_the_volume_allows(at):
 
 def test_half_of_the_windows_are_reversed_before_they_are_normalised():
     each = Normalisation((0.0, 0.0, 5000.0), (1.0, 1.0, 1.0))
-    made = source(centres=(3,), reverse_z=True, normalisation=each)
+    made = source(centres=(3,), augment_reversal=True, normalisation=each)
     ways = []
     for window, target in patches(made, 80):
         offset = (window - target)[:, 0, 0].tolist()
         assert offset in ([-PLANE, 0, PLANE - 5000], [PLANE, 0, -PLANE - 5000])
         ways.append(offset[0] > 0)
     assert 25 < sum(ways) < 55
-    assert not any(w[0, 0, 0] > w[1, 0, 0] for w, _ in patches(replace(made, reverse_z=False), 40))
+    assert not any(
+        w[0, 0, 0] > w[1, 0, 0] for w, _ in patches(replace(made, augment_reversal=False), 40)
+    )
 
 
 def test_windows_are_normalised():
@@ -184,9 +194,9 @@ def test_the_boundaries_of_a_patch_are_those_of_the_whole_slice(dtype, ignore):
     assert edges > 20  # what the patch alone would have missed
 
 
-@pytest.mark.parametrize("reverse_z", [False, True])
-def test_patches_that_are_not_turned_lie_as_they_do_in_the_volume(reverse_z):
-    for _, target in patches(source(turns=False, reverse_z=reverse_z), 30):
+@pytest.mark.parametrize("reversal", [False, True])
+def test_patches_that_are_not_turned_lie_as_they_do_in_the_volume(reversal):
+    for _, target in patches(source(turns=False, augment_reversal=reversal), 30):
         assert way(target) == (WIDTH, 1)
 
 

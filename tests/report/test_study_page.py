@@ -9,6 +9,7 @@ from test_page import EVIL, Reader, check_whole
 
 from evenslice.report import verdict
 from evenslice.report.run_pages import render_study, write_study_page
+from evenslice.report.tables import print_study
 from evenslice.report.verdict import fixed, p_value, signed, signed_interval
 from evenslice.study.results import Study
 
@@ -163,3 +164,23 @@ def test_the_same_study_gives_the_same_page_written_whole(tmp_path, page, whole)
     write_study_page(path, json.loads(json.dumps(whole)), COMMAND)
     assert [one.name for one in path.parent.iterdir()] == ["report.html"]
     assert path.read_text(encoding="utf-8") == page
+
+
+def test_what_comes_from_the_data_and_how_labels_fit(capsys):
+    found = small_study()
+    text = "Labels (foreground): fit the previous <slice> better"
+    found["rows"][0]["label_asymmetry_text"] = text
+        "Labels (foreground): fit the previous <slice> better"
+    )
+    ends = {"value": -0.25, "low": -0.3, "high": -0.2}
+    parts = {"method": "ablation", "treatment": "green", "network": "n", "dataset": "d", "seeds": 2}
+    found["causes"] = [parts | {"data": ends, "slots": {"value": 0.03}, "spread": 0.015}]
+    html = rendered(found)
+    text = section(check_whole(html) and html, "causes")
+    assert "fit the previous &lt;slice&gt; better" in text
+    for number in ("−0.250", "−0.300 to −0.200", "+0.030", "no interval", "0.015"):
+        assert number in text or number.replace("−", "-") in text, number
+    print_study(Study.of(found))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "fit the previous <slice> better" in shown
+    assert "ablation" in shown

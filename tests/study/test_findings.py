@@ -295,3 +295,36 @@ def test_models_of_more_slices_have_more_columns():
     text = as_csv(rows).splitlines()
     assert "share_0,share_1,share_2,share_3,share_4,mirror_index" in text[0]
     assert text[0].split(",").count("share_0") == 1
+
+
+PAIRED = [  # forward, reversed: two seeds
+    ("green", 0, -0.142, 0.224),
+    ("green", 1, -0.296, 0.337),
+    ("rgb", 0, 0.016, 0.407),
+    ("green, mirror tie", 0, 0.0, 0.0),
+    ("mean", 0, 0.3, None),
+]
+
+
+def both_orders(sign):
+    for treatment, seed, *pair in PAIRED:
+        for order, index in zip(("", ", reversed order"), pair, strict=True):
+            if index is not None:
+                made = row(treatment + order, seed, 0.5, 0.8)
+                yield made | {"mirror_index_ablation": sign * index, "mirror_index_x_before": 1.0}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_index_is_taken_apart_by_its_causes(sign):
+    causes = {one.treatment: one for one in found(list(both_orders(sign))).causes}
+    assert list(causes) == ["green", "rgb", "green, mirror tie"]
+    green, rgb, tied = causes.values()
+    assert (green.method, green.network, green.dataset, green.seeds) == ("ablation", "unet", "a", 2)
+    halves = [(-0.142 - 0.224) / 2, (-0.296 - 0.337) / 2], [0.041, 0.0205]
+    for part, values in zip((green.data, green.slots), halves, strict=True):
+        mean, half = sign * np.mean(values), 12.706 * np.std(values, ddof=1) / 2**0.5
+        ends = [mean, mean - half, mean + half]
+        assert [part.value, part.low, part.high] == pytest.approx(ends, abs=1e-4)
+    assert green.spread == pytest.approx(np.std(halves[1], ddof=1))
+    assert (rgb.data.value, rgb.data.low, rgb.spread) == (pytest.approx(-0.1955 * sign), None, None)
+    assert tied.data.value == tied.slots.value == 0

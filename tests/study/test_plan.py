@@ -46,7 +46,7 @@ def test_what_all_share_comes_from_train_and_a_grid_wins(tmp_path):
 def test_treatments_are_named_and_compared_with_what_shares_the_rest(tmp_path):
     text = LEAST + 'init = ["rgb", "green"]\nweights = "imagenet"\n'
     text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\nweights = "none"\n'
-    text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\ntie = "mirror"\nreverse_z = true\n'
+    text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\ntie = "mirror"\naugment_reversal = true\n'
     text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\nseed = 1\n'
     cells = planned(tmp_path, text).cells
     assert [cell.treatment for cell in cells] == [

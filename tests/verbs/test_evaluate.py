@@ -5,11 +5,15 @@ import re
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 import evenslice.verbs.evaluate
 from evenslice import save_volume
+from evenslice.cli import app as cli
 from evenslice.errors import BadInputError
+from evenslice.evidence.label_asymmetry import label_asymmetry
 from evenslice.labels.blocks import bands
+from evenslice.labels.targets import Target
 from evenslice.verbs.evaluate import evaluate
 from evenslice.volume.array import Volume
 
@@ -349,3 +353,25 @@ def test_components_need_a_mask_and_objects(changes, facts):
 def test_exchanged_axes_are_said(shape, axes):
     with pytest.raises(BadInputError, match=f"the axes {axes} seem to be exchanged"):
         evaluate(np.ones(shape, np.uint8), np.ones((4, 5, 6), np.uint8))
+
+
+def test_the_asymmetry_of_the_ground_truth_stands_beside_the_scores(tmp_path, capfd):
+    rng = np.random.default_rng(0)
+    raw = gaussian_filter(rng.normal(size=(40, 48, 64)), (1, 3, 3))
+    real = (raw > 0.5 * raw.std()).astype(np.uint8)
+    copied = real[[0, *range(39)]]
+    found = evaluate(real, copied, raw=raw).truth_asymmetry
+    assert found["verdict"] == "asymmetric toward previous"
+    target = Target("foreground", 1)
+    assert found == label_asymmetry(Volume(raw), Volume(copied), target).to_dict()
+    assert evaluate(real, copied).truth_asymmetry is None
+    objects = evaluate(real, copied, raw=raw, roi="4:40,0:48,0:64", **INSTANCES)
+    assert objects.truth_asymmetry["target"] == "boundary"
+    with pytest.raises(BadInputError, match="expected"):
+        evaluate(real, copied, raw=raw[1:])
+    for name, values in (("real", real), ("copied", copied), ("raw", raw.astype("float32"))):
+        save_volume(tmp_path / f"{name}.tif", values)
+    words = [str(tmp_path / f"{name}.tif") for name in ("real", "copied", "raw")]
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["evaluate", *words[:2], "--raw", words[2]])
+    assert "Ground truth: Labels (foreground): fit the previous slice" in capfd.readouterr().out

@@ -72,11 +72,26 @@ def test_it_learns(tmp_path, grey, labels):
 
 def test_classes_ties_and_reversal_train_too(tmp_path, grey):
     classes = np.digitize(grey, [100, 150]).astype(np.uint8)
-    options = TrainOptions(**QUICK, slices=5, tie="mirror", reverse_z=True, init="random")
+    options = TrainOptions(**QUICK, slices=5, tie="mirror", augment_reversal=True, init="random")
     model = train(grey, classes, tmp_path / "m.safetensors", options).model
     assert (model.spec.classes, model.spec.tie, model.slices) == (3, "mirror", 5)
     norms = norms_per_slot(find_stems(model.module, 5)[0])
     np.testing.assert_allclose(norms, norms[::-1], rtol=1e-6)
+
+
+def test_training_in_reversed_order_makes_the_mirrored_network(tmp_path, grey, labels):
+    """From an init that is symmetric itself; labels of the next slice make it matter."""
+    options = TrainOptions(**QUICK | {"steps": 3})
+    later = labels[[*range(1, len(labels)), 0]]
+    one, two = (
+        train(grey, later, tmp_path / f"{order}.safetensors", options, z_order=order)
+        for order in ("forward", "reversed")
+    )
+    stems = [find_stems(made.model.module, 3)[0].layer.weight.detach() for made in (one, two)]
+    torch.testing.assert_close(stems[0], stems[1].flip(1), rtol=1e-3, atol=1e-4)
+    assert (stems[0] - stems[1]).abs().max() > 1e-3
+    assert one.scores.dice == pytest.approx(two.scores.dice, abs=1e-3)
+    assert two.model.training["recipe"]["z_order"] == "reversed"
 
 
 KILLED = """

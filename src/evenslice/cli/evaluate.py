@@ -24,12 +24,19 @@ def evaluate(
     ],
     options: EvaluateOptions,
     output: Output,
+    raw: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RAW",
+            help="Raw volume: does the ground truth fit the slice before or after better?",
+        ),
+    ] = None,
 ) -> None:
     """Compare a segmentation with the ground truth: as classes, or as objects."""
     from evenslice.report.tables import print_scores
     from evenslice.verbs.evaluate import evaluate as run
 
-    output.check(prediction, truth)
-    scores = run(prediction, truth, options, progress=report_progress)
+    output.check(prediction, truth, raw)
+    scores = run(prediction, truth, options, raw=raw, progress=report_progress)
     after = ["evenslice", "audit", "MODEL", "VOLUME", "--labels", truth]
     output.write(scores, print_scores, after=after)

@@ -12,6 +12,7 @@ from evenslice.errors import BadInputError, says_what_is_kept
 from evenslice.options import DATA, Device, JsonObject, TrainFile, TrainOptions, read_config
 from evenslice.progress import report_progress
 
+OLD = {"--looks": "--validation-runs", "--reverse-z": "--augment-reversal"}
 BETWEEN = "\0"  # between the two paths of --more, which no path holds
 
 
@@ -20,8 +21,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Join the two paths after each ``--more``; read the old name of an option."""
-        old = "--looks"
-        words = ["--validation-runs" + a[len(old) :] if a.split("=")[0] == old else a for a in args]
+        parts = (word.partition("=") for word in args)
+        words = [OLD.get(name, name) + sign + value for name, sign, value in parts]
         return list(super().parse_args(ctx, paired(words)))
 
 

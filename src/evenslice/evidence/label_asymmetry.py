@@ -111,6 +111,7 @@ class LabelAsymmetry:
             "fits": list(self.fits),
             "sections": self.sections,
             "blocks": self.blocks,
+            "text": self.text,
             **({"per_class": classes} if classes else {}),
         }
 

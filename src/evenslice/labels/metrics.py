@@ -52,6 +52,7 @@ class Scores:
     per_slice: tuple[dict[str, float | None], ...] = ()  # ``z`` (of the whole volume), dice, iou
     partition: Partition = NOTHING
     matching: Matching | None = None
+    truth_asymmetry: JsonObject | None = None  # how the ground truth fits its neighbours, if asked
     trained_slices: tuple[tuple[int, int], ...] = ()  # spans compared that the model trained on
     warnings: tuple[str, ...] = ()
     provenance: JsonObject = field(default_factory=dict)  # empty for scores within something else
@@ -89,6 +90,7 @@ class Scores:
             "per_slice": list(self.per_slice),
             **self.partition.to_dict(),
             **matching,
+            "truth_asymmetry": self.truth_asymmetry,
             "trained_slices": [list(span) for span in self.trained_slices],
             "warnings": list(self.warnings),
             **({"provenance": dict(self.provenance)} if self.provenance else {}),

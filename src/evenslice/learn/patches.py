@@ -151,7 +151,8 @@ class PatchSource:
     crop: tuple[int, int]  # sides (y, x) of a patch, pixels
     target: Target
     normalisation: Normalisation  # scalar
-    reverse_z: bool = False  # whether half of the windows are reversed, before normalisation
+    augment_reversal: bool = False  # whether half of the windows are reversed, not normalised yet
+    reversed_order: bool = False  # whether all are, as those of a volume stored from its other end
     turns: bool = True  # whether patches are flipped and turned
     em: EM | None = None  # strengths of the section artefacts
 
@@ -187,7 +188,8 @@ class PatchSource:
         place = slice(y, y + self.crop[0]), slice(x, x + self.crop[1])
         window = self._window(rng, z, *place)
         target = self.target_at(slice(z, z + 1), *place)[0]
-        if self.reverse_z and rng.random() < 0.5:
+        half = self.augment_reversal and rng.random() < 0.5
+        if half != self.reversed_order:
             window = window[::-1]
         if self.turns:
             window, target = turn(window, target, int(rng.integers(8)))

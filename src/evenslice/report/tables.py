@@ -166,6 +166,10 @@ def print_audit(audit: "Audit") -> None:
 def print_scores(scores: "Scores", title: str = "Scores") -> None:
     """Print Dice and IoU per class and boundaries where compared; for objects how they agree."""
     show(*score_rows(scores), title)
+    if scores.truth_asymmetry is not None:
+        say(f"Ground truth: {scores.truth_asymmetry['text']}")
+        if scores.truth_asymmetry["verdict"].startswith("asymmetric"):
+            say("Scores against labels that lag reward a prediction that lags with them.")
 
 
 def score_rows(scores: "Scores") -> tuple[tuple[str, ...], Rows]:
@@ -457,6 +461,9 @@ def print_study(study: Study) -> None:
         say(f"{verdict.QUESTIONS[claim.name]} {word}.")
         say(f"  {claim.sentence}")
     _print_pooled(study)
+    for dataset, text in study.labels.items():
+        say(f"{dataset}: {text}")
+    _print_causes(study)
     if text := verdict.progress(study):
         say(text)
     for cell in study.failures:
@@ -483,6 +490,20 @@ def _print_pooled(study: Study) -> None:
         f"({verdict.confidence(study.confidence)} intervals); Dice, lowest to highest cell"
     )
     show(("treatment", "network", "before", "after", "verdicts", "Dice", "n"), rows, title)
+
+
+def _print_causes(study: Study) -> None:
+    """Print what of the mirror index comes from the data, and what stays with the slots."""
+    rows = []
+    for one in study.causes:
+        parts = (
+            f"{signed(part.value)} ({signed_interval(part.low, part.high)})"
+            for part in (one.data, one.slots)
+        )
+        names = one.method, one.treatment, one.network, one.dataset
+        rows.append((*names, *parts, score(one.spread), one.seeds))
+    columns = ["method", "treatment", "network", "dataset", "data", "slots", "spread", "seeds"]
+    show(columns, rows, "Mirror index: its part from the data, and that which stays with the slots")
 
 
 def print_estimate(found: "Estimate") -> None:

@@ -15,7 +15,7 @@ from evenslice.model.predict import device_named
 from evenslice.model.spec import Model
 from evenslice.options import JsonObject
 from evenslice.progress import Progress, silent
-from evenslice.study.plan import Cell, DatasetTable
+from evenslice.study.plan import METHOD, Cell, DatasetTable
 from evenslice.verbs.audit import audit
 from evenslice.verbs.train import train
 from evenslice.verbs.train_data import score_slices
@@ -79,7 +79,8 @@ def facts_of(cell: Cell, data: DatasetTable) -> Row:
         "dataset": cell.dataset,
         "target": options.target if options.target != "auto" else data.target,
         "seed": options.seed,
-        "reverse_z": options.reverse_z,
+        "reverse_z": options.augment_reversal,
+        "z_order": options.z_order,
         "slices": options.slices,
         "steps": options.steps,
         "treatment": cell.treatment,
@@ -117,6 +118,8 @@ def _run(cell: Cell, data: DatasetTable, folder: Path, device: str, progress: Pr
         else _scored(model, data, device, progress)
     )
     kind = {"target": model.training["target"], "dice": scores["dice"], "iou": scores["iou"]}
+    for key, name in (("asymmetry", ""), ("low", "_low"), ("high", "_high"), ("text", "_text")):
+        kind[f"label_asymmetry{name}"] = model.training["label_asymmetry"][key]
     _write(folder / "curve.json", [*runs[:-1], runs[-1] | measured(after.to_dict())])
     return kind | measured(after.to_dict()) | measured(before, "_before")
 
@@ -134,10 +137,7 @@ def measured(found: JsonObject, end: str = "") -> Row:
     row |= {f"{key}{end}": method[key] for key in ("mirror_index", "mirror_low", "mirror_high")}
     row[f"verdict{end}"] = found["verdict"]
     row[f"probability_change{end}"] = found["reversal"]["probability_change"]
-    for name, other in methods.items():
-        if other is not method:
-            row[f"mirror_index_{name}{end}"] = other["mirror_index"]
-    return row
+    return row | {f"{METHOD}{name}{end}": one["mirror_index"] for name, one in methods.items()}
 
 
 def _watch(cell: Cell, raw: str, folder: Path, device: str, model: Model, steps: int) -> Row:

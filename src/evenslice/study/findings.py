@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from statistics import stdev
 from typing import NamedTuple
 
 from evenslice.evidence.stats import Mean, blocked_mean, holm, sign_flip
 from evenslice.options import JsonObject
-from evenslice.study.plan import StudyTable
-from evenslice.study.results import ALL, Claim, Comparison, PooledIndex, unique
+from evenslice.study.plan import METHOD, REVERSED, StudyTable
+from evenslice.study.results import ALL, Claim, Comparison, Estimate, Parts, PooledIndex, unique
 
 DEFAULT = "green"
 Row = JsonObject
@@ -19,6 +20,7 @@ class Findings(NamedTuple):
     lean: tuple[PooledIndex, ...]
     comparisons: tuple[Comparison, ...]
     claims: tuple[Claim, ...]
+    causes: tuple[Parts, ...]
 
 
 def findings_of(rows: Sequence[Row], table: StudyTable) -> Findings:
@@ -29,7 +31,45 @@ def findings_of(rows: Sequence[Row], table: StudyTable) -> Findings:
     compared = [
         one for name, margin in outcomes.items() for one in _compared(good, table, name, margin)
     ]
-    return Findings(tuple(lean), tuple(compared), claims_of(lean, compared, table))
+    claims, causes = claims_of(lean, compared, table), tuple(causes_of(good, table.confidence))
+    return Findings(tuple(lean), tuple(compared), claims, causes)
+
+
+def causes_of(rows: Sequence[Row], confidence: float) -> list[Parts]:
+    """Take the mirror index apart where a training was done in both orders of z."""
+    pairs: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+    for row in rows:
+        treatment = row["treatment"].removesuffix(f", {REVERSED}")
+        order = "forward" if treatment == row["treatment"] else "reversed"
+        for key, value in row.items():
+            method = key.removeprefix(METHOD)
+            if method != key and not key.endswith("_before") and value is not None:
+                group = method, treatment, row["network"], row["dataset"]
+                own = pairs.setdefault(group, {}).setdefault(row["context"], {})
+                own[order] = value
+    found = []
+    for (method, treatment, network, dataset), cells in pairs.items():
+        both = [(one["forward"], one["reversed"]) for one in cells.values() if len(one) == 2]
+        if not both:
+            continue
+        halves = {"data": [(f - r) / 2 for f, r in both], "slots": [(f + r) / 2 for f, r in both]}
+        estimates = {}
+        for name, values in halves.items():
+            mean = blocked_mean(values, [dataset] * len(values))
+            low, high = mean.interval(confidence)
+            estimates[name] = Estimate(value=mean.value, low=low, high=high)
+        found.append(
+            Parts(
+                method=method,
+                treatment=treatment,
+                network=network,
+                dataset=dataset,
+                seeds=len(both),
+                spread=stdev(halves["slots"]) if len(both) > 1 else None,
+                **estimates,
+            )
+        )
+    return found
 
 
 def _pooled(rows: Sequence[Row], table: StudyTable) -> list[PooledIndex]:

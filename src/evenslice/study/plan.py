@@ -24,6 +24,8 @@ from evenslice.options import (
 )
 
 DATASET = "dataset"
+REVERSED = "reversed order"
+METHOD = "mirror_index_"  # the column of a method
 # What a study or its datasets decide.
 OWN = ("validation", "target", "ignore_label", "keep", "patience")
 MOST_NAMED = 8
@@ -108,8 +110,10 @@ class Cell:
         words: list[str] = ["random weights" if options.weights == "none" else options.init]
         if options.tie != "none":
             words.append(f"{options.tie} tie")
-        if options.reverse_z:
+        if options.augment_reversal:
             words.append("reverse-z")
+        if options.z_order == "reversed":
+            words.append(REVERSED)
         if options.augment != "flips" and "augment" in self.varied:
             words.append(f"augment {options.augment}")
         return ", ".join(words)
@@ -124,7 +128,7 @@ class Cell:
     @property
     def context(self) -> str:
         """A hash of all but the treatment: cells are compared that share it."""
-        treated = {"init", "tie", "reverse_z", "weights", "augment"}
+        treated = {"init", "tie", "augment_reversal", "z_order", "weights", "augment"}
         rest = self.options.model_dump(exclude=treated | set(OWN), exclude_defaults=True)
         text = json.dumps([self.network, self.dataset, rest], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -135,6 +139,8 @@ class Cell:
         options = self.options
         asked = options.model_dump(exclude={"weights"}, exclude_defaults=True)
         asked |= {"weights": self.weights}
+        if "augment_reversal" in asked:  # its name in earlier studies, whose cells keep theirs
+            asked["reverse_z"] = asked.pop("augment_reversal")
         audit = self.audit.model_dump(exclude_defaults=True)
         text = json.dumps([asked, self.dataset, audit], sort_keys=True, default=str)
         words = [options.arch, options.encoder, self.treatment, self.dataset]

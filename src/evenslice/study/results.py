@@ -61,6 +61,7 @@ class CellResult(_Training):
     shares_before: tuple[Number, ...] = ()
     index: Estimate = Estimate()
     index_before: Estimate = Estimate()
+    label_asymmetry_text: Text = ""
     verdict: Text = ""
     failure: Text = ""
 
@@ -131,6 +132,24 @@ class Comparison(Estimate):
         return self.treatment + ("" if self.network in ("", ALL) else f", {self.network}")
 
 
+class Parts(_Model):
+    """The mirror index of trainings in both orders of z, taken apart by its causes.
+
+    ``data``: half of forward less reversed, what turned with the volume. ``slots``: half of their
+    sum, what stayed with the slots: pretraining, and by its standard deviation over the seeds,
+    ``spread``, the chance of one training. Intervals are over seeds; a pair shares its seed.
+    """
+
+    method: Text = ""
+    treatment: Text = ""
+    network: Text = ""
+    dataset: Text = ""
+    seeds: Count = None
+    data: Estimate = Estimate()
+    slots: Estimate = Estimate()
+    spread: Number = None
+
+
 class Claim(_Model):
     """A claim of the paper, and whether this study supports it: yes, no or undecided."""
 
@@ -184,8 +203,9 @@ class Study(_Model):
         How many there are.
     rows, curves
         As ``study.json`` holds them; typed: ``results`` and ``courses``.
-    lean, comparisons, claims
-        Pooled mirror indices, comparisons with the control, and the claims of the paper.
+    lean, comparisons, claims, causes
+        Pooled mirror indices, comparisons with the control, the claims of the paper, and what of
+        the indices comes from the data and what stays with the slots.
     provenance
         Command, seeds, versions, and hashes of the data.
     """
@@ -206,6 +226,7 @@ class Study(_Model):
     lean: tuple[PooledIndex, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     claims: tuple[Claim, ...] = ()
+    causes: tuple[Parts, ...] = ()
     curves: tuple[JsonObject, ...] = ()
 
     @classmethod
@@ -247,6 +268,12 @@ class Study(_Model):
     def datasets(self) -> list[str]:
         """The datasets of the finished cells."""
         return unique(cell.dataset for cell in self.finished)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """By dataset, how well the labels trained on fit the slices before and after their own."""
+        cells = [cell for cell in reversed(self.finished) if cell.label_asymmetry_text]
+        return {cell.dataset: cell.label_asymmetry_text for cell in cells}
 
     @property
     def groups(self) -> list[Group]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenslice.errors import BadInputError, keeps_warnings
+from evenslice.evidence.label_asymmetry import label_asymmetry
 from evenslice.labels.blocks import Band, bands, count_bands
 from evenslice.labels.components import number_components
 from evenslice.labels.metrics import (
@@ -20,7 +21,7 @@ from evenslice.labels.metrics import (
     scores_of,
 )
 from evenslice.labels.overlap import PairCounter, Pairs, match_objects, partition_scores
-from evenslice.labels.targets import IGNORED, unique_values
+from evenslice.labels.targets import IGNORED, Target, unique_values
 from evenslice.model.provenance import provenance_of
 from evenslice.options import EvaluateOptions
 from evenslice.progress import Progress, silent
@@ -47,6 +48,7 @@ def evaluate(
     truth: VolumeLike,
     options: EvaluateOptions | None = None,
     *,
+    raw: VolumeLike | None = None,
     progress: Progress = silent,
     **changes: Any,
 ) -> Scores:
@@ -68,6 +70,10 @@ def evaluate(
         For objects ``ignore`` 0 is left out of the adapted Rand error and the variation of
         information alone; another label N is left out of every score, and the background 0 then
         counts as one more segment, as it does with None.
+    raw
+        The raw volume of the ground truth, same shape: measures how well the ground truth fits the
+        slices before and after its own (``label_asymmetry``). Scores against labels that lag reward
+        predictions that lag with them.
     progress
         How to show the progress.
     changes
@@ -95,6 +101,10 @@ def evaluate(
     guess, real = open_prediction(prediction, options.as_), volume_of(truth)
     real, place = _beneath(guess, real)
     check_same_shape(real, guess)
+    read = {"prediction": guess, "truth": real}
+    grey = None if raw is None else _beneath(guess, volume_of(raw))[0]
+    if grey is not None:
+        check_same_shape(grey, real)
     if real.meaning == "probabilities":
         raise BadInputError(
             f"{real.source} holds probabilities, expected labels as the ground truth; give them "
@@ -108,6 +118,11 @@ def evaluate(
         found = _object_scores(*inside, ignore, options.components, progress)
     else:
         found = _class_scores(guess, real, box, options, progress)
+    if grey is not None:
+        read["raw"] = grey
+        target = _target(found, None if options.ignore == "auto" else options.ignore)
+        fit = label_asymmetry(crop(grey, box), crop(real, box), target)
+        found = replace(found, truth_asymmetry=fit.to_dict())
     seen = tuple((max(a, first), min(b, last)) for a, b in spans if max(a, first) < min(b, last))
     warnings = (
         *found.warnings,
@@ -115,8 +130,20 @@ def evaluate(
         *voxel_warning(guess, real),
         *training_warning(seen, last - first),
     )
-    provenance = provenance_of(None, prediction=guess, truth=real)
+    provenance = provenance_of(None, **read)
     return replace(found, trained_slices=seen, warnings=warnings, provenance=provenance)
+
+
+def _target(found: Scores, ignore: int | None) -> Target:
+    """Return what the ground truth of some scores means."""
+    if found.as_ == "instances":
+        return Target("boundary", 1, ignore or None)
+    several = len(found.per_class) > 1
+    return (
+        Target("classes", max(found.per_class) + 1, ignore)
+        if several
+        else Target("foreground", 1, ignore)
+    )
 
 
 def _beneath(prediction: Volume, truth: Volume) -> tuple[Volume, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """What a training run learns from and is validated on: volumes split in z, targets, scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +131,8 @@ def plan_data(
             (height, width),
             target,
             normalisation,
-            options.reverse_z,
+            options.augment_reversal,
+            options.z_order == "reversed",
             turns=options.augment != "none",
             em=options.em if options.augment == "em" else None,
         )
@@ -247,8 +248,11 @@ def score_slices(
     device: torch.device,
     progress: Progress = silent,
 ) -> Scores:
-    """Segment slices of each (volume, labels, target, slices); score all their pixels together."""
-    size = max(2, model.spec.classes)
+    """Segment slices of each (volume, labels, target, slices); score all their pixels together.
+
+    A model that was trained in reversed order sees every window reversed, here as there.
+    """
+    model, size = _in_trained_order(model), max(2, model.spec.classes)
     table = np.zeros((size, size), np.int64)
     with progress("validating", sum(len(zs) for *_, zs in parts)) as step:
         for volume, labels, target, zs in parts:
@@ -257,6 +261,23 @@ def score_slices(
                 table += confusion(_classes(probability), known, size, ignore=-1)
                 step()
     return scores_of(table)
+
+
+class _Reversed(torch.nn.Module):
+    """A network that is given each window (B, S, y, x) in opposite order."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.network(windows.flip(1)))
+
+
+def _in_trained_order(model: Model) -> Model:
+    if model.training.get("recipe", {}).get("z_order") != "reversed":
+        return model
+    return replace(model, module=_Reversed(model.module))
 
 
 def _classes(probability: NDArray[np.float32]) -> Voxels:
@@ -268,7 +289,7 @@ def views_of(
 ) -> tuple[WindowView, ...]:
     """Segment slices of a volume and return the middle of each with its prediction, for a page."""
     y, x = (middle(slice(0, n), VIEW_SIDE) for n in source.volume.shape[1:])
-    views = []
+    model, views = _in_trained_order(model), []
     for z, probability in zip(zs, predict_slices(model, source.volume, zs, device), strict=True):
         guess = probability[0] if len(probability) == 1 else _classes(probability)
         views.append(
