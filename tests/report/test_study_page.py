@@ -170,8 +170,6 @@ def test_what_comes_from_the_data_and_how_labels_fit(capsys):
     found = small_study()
     text = "Labels (foreground): fit the previous <slice> better"
     found["rows"][0]["label_asymmetry_text"] = text
-        "Labels (foreground): fit the previous <slice> better"
-    )
     ends = {"value": -0.25, "low": -0.3, "high": -0.2}
     parts = {"method": "ablation", "treatment": "green", "network": "n", "dataset": "d", "seeds": 2}
     found["causes"] = [parts | {"data": ends, "slots": {"value": 0.03}, "spread": 0.015}]
