@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from evenslice import load_model, save_volume, train
+from evenslice import audit, load_model, save_volume, train
 from evenslice.errors import BadInputError
 from evenslice.learn import fit
 from evenslice.model.stem.find import find_stems
@@ -324,3 +324,17 @@ def test_more_devices_than_there_are_are_refused_at_once(tmp_path, grey, labels,
         with pytest.raises(BadInputError, match=f"--devices is 2 and {count} GPUs were found"):
             train(grey, labels, tmp_path / "m.safetensors", devices=2, **QUICK)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("init", ["green", "random"])
+def test_an_audit_says_which_cause_is_possible(tmp_path, grey, labels, init):
+    options = QUICK | {"steps": 1, "init": init}
+    model = train(grey, labels, tmp_path / "m.safetensors", **options).model
+    (before,) = load_model(tmp_path / "m.safetensors").training["stem_before"]
+    assert (before["kernels"][0] > 0.1) is (init == "random")
+    found = audit(model, grey, methods=("gradient",), windows=8, tile=32)
+    causes = found.to_dict()["causes"]
+    if found.verdict == "asymmetric":
+        assert causes["before_training"] is (init == "random")
+    else:
+        assert causes is None

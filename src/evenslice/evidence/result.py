@@ -113,6 +113,7 @@ class Audit:
     design: str = "reversal"  # arrangements that were measured
     region: str = "predicted"  # the number that was explained
     lag: Interval | None = None
+    causes: JsonObject | None = None  # of an asymmetry, which the training record leaves possible
     latin: Mapping[str, Latin] = field(default_factory=dict)
     views: tuple[WindowView, ...] = ()  # kept for showing, not part of the JSON
     provenance: JsonObject = field(default_factory=dict)

@@ -127,6 +127,8 @@ def print_demo(demo: "Demo") -> None:
 def print_audit(audit: "Audit") -> None:
     """Print an audit: verdict first, then methods and sanity checks."""
     say(sentence(audit))
+    if audit.causes is not None:
+        say(audit.causes["text"])
     head = ("method", *slot_names(audit.slices), "mirror index", "verdict")
     show(head, [method_row(name, method) for name, method in audit.methods.items()])
     say(

@@ -11,6 +11,7 @@ from torch import nn
 
 from evenslice.errors import BadInputError, give_warnings, keeps_warnings
 from evenslice.evidence.attribution import EXPENSIVE, STAGES, check_methods, default_methods
+from evenslice.evidence.causes import causes_of
 from evenslice.evidence.checks import agreement_check, completeness_checks, run_checks
 from evenslice.evidence.measure import Measurement, WindowFacts
 from evenslice.evidence.model_on_volume import ModelOnVolume, explaining, model_on_volume, target_of
@@ -271,6 +272,7 @@ def _result(
         design=options.design,
         region=options.region,
         lag=lag_result([one.lag for one in facts], clusters, confidence, seed),
+        causes=causes_of(model.training, verdict),
         latin=latin,
         views=tuple(measured.views),
     )

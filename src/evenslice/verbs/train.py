@@ -30,7 +30,13 @@ from evenslice.learn.module import Training
 from evenslice.learn.multi_volume import Reopened
 from evenslice.learn.patches import PatchSource
 from evenslice.model.build import build_model
-from evenslice.model.checkpoint import check_model_name, load_model, read_metadata, save_model
+from evenslice.model.checkpoint import (
+    check_model_name,
+    load_model,
+    read_metadata,
+    save_model,
+    stem_record,
+)
 from evenslice.model.predict import device_named
 from evenslice.model.spec import Model
 from evenslice.options import JsonObject, TrainOptions
@@ -203,7 +209,7 @@ def _built(data: TrainingData, options: TrainOptions, record: JsonObject) -> Mod
     return replace(
         model,
         normalisation=data.source.sources[0].normalisation,
-        training=record,
+        training=record | {"stem_before": [one["asymmetry"] for one in stem_record(model)]},
         provenance=training_provenance(data, options),
     )
 
