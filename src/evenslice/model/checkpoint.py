@@ -272,15 +272,11 @@ def load_state(network: nn.Module, path: Path) -> None:
     names = {plain: name for name, plain in without_wrapper_prefixes(wanted).items()}
     state = under_prefix(load_state_dict(path), names)
     state = {names.get(name, name): tensor for name, tensor in state.items()}
-    both = wanted.keys() & state.keys()
+    shapes = {k: (tuple(state[k].shape), tuple(wanted[k].shape)) for k in wanted if k in state}
     problems = {
         "lacks": [name for name in wanted if name not in state],
         "also holds": [name for name in state if name not in wanted],
-        "has in another shape": [
-            f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}"
-            for name in wanted
-            if name in both and state[name].shape != wanted[name].shape
-        ],
+        "has in another shape": [f"{k} {a} for {b}" for k, (a, b) in shapes.items() if a != b],
     }
     if any(problems.values()):
         what = "; ".join(

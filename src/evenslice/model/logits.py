@@ -200,14 +200,10 @@ class Ensemble(Wrapper):
 def find_picture(found: Any, image: Tensor, answer: str | None = None) -> Picture:
     """Find the prediction in what a network returned for an image (B, S, y, x).
 
-    Parameters
-    ----------
-    answer
-        Its name or number among the tensors, and behind a colon its channel: ``out``, ``1``,
-        ``heads.0:2``. None: it is found by size, name and meaning. What lies over the image counts,
-        tensors with a usual name (``logits``, ``out``, ...) first, then those without the name of
-        something else (``features``, ``aux``, ...); of several with as many channels (deep
-        supervision) the largest.
+    ``answer`` is its name or number among the tensors, and behind a colon its channel: ``out``,
+    ``1``, ``heads.0:2``. None: what lies over the image counts, tensors with a usual name
+    (``logits``, ``out``, ...) first, then those without the name of something else (``features``,
+    ``aux``, ...); of several with as many channels (deep supervision) the largest.
 
     ``BadInputError`` if there is none, or several could be it; the candidates are named.
     """

@@ -41,19 +41,12 @@ def model_of(
 ) -> Model:
     """Load a model of any form, or take one as it is.
 
-    Parameters
-    ----------
-    source
-        A model; a network, of which a float32 copy on the CPU is taken; a file of ours
-        (``.safetensors``); ``package.module:callable``, whose code is run, with ``@FILE`` for the
-        weights to load into it; a ``.pt2`` of torch.export; an ``.onnx``.
-    options, changes
-        How an external model is to be taken; what a file says itself is checked against it.
+    ``source`` is a model; a network, of which a float32 copy on the CPU is taken; a file of ours
+    (``.safetensors``); ``package.module:callable``, whose code is run, with ``@FILE`` for the
+    weights to load into it; a ``.pt2`` of torch.export; an ``.onnx``. ``options`` and ``changes``
+    say how an external model is to be taken; what a file says itself is checked against them.
 
-    Raises
-    ------
-    BadInputError
-        If it is none of these or cannot be used.
+    ``BadInputError`` if it is none of these or cannot be used.
     """
     options = type(options or ModelOptions()).of(options, changes)
     slices = options.slices
