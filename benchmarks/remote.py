@@ -28,7 +28,7 @@ from volume.server import serving
 
 HUGE, CHUNK = (4096, 5120, 5120), 64
 REGION = (slice(1024, 1088), slice(2048, 2560), slice(2048, 2560))
-ROUNDS = 3
+ROUNDS = 2
 
 
 def work(verb: str, volume: str, out: str, roi: str) -> None:
