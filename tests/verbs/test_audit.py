@@ -136,7 +136,7 @@ def test_a_mirror_stem_is_symmetric_by_every_method_and_stops_the_sampling(volum
     assert max(map(abs, ends)) < 1e-5
     assert found.probability_change < 1e-6
     assert found.flipped_fraction == 0.0
-    assert (found.windows, found.sampling.decided, found.sampling.rule) == (12, True, "sequential")
+    assert (found.windows, found.sampling.decided, found.sampling.rule) == (6, True, "sequential")
     assert found.believed["passed"]
 
 
@@ -177,7 +177,7 @@ def test_an_audit_that_is_decided_asymmetric_skips_what_is_expensive_and_was_not
     assert set(found.methods) == {"gradient", "ablation", "ablation-copy"}
     assert {name: asked.methods[name] for name in found.methods} == found.methods
     assert asked.sampling.skipped == ()
-    assert asked.methods["integrated-gradients"].windows == 12  # its first look alone
+    assert asked.methods["integrated-gradients"].windows == 6  # its first look alone
     assert found.checks["completeness_shapley"].passed is None
 
 

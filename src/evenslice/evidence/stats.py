@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evenslice.evidence.shares import Floats, ratio
 
-LOOKS = (12, 16, 24, 32, 48, 64)
+LOOKS = (6, 12, 16, 24, 32, 48, 64)
 MOST_WINDOWS = LOOKS[-1]
 RESAMPLES = 4999
 FEWEST_FOR_BOOTSTRAP = 12
@@ -24,11 +24,13 @@ TOO_FEW = "inconclusive: too few blocks"
 def planned_looks(available: int, windows: int | None) -> tuple[int, ...]:
     """Return after how many of the available windows the results are looked at.
 
-    Without a fixed number of windows that is after 12, 16, 24, 32, 48 and 64 of them.
+    Without a fixed number of windows that is after 6, 12, 16, 24, 32, 48 and 64 of them, or, of
+    fewer than 12, after all.
     """
     if windows is not None:
         return (min(windows, available),)
-    return tuple(look for look in LOOKS if look <= available) or (available,)
+    looks = tuple(look for look in LOOKS if look <= available)
+    return looks if len(looks) > 1 else (available,)
 
 
 def confidence_each(confidence: float, looks: int) -> float:
