@@ -7,6 +7,7 @@ import csv
 import html
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from evenslice.errors import BadInputError
@@ -23,6 +24,7 @@ FIGURES = {
     ),
     "effects": (effects_figure, "Mean paired differences from the control with their intervals"),
     "steps": (steps_figure, "Mirror index of every cell against training steps"),
+    "dice": (partial(steps_figure, quantity="dice"), "Dice of every cell against training steps"),
 }
 PREFACE = """# What our studies found
 
@@ -107,6 +109,7 @@ def section(study: Study, name: str, out: Path) -> str:
         accuracy(study),
         "### During training",
         figure(study, "steps", name, out),
+        figure(study, "dice", name, out),
         "### Every cell",
         cells(study),
         *(["### Failures", "\n".join(failed)] if failed else []),

@@ -25,6 +25,7 @@ from evenslice.errors import OPTION, BadInputError, explain
 JsonObject: TypeAlias = dict[str, Any]  # what a JSON or TOML file holds
 Init = Literal["rgb", "green", "red", "blue", "mean", "green-matched", "mirror", "centre", "random"]
 Tie = Literal["none", "mirror", "uniform"]
+Freeze = Literal["none", "stem", "encoder"]
 TargetKind = Literal["auto", "foreground", "boundary", "classes"]
 Region = Literal["predicted", "truth", "boundary", "all"]
 Design = Literal["reversal", "latin"]
@@ -465,6 +466,9 @@ class TrainOptions(SeedOptions):
     init: Init = model_option("green", "First-layer initialisation from the pretrained weights.")
     slices: int = model_option(3, "Consecutive slices the model sees: odd, 1 to 9.")
     tie: Tie = model_option("none", "Constraint on the stem, kept through training.")
+    freeze: Freeze = model_option(
+        "none", "Part that keeps its pretrained weights and statistics: stem or encoder."
+    )
     augment_reversal: bool = augmentation_option(
         False,
         "Reverse half of the windows.",

@@ -27,6 +27,7 @@ from evenslice.learn.losses import segmentation_loss
 from evenslice.learn.module import Training
 from evenslice.learn.multi_volume import MultiVolume, find_class_locations
 from evenslice.learn.patches import PatchSource
+from evenslice.model.build import build_model
 from evenslice.model.spec import ExternalSpec, Model
 from evenslice.options import TrainOptions
 from evenslice.volume.array import Volume
@@ -140,6 +141,36 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, settings, classes, 
     logs = [(tmp_path / name / LOG).read_text() for name in ("whole", "cut")]
     assert logs[0] == logs[1]
     assert len(logs[0].splitlines()) == 9
+
+
+@pytest.mark.parametrize(
+    ("freeze", "tie", "kept", "statistics_move"),
+    [
+        ("none", "mirror", (), True),
+        ("stem", "mirror", ("encoder.model.conv1.",), True),
+        ("encoder", "none", ("encoder.",), False),
+        ("encoder", "mirror", ("encoder.",), False),
+    ],
+)
+def test_frozen_parts_are_bit_equal_after_training(tmp_path, freeze, tie, kept, statistics_move):
+    model = build_model("unet", "resnet18", weights="none", encoder_depth=2, tie=tie)
+    before = {key: value.clone() for key, value in model.module.state_dict().items()}
+    options = TrainOptions(**QUICK | {"steps": 4, "freeze": freeze, "weight_decay": 0.5})
+    made = Training(model, multi_volume(options), options, 2)
+
+    def validate(training, *_):
+        training.network.train()  # as after every validation run
+        return ValidationResult(0.5)
+
+    fit(made, CPU, "fp32", tmp_path, validate)
+    changed = {k for k, v in made.network.state_dict().items() if not torch.equal(v, before[k])}
+    assert any(key.startswith("decoder.") for key in changed)
+    frozen = {key for key in before if key.startswith(kept)}
+    assert bool(frozen) == (freeze != "none")
+    assert not changed & frozen
+    assert ("encoder.model.bn1.running_mean" in changed) == statistics_move
+    stem = {key for key in before if key.startswith("encoder.model.conv1.")}
+    assert bool(changed & stem) == (freeze == "none")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -252,6 +252,19 @@ def test_findings_by_hand():
     assert [claim.verdict for claim in result.claims] == ["yes", "yes", "yes"]
 
 
+def test_one_slice_has_no_index_and_its_dice_is_compared():
+    rows = [row("rgb", s, -0.2, 0.8 + 0.01 * s) for s in range(3)]
+    none = {"mirror_index": None, "mirror_index_before": None}
+    for s in range(3):
+        rows.append(row("centre, one slice", s, 0, 0.7 + 0.01 * s + 0.001 * s**2) | none)
+    result = found(rows)
+    assert {one.treatment for one in result.lean} == {"rgb"}
+    dice, iou = result.comparisons
+    assert (dice.outcome, iou.outcome) == ("dice", "iou")
+    assert dice.value == pytest.approx(-0.1 + 0.005 / 3)
+    assert dice.verdict == "lower"
+
+
 def test_findings_against_the_claims_are_said():
     rows = [row("rgb", s, 0.001 * s, 0.8 + 0.001 * s) for s in range(3)]
     rows += [row("green", s, 0.2 + 0.001 * s, 0.7 + 0.002 * s) for s in range(3)]

@@ -47,6 +47,7 @@ def test_treatments_are_named_and_compared_with_what_shares_the_rest(tmp_path):
     text = LEAST + 'init = ["rgb", "green"]\nweights = "imagenet"\n'
     text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\nweights = "none"\n'
     text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\ntie = "mirror"\naugment_reversal = true\n'
+    text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\nfreeze = "stem"\nslices = 1\n'
     text += '[[grid]]\ndataset = "phantom"\ninit = "rgb"\nseed = 1\n'
     cells = planned(tmp_path, text).cells
     assert [cell.treatment for cell in cells] == [
@@ -54,9 +55,10 @@ def test_treatments_are_named_and_compared_with_what_shares_the_rest(tmp_path):
         "green",
         "random weights",
         "rgb, mirror tie, reverse-z",
+        "rgb, frozen stem, one slice",
         "rgb",
     ]
-    assert [cell.context == cells[0].context for cell in cells] == [True, True, True, True, False]
+    assert [cell.context == cells[0].context for cell in cells] == [True] * 5 + [False]
     assert {cell.network for cell in cells} == {"unet tf_efficientnet_lite0"}
 
 

@@ -1,5 +1,6 @@
 """The Lightning module: a network, a loss, a schedule, and seeded patches for each epoch."""
 
+import itertools
 import math
 import os
 from collections import deque
@@ -21,8 +22,9 @@ from evenslice.model.build import rebuild
 from evenslice.model.predict import logits_of
 from evenslice.model.spec import Model, Spec
 from evenslice.model.stem.adapt import mirror_stem
+from evenslice.model.stem.find import find_stems
 from evenslice.model.tile_limits import free_memory
-from evenslice.options import JsonObject, TrainOptions
+from evenslice.options import Freeze, JsonObject, TrainOptions
 
 MOST_THREADS = 8
 Batch = tuple[Tensor, Tensor]
@@ -109,6 +111,15 @@ class Batches:
         return torch.empty((count, *one.shape), dtype=dtype, pin_memory=self._pinned)
 
 
+def frozen_parts(model: Model, freeze: Freeze) -> list[torch.nn.Module]:
+    """Return the layers that are not trained: the stems, tied ones too, or the whole encoder."""
+    network = model.module
+    if freeze == "encoder":
+        assert isinstance(network.encoder, torch.nn.Module)
+        return [network.encoder]
+    return [] if freeze == "none" else [stem.layer for stem in find_stems(network, model.slices)]
+
+
 class Training(pl.LightningModule):  # type: ignore[misc]
     """Trains a network on patches with AdamW.
 
@@ -123,6 +134,9 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         super().__init__()
         self.model, self.network = model, model.module
         self.source, self.options, self.interval = source, options, interval
+        self._frozen = frozen_parts(model, options.freeze)
+        for parameter in itertools.chain(*(part.parameters() for part in self._frozen)):
+            parameter.requires_grad_(False)
         self.start = 0
         self._earlier: JsonObject | None = None
 
@@ -171,7 +185,9 @@ class Training(pl.LightningModule):  # type: ignore[misc]
             self.trainer.precision_plugin.load_state_dict(self._earlier["scaling"])
 
     def on_train_epoch_start(self) -> None:
-        """Seed what the network itself draws, such as dropout; each device draws its own."""
+        """Keep the frozen parts in eval mode; seed what the network itself draws, by device."""
+        for part in self._frozen:
+            part.eval()
         torch.manual_seed(self.options.seed * 1_000_003 + self.done + self.global_rank * 7_919)
         if self.done:  # torch's own loader drew a number here: seeds keep their meaning
             torch.empty((), dtype=torch.int64).random_()
@@ -202,7 +218,9 @@ class Training(pl.LightningModule):  # type: ignore[misc]
         """Return AdamW and its schedule over all steps."""
         options = self.options
         optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=options.lr, weight_decay=options.weight_decay
+            (one for one in self.network.parameters() if one.requires_grad),
+            lr=options.lr,
+            weight_decay=options.weight_decay,
         )
         schedule = schedule_of(optimiser, options)
         if self._earlier is not None:

@@ -25,8 +25,8 @@ class Findings(NamedTuple):
 
 def findings_of(rows: Sequence[Row], table: StudyTable) -> Findings:
     """Compare the rows that did not fail, by the study's control, margins and confidence."""
-    good = [row for row in rows if not row["failure"] and row.get("mirror_index") is not None]
-    lean = _pooled(good, table)
+    good = [row for row in rows if not row["failure"]]
+    lean = _pooled([row for row in good if row.get("mirror_index") is not None], table)
     outcomes = {"lean": None, "dice": table.dice_margin, "iou": None}
     compared = [
         one for name, margin in outcomes.items() for one in _compared(good, table, name, margin)
@@ -117,11 +117,11 @@ def _compared(
 ) -> list[Comparison]:
     """Compare each treatment with the control; p values are adjusted over the treatments."""
     key = "mirror_index" if outcome == "lean" else outcome
-    control = {row["context"]: row[key] for row in rows if row["treatment"] == table.control}
+    control = {row["context"]: row.get(key) for row in rows if row["treatment"] == table.control}
     differences: dict[str, list[float]] = {}
     blocks: dict[str, list[str]] = {}
     for row in rows:
-        name, value, against = row["treatment"], row[key], control.get(row["context"])
+        name, value, against = row["treatment"], row.get(key), control.get(row["context"])
         if name != table.control and value is not None and against is not None:
             differences.setdefault(name, []).append(abs(value) - abs(against))
             blocks.setdefault(name, []).append(row["dataset"])

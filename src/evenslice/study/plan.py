@@ -116,6 +116,10 @@ class Cell:
             words.append(REVERSED)
         if options.augment != "flips" and "augment" in self.varied:
             words.append(f"augment {options.augment}")
+        if options.freeze != "none":
+            words.append(f"frozen {options.freeze}")
+        if options.slices == 1:
+            words.append("one slice")
         return ", ".join(words)
 
     @property
@@ -127,8 +131,13 @@ class Cell:
 
     @property
     def context(self) -> str:
-        """A hash of all but the treatment: cells are compared that share it."""
-        treated = {"init", "tie", "augment_reversal", "z_order", "weights", "augment"}
+        """A hash of all but the treatment: cells are compared that share it.
+
+        One slice is a treatment: whether the neighbours help. Other numbers are not compared.
+        """
+        treated = {"init", "tie", "freeze", "augment_reversal", "z_order", "weights", "augment"}
+        if self.options.slices == 1:
+            treated.add("slices")
         rest = self.options.model_dump(exclude=treated | set(OWN), exclude_defaults=True)
         text = json.dumps([self.network, self.dataset, rest], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]

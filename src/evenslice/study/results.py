@@ -80,7 +80,8 @@ class CellResult(_Training):
     @property
     def finished(self) -> bool:
         """Whether it was measured."""
-        return not self.failure and self.index.value is not None
+        one_slice = self.slices == 1  # which has no mirror index
+        return not self.failure and (self.index.value is not None or one_slice)
 
     @property
     def name(self) -> str:
