@@ -466,9 +466,7 @@ class TrainOptions(SeedOptions):
     init: Init = model_option("green", "First-layer initialisation from the pretrained weights.")
     slices: int = model_option(3, "Consecutive slices the model sees: odd, 1 to 9.")
     tie: Tie = model_option("none", "Constraint on the stem, kept through training.")
-    freeze: Freeze = model_option(
-        "none", "Part that keeps its pretrained weights and statistics: stem or encoder."
-    )
+    freeze: Freeze = model_option("none", "Part that is not trained: stem or encoder.")
     augment_reversal: bool = augmentation_option(
         False,
         "Reverse half of the windows.",

@@ -112,14 +112,14 @@ class Cell:
             words.append(f"{options.tie} tie")
         if options.augment_reversal:
             words.append("reverse-z")
-        if options.z_order == "reversed":
-            words.append(REVERSED)
         if options.augment != "flips" and "augment" in self.varied:
             words.append(f"augment {options.augment}")
         if options.freeze != "none":
             words.append(f"frozen {options.freeze}")
         if options.slices == 1:
             words.append("one slice")
+        if options.z_order == "reversed":
+            words.append(REVERSED)
         return ", ".join(words)
 
     @property
