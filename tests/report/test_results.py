@@ -92,7 +92,7 @@ def test_every_number_is_in_a_table_and_all_lines_have_their_columns(written, fo
 def test_figures_are_named_and_all_comes_out_the_same_each_time(results, written, tmp_path):
     text = (written[0] / "results.md").read_text(encoding="utf-8")
     names = [path.name for path in written[0].glob("*.svg")]
-    assert len(names) == 6 and all(f"]({name})" in text for name in names)
+    assert len(names) == 8 and all(f"]({name})" in text for name in names)
     results.main(written[1][1:], tmp_path / "results.md")
     for path in tmp_path.glob("*.svg"):
         assert path.read_bytes() == (written[0] / path.name).read_bytes(), path.name
@@ -112,7 +112,7 @@ def test_a_study_without_comparisons_has_no_such_figure(results, found, tmp_path
     folder = kept(found | {"comparisons": [], "curves": []}, tmp_path / "small")
     (tmp_path / "results-small-effects.svg").write_text("of before")
     results.main([folder], tmp_path / "results.md")
-    assert (tmp_path / "results.md").read_text(encoding="utf-8").count("Nothing to draw yet.") == 2
+    assert (tmp_path / "results.md").read_text(encoding="utf-8").count("Nothing to draw yet.") == 3
     assert [path.name for path in tmp_path.glob("*.svg")] == ["results-small-finding.svg"]
 
 
