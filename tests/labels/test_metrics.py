@@ -136,7 +136,7 @@ def test_what_was_not_asked_for_is_written_as_null():
     null = (
         "dice iou ignore threshold boundary_f tolerance adapted_rand_error adapted_rand_precision "
         "adapted_rand_recall voi_split voi_merge voi f1 matching mean_matched_iou panoptic_quality "
-        "objects"
+        "objects truth_asymmetry"
     )
     assert Scores(None, None, {}, 5).to_dict() == {
         **dict.fromkeys(null.split()),

@@ -50,8 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if body and data:
+            served.read.append((path, low, len(data)))  # before the reader has it and goes on
             self.wfile.write(data[: len(data) // 2] if fault == "cut" else data)
-            served.read.append((path, low, len(data)))
             self.close_connection = self.close_connection or fault == "cut"
 
 
